@@ -1,0 +1,74 @@
+"""What a study ran on: versions, commit, machine and command."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+
+from training.config import PROJECT
+
+_PACKAGES = ("torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
+
+
+def available_cpus() -> int:
+    """Cores that this process may use, by its affinity and its container's quota."""
+    return int(joblib.cpu_count())
+
+
+def command() -> str:
+    """The command line that started this process."""
+    return shlex.join(["python", project_path(Path(sys.argv[0])), *sys.argv[1:]])
+
+
+def project_path(path: Path) -> str:
+    """A path as seen from the project's folder where it lies inside, otherwise the absolute path."""
+    absolute = path.resolve()
+    return str(absolute.relative_to(PROJECT) if absolute.is_relative_to(PROJECT) else absolute)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
+
+
+def git_commit() -> str | None:
+    """The project's commit, with `+changes` where files differ from it; None outside a git checkout."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changes else "")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and GPUs; no name and no address, so that it can be shown to anyone."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cpus": available_cpus(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    }
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(PROJECT), *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

@@ -1,0 +1,77 @@
+"""The search space: what is searched, in which range."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from training.config import TrialConfig
+
+HyperparameterValue = float | int | str
+
+
+@dataclass(frozen=True)
+class OrderedChoice:
+    """Ascending whole numbers to choose from, compared on a log scale.
+
+    To Optuna it is a log-uniform integer, so that the sampler knows 64 to lie between 32 and 128 (a categorical choice
+    has no order); each proposal then goes to the nearest member. The range reaches half a step beyond the ends, which
+    makes the ends as likely as the members between them.
+    """
+
+    values: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.values) < 2 or self.values[0] < 1 or any(a >= b for a, b in zip(self.values, self.values[1:])):
+            raise ValueError(f"an ordered choice needs two or more ascending whole numbers >= 1, got {self.values}")
+
+    @property
+    def distribution(self) -> IntDistribution:
+        """What the sampler draws from before the draw goes to the nearest member."""
+        first, second, *_ = self.values
+        *_, before_last, last = self.values
+        low = math.ceil(first / math.sqrt(second / first))
+        high = math.floor(last * math.sqrt(last / before_last))
+        return IntDistribution(max(1, low), high, log=True)
+
+    def nearest(self, draw: float) -> int:
+        """The member nearest to a draw, by ratio."""
+        return min(self.values, key=lambda value: abs(math.log(value / draw)))
+
+
+SearchSpace = dict[str, FloatDistribution | CategoricalDistribution | OrderedChoice]
+"""Hyperparameter, a field of `TrialConfig` -> its range."""
+
+DEFAULT_SPACE: SearchSpace = {
+    "learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
+    "batch_size": OrderedChoice((32, 64, 128, 256, 512)),
+    "optimizer": CategoricalDistribution(("sgd", "adam", "rmsprop")),
+}
+
+
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """What Optuna's sampler draws from, by hyperparameter."""
+    return {
+        name: dimension.distribution if isinstance(dimension, OrderedChoice) else dimension
+        for name, dimension in space.items()
+    }
+
+
+def tutorial_baseline(space: SearchSpace) -> dict[str, HyperparameterValue]:
+    """The tutorial's values of the searched hyperparameters: the defaults of `TrialConfig`."""
+    return {name: getattr(TrialConfig(), name) for name in space}
+
+
+def describe(space: SearchSpace) -> dict[str, dict[str, Any]]:
+    """The space as plain data for `study.json`."""
+    described: dict[str, dict[str, Any]] = {}
+    for name, dimension in space.items():
+        match dimension:
+            case OrderedChoice():
+                described[name] = {"ordered": list(dimension.values)}
+            case CategoricalDistribution():
+                described[name] = {"choices": list(dimension.choices)}
+            case FloatDistribution():
+                described[name] = {"low": dimension.low, "high": dimension.high, "log": dimension.log}
+    return described

@@ -1,0 +1,75 @@
+"""The record of a study as pandas tables, with our columns in our order."""
+
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pandas as pd
+
+from search.record import StudyRecord
+from search.space import SearchSpace
+from training.loop import EpochMetrics
+
+EPOCH_COLUMNS = ["trial_number", *(field.name for field in fields(EpochMetrics))]
+METRIC_COLUMNS = ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_loss"]
+
+
+def trial_columns(space: SearchSpace) -> list[str]:
+    """The columns of `trials.csv`."""
+    return [
+        *("trial_number", "trial_id", "status"),
+        *space,
+        *("epochs", "best_epoch"),
+        *METRIC_COLUMNS,
+        *("seconds", "seed", "error"),
+    ]
+
+
+def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
+    """One row for each ended trial, best first; metrics are those of its best epoch."""
+    rows = []
+    for trial in record.finished():
+        best = record.best_epoch(trial)
+        rows.append(
+            {
+                "trial_number": trial.number,
+                "trial_id": trial.trial_id,
+                "status": trial.status,
+                **trial.hyperparameters,
+                "epochs": len(trial.epochs),
+                "best_epoch": best.epoch if best else None,
+                **{name: getattr(best, name, None) for name in METRIC_COLUMNS},
+                "seconds": trial.seconds,
+                "seed": trial.seed,
+                "error": trial.failure.error if trial.failure else None,
+            }
+        )
+    table = pd.DataFrame(rows, columns=trial_columns(space))
+    return table.astype({"best_epoch": "Int64"})
+
+
+def epoch_table(record: StudyRecord) -> pd.DataFrame:
+    """One row for each ended trial and epoch, in order of trial number and epoch."""
+    rows = [
+        {"trial_number": trial.number, **asdict(metrics)}
+        for trial in record.trials
+        if trial.status != "running"
+        for metrics in trial.epochs
+    ]
+    return pd.DataFrame(rows, columns=EPOCH_COLUMNS)
+
+
+def write_tables(record: StudyRecord, space: SearchSpace) -> None:
+    """Write `trials.csv` and `epochs.csv` into the study's folder, so that a reader finds a whole file at any time."""
+    write_atomically(record.folder / "trials.csv", trial_table(record, space).to_csv(index=False))
+    write_atomically(record.folder / "epochs.csv", epoch_table(record).to_csv(index=False))
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Put a text into a file in one step: a reader sees the old file or the new one, never a part."""
+    draft = file.with_name(f".{file.name}.draft")
+    with draft.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(file)

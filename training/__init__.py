@@ -1,0 +1,1 @@
+"""Trains one network; knows nothing of Ray, Optuna or pandas."""

@@ -1,0 +1,47 @@
+"""Turns a command line into one frozen dataclass of settings, or into one sentence and exit status 2."""
+
+import sys
+from typing import NoReturn, TypeVar
+
+import tyro
+from tyro import _errors as tyro_errors
+
+Settings = TypeVar("Settings")
+
+
+def parse(settings: type[Settings], description: str) -> Settings:
+    """Read `sys.argv` into a settings dataclass.
+
+    Args:
+        settings: Frozen dataclass; each field is an option and the string under it is its help.
+        description: First lines of `--help`.
+
+    Returns:
+        The checked settings. A mistake prints one sentence on stderr and exits with status 2.
+    """
+    with tyro_errors.on_parse_error(_refuse_parse_error):
+        return tyro.cli(settings, description=description)
+
+
+def refuse(sentence: str) -> NoReturn:
+    """Print one sentence about a user's mistake on stderr and exit with status 2."""
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _refuse_parse_error(event: tyro_errors.ParseErrorEvent) -> None:
+    """Say in one sentence what tyro would print in a box; events not named here keep the box."""
+    match event:
+        case tyro_errors.InstantiationFailure(argument=None):
+            refuse(event.message)
+        case tyro_errors.InstantiationFailure(argument=argument) if argument is not None:
+            refuse(f"{argument.display_name()} cannot be read: {event.message}")
+        case tyro_errors.InvalidChoice():
+            known = ", ".join(event.choices)
+            refuse(f"{event.argument.display_name()} must be one of {known}, got {event.value}")
+        case tyro_errors.UnrecognizedArgs():
+            refuse(f"unknown option {event.tokens[0]}; --help lists the known ones")
+        case tyro_errors.BadValue():
+            refuse(f"{event.argument.display_name()} needs a value")
+        case _:
+            pass

@@ -1,0 +1,102 @@
+"""Settings of one training run: each hyperparameter with its type, default, unit and check."""
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
+NetworkName = Literal["mlp"]
+DatasetName = Literal["fashion-mnist", "mnist", "kmnist", "digits"]
+DatasetChoice = Literal["auto", "fashion-mnist", "mnist", "kmnist", "digits"]
+
+PROJECT = Path(__file__).resolve().parent.parent
+MAX_SEED = 2**32 - 1
+"""The largest seed that torch, numpy and Optuna all take."""
+
+
+def _default_data_dir() -> Path:
+    return Path(os.environ.get("TUNESMITH_DATA") or PROJECT / "data")
+
+
+def check_choice(name: str, value: str, known: object) -> None:
+    """Refuse a name that is not among the members of a `Literal` type.
+
+    Raises:
+        ValueError: `value` is unknown; the message lists the known ones.
+    """
+    if value not in get_args(known):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that is not a 32-bit unsigned integer.
+
+    Raises:
+        ValueError: `seed` is outside [0, 2**32 - 1].
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed must be between 0 and {MAX_SEED}, got {seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """Hyperparameters of one trial; field names are also search-space keys and CSV columns."""
+
+    learning_rate: float = 1e-3
+    """Step size of the optimizer; > 0."""
+    batch_size: int = 64
+    """Images per optimizer step; >= 1."""
+    optimizer: OptimizerName = "sgd"
+    """Rule that turns gradients into steps."""
+    momentum: float = 0.0
+    """Part of the last step that is kept, for sgd and rmsprop; in [0, 1)."""
+    weight_decay: float = 0.0
+    """Pull of the weights towards zero (L2 penalty; decoupled for adamw); >= 0."""
+    epochs: int = 10
+    """Passes over the training images; >= 1."""
+    shuffle: bool = True
+    """New random order of the images in each epoch."""
+    network: NetworkName = "mlp"
+    """mlp: the tutorial's 784-512-512-10 network with ReLU."""
+    seed: int = 0
+    """Fixes the first weights and the order of the images."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
+        check_choice("optimizer", self.optimizer, OptimizerName)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        if self.momentum > 0 and self.optimizer not in ("sgd", "rmsprop"):
+            raise ValueError(f"momentum is for sgd and rmsprop, got momentum {self.momentum} with {self.optimizer}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be >= 1, got {self.epochs}")
+        check_choice("network", self.network, NetworkName)
+        check_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, where they lie and how many are held out for validation."""
+
+    dataset: DatasetChoice = "auto"
+    """auto: fashion-mnist if it is in the data folder or can be downloaded, otherwise the small bundled digits."""
+    data_dir: Path = field(default_factory=_default_data_dir)
+    """Folder of the data sets in torchvision's layout; the environment variable TUNESMITH_DATA changes the default."""
+    val_fraction: float = 1 / 6
+    """Part of the training images held out for validation, in [0, 1); 0 trains on all, as the tutorial does."""
+
+    def __post_init__(self) -> None:
+        """Check every field; nothing on disk is touched."""
+        check_choice("dataset", self.dataset, DatasetChoice)
+        if not 0 <= self.val_fraction < 1:
+            raise ValueError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
+        if self.data_dir.exists() and not self.data_dir.is_dir():
+            raise ValueError(f"the data folder is not a folder: {self.data_dir}")

@@ -1,0 +1,171 @@
+"""Training and evaluation: the tutorial's loops, and a generator that yields the metrics of each epoch."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from training.config import TrialConfig
+from training.data import Batch, ImageData, ImageSplit, batches
+from training.networks import build_network
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+EVALUATION_BATCH_SIZE = 1000
+"""Images per forward pass when only measuring: large for speed; the metrics do not depend on it."""
+
+
+class TrainingDivergedError(ArithmeticError):
+    """A loss became infinite or not a number, so that further training is pointless."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics:
+    """What was measured at the end of one epoch; field names are also CSV columns."""
+
+    epoch: int
+    """Finished epochs, from 1."""
+    train_loss: float
+    """Mean cross-entropy over the training images while they were trained on, nats per image."""
+    val_accuracy: float | None
+    """Part of the validation images classified correctly, in [0, 1]; None without a validation split."""
+    val_loss: float | None
+    """Mean cross-entropy over the validation images, nats per image; None without a validation split."""
+    test_accuracy: float
+    """Part of the test images classified correctly, in [0, 1]."""
+    test_loss: float
+    """Mean cross-entropy over the test images, nats per image."""
+    seconds: float
+    """Wall-clock time of the epoch, training and evaluation."""
+
+
+def train_loop(
+    batches: Iterable[Batch], model: nn.Module, loss_fn: LossFunction, optimizer: Optimizer
+) -> Iterator[tuple[float, int]]:
+    """Take one optimizer step for each batch.
+
+    Args:
+        batches: Pairs of images (B, C, H, W), float32 in [0, 1], and labels (B,), int64.
+        model: Turns images into scores (B, classes).
+        loss_fn: Mean loss of (scores, labels).
+        optimizer: Holds the parameters of `model`.
+
+    Yields:
+        The loss of each batch before its step, and the images in the batch.
+    """
+    model.train()
+    for images, labels in batches:
+        loss = loss_fn(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        yield loss.item(), len(labels)
+
+
+@torch.no_grad()
+def test_loop(batches: Iterable[Batch], model: nn.Module, loss_fn: LossFunction) -> tuple[float, float]:
+    """Measure a model without changing it.
+
+    Returns:
+        (accuracy in [0, 1], mean loss per image), both over all images of `batches`.
+    """
+    model.eval()
+    images_seen, correct, loss_sum = 0, 0, 0.0
+    for images, labels in batches:
+        scores = model(images)
+        images_seen += len(labels)
+        correct += int((scores.argmax(1) == labels).sum())
+        loss_sum += float(loss_fn(scores, labels)) * len(labels)
+    return correct / images_seen, loss_sum / images_seen
+
+
+def build_optimizer(config: TrialConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """Build the optimizer that `config.optimizer` names, in torch's fused form where it has one."""
+    common = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    match config.optimizer:
+        case "sgd":
+            return torch.optim.SGD(parameters, momentum=config.momentum, fused=True, **common)
+        case "adam":
+            return torch.optim.Adam(parameters, fused=True, **common)
+        case "adamw":
+            return torch.optim.AdamW(parameters, fused=True, **common)
+        case "rmsprop":
+            return torch.optim.RMSprop(parameters, momentum=config.momentum, **common)
+
+
+class Training:
+    """One network in training: its weights, its optimizer, the order of the images and the finished epochs."""
+
+    def __init__(self, config: TrialConfig, data: ImageData) -> None:
+        """Start from the weights that `config.seed` gives, on the device where `data` lies."""
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.data = data
+        self.model = build_network(config, data).to(data.train.images.device)
+        self.optimizer = build_optimizer(config, self.model.parameters())
+        self.loss_fn = nn.CrossEntropyLoss()
+        self.shuffler = torch.Generator().manual_seed(config.seed) if config.shuffle else None
+        self.epoch = 0
+
+    def train_epoch(self) -> Iterator[tuple[float, int]]:
+        """Train for one epoch; yield the loss of each batch and the images seen so far in the epoch.
+
+        Raises:
+            TrainingDivergedError: A loss is not finite.
+        """
+        self._epoch_start = time.perf_counter()
+        self.epoch += 1
+        self._images_seen, self._loss_sum = 0, 0.0
+        epoch_batches = batches(self.data.train, self.config.batch_size, self.shuffler)
+        for loss, images in train_loop(epoch_batches, self.model, self.loss_fn, self.optimizer):
+            self._images_seen += images
+            self._check_finite("train_loss", loss, f" after {self._images_seen} images")
+            self._loss_sum += loss * images
+            yield loss, self._images_seen
+
+    def measure_epoch(self) -> EpochMetrics:
+        """Measure the network as it is after `train_epoch`.
+
+        Raises:
+            TrainingDivergedError: A loss is not finite.
+        """
+        val_accuracy, val_loss = self._evaluate("val_loss", self.data.val) if len(self.data.val) else (None, None)
+        test_accuracy, test_loss = self._evaluate("test_loss", self.data.test)
+        return EpochMetrics(
+            epoch=self.epoch,
+            train_loss=self._loss_sum / self._images_seen,
+            val_accuracy=val_accuracy,
+            val_loss=val_loss,
+            test_accuracy=test_accuracy,
+            test_loss=test_loss,
+            seconds=round(time.perf_counter() - self._epoch_start, 3),
+        )
+
+    def _evaluate(self, loss_name: str, split: ImageSplit) -> tuple[float, float]:
+        accuracy, loss = test_loop(batches(split, EVALUATION_BATCH_SIZE), self.model, self.loss_fn)
+        self._check_finite(loss_name, loss)
+        return accuracy, loss
+
+    def _check_finite(self, name: str, loss: float, where: str = "") -> None:
+        if not math.isfinite(loss):
+            raise TrainingDivergedError(f"{name} is {loss} in epoch {self.epoch}{where}")
+
+
+def train(config: TrialConfig, data: ImageData) -> Iterator[EpochMetrics]:
+    """Train one network; yield the metrics of each epoch when it ends.
+
+    The same config and data give the same metrics (apart from the seconds) on the same machine with the same number
+    of threads.
+
+    Raises:
+        TrainingDivergedError: A loss is not finite.
+    """
+    training = Training(config, data)
+    while training.epoch < config.epochs:
+        for _ in training.train_epoch():
+            pass
+        yield training.measure_epoch()

@@ -1,0 +1,61 @@
+"""Train one configuration and print what the PyTorch tutorial prints."""
+
+import sys
+from dataclasses import dataclass
+
+from training.command_line import parse, refuse
+from training.config import DataConfig, TrialConfig, check_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(DataConfig, TrialConfig):
+    """Options of `python training/run.py`."""
+
+    split_seed: int | None = None
+    """Fixes which training images are held out for validation; by default the same as seed."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        TrialConfig.__post_init__(self)
+        DataConfig.__post_init__(self)
+        if self.split_seed is not None:
+            check_seed(self.split_seed)
+
+
+def main() -> int:
+    """Train as the command line says; returns the exit status."""
+    settings = parse(TrainingSettings, __doc__ or "")
+
+    from training.data import load_data  # torch takes a second or two: --help does without
+    from training.loop import Training, TrainingDivergedError
+
+    try:
+        data, warning = load_data(settings, settings.seed if settings.split_seed is None else settings.split_seed)
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    if warning:
+        print(f"WARNING: {warning}\n")
+    print(f"{data.name}: {len(data.train)} training, {len(data.val)} validation, {len(data.test)} test images\n")
+    training = Training(settings, data)
+    try:
+        for epoch in range(1, settings.epochs + 1):
+            print(f"Epoch {epoch}\n-------------------------------")
+            for batch, (loss, images_seen) in enumerate(training.train_epoch()):
+                if batch % 100 == 0:
+                    print(f"loss: {loss:>7f}  [{images_seen:>5d}/{len(data.train):>5d}]")
+            metrics = training.measure_epoch()
+            if metrics.val_accuracy is not None:
+                print(f"Validation Error: \n Accuracy: {metrics.val_accuracy:.1%}, Avg loss: {metrics.val_loss:>8f} \n")
+            print(f"Test Error: \n Accuracy: {metrics.test_accuracy:.1%}, Avg loss: {metrics.test_loss:>8f} \n")
+    except TrainingDivergedError as error:
+        print(f"Diverged: {error}; a lower learning rate usually helps", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nInterrupted in epoch {training.epoch}.", file=sys.stderr)
+        return 130
+    print("Done!")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
