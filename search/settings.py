@@ -21,8 +21,7 @@ class StudySettings(DataConfig):
     epochs: int = 10
     """Passes over the training images of a trial that is not stopped early; >= 1."""
     metric: MetricName | None = None
-    """What the search optimises: accuracies are maximised, losses minimised. By default val_accuracy, or
-    test_accuracy where val_fraction is 0; a test metric is refused while there is a validation split."""
+    """Highest accuracy or lowest loss to search for; by default val_accuracy (test_accuracy if val_fraction is 0)."""
     scheduler: SchedulerName = "asha"
     """asha: stop trials early that are behind (grace 1 epoch, reduction 3); none: run all epochs."""
     baseline: bool = True
@@ -55,8 +54,8 @@ class StudySettings(DataConfig):
         if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
             raise ValueError(f"gpus_per_trial above 1 must be a whole number, got {self.gpus_per_trial}")
         check_choice("scheduler", self.scheduler, SchedulerName)
-        check_seed(self.seed)
-        check_seed(self.seed + self.num_samples - 1)
+        check_seed("seed", self.seed)
+        check_seed("the last trial's seed", self.seed + self.num_samples - 1)
         self._check_metric()
         self._check_folders()
 
@@ -84,8 +83,8 @@ class StudySettings(DataConfig):
             return
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
             raise ValueError(
-                "name must be 1 to 100 letters, digits, dots, dashes and underscores, beginning with a letter or digit, "
-                f"got {self.name!r}"
+                "name must be 1 to 100 letters, digits, dots, dashes and underscores, "
+                f"beginning with a letter or digit, got {self.name!r}"
             )
         if (self.results_dir / self.name).exists() or self.name == "latest":
             raise ValueError(f"name {self.name} is taken: {self.results_dir / self.name}")

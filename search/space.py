@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -23,7 +24,8 @@ class OrderedChoice:
     values: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.values) < 2 or self.values[0] < 1 or any(a >= b for a, b in zip(self.values, self.values[1:])):
+        ascending = all(low < high for low, high in pairwise(self.values))
+        if len(self.values) < 2 or self.values[0] < 1 or not ascending:
             raise ValueError(f"an ordered choice needs two or more ascending whole numbers >= 1, got {self.values}")
 
     @property

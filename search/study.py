@@ -5,20 +5,12 @@ import logging
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-os.environ |= {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the other one prints boxes even when told to be silent
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record holds what they would write, a second time
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the report of a failure has no metric
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Ray's own snapshots are never read
-}
 
 import optuna
 import ray
@@ -31,6 +23,7 @@ from search.record import Failure, StudyRecord, TrialRecord
 from search.searcher import StudySearch
 from search.settings import StudySettings
 from search.space import DEFAULT_SPACE, SearchSpace, describe, tutorial_baseline
+from search.summary import show_summary
 from search.trainable import trainable
 from search.trial_table import write_atomically, write_tables
 from training.data import ImageData, load_data
@@ -81,15 +74,13 @@ def run_study(study: Study) -> int:
     write_tables(record, study.space)
     _write_summary(study, record, started)
     _point_latest_to(folder)
-    try:
+    with suppress(KeyboardInterrupt):  # Ray handles most of them itself: its fit() returns
         _run_trials(study, record)
-    except KeyboardInterrupt:  # before or after Ray's own handling of it
-        pass
     for trial in record.interrupt_running():
         _write_error(record, trial)
     write_tables(record, study.space)
     _write_summary(study, record, started)
-    progress.show_summary(settings, record, study.space, time.time() - started)
+    show_summary(settings, study.data.name, record, study.space, time.time() - started)
     if len(record.trials) < settings.num_samples or any(trial.status == "interrupted" for trial in record.trials):
         return EXIT_INTERRUPTED
     completed = any(trial.status == "completed" for trial in record.trials)
@@ -120,10 +111,9 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that raised, or whose worker died without a word."""
-        text = Path(trial.error_file).read_text() if trial.error_file else "no error text"
-        self._record.add_failure(
-            trial.trial_id, Failure("failed", f"worker died: {text.strip().splitlines()[-1]}", text)
-        )
+        text = Path(trial.error_file).read_text() if trial.error_file else "no word from Ray"
+        reason = text.strip().splitlines()[-1].partition(". ")[0]
+        self._record.add_failure(trial.trial_id, Failure("failed", f"worker died: {reason}", text))
         self._end(trial.trial_id)
 
     def _end(self, trial_id: str) -> None:

@@ -30,14 +30,14 @@ def check_choice(name: str, value: str, known: object) -> None:
         raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value}")
 
 
-def check_seed(seed: int) -> None:
+def check_seed(name: str, seed: int) -> None:
     """Refuse a seed that is not a 32-bit unsigned integer.
 
     Raises:
         ValueError: `seed` is outside [0, 2**32 - 1].
     """
     if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed must be between 0 and {MAX_SEED}, got {seed}")
+        raise ValueError(f"{name} must be between 0 and {MAX_SEED}, got {seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class TrialConfig:
         if self.epochs < 1:
             raise ValueError(f"epochs must be >= 1, got {self.epochs}")
         check_choice("network", self.network, NetworkName)
-        check_seed(self.seed)
+        check_seed("seed", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

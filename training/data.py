@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,8 +78,12 @@ def batches(split: ImageSplit, batch_size: int, shuffler: torch.Generator | None
     """
     order = None if shuffler is None else torch.randperm(len(split), generator=shuffler).to(split.labels.device)
     for start in range(0, len(split), batch_size):
-        chosen = slice(start, start + batch_size) if order is None else order[start : start + batch_size]
-        yield split.images[chosen].to(torch.float32).div_(255), split.labels[chosen]
+        if order is None:
+            images, labels = split.images[start : start + batch_size], split.labels[start : start + batch_size]
+        else:
+            chosen = order[start : start + batch_size]
+            images, labels = split.images.index_select(0, chosen), split.labels.index_select(0, chosen)
+        yield images.to(torch.float32).div_(255), labels
 
 
 def split_train_val(num_images: int, val_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -224,7 +228,9 @@ def _check_idx_file(name: DatasetName, file: Path) -> None:
     header = b"".join(number.to_bytes(4, "big") for number in (magic, *shape))
     expected_size = len(header) + torch.Size(shape).numel()
     if file.stat().st_size != expected_size:
-        raise ValueError(f"truncated file of {name}: {file} has {file.stat().st_size} of {expected_size} bytes; {remedy}")
+        raise ValueError(
+            f"truncated file of {name}: {file} has {file.stat().st_size} of {expected_size} bytes; {remedy}"
+        )
     content = file.read_bytes()
     md5 = _IDX_MD5.get(name, {}).get(file.name)
     if not content.startswith(header) or (md5 and hashlib.md5(content, usedforsecurity=False).hexdigest() != md5):
@@ -265,21 +271,24 @@ def _download(name: DatasetName, data_dir: Path) -> None:
         ValueError: The download failed or brought a damaged file.
         OSError: The folder cannot be written.
     """
+    made_folder = not data_dir.exists()
     data_dir.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{name}-", dir=data_dir) as incoming:
-        old_timeout = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(STALL_SECONDS)  # torchvision downloads without a time-out of its own
-        try:
+    old_timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL_SECONDS)  # torchvision downloads without a time-out of its own
+    try:
+        with TemporaryDirectory(prefix=f".{name}-", dir=data_dir) as incoming:
             _idx_class(name)(incoming, download=True)
-        except (RuntimeError, OSError, EOFError) as error:
-            raise ValueError(f"{name} could not be downloaded to {_idx_folder(name, data_dir)}: {error}") from error
-        finally:
-            socket.setdefaulttimeout(old_timeout)
-        for file in _idx_files(name, Path(incoming)):
-            _check_idx_file(name, file)
-        _idx_folder(name, data_dir).mkdir(parents=True, exist_ok=True)
-        for file in _idx_files(name, Path(incoming)):
-            file.replace(_idx_folder(name, data_dir) / file.name)
+            for file in _idx_files(name, Path(incoming)):
+                _check_idx_file(name, file)
+            _idx_folder(name, data_dir).mkdir(parents=True, exist_ok=True)
+            for file in _idx_files(name, Path(incoming)):
+                file.replace(_idx_folder(name, data_dir) / file.name)
+    except (RuntimeError, OSError, EOFError) as error:
+        if made_folder:
+            data_dir.rmdir()
+        raise ValueError(f"{name} could not be downloaded to {data_dir}: {error}") from error
+    finally:
+        socket.setdefaulttimeout(old_timeout)
 
 
 def _checksum(*splits: ImageSplit) -> str:

@@ -85,16 +85,16 @@ def test_loop(batches: Iterable[Batch], model: nn.Module, loss_fn: LossFunction)
 
 def build_optimizer(config: TrialConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """Build the optimizer that `config.optimizer` names, in torch's fused form where it has one."""
-    common = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    lr, weight_decay, momentum = config.learning_rate, config.weight_decay, config.momentum
     match config.optimizer:
         case "sgd":
-            return torch.optim.SGD(parameters, momentum=config.momentum, fused=True, **common)
+            return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=True)
         case "adam":
-            return torch.optim.Adam(parameters, fused=True, **common)
+            return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
         case "adamw":
-            return torch.optim.AdamW(parameters, fused=True, **common)
+            return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
         case "rmsprop":
-            return torch.optim.RMSprop(parameters, momentum=config.momentum, **common)
+            return torch.optim.RMSprop(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum)
 
 
 class Training:

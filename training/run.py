@@ -13,22 +13,30 @@ class TrainingSettings(DataConfig, TrialConfig):
 
     split_seed: int | None = None
     """Fixes which training images are held out for validation; by default the same as seed."""
+    threads: int | None = None
+    """Threads that torch uses; by default as many as torch finds right."""
 
     def __post_init__(self) -> None:
         """Check every field."""
         TrialConfig.__post_init__(self)
         DataConfig.__post_init__(self)
         if self.split_seed is not None:
-            check_seed(self.split_seed)
+            check_seed("split_seed", self.split_seed)
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be >= 1, got {self.threads}")
 
 
 def main() -> int:
     """Train as the command line says; returns the exit status."""
     settings = parse(TrainingSettings, __doc__ or "")
 
-    from training.data import load_data  # torch takes a second or two: --help does without
+    import torch  # takes a second or two: --help does without
+
+    from training.data import load_data
     from training.loop import Training, TrainingDivergedError
 
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     try:
         data, warning = load_data(settings, settings.seed if settings.split_seed is None else settings.split_seed)
     except (ValueError, OSError) as error:

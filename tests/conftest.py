@@ -1,0 +1,48 @@
+"""Shared by all tests: one torch thread, small data, and Ray in a short folder of its own."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.config import DataConfig
+from training.data import ImageData, ImageSplit, load_data
+
+torch.set_num_threads(1)  # a tiny fit is 30 times slower with two threads on a busy two-core machine
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageData:
+    """The bundled digits: 1,198 training, 240 validation and 359 test images of 8 x 8."""
+    return load_data(DataConfig(dataset="digits"), split_seed=0)[0]
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist_dir() -> Path:
+    """Folder of the real Fashion-MNIST; tests that need it are skipped where it is not at hand."""
+    folder = DataConfig().data_dir
+    if not (folder / "FashionMNIST").is_dir():
+        pytest.skip("no Fashion-MNIST in the data folder; TUNESMITH_DATA can name another one")
+    return folder
+
+
+@pytest.fixture
+def few_images(digits: ImageData) -> ImageData:
+    """64 digits that are training, validation and test images at once."""
+    split = ImageSplit(digits.train.images[:64], digits.train.labels[:64])
+    return ImageData(
+        name="digits", classes=digits.classes, train=split, val=split, test=split, sha256="not the whole data set"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ray_in_a_folder_of_its_own() -> Iterator[None]:
+    folder = tempfile.mkdtemp(prefix="ts-", dir="/tmp")  # Ray's socket paths must stay below 107 bytes
+    os.environ["RAY_TMPDIR"] = folder
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # for workers that run a function of a test module
+    yield
+    shutil.rmtree(folder, ignore_errors=True)

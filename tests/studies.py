@@ -1,0 +1,58 @@
+"""Studies driven by hand, without Ray and without training, for tests."""
+
+from pathlib import Path
+from typing import Literal
+
+import optuna
+
+from search.record import Failure, StudyRecord, TrialRecord
+from search.searcher import StudySearch
+from search.space import DEFAULT_SPACE, tutorial_baseline
+from training.loop import EpochMetrics
+
+FULL_EPOCHS = 3
+
+
+def metrics(epoch: int, val_accuracy: float) -> EpochMetrics:
+    """Metrics whose other numbers can be told from the validation accuracy."""
+    return EpochMetrics(
+        epoch=epoch,
+        train_loss=1.5 - val_accuracy,
+        val_accuracy=val_accuracy,
+        val_loss=1.2 - val_accuracy,
+        test_accuracy=val_accuracy - 0.01,
+        test_loss=1.3 - val_accuracy,
+        seconds=0.5,
+    )
+
+
+class HandDrivenStudy:
+    """Asks, reports and ends trials in the order that Ray does."""
+
+    def __init__(self, folder: Path, *, metric: Literal["val_accuracy", "val_loss"] = "val_accuracy") -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.record = StudyRecord(folder, metric, "min" if metric == "val_loss" else "max", FULL_EPOCHS)
+        self.record.enqueue(tutorial_baseline(DEFAULT_SPACE))
+        self.search = StudySearch(self.record, DEFAULT_SPACE, seed=0)
+
+    def run_trial(self, *val_accuracies: float, failure: Failure | None = None) -> TrialRecord:
+        """Run one trial that reports these accuracies, and then perhaps fails."""
+        trial_id = f"ray{len(self.record.trials)}"
+        self.search.suggest(trial_id)
+        for epoch, accuracy in enumerate(val_accuracies, start=1):
+            self.record.add_epoch(trial_id, metrics(epoch, accuracy), seconds=epoch * 0.5)
+        if failure:
+            self.record.add_failure(trial_id, failure)
+        return self.record.finish(trial_id)
+
+    def run_one_of_each(self) -> None:
+        """Run a completed baseline, a better trial, one stopped, one diverged, two failed, one cut off."""
+        self.run_trial(0.5, 0.6, 0.6)
+        self.run_trial(0.7, 0.9, 0.8)
+        self.run_trial(0.4)
+        self.run_trial(0.99, failure=Failure("diverged", "train_loss is nan in epoch 2 after 64 images"))
+        self.run_trial(failure=Failure("failed", "ValueError: boom", "Traceback ...\nValueError: boom"))
+        self.run_trial(0.65, failure=Failure("failed", "worker died: killed"))
+        self.search.suggest("cut off")
+        self.record.add_epoch("cut off", metrics(1, 0.55), seconds=0.5)
+        self.record.interrupt_running()

@@ -1,0 +1,86 @@
+"""Mistakes on the command line: one sentence, exit status 2, and nothing on disk changed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.config import PROJECT
+
+MISTAKES = {
+    "--num-samples 0": "num_samples must be >= 1, got 0",
+    "--num-samples -3": "num_samples must be >= 1, got -3",
+    "--num-samples abc": "--num-samples cannot be read: invalid literal for int()",
+    "--num-samples": "--num-samples needs a value",
+    "--epochs 0": "epochs must be >= 1, got 0",
+    "--dataset cifar": "--dataset must be one of auto, fashion-mnist, mnist, kmnist, digits, got cifar",
+    "--scheduler median": "--scheduler must be one of asha, none, got median",
+    "--metric f1": "--metric must be one of",
+    "--metric test_loss": "metric test_loss would choose by the test set",
+    "--val-fraction 1": "val_fraction must be in [0, 1), got 1.0",
+    "--val-fraction 0.9999": "val_fraction 0.9999 leaves none of the 1438 images to train on",
+    "--num-sample": "unknown option --num-sample",
+    "stray": "unknown option stray",
+    "--name ../up": "name must be 1 to 100 letters, digits",
+    "--name a/b": "name must be 1 to 100 letters, digits",
+    "--name ..": "name must be 1 to 100 letters, digits",
+    "--name taken": "name taken is taken",
+    "--name latest": "name latest is taken",
+    "--data-dir {file}": "the data folder is not a folder",
+    "--results-dir {file}": "the results folder is not a folder",
+    "--results-dir {file}/below": "the results folder cannot be written",
+    "--cpus-per-trial 4096": "cpus_per_trial is 4096, but this machine has",
+    "--gpus-per-trial 64": "gpus_per_trial is 64, but torch finds",
+}
+
+
+def snapshot(folder: Path) -> list[tuple[str, int]]:
+    return sorted((str(path), path.lstat().st_mtime_ns) for path in folder.rglob("*"))
+
+
+def refused(script: str, *options: str) -> str:
+    command = [sys.executable, str(PROJECT / script), *options]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert run.stdout == ""
+    return run.stderr
+
+
+@pytest.mark.parametrize("options", MISTAKES)
+def test_mistake_gets_one_sentence_and_changes_nothing(options: str, tmp_path: Path) -> None:
+    (tmp_path / "results" / "taken").mkdir(parents=True)
+    file = tmp_path / "file"
+    file.touch()
+    before = snapshot(tmp_path)
+    words = ["--dataset", "digits", "--results-dir", str(tmp_path / "results"), *options.format(file=file).split(" ")]
+    sentence = refused("search/run.py", *words)
+    assert sentence.count("\n") == 1
+    assert sentence.startswith(f"error: {MISTAKES[options]}")
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_forbidden_folders_are_refused(tmp_path: Path) -> None:
+    forbidden = tmp_path / "forbidden"
+    forbidden.mkdir(mode=0o000)
+    results = refused("search/run.py", "--dataset", "digits", "--results-dir", str(forbidden))
+    assert "the results folder cannot be written" in results
+    data = refused("search/run.py", "--dataset", "fashion-mnist", "--data-dir", str(forbidden))
+    assert "Permission denied" in data
+    forbidden.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--optimizer lion", "--optimizer must be one of sgd, adam, adamw, rmsprop, got lion"),
+        ("--batch-size 0", "batch_size must be >= 1, got 0"),
+        ("--momentum 0.9 --optimizer adam", "momentum is for sgd and rmsprop, got momentum 0.9 with adam"),
+        ("--threads 0", "threads must be >= 1, got 0"),
+        ("--split-seed -1", "split_seed must be between 0 and 4294967295, got -1"),
+    ],
+)
+def test_training_refuses_a_mistake_in_one_sentence(options: str, sentence: str) -> None:
+    assert refused("training/run.py", "--dataset", "digits", *options.split()) == f"error: {sentence}\n"

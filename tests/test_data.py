@@ -1,0 +1,226 @@
+import gzip
+import hashlib
+import pickle
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training import data as data_module
+from training.config import DataConfig
+from training.data import ImageData, ImageSplit, batches, load_data, split_train_val
+from training.torchvision_import import import_torchvision_datasets
+
+datasets = import_torchvision_datasets()
+IDX_FILES = data_module._IDX_FILES
+
+
+def test_scaling_equals_to_tensor() -> None:
+    from torchvision.transforms import ToTensor
+
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    (scaled, _), *_ = batches(ImageSplit(images, torch.zeros(1, dtype=torch.int64)), 1)
+    assert torch.equal(scaled[0], ToTensor()(images[0, 0].numpy()))
+
+
+def test_batches_without_shuffler_keep_the_order(digits: ImageData) -> None:
+    images, labels = zip(*batches(digits.train, 500), strict=True)
+    assert [len(part) for part in labels] == [500, 500, 198]
+    assert torch.equal(torch.cat(labels), digits.train.labels)
+    assert torch.equal(torch.cat(images), digits.train.images / 255)
+
+
+def test_shuffled_batches_hold_each_image_once_with_its_own_label(digits: ImageData) -> None:
+    numbered = ImageSplit(torch.arange(200, dtype=torch.uint8).reshape(200, 1, 1, 1), torch.arange(200))
+    images, labels = zip(*batches(numbered, 64, torch.Generator().manual_seed(0)), strict=True)
+    assert torch.cat(labels).sort().values.tolist() == list(range(200))
+    assert torch.cat(labels).tolist() != list(range(200))
+    assert torch.equal((torch.cat(images).flatten() * 255).round().long(), torch.cat(labels))
+
+
+def test_shuffler_gives_another_order_in_the_next_epoch(digits: ImageData) -> None:
+    shuffler = torch.Generator().manual_seed(0)
+    first, second = (torch.cat([labels for _, labels in batches(digits.train, 64, shuffler)]) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_split_is_disjoint_complete_and_fixed_by_the_seed() -> None:
+    train, val = split_train_val(60_000, 1 / 6, seed=3)
+    assert (len(train), len(val)) == (50_000, 10_000)
+    assert torch.cat([train, val]).sort().values.tolist() == list(range(60_000))
+    again, other = split_train_val(60_000, 1 / 6, seed=3), split_train_val(60_000, 1 / 6, seed=4)
+    assert torch.equal(val, again[1])
+    assert not torch.equal(val, other[1])
+
+
+@pytest.mark.parametrize(("num_images", "val_fraction"), [(100, 1.0), (100, -0.1), (10, 0.99), (10, 0.001)])
+def test_split_that_leaves_one_side_empty_is_refused(num_images: int, val_fraction: float) -> None:
+    with pytest.raises(ValueError, match="val_fraction"):
+        split_train_val(num_images, val_fraction, seed=0)
+
+
+def test_no_validation_split_trains_on_everything() -> None:
+    data, _ = load_data(DataConfig(dataset="digits", val_fraction=0), split_seed=0)
+    assert (len(data.train), len(data.val), len(data.test)) == (1438, 0, 359)
+
+
+def test_digits_fill_the_range_of_pixels_and_hold_ten_classes(digits: ImageData) -> None:
+    assert digits.train.images.dtype == torch.uint8
+    assert digits.train.images.shape[1:] == (1, 8, 8)
+    assert (int(digits.train.images.min()), int(digits.train.images.max())) == (0, 255)
+    assert digits.train.labels.unique().tolist() == list(range(10))
+
+
+def test_pickled_split_shares_the_memory_of_its_buffers(digits: ImageData) -> None:
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(digits.train, protocol=5, buffer_callback=buffers.append)
+    loaded = pickle.loads(head, buffers=[buffer.raw().toreadonly() for buffer in buffers])
+    assert loaded.images.data_ptr() == digits.train.images.data_ptr()
+    assert torch.equal(loaded.images, digits.train.images)
+    assert len(head) < 1000
+
+
+def test_real_fashion_mnist_is_whole(fashion_mnist_dir: Path) -> None:
+    data, warning = load_data(DataConfig(data_dir=fashion_mnist_dir), split_seed=0)
+    assert warning is None
+    assert data.name == "fashion-mnist"
+    assert data.classes[9] == "Ankle boot"
+    assert (data.train.images.shape, data.val.images.shape) == ((50_000, 1, 28, 28), (10_000, 1, 28, 28))
+    assert data.test.images.shape == (10_000, 1, 28, 28)
+    pixels = torch.cat([data.train.images, data.val.images]).float() / 255
+    assert pixels.mean().item() == pytest.approx(0.2860, abs=1e-4)  # as published
+    assert pixels.std().item() == pytest.approx(0.3530, abs=1e-4)
+
+
+def write_idx_files(folder: Path) -> None:
+    """Four files of the right form: blank images, all of class 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (magic, shape) in IDX_FILES.items():
+        header = b"".join(number.to_bytes(4, "big") for number in (magic, *shape))
+        (folder / name).write_bytes(header + bytes(int(np.prod(shape))))
+
+
+@pytest.fixture(scope="module")
+def blank_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("blank")
+    write_idx_files(folder / "MNIST" / "raw")
+    return folder
+
+
+@pytest.fixture
+def damaged_mnist(blank_mnist: Path, tmp_path: Path) -> Path:
+    shutil.copytree(blank_mnist, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", IDX_FILES)
+@pytest.mark.parametrize("damage", ["missing", "truncated", "corrupt"])
+def test_damaged_file_is_named(damaged_mnist: Path, name: str, damage: str) -> None:
+    file = damaged_mnist / "MNIST" / "raw" / name
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(content[:-1] if damage == "truncated" else b"x" + content[1:])
+    with pytest.raises(ValueError, match=f"{damage} file of mnist: .*{name}"):
+        load_data(DataConfig(dataset="mnist", data_dir=damaged_mnist), split_seed=0)
+
+
+def test_label_above_nine_is_corrupt(damaged_mnist: Path) -> None:
+    file = damaged_mnist / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x0a")
+    with pytest.raises(ValueError, match="corrupt file of mnist"):
+        load_data(DataConfig(dataset="mnist", data_dir=damaged_mnist), split_seed=0)
+
+
+def test_one_changed_pixel_of_fashion_mnist_is_corrupt_and_auto_does_not_hide_it(tmp_path: Path) -> None:
+    write_idx_files(tmp_path / "FashionMNIST" / "raw")  # the right form, but not the published content
+    with pytest.raises(ValueError, match=r"corrupt file of fashion-mnist: .*train-images"):
+        load_data(DataConfig(dataset="auto", data_dir=tmp_path), split_seed=0)
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder and the address at which it is served on this machine."""
+    folder = tmp_path_factory.mktemp("served")
+
+    class QuietHandler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder)))
+    threading.Thread(target=http_server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{http_server.server_address[1]}/"
+    http_server.shutdown()
+    http_server.server_close()
+
+
+def serve(folder: Path, address: str, idx_dir: Path, dataset: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve the files of `idx_dir` compressed, and have torchvision download them from there."""
+    resources = []
+    for name in IDX_FILES:
+        packed = gzip.compress((idx_dir / name).read_bytes(), compresslevel=1)
+        (folder / f"{name}.gz").write_bytes(packed)
+        resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
+    monkeypatch.setattr(dataset, "mirrors", [address])
+    monkeypatch.setattr(dataset, "resources", resources)
+
+
+def test_absent_data_set_is_downloaded_once(
+    blank_mnist: Path, tmp_path: Path, server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = server
+    serve(folder, address, blank_mnist / "MNIST" / "raw", datasets.MNIST, monkeypatch)
+    data, _ = load_data(DataConfig(dataset="mnist", data_dir=tmp_path), split_seed=0)
+    assert len(data.test) == 10_000
+    assert sorted(file.name for file in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(IDX_FILES)
+    shutil.rmtree(folder)  # nothing more to download
+    again, _ = load_data(DataConfig(dataset="mnist", data_dir=tmp_path), split_seed=0)
+    assert again.sha256 == data.sha256
+
+
+def test_truncated_download_is_named_and_leaves_nothing(
+    blank_mnist: Path, tmp_path: Path, server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = server
+    serve(folder, address, blank_mnist / "MNIST" / "raw", datasets.MNIST, monkeypatch)
+    truncated = folder / "t10k-images-idx3-ubyte.gz"
+    truncated.write_bytes(truncated.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"mnist could not be downloaded.*t10k-images-idx3-ubyte"):
+        load_data(DataConfig(dataset="mnist", data_dir=tmp_path / "data"), split_seed=0)
+    assert not (tmp_path / "data").exists()
+
+
+def test_auto_falls_back_to_digits_with_a_warning_when_the_download_is_damaged(
+    tmp_path: Path, server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = server
+    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [address])
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"not what was published")
+    data, warning = load_data(DataConfig(dataset="auto", data_dir=tmp_path), split_seed=0)
+    assert data.name == "digits"
+    assert warning is not None
+    assert "fashion-mnist could not be downloaded" in warning
+    assert "digits" in warning
+
+
+def test_auto_falls_back_to_digits_when_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    data, warning = load_data(DataConfig(dataset="auto", data_dir=tmp_path / "data"), split_seed=0)
+    assert data.name == "digits"
+    assert warning is not None
+    assert "cannot be reached" in warning
+    assert not (tmp_path / "data").exists()
+
+
+def test_data_set_asked_for_by_name_never_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    with pytest.raises(ValueError, match="fashion-mnist could not be downloaded"):
+        load_data(DataConfig(dataset="fashion-mnist", data_dir=tmp_path / "data"), split_seed=0)
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,154 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from training import loop
+from training.config import DataConfig, TrialConfig
+from training.data import ImageData, ImageSplit, batches, load_data
+from training.networks import NeuralNetwork, build_network
+
+
+def without_seconds(epochs: list[loop.EpochMetrics]) -> list[loop.EpochMetrics]:
+    return [dataclasses.replace(metrics, seconds=0) for metrics in epochs]
+
+
+def test_network_learns_64_images_by_heart(few_images: ImageData) -> None:
+    config = TrialConfig(learning_rate=1e-3, optimizer="adam", batch_size=16, epochs=40)
+    *_, last = loop.train(config, few_images)
+    assert last.val_accuracy == 1
+    assert last.train_loss < 0.05
+
+
+def test_network_has_the_tutorials_layers(digits: ImageData) -> None:
+    network = NeuralNetwork(inputs=784, classes=10)
+    shapes = [tuple(parameter.shape) for parameter in network.parameters()]
+    assert shapes == [(512, 784), (512,), (512, 512), (512,), (10, 512), (10,)]
+    assert [type(layer) for layer in network.linear_relu_stack] == [nn.Linear, nn.ReLU] * 2 + [nn.Linear]
+    assert network(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
+    assert build_network(TrialConfig(), digits)(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+
+
+def test_same_config_and_seed_give_the_same_numbers(digits: ImageData) -> None:
+    config = TrialConfig(optimizer="adam", epochs=2, seed=5)
+    first = without_seconds(list(loop.train(config, digits)))
+    torch.rand(7)  # whoever draws in between changes nothing
+    assert without_seconds(list(loop.train(config, digits))) == first
+    other = without_seconds(list(loop.train(dataclasses.replace(config, seed=6), digits)))
+    assert other[0].train_loss != first[0].train_loss
+
+
+def test_epochs_count_from_one_and_stop_at_the_configured_number(digits: ImageData) -> None:
+    assert [metrics.epoch for metrics in loop.train(TrialConfig(epochs=3), digits)] == [1, 2, 3]
+
+
+def test_training_is_the_textbook_loop(digits: ImageData) -> None:
+    """One epoch equals the same steps written out with torch's own unfused optimizer and mean losses."""
+    config = TrialConfig(learning_rate=0.05, batch_size=100, shuffle=False, epochs=1, seed=1)
+    torch.manual_seed(1)
+    network = NeuralNetwork(64, 10)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, fused=False)
+    losses = []
+    for start in range(0, len(digits.train), 100):
+        images = digits.train.images[start : start + 100].float() / 255
+        loss = nn.functional.cross_entropy(network(images), digits.train.labels[start : start + 100], reduction="none")
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    scores = network(digits.test.images.float() / 255)
+    (metrics,) = loop.train(config, digits)
+    assert metrics.train_loss == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
+    assert metrics.test_loss == pytest.approx(nn.functional.cross_entropy(scores, digits.test.labels).item(), rel=1e-5)
+    assert metrics.test_accuracy == pytest.approx((scores.argmax(1) == digits.test.labels).float().mean().item())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrialConfig(optimizer="sgd", momentum=0.9, weight_decay=1e-2, learning_rate=0.01),
+        TrialConfig(optimizer="adam", weight_decay=1e-2),
+        TrialConfig(optimizer="adamw", weight_decay=1e-2),
+        TrialConfig(optimizer="rmsprop", momentum=0.5, weight_decay=1e-2),
+    ],
+    ids=lambda config: config.optimizer,
+)
+def test_optimizer_takes_the_same_steps_as_torchs_plain_one(config: TrialConfig) -> None:
+    plain_class = {
+        "sgd": torch.optim.SGD,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "rmsprop": torch.optim.RMSprop,
+    }[config.optimizer]
+    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.momentum:
+        options["momentum"] = config.momentum
+    results = []
+    for build in (lambda p: loop.build_optimizer(config, [p]), lambda p: plain_class([p], foreach=False, **options)):
+        weights = nn.Parameter(torch.linspace(-1, 1, 50))
+        optimizer = build(weights)
+        for step in range(5):
+            weights.grad = torch.sin(weights.detach() * (step + 1))
+            optimizer.step()
+        results.append(weights.detach())
+    ours, plain = results
+    torch.testing.assert_close(ours, plain)
+    assert not torch.allclose(ours, torch.linspace(-1, 1, 50), atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [64, 1000])
+def test_metrics_are_means_over_images_whatever_the_batch_size(digits: ImageData, batch_size: int) -> None:
+    torch.manual_seed(0)
+    network = NeuralNetwork(64, 10)
+    accuracy, loss = loop.test_loop(batches(digits.test, batch_size), network, nn.CrossEntropyLoss())
+    scores = network(digits.test.images.float() / 255)
+    assert loss == pytest.approx(nn.functional.cross_entropy(scores, digits.test.labels).item(), rel=1e-5)
+    assert accuracy == (scores.argmax(1) == digits.test.labels).sum().item() / len(digits.test)
+
+
+def test_evaluation_leaves_weights_and_gradients_alone(digits: ImageData) -> None:
+    network = NeuralNetwork(64, 10)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    loop.test_loop(batches(digits.test, 100), network, nn.CrossEntropyLoss())
+    assert all(torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_infinite_training_loss_ends_the_training_at_once(digits: ImageData) -> None:
+    training = loop.Training(TrialConfig(learning_rate=1e20, epochs=5), digits)
+    steps: list[tuple[float, int]] = []
+    with pytest.raises(loop.TrainingDivergedError, match=r"train_loss is (nan|inf) in epoch 1 after \d+ images"):
+        steps.extend(training.train_epoch())
+    assert len(steps) < 5
+
+
+def test_infinite_validation_loss_ends_the_training(digits: ImageData) -> None:
+    training = loop.Training(TrialConfig(epochs=1), digits)
+    list(training.train_epoch())
+    with torch.no_grad():
+        next(training.model.parameters()).fill_(float("nan"))
+    with pytest.raises(loop.TrainingDivergedError, match="val_loss is nan in epoch 1"):
+        training.measure_epoch()
+
+
+def test_without_validation_images_their_metrics_are_none() -> None:
+    data, _ = load_data(DataConfig(dataset="digits", val_fraction=0), split_seed=0)
+    (metrics,) = loop.train(TrialConfig(epochs=1), data)
+    assert metrics.val_accuracy is None
+    assert metrics.val_loss is None
+    assert 0 < metrics.test_accuracy < 1
+
+
+def test_validation_and_test_metrics_come_from_their_own_images(digits: ImageData) -> None:
+    swapped = dataclasses.replace(digits, val=digits.test, test=digits.val)
+    config = TrialConfig(optimizer="adam", epochs=1)
+    (straight,), (crossed,) = loop.train(config, digits), loop.train(config, swapped)
+    assert (straight.val_accuracy, straight.val_loss) == (crossed.test_accuracy, crossed.test_loss)
+    assert straight.val_loss != straight.test_loss
+
+
+def test_data_decides_the_device(digits: ImageData) -> None:
+    split = ImageSplit(digits.train.images[:4], digits.train.labels[:4]).to("meta")
+    training = loop.Training(TrialConfig(), dataclasses.replace(digits, train=split))
+    assert {parameter.device.type for parameter in training.model.parameters()} == {"meta"}

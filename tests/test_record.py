@@ -1,0 +1,115 @@
+import pickle
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from studies import FULL_EPOCHS, HandDrivenStudy, metrics
+
+from search.record import Failure
+from search.searcher import StudySearch
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> HandDrivenStudy:
+    return HandDrivenStudy(tmp_path)
+
+
+def stored_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """What another process finds in the file."""
+    return optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder / 'study.db'}").trials
+
+
+def test_baseline_is_trial_0_and_seeds_count_up(study: HandDrivenStudy) -> None:
+    first, second = study.search.suggest("a"), study.search.suggest("b")
+    assert first == {"learning_rate": 1e-3, "batch_size": 64, "optimizer": "sgd", "seed": 0}
+    assert second["seed"] == 1
+    assert [trial.number for trial in study.record.trials] == [0, 1]
+
+
+def test_every_end_has_its_status_and_its_state_in_the_file(study: HandDrivenStudy, tmp_path: Path) -> None:
+    study.run_one_of_each()
+    expected = [
+        ("completed", TrialState.COMPLETE, 0.6),
+        ("completed", TrialState.COMPLETE, 0.9),  # the best epoch, not the last
+        ("stopped_early", TrialState.PRUNED, 0.4),
+        ("diverged", TrialState.FAIL, None),
+        ("failed", TrialState.FAIL, None),
+        ("failed", TrialState.FAIL, None),
+        ("interrupted", TrialState.FAIL, None),
+    ]
+    assert [trial.status for trial in study.record.trials] == [status for status, _, _ in expected]
+    stored = stored_trials(tmp_path)
+    assert [(trial.user_attrs["status"], trial.state, trial.value) for trial in stored] == expected
+
+
+def test_file_holds_every_measurement(study: HandDrivenStudy, tmp_path: Path) -> None:
+    study.run_one_of_each()
+    stored = stored_trials(tmp_path)
+    assert stored[1].intermediate_values == {1: 0.7, 2: 0.9, 3: 0.8}
+    assert stored[1].user_attrs["epoch 3"]["test_accuracy"] == pytest.approx(0.79)
+    assert stored[1].user_attrs["ray_trial_id"] == "ray1"
+    assert stored[1].user_attrs["seconds"] == 1.5
+    assert stored[3].user_attrs["error"] == "train_loss is nan in epoch 2 after 64 images"
+    assert stored[4].user_attrs["traceback"] == "Traceback ...\nValueError: boom"
+
+
+def test_best_epoch_is_by_the_metric_and_the_earliest_of_equals(study: HandDrivenStudy) -> None:
+    trial = study.run_trial(0.5, 0.7, 0.7)
+    best = study.record.best_epoch(trial)
+    assert best is not None
+    assert best.epoch == 2
+
+
+def test_loss_is_minimised(tmp_path: Path) -> None:
+    study = HandDrivenStudy(tmp_path, metric="val_loss")
+    study.run_trial(0.5, 0.6, 0.4)
+    better = study.run_trial(0.8, 0.7, 0.6)
+    assert study.record.best() is better
+    best = study.record.best_epoch(better)
+    assert best is not None
+    assert best.epoch == 1
+    assert stored_trials(tmp_path)[1].value == pytest.approx(0.4)
+
+
+def test_failed_and_diverged_trials_are_never_the_best(study: HandDrivenStudy) -> None:
+    study.run_one_of_each()
+    assert [trial.number for trial in study.record.finished()] == [1, 0, 6, 2, 3, 4, 5]
+    best = study.record.best()
+    assert best is not None
+    assert best.number == 1
+
+
+def test_first_reason_of_a_failure_stands(study: HandDrivenStudy) -> None:
+    study.search.suggest("a")
+    study.record.add_failure("a", Failure("failed", "ValueError: boom", "text"), seconds=1.0)
+    study.record.add_failure("a", Failure("failed", "worker died: of it"))
+    trial = study.record.finish("a")
+    assert trial.failure == Failure("failed", "ValueError: boom", "text")
+    assert trial.seconds == 1.0
+
+
+def test_study_without_finished_trials_has_no_best(study: HandDrivenStudy) -> None:
+    study.search.suggest("a")
+    assert study.record.best() is None
+    assert study.record.finished() == []
+
+
+def test_sampler_learns_from_what_the_record_tells(tmp_path: Path) -> None:
+    """High accuracy near learning rate 0.01: later proposals come closer to it than the random start."""
+    study = HandDrivenStudy(tmp_path)
+    distances = []
+    for number in range(40):
+        rate = study.search.suggest(f"t{number}")["learning_rate"]
+        distance = abs(rate / 0.01 - 1) if rate > 0.01 else abs(0.01 / rate - 1)
+        distances.append(distance)
+        for epoch in range(1, FULL_EPOCHS + 1):
+            study.record.add_epoch(f"t{number}", metrics(epoch, 1 / (1 + distance)), seconds=1)
+        study.record.finish(f"t{number}")
+    assert sorted(distances[20:])[10] < sorted(distances[1:11])[5] / 2
+
+
+def test_searcher_is_pickled_as_scratch(study: HandDrivenStudy, tmp_path: Path) -> None:
+    assert isinstance(pickle.loads(pickle.dumps(study.search)), StudySearch)
+    study.search.save(str(tmp_path / "snapshot"))
+    assert (tmp_path / "snapshot").read_bytes() == b""

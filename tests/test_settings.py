@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from search.settings import StudySettings
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"num_samples": 0}, "num_samples must be >= 1, got 0"),
+        ({"num_samples": -3}, "num_samples must be >= 1, got -3"),
+        ({"epochs": 0}, "epochs must be >= 1, got 0"),
+        ({"cpus_per_trial": 0}, "cpus_per_trial must be >= 1, got 0"),
+        ({"gpus_per_trial": -0.5}, "gpus_per_trial must be >= 0, got -0.5"),
+        ({"gpus_per_trial": float("nan")}, "gpus_per_trial must be >= 0, got nan"),
+        ({"gpus_per_trial": 1.5}, "gpus_per_trial above 1 must be a whole number, got 1.5"),
+        ({"max_concurrent": 0}, "max_concurrent must be >= 1, got 0"),
+        ({"val_fraction": 1.0}, "val_fraction must be in [0, 1), got 1.0"),
+        ({"dataset": "cifar"}, "dataset must be one of auto, fashion-mnist, mnist, kmnist, digits, got cifar"),
+        ({"scheduler": "median"}, "scheduler must be one of asha, none, got median"),
+        ({"metric": "f1"}, "metric must be one of val_accuracy, val_loss, test_accuracy, test_loss, got f1"),
+        ({"metric": "test_accuracy"}, "metric test_accuracy would choose by the test set; that needs val_fraction 0"),
+        ({"metric": "val_loss", "val_fraction": 0}, "metric val_loss needs validation images, but val_fraction is 0"),
+        ({"seed": 2**32 - 1}, "the last trial's seed must be between 0 and 4294967295, got 4294967314"),
+        *(
+            ({"name": name}, "name must be 1 to 100 letters, digits, dots, dashes and underscores, beginning with")
+            for name in ("", "a/b", "..", ".hidden", "../up", "-flag", "a b", "x" * 101, "naïve", "new\nline")
+        ),
+        ({"name": "latest"}, "name latest is taken"),
+    ],
+)
+def test_bad_setting_is_refused_with_the_rule(options: dict[str, object], rule: str) -> None:
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the message is compared as a whole below
+        StudySettings(**options)  # type: ignore[arg-type]
+    assert str(refusal.value).startswith(rule)
+
+
+def test_name_of_an_existing_study_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="name mine is taken"):
+        StudySettings(name="mine", results_dir=tmp_path)
+
+
+def test_folders_that_are_files_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ValueError, match="the results folder is not a folder"):
+        StudySettings(results_dir=file)
+    with pytest.raises(ValueError, match="the data folder is not a folder"):
+        StudySettings(data_dir=file)
+
+
+def test_default_metric_follows_the_validation_split() -> None:
+    assert StudySettings().metric_name == "val_accuracy"
+    assert StudySettings(val_fraction=0).metric_name == "test_accuracy"
+
+
+def test_accuracies_are_maximised_and_losses_minimised() -> None:
+    assert StudySettings(metric="val_accuracy").mode == "max"
+    assert StudySettings(metric="val_loss").mode == "min"

@@ -1,0 +1,84 @@
+import dataclasses
+from collections import Counter
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from search.searcher import SpaceSampler
+from search.space import DEFAULT_SPACE, OrderedChoice, SearchSpace, describe, distributions, tutorial_baseline
+from training.config import TrialConfig
+
+BATCH_SIZES = OrderedChoice((32, 64, 128, 256, 512))
+
+
+def draw(space: SearchSpace, number: int, seed: int = 0) -> list[optuna.trial.Trial]:
+    """Ask for trials without telling results: the random start goes on."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=SpaceSampler(space, seed), direction="maximize")
+    return [study.ask(fixed_distributions=distributions(space)) for _ in range(number)]
+
+
+def test_space_and_config_agree() -> None:
+    fields = {field.name for field in dataclasses.fields(TrialConfig)}
+    assert set(DEFAULT_SPACE) <= fields
+    for trial in draw(DEFAULT_SPACE, 50):
+        TrialConfig(**trial.params)
+
+
+def test_baseline_is_the_tutorials_and_lies_in_the_space() -> None:
+    assert tutorial_baseline(DEFAULT_SPACE) == {"learning_rate": 1e-3, "batch_size": 64, "optimizer": "sgd"}
+    for name, value in tutorial_baseline(DEFAULT_SPACE).items():
+        distribution = distributions(DEFAULT_SPACE)[name]
+        assert distribution._contains(distribution.to_internal_repr(value))
+
+
+def test_ordered_choice_draws_members_only_and_each_about_as_often() -> None:
+    counts = Counter(trial.params["batch_size"] for trial in draw({"batch_size": BATCH_SIZES}, 1000))
+    assert set(counts) == set(BATCH_SIZES.values)
+    assert all(150 < count < 250 for count in counts.values())
+
+
+@pytest.mark.parametrize(("draw", "member"), [(23, 32), (45, 32), (46, 64), (64, 64), (724, 512)])
+def test_draw_goes_to_the_nearest_member_by_ratio(draw: int, member: int) -> None:
+    assert BATCH_SIZES.nearest(draw) == member
+
+
+@pytest.mark.parametrize("values", [(32,), (64, 32), (32, 32), (0, 1)])
+def test_ordered_choice_must_ascend(values: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="two or more ascending whole numbers >= 1"):
+        OrderedChoice(values)
+
+
+def test_sampler_knows_the_order() -> None:
+    """It often proposes a size that was never tried, because it lies between two good ones."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space: SearchSpace = {"batch_size": OrderedChoice((1, 2, 4, 8, 16, 32, 64, 128, 256, 512))}
+    tried = [(size, 0.1) for size in (1, 1, 2, 2, 4, 128, 256, 256, 512, 512)] + [(8, 0.9), (32, 0.9)]
+    proposals: Counter[int] = Counter()
+    for seed in range(60):
+        study = optuna.create_study(sampler=SpaceSampler(space, seed), direction="maximize")
+        for size, value in tried:
+            params = {"batch_size": size}
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions(space), value=value))
+        proposals[study.ask(distributions(space)).params["batch_size"]] += 1
+    assert proposals[16] >= 20, proposals
+
+
+def test_same_seed_proposes_the_same() -> None:
+    first, again, other = ([trial.params for trial in draw(DEFAULT_SPACE, 8, seed=seed)] for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_description_is_plain_data() -> None:
+    space: SearchSpace = {
+        "learning_rate": FloatDistribution(0.1, 1, log=True),
+        "batch_size": OrderedChoice((8, 16)),
+        "optimizer": CategoricalDistribution(("sgd", "adam")),
+    }
+    assert describe(space) == {
+        "learning_rate": {"low": 0.1, "high": 1, "log": True},
+        "batch_size": {"ordered": [8, 16]},
+        "optimizer": {"choices": ["sgd", "adam"]},
+    }

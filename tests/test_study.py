@@ -1,0 +1,223 @@
+"""Whole studies with the real Ray, on digits."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import faulty
+import optuna
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+
+from search import study as study_module
+from search.record import StudyRecord
+from search.settings import StudySettings
+from training.config import PROJECT
+
+SIX_TRIALS = ["--dataset", "digits", "--num-samples", "6", "--epochs", "3", "--max-concurrent", "1"]
+TIMES = ["trial_id", "seconds"]
+
+
+def run_search(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROJECT / "search" / "run.py"), "--no-dashboard", *options]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def read_trials(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "trials.csv").set_index("trial_number")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def finished(results: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """One study of six trials, one at a time, run from another folder."""
+    return run_search(
+        *SIX_TRIALS, "--name", "first", "--results-dir", str(results), cwd=tmp_path_factory.mktemp("elsewhere")
+    )
+
+
+def test_study_succeeds_and_says_no_more_than_it_should(finished: subprocess.CompletedProcess[str]) -> None:
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    assert len(finished.stdout.splitlines()) < 45
+    assert not re.search(r"warn|ray::|\(pid|╭|Traceback", finished.stdout, re.IGNORECASE)
+
+
+def test_every_trial_is_a_row_of_both_tables(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+    trials, epochs = read_trials(results / "first"), pd.read_csv(results / "first" / "epochs.csv")
+    assert sorted(trials.index) == [0, 1, 2, 3, 4, 5]
+    assert set(trials["status"]) <= {"completed", "stopped_early"}
+    assert (trials.loc[trials["status"] == "completed", "epochs"] == 3).all()
+    assert (trials.loc[trials["status"] == "stopped_early", "epochs"] < 3).all()
+    assert epochs.groupby("trial_number").size().to_dict() == trials["epochs"].to_dict()
+    assert trials["seed"].to_dict() == {number: number for number in range(6)}
+    assert trials["error"].isna().all()
+
+
+def test_baseline_is_never_stopped(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+    baseline = read_trials(results / "first").loc[0]
+    assert (baseline["learning_rate"], baseline["batch_size"], baseline["optimizer"]) == (1e-3, 64, "sgd")
+    assert baseline["status"] == "completed"
+
+
+def test_table_lines_and_summary_agree_on_the_best(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+    trials, epochs = read_trials(results / "first"), pd.read_csv(results / "first" / "epochs.csv")
+    best = trials.iloc[0]
+    assert best["val_accuracy"] == epochs["val_accuracy"].max() == trials["val_accuracy"].max()
+    at_best_epoch = epochs[(epochs["trial_number"] == best.name) & (epochs["epoch"] == best["best_epoch"])].iloc[0]
+    for metric in ("val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_loss"):
+        assert best[metric] == at_best_epoch[metric]
+    assert (
+        f"Best: trial {best.name}, epoch {best['best_epoch']}: "
+        f"val_accuracy {best['val_accuracy']:.4f}, test_accuracy {best['test_accuracy']:.4f}\n"
+    ) in finished.stdout
+    *_, last_star = re.findall(r"^ *(\d+) .* (\d\.\d{4}) \* ", finished.stdout, re.MULTILINE)
+    assert last_star == (str(best.name), f"{best['val_accuracy']:.4f}")
+    gain = (best["val_accuracy"] - trials.loc[0, "val_accuracy"]) * 100
+    assert f"Gain over the tutorial's settings (trial 0): {gain:+.1f} points of val_accuracy" in finished.stdout
+
+
+def test_study_json_says_what_was_run(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+    summary = json.loads((results / "first" / "study.json").read_text())
+    assert summary["dataset"]["name"] == "digits"
+    assert len(summary["dataset"]["sha256"]) == 64
+    assert summary["settings"]["metric"] == "val_accuracy"
+    assert summary["settings"]["num_samples"] == 6
+    assert summary["space"]["batch_size"] == {"ordered": [32, 64, 128, 256, 512]}
+    assert summary["command"].startswith("python search/run.py --no-dashboard --dataset digits")
+    assert sum(summary["trials"].values()) == 6
+    assert summary["best_trial"] == int(read_trials(results / "first").index[0])
+    assert set(summary["versions"]) >= {"python", "torch", "ray", "optuna", "pandas"}
+    assert summary["machine"]["cpus"] >= 1
+
+
+def test_record_accounts_for_every_trial(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+    stored = optuna.load_study(study_name="first", storage=f"sqlite:///{results / 'first' / 'study.db'}").trials
+    assert len(stored) == 6
+    assert {trial.state for trial in stored} <= {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_latest_points_to_the_newest_study(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+    assert (results / "latest").resolve() == results / "first"
+    assert not list(results.rglob("*.draft"))
+
+
+def test_best_trial_can_be_trained_again_alone_with_the_same_numbers(
+    finished: subprocess.CompletedProcess[str], results: Path
+) -> None:
+    words = next(line for line in finished.stdout.splitlines() if line.startswith("Train it again: ")).split()
+    command = [sys.executable, str(PROJECT / "training" / "run.py"), *words[5:]]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    epochs = (
+        pd.read_csv(results / "first" / "epochs.csv")
+        .groupby("trial_number")
+        .get_group(read_trials(results / "first").index[0])
+    )
+    printed = re.findall(r"Test Error: \n Accuracy: (.*)%, Avg loss: (.*) \n", run.stdout)
+    assert printed == [
+        (f"{100 * accuracy:.1f}", f"{loss:.6f}")
+        for accuracy, loss in zip(epochs["test_accuracy"], epochs["test_loss"], strict=True)
+    ]
+
+
+def test_same_seed_with_one_worker_gives_the_same_study(
+    finished: subprocess.CompletedProcess[str], results: Path
+) -> None:
+    options = [
+        "--dataset",
+        "digits",
+        "--num-samples",
+        "6",
+        "--epochs",
+        "3",
+        "--max-concurrent",
+        "1",
+        "--name",
+        "second",
+    ]
+    run_search(*options, "--results-dir", str(results), cwd=results)
+    first, second = (read_trials(results / name).drop(columns=TIMES) for name in ("first", "second"))
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[int, Path]:
+    monkeypatch.setattr(study_module, "trainable", trainable)
+    study = study_module.prepare_study(StudySettings(dataset="digits", dashboard=False, **options))
+    return study_module.run_study(study), study.folder
+
+
+def test_study_goes_on_when_trials_fail_in_three_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, folder = run_with_trainable(
+        faulty.fails_in_three_ways, monkeypatch, num_samples=5, epochs=1, results_dir=tmp_path, scheduler="none"
+    )
+    output = capfd.readouterr()
+    assert status == 0
+    assert "Traceback" not in output.out + output.err
+    assert "A worker died" not in output.out + output.err
+    trials = read_trials(folder)
+    assert trials["status"].sort_index().tolist() == ["completed", "failed", "diverged", "failed", "completed"]
+    assert trials.loc[1, "error"] == "ValueError: optimizer must be one of sgd, adam, adamw, rmsprop, got unknown"
+    assert re.fullmatch(r"train_loss is (nan|inf) in epoch 1 after \d+ images", str(trials.loc[2, "error"]))
+    assert str(trials.loc[3, "error"]).startswith("worker died: ")
+    assert "Traceback" in (folder / "errors" / "trial-0001.txt").read_text()
+    assert trials.index[-3:].tolist() == [1, 2, 3]
+    assert "digits: 5 of 5 trials" in output.out
+    assert "2 completed, 2 failed, 1 diverged" in output.out
+
+
+def test_reused_worker_keeps_nothing_of_earlier_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same configuration as the first and the last trial of one process gives the same numbers."""
+    monkeypatch.setenv(faulty.PIDS, str(tmp_path / "pids"))
+    points = (
+        {"learning_rate": 1e-3, "batch_size": 32, "optimizer": "adam"},
+        {"learning_rate": 1e-1, "batch_size": 64, "optimizer": "rmsprop"},
+        {"learning_rate": 1e-3, "batch_size": 512, "optimizer": "sgd"},
+        {"learning_rate": 1e-3, "batch_size": 32, "optimizer": "adam"},
+    )
+
+    def enqueue_points(record: StudyRecord, baseline: object) -> None:
+        for point in points:
+            record.study.enqueue_trial(point)
+
+    monkeypatch.setattr(StudyRecord, "enqueue", enqueue_points)
+    _, folder = run_with_trainable(
+        faulty.always_seed_0,
+        monkeypatch,
+        num_samples=4,
+        epochs=2,
+        results_dir=tmp_path / "results",
+        max_concurrent=1,
+        scheduler="none",
+    )
+    assert len(set((tmp_path / "pids").read_text().split())) == 1
+    epochs = pd.read_csv(folder / "epochs.csv").drop(columns="seconds")
+    curves = [curve.drop(columns="trial_number").to_numpy() for _, curve in epochs.groupby("trial_number")]
+    assert (curves[0] == curves[3]).all()
+    assert (curves[0] != curves[2]).any()
+
+
+def test_study_in_which_nothing_completes_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, folder = run_with_trainable(
+        faulty.always_raises, monkeypatch, num_samples=2, epochs=1, results_dir=tmp_path
+    )
+    assert status == 1
+    assert read_trials(folder)["status"].tolist() == ["failed", "failed"]
+
+
+def test_unwritable_results_folder_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ValueError, match="the results folder cannot be written"):
+        study_module.prepare_study(StudySettings(dataset="digits", results_dir=tmp_path / "results"))
+    assert not (tmp_path / "results").exists()

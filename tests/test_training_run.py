@@ -1,0 +1,30 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from training.config import PROJECT
+
+
+def run_training(*options: str, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROJECT / "training" / "run.py"), *options]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def test_prints_what_the_tutorial_prints(tmp_path: Path) -> None:
+    run = run_training("--dataset", "digits", "--epochs", "2", "--batch-size", "8", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("digits: 1198 training, 240 validation, 359 test images\n")
+    assert re.findall(r"Epoch \d+\n-{31}\n", run.stdout) == [f"Epoch {n}\n{'-' * 31}\n" for n in (1, 2)]
+    assert re.findall(r"loss: \d\.\d{6}  \[ *(\d+)/ 1198\]", run.stdout) == ["8", "808"] * 2
+    assert len(re.findall(r"Test Error: \n Accuracy: \d+\.\d%, Avg loss: \d\.\d{6} \n", run.stdout)) == 2
+    assert run.stdout.endswith("Done!\n")
+
+
+def test_divergence_is_said_in_one_line() -> None:
+    run = run_training("--dataset", "digits", "--learning-rate", "1e20")
+    assert run.returncode == 1
+    assert re.fullmatch(r"Diverged: train_loss is .* in epoch 1 after \d+ images; .*\n", run.stderr)
