@@ -10,12 +10,18 @@ def main() -> int:
     """Run the study that the command line describes; returns the exit status."""
     settings = parse(StudySettings, __doc__ or "")
 
-    from search.study import prepare_study, run_study  # torch and Ray take seconds: --help does without
+    from search.study import (  # torch and Ray take seconds: --help does without
+        EXIT_INTERRUPTED,
+        prepare_study,
+        run_study,
+    )
 
     try:
         study = prepare_study(settings)
     except (ValueError, OSError) as error:
         refuse(str(error))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     return run_study(study)
 
 

@@ -16,10 +16,10 @@ import optuna
 import ray
 import torch
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from search import progress, provenance
 from search.record import Failure, StudyRecord, TrialRecord
+from search.scheduler import build_scheduler
 from search.searcher import StudySearch
 from search.settings import StudySettings
 from search.space import DEFAULT_SPACE, SearchSpace, describe, tutorial_baseline
@@ -94,6 +94,9 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         self._record = record
         self._space = space
         self._lines = progress.TrialLines(record, space)
+
+    def setup(self, **_: Any) -> None:
+        """Print the heading of the trials' lines."""
         self._lines.show_heading()
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
@@ -126,23 +129,6 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         return {}  # Ray pickles callbacks into its scratch folder
 
 
-class ASHAWithoutBaseline(ASHAScheduler):  # type: ignore[misc]
-    """ASHA that never stops the baseline, so that the gain is over the baseline's full training.
-
-    Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning", algorithm 2, in Ray's stopping variant.
-    """
-
-    def __init__(self, settings: StudySettings, baseline: dict[str, Any]) -> None:
-        super().__init__(time_attr="epoch", max_t=settings.epochs, grace_period=1, reduction_factor=3)
-        self._baseline = baseline
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide whether a trial goes on; the baseline's results count for the others."""
-        decision: str = super().on_trial_result(tune_controller, trial, result)
-        is_baseline = self._baseline.items() <= trial.config.items()
-        return TrialScheduler.CONTINUE if is_baseline else decision
-
-
 def _run_trials(study: Study, record: StudyRecord) -> None:
     settings = study.settings
     context = ray.init(
@@ -155,11 +141,6 @@ def _run_trials(study: Study, record: StudyRecord) -> None:
         logging_level=logging.CRITICAL,
     )
     progress.show_dashboard(context.dashboard_url)
-    scheduler = (
-        ASHAWithoutBaseline(settings, tutorial_baseline(study.space) if settings.baseline else {"seed": None})
-        if settings.scheduler == "asha"
-        else FIFOScheduler()
-    )
     run = tune.with_parameters(
         trainable,
         data=study.data,
@@ -177,7 +158,7 @@ def _run_trials(study: Study, record: StudyRecord) -> None:
                     num_samples=settings.num_samples,
                     max_concurrent_trials=study.trials_at_once,
                     search_alg=StudySearch(record, study.space, settings.seed),
-                    scheduler=scheduler,
+                    scheduler=build_scheduler(settings, tutorial_baseline(study.space)),
                     reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(
