@@ -68,7 +68,7 @@ def our_loop(data_dir: Path, config: TrialConfig) -> Callable[[int], int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data-dir", type=Path, default=DataConfig().data_dir)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--batches", type=int, default=150, help="batches per loop and round")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -22,6 +22,11 @@ def available_cpus() -> int:
     return int(joblib.cpu_count())
 
 
+def collect() -> dict[str, Any]:
+    """All of it, as plain data for `study.json`."""
+    return {"command": command(), "versions": versions(), "git_commit": git_commit(), "machine": machine()}
+
+
 def command() -> str:
     """The command line that started this process."""
     return shlex.join(["python", project_path(Path(sys.argv[0])), *sys.argv[1:]])

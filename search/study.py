@@ -41,6 +41,8 @@ class Study:
     data: ImageData
     folder: Path
     trials_at_once: int
+    provenance: dict[str, Any]
+    """What the study runs on, taken before the first trial."""
 
 
 def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -> Study:
@@ -55,7 +57,8 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -
     data, warning = load_data(settings, settings.seed)
     if warning:
         print(f"WARNING: {warning}\n", flush=True)
-    return Study(settings, space, data, _make_folder(settings, data.name), trials_at_once)
+    origin = provenance.collect()
+    return Study(settings, space, data, _make_folder(settings, data.name), trials_at_once, origin)
 
 
 def run_study(study: Study) -> int:
@@ -180,8 +183,10 @@ def _room_for_trials(settings: StudySettings) -> int:
     if settings.gpus_per_trial > gpus:
         raise ValueError(f"gpus_per_trial is {settings.gpus_per_trial:g}, but torch finds {gpus} on this machine")
     room = cpus // settings.cpus_per_trial
-    if settings.gpus_per_trial:
-        room = min(room, int(gpus / settings.gpus_per_trial))
+    if settings.gpus_per_trial >= 1:
+        room = min(room, gpus // int(settings.gpus_per_trial))
+    elif settings.gpus_per_trial > 0:
+        room = min(room, gpus * int(1 / settings.gpus_per_trial))  # a fraction does not span two GPUs
     return min(room, settings.num_samples, settings.max_concurrent or room)
 
 
@@ -220,7 +225,6 @@ def _write_summary(study: Study, record: StudyRecord, started: float) -> None:
     best = record.best()
     summary = {
         "name": study.folder.name,
-        "command": provenance.command(),
         "settings": {
             name: provenance.project_path(value) if isinstance(value, Path) else value
             for name, value in (asdict(settings) | {"metric": settings.metric_name}).items()
@@ -239,8 +243,6 @@ def _write_summary(study: Study, record: StudyRecord, started: float) -> None:
         "seconds": round(time.time() - started, 1),
         "trials": dict(Counter(trial.status for trial in record.trials)),
         "best_trial": best.number if best else None,
-        "versions": provenance.versions(),
-        "git_commit": provenance.git_commit(),
-        "machine": provenance.machine(),
+        **study.provenance,
     }
     write_atomically(study.folder / "study.json", json.dumps(summary, indent=2) + "\n")

@@ -6,7 +6,8 @@ from typing import Any
 
 from search.trainable import trainable
 
-PIDS = "TUNESMITH_TEST_PIDS"
+NOTES = "TUNESMITH_TEST_NOTES"
+"""Environment variable that names the file for what trials note down."""
 
 
 def fails_in_three_ways(sample: dict[str, Any], **study: Any) -> None:
@@ -22,9 +23,9 @@ def fails_in_three_ways(sample: dict[str, Any], **study: Any) -> None:
 
 
 def always_seed_0(sample: dict[str, Any], **study: Any) -> None:
-    """Train every trial with seed 0 and note the process."""
-    with Path(os.environ[PIDS]).open("a") as stream:
-        stream.write(f"{os.getpid()}\n")
+    """Train every trial with seed 0 and note the process and where its images lie in memory."""
+    with Path(os.environ[NOTES]).open("a") as stream:
+        stream.write(f"process {os.getpid()}, images at {study['data'].train.images.data_ptr()}\n")
     trainable({**sample, "seed": 0}, **study)
 
 

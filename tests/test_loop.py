@@ -64,39 +64,6 @@ def test_training_is_the_textbook_loop(digits: ImageData) -> None:
     assert metrics.test_accuracy == pytest.approx((scores.argmax(1) == digits.test.labels).float().mean().item())
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        TrialConfig(optimizer="sgd", momentum=0.9, weight_decay=1e-2, learning_rate=0.01),
-        TrialConfig(optimizer="adam", weight_decay=1e-2),
-        TrialConfig(optimizer="adamw", weight_decay=1e-2),
-        TrialConfig(optimizer="rmsprop", momentum=0.5, weight_decay=1e-2),
-    ],
-    ids=lambda config: config.optimizer,
-)
-def test_optimizer_takes_the_same_steps_as_torchs_plain_one(config: TrialConfig) -> None:
-    plain_class = {
-        "sgd": torch.optim.SGD,
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-        "rmsprop": torch.optim.RMSprop,
-    }[config.optimizer]
-    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    if config.momentum:
-        options["momentum"] = config.momentum
-    results = []
-    for build in (lambda p: loop.build_optimizer(config, [p]), lambda p: plain_class([p], foreach=False, **options)):
-        weights = nn.Parameter(torch.linspace(-1, 1, 50))
-        optimizer = build(weights)
-        for step in range(5):
-            weights.grad = torch.sin(weights.detach() * (step + 1))
-            optimizer.step()
-        results.append(weights.detach())
-    ours, plain = results
-    torch.testing.assert_close(ours, plain)
-    assert not torch.allclose(ours, torch.linspace(-1, 1, 50), atol=1e-4)
-
-
 @pytest.mark.parametrize("batch_size", [64, 1000])
 def test_metrics_are_means_over_images_whatever_the_batch_size(digits: ImageData, batch_size: int) -> None:
     torch.manual_seed(0)

@@ -150,7 +150,7 @@ def test_same_seed_with_one_worker_gives_the_same_study(
 
 def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[int, Path]:
     monkeypatch.setattr(study_module, "trainable", trainable)
-    study = study_module.prepare_study(StudySettings(dataset="digits", dashboard=False, **options))
+    study = study_module.prepare_study(StudySettings(**{"dataset": "digits", "dashboard": False, **options}))
     return study_module.run_study(study), study.folder
 
 
@@ -176,8 +176,11 @@ def test_study_goes_on_when_trials_fail_in_three_ways(
 
 
 def test_reused_worker_keeps_nothing_of_earlier_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same configuration as the first and the last trial of one process gives the same numbers."""
-    monkeypatch.setenv(faulty.PIDS, str(tmp_path / "pids"))
+    """The same configuration as the first and the last trial of one process gives the same numbers.
+
+    All trials read the same images in memory: nothing is copied for a trial.
+    """
+    monkeypatch.setenv(faulty.NOTES, str(tmp_path / "notes"))
     points = (
         {"learning_rate": 1e-3, "batch_size": 32, "optimizer": "adam"},
         {"learning_rate": 1e-1, "batch_size": 64, "optimizer": "rmsprop"},
@@ -199,19 +202,26 @@ def test_reused_worker_keeps_nothing_of_earlier_trials(tmp_path: Path, monkeypat
         max_concurrent=1,
         scheduler="none",
     )
-    assert len(set((tmp_path / "pids").read_text().split())) == 1
+    notes = (tmp_path / "notes").read_text().splitlines()
+    assert len(notes) == 4
+    assert len(set(notes)) == 1
     epochs = pd.read_csv(folder / "epochs.csv").drop(columns="seconds")
     curves = [curve.drop(columns="trial_number").to_numpy() for _, curve in epochs.groupby("trial_number")]
     assert (curves[0] == curves[3]).all()
     assert (curves[0] != curves[2]).any()
 
 
-def test_study_in_which_nothing_completes_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_study_in_which_nothing_completes_fails_and_says_where_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     status, folder = run_with_trainable(
-        faulty.always_raises, monkeypatch, num_samples=2, epochs=1, results_dir=tmp_path
+        faulty.always_raises, monkeypatch, num_samples=2, epochs=1, results_dir=tmp_path, dashboard=True
     )
+    output = capfd.readouterr().out
     assert status == 1
     assert read_trials(folder)["status"].tolist() == ["failed", "failed"]
+    assert "No trial measured anything that stands; the errors are in trials.csv and errors/." in output
+    assert "watch    http://127.0.0.1:" in output
 
 
 def test_unwritable_results_folder_is_refused_before_anything_is_loaded(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from training.config import TrialConfig
 from training.data import Batch, ImageData, ImageSplit, batches
 from training.networks import build_network
+from training.optimizers import Optimizer, build_optimizer
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -81,20 +81,6 @@ def test_loop(batches: Iterable[Batch], model: nn.Module, loss_fn: LossFunction)
         correct += int((scores.argmax(1) == labels).sum())
         loss_sum += float(loss_fn(scores, labels)) * len(labels)
     return correct / images_seen, loss_sum / images_seen
-
-
-def build_optimizer(config: TrialConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Build the optimizer that `config.optimizer` names, in torch's fused form where it has one."""
-    lr, weight_decay, momentum = config.learning_rate, config.weight_decay, config.momentum
-    match config.optimizer:
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=True)
-        case "adam":
-            return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
-        case "rmsprop":
-            return torch.optim.RMSprop(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum)
 
 
 class Training:
