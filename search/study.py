@@ -1,5 +1,6 @@
 """Builds and runs a study: Ray Tune over the record, from checked settings to files and summary."""
 
+import itertools
 import json
 import logging
 import os
@@ -199,10 +200,14 @@ def _check_writable(folder: Path) -> None:
 def _make_folder(settings: StudySettings, dataset: str) -> Path:
     name = settings.name or f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = settings.results_dir.resolve() / name
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise ValueError(f"name {name} is taken: {folder}") from None
+    for number in itertools.count(2):
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if settings.name:
+                raise ValueError(f"name {name} is taken: {folder}") from None
+            folder = folder.with_name(f"{name}-{number}")  # another study started in the same second
     return folder
 
 

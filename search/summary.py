@@ -2,6 +2,7 @@
 
 import shlex
 from collections import Counter
+from dataclasses import asdict
 
 import pandas as pd
 
@@ -12,6 +13,7 @@ from search.space import SearchSpace
 from search.trial_table import trial_table
 from training.config import DatasetName
 from training.loop import EpochMetrics
+from training.run import TrainingSettings
 
 
 def show_summary(
@@ -48,17 +50,25 @@ def _show_best(settings: StudySettings, dataset: DatasetName, record: StudyRecor
     if settings.val_fraction == 0:
         print("  chosen by the test set, as there is no validation split: the best value is optimistic")
     _show_gain(settings, record, metrics)
-    options = {
-        "dataset": dataset,
-        "val_fraction": settings.val_fraction,
-        **best.hyperparameters,
-        "epochs": settings.epochs,
-        "seed": best.seed,
-        "split_seed": settings.seed,
-        "threads": settings.cpus_per_trial,
-    }
+    print("Train it again: " + _training_command(settings, dataset, best))
+
+
+def _training_command(settings: StudySettings, dataset: DatasetName, trial: TrialRecord) -> str:
+    """The command line that trains a trial of the study alone and gets the same numbers."""
+    same = TrainingSettings(
+        **trial.hyperparameters,  # type: ignore[arg-type]
+        dataset=dataset,
+        data_dir=settings.data_dir,
+        val_fraction=settings.val_fraction,
+        epochs=settings.epochs,
+        seed=trial.seed,
+        split_seed=settings.seed,
+        threads=settings.cpus_per_trial,
+    )
+    defaults = asdict(TrainingSettings())
+    options = {name: value for name, value in asdict(same).items() if value != defaults[name]}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    print("Train it again: " + shlex.join(["python", "training/run.py", *words]))
+    return shlex.join(["python", "training/run.py", *words])
 
 
 def _show_gain(settings: StudySettings, record: StudyRecord, best: EpochMetrics) -> None:

@@ -231,3 +231,10 @@ def test_unwritable_results_folder_is_refused_before_anything_is_loaded(
     with pytest.raises(ValueError, match="the results folder cannot be written"):
         study_module.prepare_study(StudySettings(dataset="digits", results_dir=tmp_path / "results"))
     assert not (tmp_path / "results").exists()
+
+
+def test_studies_started_in_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    settings = StudySettings(dataset="digits", results_dir=tmp_path)
+    folders = {study_module.prepare_study(settings).folder for _ in range(3)}
+    assert len(folders) == 3
+    assert all(folder.is_dir() and folder.name.startswith("digits-") for folder in folders)
