@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from training import data as data_module
 from training.config import DataConfig
 from training.data import ImageData, ImageSplit, batches, load_data, split_train_val
+from training.mnist_family import FILES
 from training.torchvision_import import import_torchvision_datasets
 
 datasets = import_torchvision_datasets()
-IDX_FILES = data_module._IDX_FILES
 
 
 def test_scaling_equals_to_tensor() -> None:
@@ -101,7 +100,7 @@ def test_real_fashion_mnist_is_whole(fashion_mnist_dir: Path) -> None:
 def write_idx_files(folder: Path) -> None:
     """Four files of the right form: blank images, all of class 0."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (magic, shape) in IDX_FILES.items():
+    for name, (magic, shape) in FILES.items():
         header = b"".join(number.to_bytes(4, "big") for number in (magic, *shape))
         (folder / name).write_bytes(header + bytes(int(np.prod(shape))))
 
@@ -119,7 +118,7 @@ def damaged_mnist(blank_mnist: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", IDX_FILES)
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["missing", "truncated", "corrupt"])
 def test_damaged_file_is_named(damaged_mnist: Path, name: str, damage: str) -> None:
     file = damaged_mnist / "MNIST" / "raw" / name
@@ -164,7 +163,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
 def serve(folder: Path, address: str, idx_dir: Path, dataset: type, monkeypatch: pytest.MonkeyPatch) -> None:
     """Serve the files of `idx_dir` compressed, and have torchvision download them from there."""
     resources = []
-    for name in IDX_FILES:
+    for name in FILES:
         packed = gzip.compress((idx_dir / name).read_bytes(), compresslevel=1)
         (folder / f"{name}.gz").write_bytes(packed)
         resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
@@ -179,7 +178,7 @@ def test_absent_data_set_is_downloaded_once(
     serve(folder, address, blank_mnist / "MNIST" / "raw", datasets.MNIST, monkeypatch)
     data, _ = load_data(DataConfig(dataset="mnist", data_dir=tmp_path), split_seed=0)
     assert len(data.test) == 10_000
-    assert sorted(file.name for file in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(IDX_FILES)
+    assert sorted(file.name for file in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(FILES)
     shutil.rmtree(folder)  # nothing more to download
     again, _ = load_data(DataConfig(dataset="mnist", data_dir=tmp_path), split_seed=0)
     assert again.sha256 == data.sha256
