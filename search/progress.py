@@ -12,13 +12,14 @@ from training.data import ImageData
 def show_start(settings: StudySettings, folder: Path, data: ImageData, trials_at_once: int) -> None:
     """Print what is searched, on which data, and where the results go."""
     direction = "highest" if settings.mode == "max" else "lowest"
-    stopping = "asha stops weak trials early" if settings.scheduler == "asha" else "no trial is stopped early"
+    stopping = "asha, which ends weak trials early" if settings.scheduler == "asha" else "none: all epochs are run"
     print(
         f"Study {folder.name}\n"
         f"  data     {data.name}: {len(data.train):,} training, {len(data.val):,} validation, "
         f"{len(data.test):,} test images\n"
-        f"  search   {settings.num_samples} trials of up to {settings.epochs} epochs for the {direction} "
-        f"{settings.metric_name}; {stopping}\n"
+        f"  search   {settings.num_samples} trials of {settings.epochs} epochs for the {direction} "
+        f"{settings.metric_name}\n"
+        f"  stopping {stopping}\n"
         f"  machine  {trials_at_once} at once, {settings.cpus_per_trial} of {available_cpus()} cores each\n"
         f"  results  {folder}",
         flush=True,
@@ -28,7 +29,7 @@ def show_start(settings: StudySettings, folder: Path, data: ImageData, trials_at
 def show_dashboard(url: str | None) -> None:
     """Print where the Ray dashboard is and how to get in."""
     if url:
-        print(f"  watch    http://{url} (it asks for a token: `ray get-auth-token` prints it)", flush=True)
+        print(f"  watch    http://{url} (for its token: ray get-auth-token)", flush=True)
 
 
 class TrialLines:

@@ -35,9 +35,7 @@ def show_summary(
         measured = table[table["status"].isin(MEASURED) & table[record.metric].notna()]
         _show_best_five(measured, space, record.metric)
         _show_by_optimizer(measured, record.metric, settings.mode)
-    print(
-        f"\nFiles: {record.folder}\n  trials.csv  epochs.csv  study.json  study.db   (explained in results/README.md)"
-    )
+    print(f"\nFiles: {record.folder}\n  trials.csv  epochs.csv  study.json  study.db   (see results/README.md)")
 
 
 def _show_best(settings: StudySettings, dataset: DatasetName, record: StudyRecord, best: TrialRecord) -> None:
@@ -50,7 +48,7 @@ def _show_best(settings: StudySettings, dataset: DatasetName, record: StudyRecor
     if settings.val_fraction == 0:
         print("  chosen by the test set, as there is no validation split: the best value is optimistic")
     _show_gain(settings, record, metrics)
-    print("Train it again: " + _training_command(settings, dataset, best))
+    print(f"Train it again:\n  {_training_command(settings, dataset, best)}")
 
 
 def _training_command(settings: StudySettings, dataset: DatasetName, trial: TrialRecord) -> str:
@@ -83,12 +81,12 @@ def _show_gain(settings: StudySettings, record: StudyRecord, best: EpochMetrics)
     so_far = (
         "" if baseline.status == "completed" else f", which ended {baseline.status} in epoch {len(baseline.epochs)}"
     )
-    print(f"Gain over the tutorial's settings (trial 0{so_far}): {', '.join(gains)}")
+    print(f"Gain over the tutorial's settings (trial 0{so_far}):\n  {', '.join(gains)}")
 
 
 def _show_best_five(measured: pd.DataFrame, space: SearchSpace, metric: str) -> None:
     metrics = list(dict.fromkeys([metric, "test_accuracy"]))
-    table = measured[["trial_number", "status", *space, *metrics]].head(5)
+    table = measured[["trial_number", *space, *metrics]].head(5)
     formats = {name: "{:.4f}".format for name in metrics}
     print("\nThe best five")
     print(table.to_string(index=False, float_format=format_value, formatters=formats))
