@@ -68,8 +68,8 @@ def our_loop(data_dir: Path, config: TrialConfig) -> Callable[[int], int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data-dir", type=Path, default=DataConfig().data_dir)
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--batches", type=int, default=150, help="batches per loop and round")
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--batches", type=int, default=100, help="batches per loop and round")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = TrialConfig(batch_size=64, optimizer="sgd")
