@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +38,31 @@ def test_same_config_and_seed_give_the_same_numbers(digits: ImageData) -> None:
     assert without_seconds(list(loop.train(config, digits))) == first
     other = without_seconds(list(loop.train(dataclasses.replace(config, seed=6), digits)))
     assert other[0].train_loss != first[0].train_loss
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrialConfig(optimizer="sgd", momentum=0.9, epochs=4, seed=3),
+        TrialConfig(optimizer="sgd", shuffle=False, epochs=4),
+        TrialConfig(optimizer="adam", epochs=4),
+        TrialConfig(optimizer="rmsprop", epochs=4),
+        TrialConfig(optimizer="rmsprop", momentum=0.5, epochs=4),
+    ],
+    ids=lambda config: f"{config.optimizer}-{config.momentum}",
+)
+@pytest.mark.parametrize("finished", [1, 3])
+def test_interrupted_training_goes_on_with_the_numbers_of_an_uninterrupted_one(
+    digits: ImageData, tmp_path: Path, config: TrialConfig, finished: int
+) -> None:
+    whole = without_seconds(list(loop.train(config, digits)))
+    checkpoint = tmp_path / "trial.pt"
+    interrupted = loop.train(config, digits, checkpoint)
+    for _ in range(finished):
+        next(interrupted)
+    torch.rand(7)  # whatever happens in between
+    assert without_seconds(list(loop.train(config, digits, checkpoint))) == whole
+    assert [file.name for file in tmp_path.iterdir()] == ["trial.pt"]
 
 
 def test_epochs_count_from_one_and_stop_at_the_configured_number(digits: ImageData) -> None:

@@ -3,7 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,7 @@ class Training:
         self.loss_fn = nn.CrossEntropyLoss()
         self.shuffler = torch.Generator().manual_seed(config.seed) if config.shuffle else None
         self.epoch = 0
+        self.metrics: list[EpochMetrics] = []
 
     def train_epoch(self) -> Iterator[tuple[float, int]]:
         """Train for one epoch; yield the loss of each batch and the images seen so far in the epoch.
@@ -121,7 +123,7 @@ class Training:
         """
         val_accuracy, val_loss = self._evaluate("val_loss", self.data.val) if len(self.data.val) else (None, None)
         test_accuracy, test_loss = self._evaluate("test_loss", self.data.test)
-        return EpochMetrics(
+        metrics = EpochMetrics(
             epoch=self.epoch,
             train_loss=self._loss_sum / self._images_seen,
             val_accuracy=val_accuracy,
@@ -130,6 +132,33 @@ class Training:
             test_loss=test_loss,
             seconds=round(time.perf_counter() - self._epoch_start, 3),
         )
+        self.metrics.append(metrics)
+        return metrics
+
+    def save(self, checkpoint: Path) -> None:
+        """Write all that the next epoch depends on, and the metrics so far, in one step."""
+        state = {
+            "epoch": self.epoch,
+            "metrics": [asdict(metrics) for metrics in self.metrics],
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "shuffler": None if self.shuffler is None else self.shuffler.get_state(),
+            "random": torch.get_rng_state(),
+        }
+        draft = checkpoint.with_name(f".{checkpoint.name}.draft")
+        torch.save(state, draft)
+        draft.replace(checkpoint)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on as if the training that wrote `checkpoint` had never stopped; it had the same config and data."""
+        state = torch.load(checkpoint, map_location=self.data.train.images.device, weights_only=True)
+        self.epoch = state["epoch"]
+        self.metrics = [EpochMetrics(**metrics) for metrics in state["metrics"]]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.shuffler is not None:
+            self.shuffler.set_state(state["shuffler"].cpu())
+        torch.set_rng_state(state["random"].cpu())
 
     def _evaluate(self, loss_name: str, split: ImageSplit) -> tuple[float, float]:
         accuracy, loss = test_loop(batches(split, EVALUATION_BATCH_SIZE), self.model, self.loss_fn)
@@ -141,17 +170,29 @@ class Training:
             raise TrainingDivergedError(f"{name} is {loss} in epoch {self.epoch}{where}")
 
 
-def train(config: TrialConfig, data: ImageData) -> Iterator[EpochMetrics]:
+def train(config: TrialConfig, data: ImageData, checkpoint: Path | None = None) -> Iterator[EpochMetrics]:
     """Train one network; yield the metrics of each epoch when it ends.
 
     The same config and data give the same metrics (apart from the seconds) on the same machine with the same number
-    of threads.
+    of threads, whether or not the training was interrupted and went on from its checkpoint.
+
+    Args:
+        config: Hyperparameters.
+        data: Images and labels.
+        checkpoint: File that is replaced after each epoch; where it exists, training goes on from it, after the
+            metrics of its epochs have been yielded again.
 
     Raises:
         TrainingDivergedError: A loss is not finite.
     """
     training = Training(config, data)
+    if checkpoint is not None and checkpoint.exists():
+        training.restore(checkpoint)
+        yield from list(training.metrics)
     while training.epoch < config.epochs:
         for _ in training.train_epoch():
             pass
-        yield training.measure_epoch()
+        metrics = training.measure_epoch()
+        if checkpoint is not None:
+            training.save(checkpoint)
+        yield metrics

@@ -1,7 +1,7 @@
 """The optimizers: torch's fused kernels, called without the Python around them, which takes longer than they do."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,31 @@ class Optimizer(Protocol):
     def zero_grad(self) -> object:
         """Forget the gradients."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the optimizer remembers of earlier steps, as tensors in plain containers."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> object:
+        """Remember what `state_dict` returned."""
+
 
 class _Fused:
     """Parameters and what a kernel remembers of each; one without a gradient is left alone, as in `torch.optim`."""
 
+    state_names: tuple[str, ...] = ()
+
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters: Tensors = list(parameters)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the optimizer remembers of earlier steps."""
+        return {name: getattr(self, name) for name in self.state_names}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember what `state_dict` returned."""
+        for name in self.state_names:
+            for tensor, saved in zip(getattr(self, name), state_dict[name], strict=True):
+                tensor.copy_(saved)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -42,6 +61,8 @@ class _Fused:
 
 class FusedSGD(_Fused):
     """`torch.optim.SGD`: v = momentum * v + gradient + weight_decay * w; w = w - learning_rate * v."""
+
+    state_names = ("momentum_buffers",)
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], learning_rate: float, momentum: float, weight_decay: float
@@ -74,6 +95,8 @@ class FusedAdam(_Fused):
     RMSprop is Adam whose first moment forgets at once (beta1 = 0) and whose bias correction has become 1, as it has
     after very many steps; torch has no fused kernel of its own for it.
     """
+
+    state_names = ("first_moments", "second_moments", "steps")
 
     def __init__(
         self,
