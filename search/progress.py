@@ -26,6 +26,14 @@ def show_start(settings: StudySettings, folder: Path, data: ImageData, trials_at
     )
 
 
+def show_resumed(record: StudyRecord, trials_to_run: int) -> None:
+    """Print what a resumed study has and what is left to do."""
+    interrupted = sum(trial.status == "interrupted" for trial in record.trials)
+    going_on = f", {interrupted} of them from their last epoch" if interrupted else ""
+    left = f"{trials_to_run} to run{going_on}" if trials_to_run > 0 else "nothing to run; --num-samples +20 adds twenty"
+    print(f"  resumed  {len(record.ended())} trials have ended; {left}", flush=True)
+
+
 def show_dashboard(url: str | None) -> None:
     """Print where the Ray dashboard is and how to get in."""
     if url:

@@ -5,6 +5,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,14 @@ def available_cpus() -> int:
 
 
 def collect() -> dict[str, Any]:
-    """All of it, as plain data for `study.json`."""
-    return {"command": command(), "versions": versions(), "git_commit": git_commit(), "machine": machine()}
+    """All of it and the time of day, as plain data for `study.json`."""
+    return {
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": command(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "machine": machine(),
+    }
 
 
 def command() -> str:

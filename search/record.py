@@ -2,11 +2,11 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import optuna
-from optuna.storages import BaseStorage, get_storage
-from optuna.trial import Trial, TrialState
+from optuna.storages import get_storage
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.settings import MetricName, Mode
 from search.space import HyperparameterValue
@@ -22,7 +22,6 @@ _OPTUNA_STATE: dict[Status, TrialState] = {
     "stopped_early": TrialState.PRUNED,
     "diverged": TrialState.FAIL,
     "failed": TrialState.FAIL,
-    "interrupted": TrialState.FAIL,
 }
 
 
@@ -51,54 +50,100 @@ class TrialRecord:
     status: Status = "running"
     epochs: list[EpochMetrics] = field(default_factory=list)
     seconds: float | None = None
-    """Wall clock in the worker, up to the last report."""
+    """Wall clock of its epochs, and from the last of them to its failure."""
     failure: Failure | None = None
 
 
 class StudyRecord:
     """All trials of a study, in memory for reading and in `study.db` for good; written by one process."""
 
-    def __init__(self, folder: Path, metric: MetricName, mode: Mode, epochs: int) -> None:
-        """Create `study.db` in `folder`, which exists; a full trial of the study takes `epochs` epochs."""
+    def __init__(self, folder: Path, study: optuna.Study, facts: dict[str, Any]) -> None:
+        """Use `create` or `open` instead."""
         self.folder = folder
-        self.metric = metric
-        self.mode = mode
-        self.epochs = epochs
+        self.study = study
+        self.storage = study._storage
+        self.facts = facts
+        self.metric: MetricName = facts["settings"]["metric"]
+        self.mode: Mode = "min" if study.direction == optuna.study.StudyDirection.MINIMIZE else "max"
+        self.epochs: int = facts["settings"]["epochs"]
         self.trials: list[TrialRecord] = []
-        self.storage: BaseStorage = get_storage(f"sqlite:///{folder / 'study.db'}")
-        self.study = optuna.create_study(
-            storage=self.storage,
+        self._running: dict[str, tuple[TrialRecord, Trial]] = {}
+
+    @classmethod
+    def create(cls, folder: Path, mode: Mode, facts: dict[str, Any]) -> Self:
+        """Begin the record of a new study.
+
+        Args:
+            folder: Where `study.db` is made.
+            mode: Whether the metric is maximised or minimised.
+            facts: What is true of the study as a whole, as plain data; its `settings` hold `metric` and `epochs`.
+        """
+        study = optuna.create_study(
+            storage=get_storage(_address(folder)),
             study_name=folder.name,
             direction="minimize" if mode == "min" else "maximize",
         )
-        self._running: dict[str, tuple[TrialRecord, Trial]] = {}
+        record = cls(folder, study, facts)
+        record.set_facts(facts)
+        return record
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Take up the record in `folder`, wherever it was written; trials that were running are interrupted ones.
+
+        Raises:
+            ValueError: There is no record of a study in `folder`.
+        """
+        if not (folder / "study.db").is_file():
+            raise ValueError(f"no study in {folder}: it has no study.db")
+        storage = get_storage(_address(folder))
+        (name,) = optuna.get_all_study_names(storage)
+        study = optuna.load_study(study_name=name, storage=storage)
+        record = cls(folder, study, study.user_attrs)
+        for stored in study.get_trials(deepcopy=False):
+            if stored.state == TrialState.RUNNING:
+                storage.set_trial_state_values(stored._trial_id, TrialState.WAITING)
+            if "ray_trial_id" in stored.user_attrs:
+                record.trials.append(_trial_record(stored))
+        return record
+
+    def set_facts(self, facts: dict[str, Any]) -> None:
+        """Change what is true of the study as a whole."""
+        self.facts = self.facts | facts
+        for name, value in facts.items():
+            self.study.set_user_attr(name, value)
 
     def enqueue(self, hyperparameters: dict[str, HyperparameterValue]) -> None:
         """Have these values proposed before any of the sampler's own."""
         self.study.enqueue_trial(hyperparameters)
 
     def start(self, trial_id: str, proposal: Trial, seed: int) -> TrialRecord:
-        """Record a trial that has just been proposed."""
-        trial = TrialRecord(proposal.number, trial_id, dict(proposal.params), seed)
+        """Record a trial that has just been proposed, or one that goes on after an interruption."""
+        trial = next((trial for trial in self.trials if trial.number == proposal.number), None)
+        if trial is None:
+            trial = TrialRecord(proposal.number, trial_id, dict(proposal.params), seed)
+            self.trials.append(trial)
+        trial.trial_id, trial.status = trial_id, "running"
         proposal.set_user_attr("ray_trial_id", trial_id)
-        proposal.set_user_attr("seed", seed)
-        self.trials.append(trial)
+        proposal.set_user_attr("seed", trial.seed)
         self._running[trial_id] = trial, proposal
         return trial
 
-    def add_epoch(self, trial_id: str, metrics: EpochMetrics, seconds: float) -> None:
-        """Record the metrics of one more epoch; `seconds` is the trial's wall clock so far."""
+    def add_epoch(self, trial_id: str, metrics: EpochMetrics) -> None:
+        """Record the metrics of one more epoch."""
         trial, proposal = self._running[trial_id]
         trial.epochs.append(metrics)
-        trial.seconds = seconds
+        trial.seconds = round((trial.seconds or 0) + metrics.seconds, 3)
         proposal.set_user_attr(f"epoch {metrics.epoch}", asdict(metrics))
+        proposal.set_user_attr("seconds", trial.seconds)
         proposal.report(self.value(metrics), step=metrics.epoch)
 
     def add_failure(self, trial_id: str, failure: Failure, seconds: float | None = None) -> None:
-        """Record why a trial is about to end; the first reason stands."""
+        """Record why a trial is about to end, `seconds` after its last epoch; the first reason stands."""
         trial, _ = self._running[trial_id]
         trial.failure = trial.failure or failure
-        trial.seconds = seconds or trial.seconds
+        if seconds is not None:
+            trial.seconds = round((trial.seconds or 0) + seconds, 3)
 
     def finish(self, trial_id: str, *, interrupted: bool = False) -> TrialRecord:
         """Record that a trial ended, with the status that its reports add up to."""
@@ -114,16 +159,21 @@ class StudyRecord:
         proposal.set_user_attr("status", trial.status)
         proposal.set_user_attr("seconds", trial.seconds)
         best = self.best_epoch(trial)
-        self.study.tell(
-            proposal,
-            self.value(best) if best and trial.status == "completed" else None,
-            state=_OPTUNA_STATE[trial.status],
-        )
+        if trial.status == "interrupted":  # it waits, with its values and its curve; the next ask goes on with it
+            self.storage.set_trial_state_values(proposal._trial_id, TrialState.WAITING)
+        else:
+            value = self.value(best) if best and trial.status == "completed" else None
+            self.study.tell(proposal, value, state=_OPTUNA_STATE[trial.status])
+            self.checkpoint(trial).unlink(missing_ok=True)
         return trial
 
     def interrupt_running(self) -> list[TrialRecord]:
         """Record that all trials still running were interrupted; returns them."""
         return [self.finish(trial_id, interrupted=True) for trial_id in list(self._running)]
+
+    def checkpoint(self, trial: TrialRecord) -> Path:
+        """Where a worker keeps what it needs to go on with a trial, while the trial has not ended."""
+        return self.folder / "checkpoints" / f"trial-{trial.number:04}.pt"
 
     def value(self, metrics: EpochMetrics) -> float:
         """The metric of the study in one epoch."""
@@ -133,6 +183,10 @@ class StudyRecord:
         """The trial's best epoch by the metric, the earliest of equals; None before the first report."""
         sign = -1 if self.mode == "max" else 1
         return min(trial.epochs, key=lambda metrics: sign * self.value(metrics), default=None)
+
+    def ended(self) -> list[TrialRecord]:
+        """Trials that will not go on."""
+        return [trial for trial in self.trials if trial.status not in ("running", "interrupted")]
 
     def finished(self) -> list[TrialRecord]:
         """Ended trials, best first; those whose metrics do not stand come last, in order of proposal."""
@@ -147,3 +201,28 @@ class StudyRecord:
     def best(self) -> TrialRecord | None:
         """The best ended trial whose metrics stand."""
         return next((trial for trial in self.finished() if trial.status in MEASURED and trial.epochs), None)
+
+
+def _address(folder: Path) -> str:
+    return f"sqlite:///{folder / 'study.db'}"
+
+
+def _trial_record(stored: FrozenTrial) -> TrialRecord:
+    """Read one trial back from the study; one that has not ended counts as interrupted."""
+    facts = stored.user_attrs
+    epochs = sorted(
+        (EpochMetrics(**metrics) for name, metrics in facts.items() if name.startswith("epoch ")),
+        key=lambda metrics: metrics.epoch,
+    )
+    status: Status = facts.get("status", "interrupted") if stored.state.is_finished() else "interrupted"
+    failure = Failure(facts["status"], facts["error"], facts["traceback"]) if "error" in facts else None
+    return TrialRecord(
+        stored.number,
+        facts["ray_trial_id"],
+        dict(stored.params),
+        facts["seed"],
+        status,
+        epochs,
+        facts.get("seconds"),
+        failure,
+    )

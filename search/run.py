@@ -1,20 +1,38 @@
 """Search learning rate, batch size and optimizer of the tutorial's network with Ray Tune and Optuna."""
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 
+from search.resume import check_same_study, find_study, option_value, stored_settings, with_total
 from search.settings import StudySettings
 from training.command_line import parse, refuse
 
 
+def read_settings(words: list[str]) -> StudySettings:
+    """The settings that a command line asks for; those of a resumed study are its own.
+
+    Raises:
+        ValueError: The study to be resumed does not exist, or the command line contradicts its settings.
+    """
+    study = option_value(words, "--resume")
+    if study is None:
+        return parse(StudySettings, __doc__ or "", words)
+    results_dir = Path(option_value(words, "--results-dir") or StudySettings().results_dir)
+    stored = stored_settings(find_study(study, results_dir))
+    settings = parse(StudySettings, __doc__ or "", with_total(words, stored.num_samples), stored)
+    check_same_study(stored, settings)
+    return replace(settings, results_dir=stored.results_dir)
+
+
 def main() -> int:
     """Run the study that the command line describes; returns the exit status."""
-    settings = parse(StudySettings, __doc__ or "")
+    try:
+        settings = read_settings(sys.argv[1:])
+    except ValueError as error:
+        refuse(str(error))
 
-    from search.study import (  # torch and Ray take seconds: --help does without
-        EXIT_INTERRUPTED,
-        prepare_study,
-        run_study,
-    )
+    from search.study import EXIT_INTERRUPTED, prepare_study, run_study  # torch and Ray take seconds
 
     try:
         study = prepare_study(settings)

@@ -54,7 +54,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             space=distributions(space),
             metric=record.metric,
             mode=record.mode,
-            sampler=SpaceSampler(space, seed),
+            sampler=SpaceSampler(space, seed + len(record.trials)),  # a resumed study draws on, not the same again
             study_name=record.study.study_name,
             storage=record.storage,
         )
@@ -62,11 +62,21 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._first_seed = seed
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Propose the next configuration: the searched hyperparameters and the trial's seed."""
+        """Propose the next configuration, an interrupted one first.
+
+        Returns:
+            The searched hyperparameters and the seed, which are fields of `TrialConfig`; and what a worker needs to go
+            on with a trial, `checkpoint` (a path) and `epochs_recorded`.
+        """
         super().suggest(trial_id)
         proposal = self._ot_trials.pop(trial_id)
         trial = self._record.start(trial_id, proposal, self._first_seed + proposal.number)
-        return {**trial.hyperparameters, "seed": trial.seed}
+        return {
+            **trial.hyperparameters,
+            "seed": trial.seed,
+            "checkpoint": str(self._record.checkpoint(trial)),
+            "epochs_recorded": len(trial.epochs),
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the callback records reports."""

@@ -40,6 +40,9 @@ class StudySettings(DataConfig):
     """Folder that receives the study's folder."""
     dashboard: bool = True
     """Start the Ray dashboard on this machine."""
+    resume: str | None = None
+    """Go on with a study: its name, its folder or latest. Its own settings are kept; num_samples is the wanted total,
+    and +N adds N."""
 
     def __post_init__(self) -> None:
         """Check every field; nothing on disk is touched."""
@@ -86,5 +89,5 @@ class StudySettings(DataConfig):
                 "name must be 1 to 100 letters, digits, dots, dashes and underscores, "
                 f"beginning with a letter or digit, got {self.name!r}"
             )
-        if (self.results_dir / self.name).exists() or self.name == "latest":
+        if self.name == "latest" or (self.resume is None and (self.results_dir / self.name).exists()):
             raise ValueError(f"name {self.name} is taken: {self.results_dir / self.name}")

@@ -77,3 +77,19 @@ def describe(space: SearchSpace) -> dict[str, dict[str, Any]]:
             case FloatDistribution():
                 described[name] = {"low": dimension.low, "high": dimension.high, "log": dimension.log}
     return described
+
+
+def parse(described: dict[str, dict[str, Any]]) -> SearchSpace:
+    """The space that `describe` described."""
+    space: SearchSpace = {}
+    for name, dimension in described.items():
+        match dimension:
+            case {"ordered": values}:
+                space[name] = OrderedChoice(tuple(values))
+            case {"choices": choices}:
+                space[name] = CategoricalDistribution(choices)
+            case {"low": low, "high": high, "log": log}:
+                space[name] = FloatDistribution(low, high, log=log)
+            case _:
+                raise ValueError(f"{name} is described by {dimension}, which is no dimension of a search space")
+    return space

@@ -1,11 +1,11 @@
 """Builds and runs a study: Ray Tune over the record, from checked settings to files and summary."""
 
 import itertools
-import json
 import logging
 import os
+import platform
+import signal
 import time
-from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -16,79 +16,124 @@ from typing import Any
 import optuna
 import ray
 import torch
+from filelock import FileLock, Timeout
 from ray import tune
 
 from search import progress, provenance
-from search.record import Failure, StudyRecord, TrialRecord
+from search.record import Failure, StudyRecord
 from search.scheduler import build_scheduler
 from search.searcher import StudySearch
 from search.settings import StudySettings
-from search.space import DEFAULT_SPACE, SearchSpace, describe, tutorial_baseline
+from search.space import DEFAULT_SPACE, SearchSpace, describe, parse, tutorial_baseline
+from search.study_files import write_study_json, write_tables
 from search.summary import show_summary
 from search.trainable import trainable
-from search.trial_table import write_atomically, write_tables
 from training.data import ImageData, load_data
 from training.loop import EpochMetrics
 
-EXIT_OK, EXIT_NOTHING_COMPLETED, EXIT_INTERRUPTED = 0, 1, 130
+EXIT_OK, EXIT_NOTHING_COMPLETED, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 130, 143
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study that is ready to run: everything checked, data loaded, folder made."""
+    """A study that is ready to run: everything checked, data loaded, record open and locked."""
 
     settings: StudySettings
     space: SearchSpace
     data: ImageData
-    folder: Path
+    record: StudyRecord
     trials_at_once: int
-    provenance: dict[str, Any]
-    """What the study runs on, taken before the first trial."""
+    lock: FileLock
+    """Held while this process may write the record; the system lets go of it when the process ends, however it ends."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the study."""
+        return self.record.folder
+
+    @property
+    def trials_to_run(self) -> int:
+        """Trials of the wanted total that have not ended yet."""
+        return self.settings.num_samples - len(self.record.ended())
 
 
 def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -> Study:
-    """Check what only the machine can tell, load the data and make the study's folder, in this order.
+    """Check what only the machine can tell, load the data, and make or take up the record, in this order.
 
     Raises:
-        ValueError: The settings ask for more than there is, or the data set is damaged; nothing was written.
+        ValueError: The settings ask for more than there is, the data set is damaged or not that of the study, or
+            another process runs the study; nothing was written.
         OSError: A folder cannot be read or written.
     """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     trials_at_once = _room_for_trials(settings)
     _check_writable(settings.results_dir)
+    resumed = settings.resume is not None and settings.name is not None
+    lock = _lock(settings.results_dir.resolve() / str(settings.name)) if resumed else None
     data, warning = load_data(settings, settings.seed)
     if warning:
         print(f"WARNING: {warning}\n", flush=True)
-    origin = provenance.collect()
-    return Study(settings, space, data, _make_folder(settings, data.name), trials_at_once, origin)
+    if lock is not None:
+        record = StudyRecord.open(Path(lock.lock_file).parent)
+        space = parse(record.facts["space"])
+        if record.facts["dataset"]["sha256"] != data.sha256:
+            raise ValueError(f"study {settings.name} was started on other data than {data.name} in {settings.data_dir}")
+        record.set_facts(_facts(settings, space, data))
+    else:
+        folder = _make_folder(settings, data.name)
+        lock = _lock(folder)
+        record = StudyRecord.create(folder, settings.mode, _facts(settings, space, data))
+        if settings.baseline:
+            record.enqueue(tutorial_baseline(space))
+    record.set_facts({"starts": [*record.facts.get("starts", []), provenance.collect()]})
+    return Study(settings, space, data, record, trials_at_once, lock)
 
 
 def run_study(study: Study) -> int:
-    """Run the trials of a study; write its files as they end and print what happens.
+    """Run the trials of a study that have not ended; write its files as they end and print what happens.
 
     Returns:
-        The exit status: 0 if a trial completed, 1 if none did, 130 after an interrupt.
+        The exit status: 0 if a trial completed, 1 if none did, 130 or 143 after an interrupt.
     """
-    started = time.time()
-    settings, folder = study.settings, study.folder
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    started, seconds_before = time.time(), study.record.facts.get("seconds", 0.0)
+    settings, folder, record = study.settings, study.folder, study.record
     progress.show_start(settings, folder, study.data, study.trials_at_once)
-    record = StudyRecord(folder, settings.metric_name, settings.mode, settings.epochs)
-    if settings.baseline:
-        record.enqueue(tutorial_baseline(study.space))
+    if record.trials:
+        progress.show_resumed(record, study.trials_to_run)
     write_tables(record, study.space)
-    _write_summary(study, record, started)
+    write_study_json(record)
     _point_latest_to(folder)
-    with suppress(KeyboardInterrupt):  # Ray handles most of them itself: its fit() returns
-        _run_trials(study, record)
-    for trial in record.interrupt_running():
-        _write_error(record, trial)
+    signals: list[int] = []
+    if study.trials_to_run > 0:
+        with suppress(KeyboardInterrupt):  # Ray handles most of them itself: its fit() returns
+            _run_trials(study, signals)
+    record.interrupt_running()
+    record.set_facts({"seconds": round(seconds_before + time.time() - started, 1)})
     write_tables(record, study.space)
-    _write_summary(study, record, started)
-    show_summary(settings, study.data.name, record, study.space, time.time() - started)
-    if len(record.trials) < settings.num_samples or any(trial.status == "interrupted" for trial in record.trials):
-        return EXIT_INTERRUPTED
+    write_study_json(record)
+    show_summary(settings, study.data.name, record, study.space, record.facts["seconds"])
+    if study.trials_to_run > 0:
+        print(f"\nInterrupted. To go on: python search/run.py --resume {folder.name}")
+        return EXIT_TERMINATED if signals else EXIT_INTERRUPTED
     completed = any(trial.status == "completed" for trial in record.trials)
     return EXIT_OK if completed else EXIT_NOTHING_COMPLETED
+
+
+def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict[str, Any]:
+    """What is true of the study as a whole, as plain data."""
+    values = asdict(settings) | {"metric": settings.metric_name, "dataset": data.name, "resume": None}
+    return {
+        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in values.items()},
+        "space": describe(space),
+        "dataset": {
+            "name": data.name,
+            "sha256": data.sha256,
+            "classes": list(data.classes),
+            "training_images": len(data.train),
+            "validation_images": len(data.val),
+            "test_images": len(data.test),
+        },
+    }
 
 
 class RecordTrials(tune.Callback):  # type: ignore[misc]
@@ -105,12 +150,11 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Record an epoch, or the reason for which the trial is about to end."""
-        seconds = round(result["time_total_s"], 3)
         if "failure" in result:
-            self._record.add_failure(trial.trial_id, Failure(**result["failure"]), seconds)
+            self._record.add_failure(trial.trial_id, Failure(**result["failure"]), result["time_this_iter_s"])
         else:
             metrics = EpochMetrics(**{field.name: result[field.name] for field in fields(EpochMetrics)})
-            self._record.add_epoch(trial.trial_id, metrics, seconds)
+            self._record.add_epoch(trial.trial_id, metrics)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that ended by itself or was stopped by the scheduler."""
@@ -125,7 +169,6 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
 
     def _end(self, trial_id: str) -> None:
         trial = self._record.finish(trial_id)
-        _write_error(self._record, trial)
         write_tables(self._record, self._space)
         self._lines.show(trial)
 
@@ -133,8 +176,8 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         return {}  # Ray pickles callbacks into its scratch folder
 
 
-def _run_trials(study: Study, record: StudyRecord) -> None:
-    settings = study.settings
+def _run_trials(study: Study, signals: list[int]) -> None:
+    settings, record = study.settings, study.record
     context = ray.init(
         address="local",
         num_cpus=provenance.available_cpus(),
@@ -145,6 +188,7 @@ def _run_trials(study: Study, record: StudyRecord) -> None:
         logging_level=logging.CRITICAL,
     )
     progress.show_dashboard(context.dashboard_url)
+    _treat_sigterm_as_interrupt(signals)
     run = tune.with_parameters(
         trainable,
         data=study.data,
@@ -157,12 +201,10 @@ def _run_trials(study: Study, record: StudyRecord) -> None:
             tune.Tuner(
                 tune.with_resources(run, {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}),
                 tune_config=tune.TuneConfig(
-                    metric=settings.metric_name,
-                    mode=settings.mode,
-                    num_samples=settings.num_samples,
+                    num_samples=study.trials_to_run,
                     max_concurrent_trials=study.trials_at_once,
                     search_alg=StudySearch(record, study.space, settings.seed),
-                    scheduler=build_scheduler(settings, tutorial_baseline(study.space)),
+                    scheduler=build_scheduler(settings.scheduler, record, tutorial_baseline(study.space)),
                     reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(
@@ -217,37 +259,21 @@ def _point_latest_to(folder: Path) -> None:
     draft.replace(folder.parent / "latest")
 
 
-def _write_error(record: StudyRecord, trial: TrialRecord) -> None:
-    if trial.failure and trial.failure.traceback:
-        errors = record.folder / "errors"
-        errors.mkdir(exist_ok=True)
-        write_atomically(errors / f"trial-{trial.number:04}.txt", trial.failure.traceback)
+def _lock(folder: Path) -> FileLock:
+    lock, owner = FileLock(folder / ".lock"), folder / ".owner"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"study {folder.name} is being run by {owner.read_text()}") from None
+    owner.write_text(f"process {os.getpid()} on {platform.node()}")
+    return lock
 
 
-def _write_summary(study: Study, record: StudyRecord, started: float) -> None:
-    """Write `study.json`: everything that is true of the study as a whole."""
-    settings, data = study.settings, study.data
-    best = record.best()
-    summary = {
-        "name": study.folder.name,
-        "settings": {
-            name: provenance.project_path(value) if isinstance(value, Path) else value
-            for name, value in (asdict(settings) | {"metric": settings.metric_name}).items()
-        },
-        "space": describe(study.space),
-        "dataset": {
-            "name": data.name,
-            "sha256": data.sha256,
-            "classes": data.classes,
-            "training_images": len(data.train),
-            "validation_images": len(data.val),
-            "test_images": len(data.test),
-        },
-        "trials_at_once": study.trials_at_once,
-        "started": datetime.fromtimestamp(started).astimezone().isoformat(timespec="seconds"),
-        "seconds": round(time.time() - started, 1),
-        "trials": dict(Counter(trial.status for trial in record.trials)),
-        "best_trial": best.number if best else None,
-        **study.provenance,
-    }
-    write_atomically(study.folder / "study.json", json.dumps(summary, indent=2) + "\n")
+def _treat_sigterm_as_interrupt(signals: list[int]) -> None:
+    """Have SIGTERM do what Ctrl-C does, and note it; only after ray.init, which sets a handler of its own."""
+
+    def interrupt(number: int, _frame: object) -> None:
+        signals.append(number)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, interrupt)

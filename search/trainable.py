@@ -2,6 +2,7 @@
 
 import traceback
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,16 +19,20 @@ def trainable(sample: dict[str, Any], data: ImageData, epochs: int, threads: int
     A failure is reported too, with its text, because the driver sees no more of an exception than that there was one.
 
     Args:
-        sample: Searched hyperparameters and the seed: fields of `TrialConfig`.
+        sample: What `StudySearch.suggest` proposed.
         data: The study's data, the same object in every trial of a worker.
         epochs: Epochs of a trial that is not stopped early.
         threads: Threads that torch uses.
         device: Where the network is trained, `cpu` or `cuda`.
     """
     torch.set_num_threads(threads)
+    hyperparameters = dict(sample)
+    checkpoint, epochs_recorded = Path(hyperparameters.pop("checkpoint")), hyperparameters.pop("epochs_recorded")
+    checkpoint.parent.mkdir(exist_ok=True)
     try:
-        for metrics in train(TrialConfig(**sample, epochs=epochs), data.to(device)):
-            tune.report(asdict(metrics))
+        for metrics in train(TrialConfig(**hyperparameters, epochs=epochs), data.to(device), checkpoint):
+            if metrics.epoch > epochs_recorded:
+                tune.report(asdict(metrics))
     except TrainingDivergedError as error:
         tune.report({"failure": {"status": "diverged", "error": str(error)}})
     except Exception as error:

@@ -1,8 +1,6 @@
 """The record of a study as pandas tables, with our columns in our order."""
 
-import os
 from dataclasses import asdict, fields
-from pathlib import Path
 
 import pandas as pd
 
@@ -57,19 +55,3 @@ def epoch_table(record: StudyRecord) -> pd.DataFrame:
         for metrics in trial.epochs
     ]
     return pd.DataFrame(rows, columns=EPOCH_COLUMNS)
-
-
-def write_tables(record: StudyRecord, space: SearchSpace) -> None:
-    """Write `trials.csv` and `epochs.csv` into the study's folder, so that a reader finds a whole file at any time."""
-    write_atomically(record.folder / "trials.csv", trial_table(record, space).to_csv(index=False))
-    write_atomically(record.folder / "epochs.csv", epoch_table(record).to_csv(index=False))
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Put a text into a file in one step: a reader sees the old file or the new one, never a part."""
-    draft = file.with_name(f".{file.name}.draft")
-    with draft.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(file)

@@ -31,7 +31,8 @@ class HandDrivenStudy:
 
     def __init__(self, folder: Path, *, metric: Literal["val_accuracy", "val_loss"] = "val_accuracy") -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.record = StudyRecord(folder, metric, "min" if metric == "val_loss" else "max", FULL_EPOCHS)
+        facts = {"settings": {"metric": metric, "epochs": FULL_EPOCHS}}
+        self.record = StudyRecord.create(folder, "min" if metric == "val_loss" else "max", facts)
         self.record.enqueue(tutorial_baseline(DEFAULT_SPACE))
         self.search = StudySearch(self.record, DEFAULT_SPACE, seed=0)
 
@@ -40,7 +41,7 @@ class HandDrivenStudy:
         trial_id = f"ray{len(self.record.trials)}"
         self.search.suggest(trial_id)
         for epoch, accuracy in enumerate(val_accuracies, start=1):
-            self.record.add_epoch(trial_id, metrics(epoch, accuracy), seconds=epoch * 0.5)
+            self.record.add_epoch(trial_id, metrics(epoch, accuracy))
         if failure:
             self.record.add_failure(trial_id, failure)
         return self.record.finish(trial_id)
@@ -54,5 +55,5 @@ class HandDrivenStudy:
         self.run_trial(failure=Failure("failed", "ValueError: boom", "Traceback ...\nValueError: boom"))
         self.run_trial(0.65, failure=Failure("failed", "worker died: killed"))
         self.search.suggest("cut off")
-        self.record.add_epoch("cut off", metrics(1, 0.55), seconds=0.5)
+        self.record.add_epoch("cut off", metrics(1, 0.55))
         self.record.interrupt_running()

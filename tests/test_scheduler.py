@@ -5,7 +5,6 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.scheduler import build_scheduler
-from search.settings import StudySettings
 from search.space import HyperparameterValue
 
 BASELINE: dict[str, HyperparameterValue] = {"learning_rate": 1e-3, "batch_size": 64, "optimizer": "sgd"}
@@ -14,8 +13,8 @@ OTHER = {**BASELINE, "optimizer": "adam"}
 
 def decisions(*trials: tuple[dict[str, Any], list[float]], epochs: int = 10) -> list[list[str]]:
     """What the scheduler answers to each trial's accuracies, one trial after the other."""
-    scheduler: Any = build_scheduler(StudySettings(epochs=epochs), BASELINE)
-    scheduler.set_search_properties("val_accuracy", "max")
+    record: Any = SimpleNamespace(epochs=epochs, metric="val_accuracy", mode="max", trials=[])
+    scheduler: Any = build_scheduler("asha", record, BASELINE)
     answers = []
     for number, (config, accuracies) in enumerate(trials):
         trial = SimpleNamespace(trial_id=str(number), config={**config, "seed": number}, status="RUNNING")
@@ -50,4 +49,5 @@ def test_short_trials_are_possible(epochs: int) -> None:
 
 
 def test_none_stops_nothing() -> None:
-    assert isinstance(build_scheduler(StudySettings(scheduler="none"), BASELINE), FIFOScheduler)
+    record: Any = SimpleNamespace(trials=[])
+    assert isinstance(build_scheduler("none", record, BASELINE), FIFOScheduler)

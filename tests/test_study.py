@@ -92,11 +92,12 @@ def test_study_json_says_what_was_run(finished: subprocess.CompletedProcess[str]
     assert summary["settings"]["metric"] == "val_accuracy"
     assert summary["settings"]["num_samples"] == 6
     assert summary["space"]["batch_size"] == {"ordered": [32, 64, 128, 256, 512]}
-    assert summary["command"].startswith("python search/run.py --no-dashboard --dataset digits")
+    (start,) = summary["starts"]
+    assert start["command"].startswith("python search/run.py --no-dashboard --dataset digits")
     assert sum(summary["trials"].values()) == 6
     assert summary["best_trial"] == int(read_trials(results / "first").index[0])
-    assert set(summary["versions"]) >= {"python", "torch", "ray", "optuna", "pandas"}
-    assert summary["machine"]["cpus"] >= 1
+    assert set(start["versions"]) >= {"python", "torch", "ray", "optuna", "pandas"}
+    assert start["machine"]["cpus"] >= 1
 
 
 def test_record_accounts_for_every_trial(finished: subprocess.CompletedProcess[str], results: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 from studies import HandDrivenStudy
 
 from search.space import DEFAULT_SPACE
-from search.trial_table import epoch_table, trial_table, write_atomically, write_tables
+from search.study_files import write_atomically, write_tables
+from search.trial_table import epoch_table, trial_table
 
 TRIAL_COLUMNS = (
     "trial_number,trial_id,status,learning_rate,batch_size,optimizer,epochs,best_epoch,"

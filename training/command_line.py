@@ -9,18 +9,24 @@ from tyro import _errors as tyro_errors
 Settings = TypeVar("Settings")
 
 
-def parse(settings: type[Settings], description: str) -> Settings:
-    """Read `sys.argv` into a settings dataclass.
+def parse(
+    settings: type[Settings], description: str, words: list[str] | None = None, default: Settings | None = None
+) -> Settings:
+    """Read a command line into a settings dataclass.
 
     Args:
         settings: Frozen dataclass; each field is an option and the string under it is its help.
         description: First lines of `--help`.
+        words: The command line without the program; by default that of this process.
+        default: Values of the options that the command line leaves out; by default the fields' own.
 
     Returns:
         The checked settings. A mistake prints one sentence on stderr and exits with status 2.
     """
     with tyro_errors.on_parse_error(_refuse_parse_error):
-        return tyro.cli(settings, description=description)
+        if default is None:
+            return tyro.cli(settings, description=description, args=words)
+        return tyro.cli(settings, description=description, args=words, default=default)
 
 
 def refuse(sentence: str) -> NoReturn:

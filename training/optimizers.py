@@ -56,7 +56,7 @@ class _Fused:
         used = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
         parameters = [self.parameters[index] for index in used]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        return [parameters, gradients, *([state[index] for index in used] for state in states)]
+        return [parameters, gradients, *([state[index] for index in used] if state else [] for state in states)]
 
 
 class FusedSGD(_Fused):
@@ -69,7 +69,7 @@ class FusedSGD(_Fused):
     ) -> None:
         super().__init__(parameters)
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
-        self.momentum_buffers = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.momentum_buffers = [torch.zeros_like(parameter) for parameter in self.parameters] if momentum else []
 
     @torch.no_grad()
     def step(self) -> None:
@@ -78,7 +78,7 @@ class FusedSGD(_Fused):
         torch._fused_sgd_(
             parameters,
             gradients,
-            momentum_buffers if self.momentum else [],
+            momentum_buffers,
             lr=self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,

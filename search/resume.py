@@ -1,0 +1,94 @@
+"""Finds a study that is to be resumed and merges its settings with the command line; imports nothing heavy."""
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from search.settings import StudySettings
+
+CHANGEABLE = {
+    *("num_samples", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "dashboard"),
+    *("data_dir", "results_dir", "resume"),
+}
+"""Settings that a resumed study may be given anew; all others are what makes its trials comparable."""
+_PATHS = ("data_dir", "results_dir")
+
+
+def option_value(words: list[str], option: str) -> str | None:
+    """The value that a command line gives an option, as `--option VALUE` or `--option=VALUE`; None without it."""
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == option:
+            return following
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def find_study(study: str, results_dir: Path) -> Path:
+    """The folder of a study, given by its path, by its name in the results folder, or as `latest`.
+
+    Raises:
+        ValueError: There is no such study.
+    """
+    for folder in (results_dir / study, Path(study)):
+        if (folder / "study.db").is_file():
+            return folder.resolve()
+    raise ValueError(f"there is no study {study}: neither {results_dir / study} nor {study} holds a study.db")
+
+
+def stored_settings(folder: Path) -> StudySettings:
+    """The settings under which a study was started, adjusted to where its folder is now.
+
+    Args:
+        folder: Holds `study.db`.
+
+    Raises:
+        ValueError: `study.db` is damaged or not a study of this project.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{folder / 'study.db'}?mode=ro", uri=True)) as database:
+            query = "SELECT value_json FROM study_user_attributes WHERE key = 'settings'"
+            ((stored,),) = database.execute(query).fetchall()
+        values: dict[str, Any] = json.loads(stored)
+    except (sqlite3.Error, ValueError) as error:
+        raise ValueError(f"{folder / 'study.db'} is not the record of a study: {error}") from None
+    known = {field.name for field in fields(StudySettings)}
+    values = {name: Path(value) if name in _PATHS else value for name, value in values.items() if name in known}
+    return StudySettings(**values | {"results_dir": folder.parent, "name": folder.name, "resume": str(folder)})
+
+
+def with_total(words: list[str], trials_so_far: int) -> list[str]:
+    """The command line with `--num-samples +N` replaced by the total that it means.
+
+    Raises:
+        ValueError: What follows the plus sign is not a number.
+    """
+    wanted = option_value(words, "--num-samples")
+    if wanted is None or not wanted.startswith("+"):
+        return words
+    if not wanted[1:].isdigit():
+        raise ValueError(f"--num-samples must be a number, or + and a number, got {wanted}")
+    total = str(trials_so_far + int(wanted))
+    return [word.replace(wanted, total) if wanted in word else word for word in words]
+
+
+def check_same_study(stored: StudySettings, wanted: StudySettings) -> None:
+    """Refuse settings that would make the new trials of a study differ from its old ones.
+
+    Raises:
+        ValueError: A setting differs; the message says which, and what to do.
+    """
+    before, now = asdict(stored), asdict(wanted)
+    differences = [
+        f"{name} {before[name]} (now {now[name]})"
+        for name in before
+        if name not in CHANGEABLE and before[name] != now[name]
+    ]
+    if differences:
+        raise ValueError(
+            f"study {stored.name} was started with {', '.join(differences)}: its trials would not be comparable; "
+            "resume it without that, or start a new study"
+        )
