@@ -89,7 +89,9 @@ class StudyRecord:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Take up the record in `folder`, wherever it was written; trials that were running are interrupted ones.
+        """Read the record in `folder`, wherever it was written; trials that were running are interrupted ones.
+
+        Nothing is changed; who wants to go on with the study calls `take_up` first.
 
         Raises:
             ValueError: There is no record of a study in `folder`.
@@ -101,11 +103,14 @@ class StudyRecord:
         study = optuna.load_study(study_name=name, storage=storage)
         record = cls(folder, study, study.user_attrs)
         for stored in study.get_trials(deepcopy=False):
-            if stored.state == TrialState.RUNNING:
-                storage.set_trial_state_values(stored._trial_id, TrialState.WAITING)
             if "ray_trial_id" in stored.user_attrs:
                 record.trials.append(_trial_record(stored))
         return record
+
+    def take_up(self) -> None:
+        """Let the trials that were running when the last process ended wait, so that they are asked for first."""
+        for stored in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self.storage.set_trial_state_values(stored._trial_id, TrialState.WAITING)
 
     def set_facts(self, facts: dict[str, Any]) -> None:
         """Change what is true of the study as a whole."""

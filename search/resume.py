@@ -19,9 +19,9 @@ _PATHS = ("data_dir", "results_dir")
 
 def option_value(words: list[str], option: str) -> str | None:
     """The value that a command line gives an option, as `--option VALUE` or `--option=VALUE`; None without it."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for index, word in enumerate(words):
         if word == option:
-            return following
+            return words[index + 1] if index + 1 < len(words) else None
         if word.startswith(f"{option}="):
             return word.partition("=")[2]
     return None

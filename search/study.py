@@ -78,6 +78,7 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -
         space = parse(record.facts["space"])
         if record.facts["dataset"]["sha256"] != data.sha256:
             raise ValueError(f"study {settings.name} was started on other data than {data.name} in {settings.data_dir}")
+        record.take_up()
         record.set_facts(_facts(settings, space, data))
     else:
         folder = _make_folder(settings, data.name)

@@ -49,5 +49,10 @@ def _refuse_parse_error(event: tyro_errors.ParseErrorEvent) -> None:
             refuse(f"unknown option {event.tokens[0]}; --help lists the known ones")
         case tyro_errors.BadValue():
             refuse(f"{event.argument.display_name()} needs a value")
+        case tyro_errors.MissingArgs():
+            names = ", ".join(
+                missing.arg.lowered.metavar or missing.arg.display_name() for missing in event.missing_arguments
+            )
+            refuse(f"{names} is missing; --help says what it is")
         case _:
             pass

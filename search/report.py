@@ -1,0 +1,55 @@
+"""Write the files of a study anew from its record and print its summary, be it finished, killed or still running."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from search.resume import find_study, stored_settings
+from training.command_line import parse, refuse
+from training.config import PROJECT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """Options of `python search/report.py`."""
+
+    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
+    """The study: its name, its folder or latest."""
+    results_dir: Path = field(default_factory=lambda: PROJECT / "results")
+    """Folder that holds the studies' folders."""
+
+
+def main() -> int:
+    """Report as the command line says; returns the exit status."""
+    options = parse(ReportSettings, __doc__ or "")
+    try:
+        folder = find_study(options.study, options.results_dir)
+        settings = stored_settings(folder)
+    except ValueError as error:
+        refuse(str(error))
+
+    from filelock import FileLock, Timeout
+
+    from search import space  # torch and optuna take seconds
+    from search.record import StudyRecord
+    from search.study_files import write_study_json, write_tables
+    from search.summary import show_summary
+
+    record = StudyRecord.open(folder)
+    search_space = space.parse(record.facts["space"])
+    try:
+        with FileLock(folder / ".lock").acquire(timeout=0):
+            write_tables(record, search_space)
+            write_study_json(record)
+    except Timeout:
+        print(f"study {folder.name} is being run, and its process writes its files")
+    seconds = record.facts.get("seconds", 0.0)
+    show_summary(settings, record.facts["dataset"]["name"], record, search_space, seconds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

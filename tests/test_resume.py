@@ -1,0 +1,200 @@
+"""Studies that are interrupted, moved, resumed and extended, with the real Ray on digits."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from search.resume import find_study, option_value, stored_settings, with_total
+from search.settings import StudySettings
+from training.config import PROJECT, TrialConfig
+from training.data import ImageData
+from training.loop import train
+
+EPOCHS = 60
+COMMAND = [sys.executable, str(PROJECT / "search" / "run.py"), "--no-dashboard"]
+TWO_TRIALS = ["--dataset", "digits", "--num-samples", "2", "--epochs", str(EPOCHS), "--max-concurrent", "1"]
+
+
+def search(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
+
+
+def epochs_recorded(folder: Path) -> int:
+    """Epochs in the record, as another process sees them."""
+    if not (folder / "study.db").exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{folder / 'study.db'}?mode=ro", uri=True)) as database:
+        query = "SELECT count(*) FROM trial_user_attributes WHERE key LIKE 'epoch %'"
+        try:
+            return int(database.execute(query).fetchone()[0])
+        except sqlite3.OperationalError:  # not made yet, or being written
+            return 0
+
+
+def interrupt_in_first_trial(results: Path, name: str, number: signal.Signals) -> tuple[int, str]:
+    """Start a study and send its driver a signal when five epochs are recorded; returns exit status and output."""
+    options = [*TWO_TRIALS, "--scheduler", "none", "--name", name, "--results-dir", str(results)]
+    driver = subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while epochs_recorded(results / name) < 5:
+        assert time.monotonic() < deadline, "no five epochs within a minute"
+        time.sleep(0.05)
+    driver.send_signal(number)
+    output, _ = driver.communicate(timeout=30)
+    return driver.returncode, output
+
+
+def curve(folder: Path, trial_number: int) -> pd.DataFrame:
+    epochs = pd.read_csv(folder / "epochs.csv")
+    return epochs[epochs["trial_number"] == trial_number].drop(columns=["trial_number", "seconds"])
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a study whose driver was killed in its first trial, moved elsewhere since."""
+    results = tmp_path_factory.mktemp("killed")
+    status, _ = interrupt_in_first_trial(results, "study", signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    moved = tmp_path_factory.mktemp("moved") / "study"
+    shutil.move(results / "study", moved)
+    return moved
+
+
+@pytest.fixture(scope="module")
+def resumed(killed: Path) -> Path:
+    run = search("--resume", str(killed))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "0 trials have ended; 2 to run, 1 of them from their last epoch" in run.stdout
+    return killed
+
+
+def test_killed_trial_goes_on_with_the_numbers_of_an_uninterrupted_one(resumed: Path, digits: ImageData) -> None:
+    alone = pd.DataFrame([asdict(metrics) for metrics in train(TrialConfig(epochs=EPOCHS, seed=0), digits)])
+    recorded = curve(resumed, trial_number=0).reset_index(drop=True)
+    pd.testing.assert_frame_equal(recorded, alone.drop(columns="seconds"), rtol=1e-12)
+
+
+def test_resumed_study_has_every_trial_once_and_leaves_no_checkpoint(resumed: Path) -> None:
+    trials = pd.read_csv(resumed / "trials.csv").set_index("trial_number")
+    assert sorted(trials.index) == [0, 1]
+    assert (trials["status"] == "completed").all()
+    assert (trials["epochs"] == EPOCHS).all()
+    assert (trials["learning_rate"] == 1e-3).sum() == 1  # the baseline was queued once
+    assert list((resumed / "checkpoints").iterdir()) == []
+
+
+def test_finished_study_is_extended_and_its_trials_are_kept(resumed: Path) -> None:
+    before = pd.read_csv(resumed / "trials.csv").set_index("trial_number")
+    assert "nothing to run" in search("--resume", str(resumed)).stdout
+    run = search("--resume", str(resumed), "--num-samples", "+1")
+    assert run.returncode == 0, run.stdout + run.stderr
+    after = pd.read_csv(resumed / "trials.csv").set_index("trial_number")
+    assert sorted(after.index) == [0, 1, 2]
+    pd.testing.assert_frame_equal(after.loc[[0, 1]], before.loc[[0, 1]])
+    assert after.loc[2, "seed"] == 2
+    assert stored_settings(resumed).num_samples == 3
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_keeps_everything_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    returned, output = interrupt_in_first_trial(tmp_path, "study", number)
+    assert returned == status
+    assert output.endswith("Interrupted. To go on: python search/run.py --resume study\n")
+    trials = pd.read_csv(tmp_path / "study" / "trials.csv")
+    assert trials["status"].tolist() == ["interrupted"]
+    assert trials["epochs"].tolist() == [len(curve(tmp_path / "study", trial_number=0))]
+    assert trials["epochs"][0] >= 5
+
+
+def test_files_of_a_killed_study_are_rebuilt_from_its_record_alone(tmp_path: Path) -> None:
+    interrupt_in_first_trial(tmp_path, "study", signal.SIGKILL)
+    for name in ("trials.csv", "epochs.csv", "study.json"):
+        (tmp_path / "study" / name).unlink()
+    command = [sys.executable, str(PROJECT / "search" / "report.py"), "study", "--results-dir", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "digits: 1 of 2 trials" in run.stdout
+    assert "1 interrupted" in run.stdout
+    assert len(curve(tmp_path / "study", trial_number=0)) == epochs_recorded(tmp_path / "study") >= 5
+    assert json.loads((tmp_path / "study" / "study.json").read_text())["trials"] == {"interrupted": 1}
+
+
+def test_report_of_a_missing_study_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, str(PROJECT / "search" / "report.py"), "missing", "--results-dir", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: there is no study missing")
+
+
+def test_report_needs_a_study() -> None:
+    command = [sys.executable, str(PROJECT / "search" / "report.py")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (2, "error: STUDY is missing; --help says what it is\n")
+
+
+def test_what_would_make_trials_incomparable_is_refused(killed: Path) -> None:
+    before = (killed / "study.db").read_bytes()
+    for options, difference in (
+        (["--epochs", "70"], "epochs 60 (now 70)"),
+        (["--val-fraction", "0.5"], "val_fraction 0.16666666666666666 (now 0.5)"),
+        (["--seed", "1"], "seed 0 (now 1)"),
+    ):
+        run = search("--resume", str(killed), *options)
+        assert run.returncode == 2
+        assert run.stderr.startswith(f"error: study study was started with {difference}: its trials would not be comp")
+    assert (killed / "study.db").read_bytes() == before
+
+
+def test_study_that_another_process_runs_is_refused(killed: Path) -> None:
+    (killed / ".owner").write_text("process 1 on another-machine")
+    with FileLock(killed / ".lock"):
+        run = search("--resume", str(killed))
+    assert run.returncode == 2
+    assert run.stderr == "error: study study is being run by process 1 on another-machine\n"
+
+
+def test_missing_and_damaged_studies_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "study.db").write_bytes(os.urandom(5000))
+    for study, sentence in (("missing", "error: there is no study missing"), ("damaged", "error: ")):
+        run = search("--results-dir", str(tmp_path), "--resume", study)
+        assert run.returncode == 2
+        assert run.stderr.startswith(sentence)
+        assert run.stderr.count("\n") == 1
+
+
+def test_study_is_found_by_name_path_and_latest(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "study.db").touch()
+    (tmp_path / "latest").symlink_to("mine")
+    for study in ("mine", "latest", str(tmp_path / "mine")):
+        assert find_study(study, tmp_path) == tmp_path / "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["--num-samples", "+20"], ["--num-samples", "25"]),
+        (["--num-samples=+20"], ["--num-samples=25"]),
+        (["--num-samples", "20"], ["--num-samples", "20"]),
+        ([], []),
+    ],
+)
+def test_plus_means_so_many_more(words: list[str], meant: list[str]) -> None:
+    assert with_total(words, trials_so_far=5) == meant
+
+
+def test_option_without_a_value_is_left_to_the_parser() -> None:
+    assert option_value(["--resume"], "--resume") is None
+    assert StudySettings().resume is None
