@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.settings import StudySettings
+from training.config import PROJECT
 
 CHANGEABLE = {
     *("num_samples", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "dashboard"),
@@ -56,8 +57,8 @@ def stored_settings(folder: Path) -> StudySettings:
     except (sqlite3.Error, ValueError) as error:
         raise ValueError(f"{folder / 'study.db'} is not the record of a study: {error}") from None
     known = {field.name for field in fields(StudySettings)}
-    values = {name: Path(value) if name in _PATHS else value for name, value in values.items() if name in known}
-    return StudySettings(**values | {"results_dir": folder.parent, "name": folder.name, "resume": str(folder)})
+    values = {name: PROJECT / value if name in _PATHS else value for name, value in values.items() if name in known}
+    return StudySettings(**values | {"results_dir": folder.parent, "resume": str(folder)})
 
 
 def with_total(words: list[str], trials_so_far: int) -> list[str]:
@@ -89,6 +90,6 @@ def check_same_study(stored: StudySettings, wanted: StudySettings) -> None:
     ]
     if differences:
         raise ValueError(
-            f"study {stored.name} was started with {', '.join(differences)}: its trials would not be comparable; "
+            f"the study was started with {', '.join(differences)}, so its trials would not be comparable; "
             "resume it without that, or start a new study"
         )

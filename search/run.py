@@ -22,7 +22,7 @@ def read_settings(words: list[str]) -> StudySettings:
     stored = stored_settings(find_study(study, results_dir))
     settings = parse(StudySettings, __doc__ or "", with_total(words, stored.num_samples), stored)
     check_same_study(stored, settings)
-    return replace(settings, results_dir=stored.results_dir)
+    return replace(settings, results_dir=stored.results_dir, resume=stored.resume)
 
 
 def main() -> int:

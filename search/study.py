@@ -68,26 +68,32 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     trials_at_once = _room_for_trials(settings)
     _check_writable(settings.results_dir)
-    resumed = settings.resume is not None and settings.name is not None
-    lock = _lock(settings.results_dir.resolve() / str(settings.name)) if resumed else None
+    old_folder = Path(settings.resume) if settings.resume else None
+    old_lock = _lock(old_folder) if old_folder else None  # before the data: to be told at once
     data, warning = load_data(settings, settings.seed)
     if warning:
         print(f"WARNING: {warning}\n", flush=True)
-    if lock is not None:
-        record = StudyRecord.open(Path(lock.lock_file).parent)
-        space = parse(record.facts["space"])
-        if record.facts["dataset"]["sha256"] != data.sha256:
-            raise ValueError(f"study {settings.name} was started on other data than {data.name} in {settings.data_dir}")
-        record.take_up()
-        record.set_facts(_facts(settings, space, data))
-    else:
-        folder = _make_folder(settings, data.name)
-        lock = _lock(folder)
-        record = StudyRecord.create(folder, settings.mode, _facts(settings, space, data))
-        if settings.baseline:
-            record.enqueue(tutorial_baseline(space))
+    folder = old_folder or _make_folder(settings, data.name)
+    lock = old_lock or _lock(folder)
+    record = _old_record(folder, settings, data) if old_folder else _new_record(folder, settings, space, data)
     record.set_facts({"starts": [*record.facts.get("starts", []), provenance.collect()]})
-    return Study(settings, space, data, record, trials_at_once, lock)
+    return Study(settings, parse(record.facts["space"]), data, record, trials_at_once, lock)
+
+
+def _new_record(folder: Path, settings: StudySettings, space: SearchSpace, data: ImageData) -> StudyRecord:
+    record = StudyRecord.create(folder, settings.mode, _facts(settings, space, data))
+    if settings.baseline:
+        record.enqueue(tutorial_baseline(space))
+    return record
+
+
+def _old_record(folder: Path, settings: StudySettings, data: ImageData) -> StudyRecord:
+    record = StudyRecord.open(folder)
+    if record.facts["dataset"]["sha256"] != data.sha256:
+        raise ValueError(f"study {folder.name} was started on other data than {data.name} in {settings.data_dir}")
+    record.take_up()
+    record.set_facts(_facts(settings, parse(record.facts["space"]), data))
+    return record
 
 
 def run_study(study: Study) -> int:
@@ -124,7 +130,9 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict
     """What is true of the study as a whole, as plain data."""
     values = asdict(settings) | {"metric": settings.metric_name, "dataset": data.name, "resume": None}
     return {
-        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in values.items()},
+        "settings": {
+            name: provenance.project_path(value) if isinstance(value, Path) else value for name, value in values.items()
+        },
         "space": describe(space),
         "dataset": {
             "name": data.name,

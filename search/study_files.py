@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from search.provenance import project_path
 from search.record import StudyRecord
 from search.space import SearchSpace
 from search.trial_table import epoch_table, trial_table
@@ -31,7 +30,6 @@ def write_study_json(record: StudyRecord) -> None:
     best = record.best()
     settings = dict(record.facts["settings"])
     del settings["resume"]
-    settings |= {name: project_path(Path(settings[name])) for name in ("data_dir", "results_dir")}
     summary: dict[str, Any] = {
         "name": record.folder.name,
         "settings": settings,

@@ -67,7 +67,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("killed")
     status, _ = interrupt_in_first_trial(results, "study", signal.SIGKILL)
     assert status == -signal.SIGKILL
-    moved = tmp_path_factory.mktemp("moved") / "study"
+    moved = tmp_path_factory.mktemp("moved") / "my study (copy)"
     shutil.move(results / "study", moved)
     return moved
 
@@ -152,7 +152,9 @@ def test_what_would_make_trials_incomparable_is_refused(killed: Path) -> None:
     ):
         run = search("--resume", str(killed), *options)
         assert run.returncode == 2
-        assert run.stderr.startswith(f"error: study study was started with {difference}: its trials would not be comp")
+        assert run.stderr.startswith(
+            f"error: the study was started with {difference}, so its trials would not be compar"
+        )
     assert (killed / "study.db").read_bytes() == before
 
 
@@ -161,7 +163,7 @@ def test_study_that_another_process_runs_is_refused(killed: Path) -> None:
     with FileLock(killed / ".lock"):
         run = search("--resume", str(killed))
     assert run.returncode == 2
-    assert run.stderr == "error: study study is being run by process 1 on another-machine\n"
+    assert run.stderr == "error: study my study (copy) is being run by process 1 on another-machine\n"
 
 
 def test_missing_and_damaged_studies_are_refused_in_one_sentence(tmp_path: Path) -> None:
