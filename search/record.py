@@ -193,8 +193,8 @@ class StudyRecord:
         """Trials that will not go on."""
         return [trial for trial in self.trials if trial.status not in ("running", "interrupted")]
 
-    def finished(self) -> list[TrialRecord]:
-        """Ended trials, best first; those whose metrics do not stand come last, in order of proposal."""
+    def ranked(self) -> list[TrialRecord]:
+        """Trials that are not running, best first; those whose metrics do not stand come last, in order of proposal."""
         sign = -1 if self.mode == "max" else 1
 
         def rank(trial: TrialRecord) -> tuple[bool, float, int]:
@@ -204,8 +204,8 @@ class StudyRecord:
         return sorted((trial for trial in self.trials if trial.status != "running"), key=rank)
 
     def best(self) -> TrialRecord | None:
-        """The best ended trial whose metrics stand."""
-        return next((trial for trial in self.finished() if trial.status in MEASURED and trial.epochs), None)
+        """The best trial that is not running and whose metrics stand."""
+        return next((trial for trial in self.ranked() if trial.status in MEASURED and trial.epochs), None)
 
 
 def _address(folder: Path) -> str:
@@ -219,8 +219,9 @@ def _trial_record(stored: FrozenTrial) -> TrialRecord:
         (EpochMetrics(**metrics) for name, metrics in facts.items() if name.startswith("epoch ")),
         key=lambda metrics: metrics.epoch,
     )
-    status: Status = facts.get("status", "interrupted") if stored.state.is_finished() else "interrupted"
-    failure = Failure(facts["status"], facts["error"], facts["traceback"]) if "error" in facts else None
+    ended = stored.state.is_finished()  # else the process ended first, perhaps while it was writing how the trial did
+    status: Status = facts["status"] if ended else "interrupted"
+    failure = Failure(facts["status"], facts["error"], facts["traceback"]) if ended and "error" in facts else None
     return TrialRecord(
         stored.number,
         facts["ray_trial_id"],

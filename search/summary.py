@@ -20,7 +20,7 @@ def show_summary(
     settings: StudySettings, dataset: DatasetName, record: StudyRecord, space: SearchSpace, seconds: float
 ) -> None:
     """Print what the study found, how much it gained over the tutorial's settings, and where the files are."""
-    ended = record.finished()
+    ended = record.ranked()
     counts = Counter(trial.status for trial in ended)
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     print(
@@ -70,7 +70,7 @@ def _training_command(settings: StudySettings, dataset: DatasetName, trial: Tria
 
 
 def _show_gain(settings: StudySettings, record: StudyRecord, best: EpochMetrics) -> None:
-    baseline = next((trial for trial in record.finished() if settings.baseline and trial.number == 0), None)
+    baseline = next((trial for trial in record.ranked() if settings.baseline and trial.number == 0), None)
     start = record.best_epoch(baseline) if baseline else None
     if baseline is None or start is None:
         return

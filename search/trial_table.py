@@ -26,7 +26,7 @@ def trial_columns(space: SearchSpace) -> list[str]:
 def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
     """One row for each ended trial, best first; metrics are those of its best epoch."""
     rows = []
-    for trial in record.finished():
+    for trial in record.ranked():
         best = record.best_epoch(trial)
         rows.append(
             {

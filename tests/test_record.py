@@ -6,8 +6,9 @@ import pytest
 from optuna.trial import TrialState
 from studies import FULL_EPOCHS, HandDrivenStudy, metrics
 
-from search.record import Failure
+from search.record import Failure, StudyRecord
 from search.searcher import StudySearch
+from search.space import DEFAULT_SPACE
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_loss_is_minimised(tmp_path: Path) -> None:
 
 def test_failed_and_diverged_trials_are_never_the_best(study: HandDrivenStudy) -> None:
     study.run_one_of_each()
-    assert [trial.number for trial in study.record.finished()] == [1, 0, 6, 2, 3, 4, 5]
+    assert [trial.number for trial in study.record.ranked()] == [1, 0, 6, 2, 3, 4, 5]
     best = study.record.best()
     assert best is not None
     assert best.number == 1
@@ -97,7 +98,7 @@ def test_first_reason_of_a_failure_stands(study: HandDrivenStudy) -> None:
 def test_study_without_finished_trials_has_no_best(study: HandDrivenStudy) -> None:
     study.search.suggest("a")
     assert study.record.best() is None
-    assert study.record.finished() == []
+    assert study.record.ranked() == []
 
 
 def test_sampler_learns_from_what_the_record_tells(tmp_path: Path) -> None:
@@ -118,3 +119,22 @@ def test_searcher_is_pickled_as_scratch(study: HandDrivenStudy, tmp_path: Path) 
     assert isinstance(pickle.loads(pickle.dumps(study.search)), StudySearch)
     study.search.save(str(tmp_path / "snapshot"))
     assert (tmp_path / "snapshot").read_bytes() == b""
+
+
+def test_trial_whose_end_was_half_written_goes_on(study: HandDrivenStudy, tmp_path: Path) -> None:
+    """A process that dies between writing a trial's error and its state leaves a trial that is run again."""
+    study.search.suggest("a")
+    study.record.add_epoch("a", metrics(1, 0.5))
+    _, proposal = study.record._running["a"]
+    proposal.set_user_attr("error", "ValueError: boom")
+    proposal.set_user_attr("traceback", "")
+    record = StudyRecord.open(tmp_path)
+    record.take_up()
+    (trial,) = record.trials
+    assert (trial.status, trial.failure, len(trial.epochs)) == ("interrupted", None, 1)
+    proposal_again = StudySearch(record, DEFAULT_SPACE, seed=0).suggest("b")
+    assert (proposal_again["seed"], proposal_again["epochs_recorded"]) == (0, 1)
+    for epoch in range(2, FULL_EPOCHS + 1):
+        record.add_epoch("b", metrics(epoch, 0.6))
+    assert record.finish("b").status == "completed"
+    assert [trial.state for trial in stored_trials(tmp_path)] == [TrialState.COMPLETE]
