@@ -7,6 +7,7 @@ os.environ |= {  # Ray reads some of these when it is imported, so they stand be
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # a dead worker is a row of the table, not a page on the terminal
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record holds what they would write, a second time
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the report of a failure has no metric
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Ray's own snapshots are never read

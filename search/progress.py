@@ -1,11 +1,14 @@
 """What the terminal shows while a study runs: its head, then a line for each ended trial."""
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 from search.provenance import available_cpus
-from search.record import StudyRecord, TrialRecord
+from search.record import StudyRecord, TrialRecord, printable
 from search.settings import StudySettings
 from search.space import SearchSpace
+from training.config import PROJECT
 from training.data import ImageData
 
 
@@ -34,10 +37,37 @@ def show_resumed(record: StudyRecord, trials_to_run: int) -> None:
     print(f"  resumed  {len(record.ended())} trials have ended; {left}", flush=True)
 
 
+def show_evidence(evidence: dict[str, Any]) -> None:
+    """Print what a new study takes over from an earlier one."""
+    print(f"  evidence {evidence['trials']} of {evidence['of']} trials of study {evidence['study']}", flush=True)
+
+
+def show_early_end(reason: str, folder: Path, results_dir: Path, *, can_go_on: bool) -> None:
+    """Print why a study ended before all its trials had, and the command that goes on with it."""
+    usual_place = results_dir.resolve() == PROJECT / "results"
+    study = folder.name if usual_place else shlex.quote(str(folder))
+    print(f"\n{reason}" + (f" To go on: python search/run.py --resume {study}" if can_go_on else ""), flush=True)
+
+
 def show_dashboard(url: str | None) -> None:
     """Print where the Ray dashboard is and how to get in."""
     if url:
         print(f"  watch    http://{url} (for its token: ray get-auth-token)", flush=True)
+
+
+_shown: set[str] = set()
+
+
+def show_event(sentence: str) -> None:
+    """Print what happened to the study, between the lines of its trials."""
+    print(f"  ! {sentence}", flush=True)
+
+
+def show_event_once(sentence: str) -> None:
+    """Print it the first time only."""
+    if sentence not in _shown:
+        _shown.add(sentence)
+        show_event(sentence)
 
 
 class TrialLines:
@@ -74,7 +104,7 @@ class TrialLines:
 
 def format_value(value: object) -> str:
     """A number with four significant digits, anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def _shorten(text: str, length: int) -> str:

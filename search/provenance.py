@@ -1,7 +1,9 @@
 """What a study ran on: versions, commit, machine and command."""
 
+import hashlib
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import torch
 from training.config import PROJECT
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
+_DECISIVE_MODULES = ("config", "data", "loop", "networks", "optimizers")
 
 
 def available_cpus() -> int:
@@ -36,13 +39,28 @@ def collect() -> dict[str, Any]:
 
 def command() -> str:
     """The command line that started this process."""
-    return shlex.join(["python", project_path(Path(sys.argv[0])), *sys.argv[1:]])
+    return without_password(shlex.join(["python", project_path(Path(sys.argv[0])), *sys.argv[1:]]))
 
 
 def project_path(path: Path) -> str:
     """A path as seen from the project's folder where it lies inside, otherwise the absolute path."""
     absolute = path.resolve()
     return str(absolute.relative_to(PROJECT) if absolute.is_relative_to(PROJECT) else absolute)
+
+
+def without_password(text: str) -> str:
+    """A text in which the passwords of addresses are replaced by stars."""
+    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@|(password=)[^&\s]*", _stars, text)
+
+
+def _stars(password: re.Match[str]) -> str:
+    return f"{password[1]}:***@" if password[1] is not None else f"{password[2]}***"
+
+
+def code() -> dict[str, str]:
+    """Checksums of the files that decide what a trial measures, by their path in the project."""
+    files = [PROJECT / "training" / f"{name}.py" for name in _DECISIVE_MODULES]
+    return {project_path(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def versions() -> dict[str, str]:

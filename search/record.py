@@ -1,18 +1,25 @@
-"""The record of a study: an Optuna study in sqlite that holds everything proposed and measured."""
+"""The record of a study: an Optuna study in a database that holds everything proposed and measured."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import optuna
+from optuna.exceptions import DuplicatedStudyError, OptunaError
 from optuna.storages import get_storage
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
+from search import storage
 from search.settings import MetricName, Mode
-from search.space import HyperparameterValue
+from search.space import HyperparameterValue, SearchSpace, contains, distributions
+from training.checkpoint import Checkpoint
 from training.loop import EpochMetrics
 
 Status = Literal["running", "completed", "stopped_early", "diverged", "failed", "interrupted"]
+FailureKind = Literal["diverged", "exception", "out_of_memory", "worker_died", "timeout"]
 
 MEASURED: tuple[Status, ...] = ("completed", "stopped_early", "interrupted")
 """Trials whose metrics stand: what they measured can be the best of the study."""
@@ -29,11 +36,27 @@ _OPTUNA_STATE: dict[Status, TrialState] = {
 class Failure:
     """Why a trial ended without finishing its training."""
 
-    status: Literal["diverged", "failed"]
+    kind: FailureKind
     error: str
     """One line."""
     traceback: str = ""
     """The full text, as long as it is."""
+    seconds: float = 0.0
+    """From its last epoch to its failure."""
+
+    def __post_init__(self) -> None:
+        """Make one printable line of the error: it comes from the network's code and goes to terminals and tables."""
+        object.__setattr__(self, "error", printable(" ".join(self.error.split())))
+
+    @property
+    def status(self) -> Literal["diverged", "failed"]:
+        """The status of a trial that ended like this."""
+        return "diverged" if self.kind == "diverged" else "failed"
+
+
+def printable(text: str) -> str:
+    """A text in which what would command a terminal, or reorder its line, is spelled out."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @dataclass
@@ -41,21 +64,31 @@ class TrialRecord:
     """One trial: what was proposed, what was measured, how it ended."""
 
     number: int
-    """Order of proposal, from 0."""
+    """Order of proposal, from 0; after a warm start from the number of earlier trials taken."""
     trial_id: str
-    """Ray's name of the trial."""
+    """Ray's name of the trial; the last one, if it was run in several parts."""
     hyperparameters: dict[str, HyperparameterValue]
     """The searched ones, by field of `TrialConfig`."""
     seed: int
+    is_baseline: bool = False
+    """It was given the tutorial's own settings."""
     status: Status = "running"
     epochs: list[EpochMetrics] = field(default_factory=list)
-    seconds: float | None = None
-    """Wall clock of its epochs, and from the last of them to its failure."""
     failure: Failure | None = None
+    deaths: int = 0
+    """How often its worker died without a word."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall clock of its epochs, and from the last of them to its failure; None if it died before the first."""
+        if not self.epochs and not self.failure:
+            return None
+        seconds = sum(metrics.seconds for metrics in self.epochs) + (self.failure.seconds if self.failure else 0)
+        return round(seconds, 3) or None
 
 
 class StudyRecord:
-    """All trials of a study, in memory for reading and in `study.db` for good; written by one process."""
+    """All trials of a study, in memory for reading and in a database for good; written by one process."""
 
     def __init__(self, folder: Path, study: optuna.Study, facts: dict[str, Any]) -> None:
         """Use `create` or `open` instead."""
@@ -70,41 +103,55 @@ class StudyRecord:
         self._running: dict[str, tuple[TrialRecord, Trial]] = {}
 
     @classmethod
-    def create(cls, folder: Path, mode: Mode, facts: dict[str, Any]) -> Self:
+    def create(cls, folder: Path, mode: Mode, facts: dict[str, Any], server: str | None = None) -> Self:
         """Begin the record of a new study.
 
         Args:
-            folder: Where `study.db` is made.
+            folder: Where the study's files go; `study.db` too, unless there is a server.
             mode: Whether the metric is maximised or minimised.
             facts: What is true of the study as a whole, as plain data; its `settings` hold `metric` and `epochs`.
+            server: Address of a database server.
+
+        Raises:
+            ValueError: The server cannot be used, or knows a study of this name.
         """
-        study = optuna.create_study(
-            storage=get_storage(_address(folder)),
-            study_name=folder.name,
-            direction="minimize" if mode == "min" else "maximize",
-        )
+        if server is None:
+            (folder / storage.FILE_NAME).touch()
+        try:
+            study = optuna.create_study(
+                storage=get_storage(_open_storage(folder, server)),
+                study_name=folder.name,
+                direction="minimize" if mode == "min" else "maximize",
+            )
+        except DuplicatedStudyError:
+            raise ValueError(f"name {folder.name} is taken in the database that storage names") from None
         record = cls(folder, study, facts)
         record.set_facts(facts)
         return record
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Read the record in `folder`, wherever it was written; trials that were running are interrupted ones.
+    def open(cls, folder: Path, server: str | None = None) -> Self:
+        """Read the record of a study, wherever it was written; trials that were running are interrupted ones.
 
         Nothing is changed; who wants to go on with the study calls `take_up` first.
 
+        Args:
+            folder: The study's folder.
+            server: Address of the database server that holds the record; by default `study.db` in the folder does.
+
         Raises:
-            ValueError: There is no record of a study in `folder`.
+            ValueError: There is no record of a study, or it is damaged.
         """
-        if not (folder / "study.db").is_file():
-            raise ValueError(f"no study in {folder}: it has no study.db")
-        storage = get_storage(_address(folder))
-        (name,) = optuna.get_all_study_names(storage)
-        study = optuna.load_study(study_name=name, storage=storage)
-        record = cls(folder, study, study.user_attrs)
-        for stored in study.get_trials(deepcopy=False):
-            if "ray_trial_id" in stored.user_attrs:
-                record.trials.append(_trial_record(stored))
+        if server is None and not (folder / storage.FILE_NAME).is_file():
+            raise ValueError(f"no study in {folder}: it has no {storage.FILE_NAME}")
+        with _damage_told(folder):
+            kept = get_storage(_open_storage(folder, server))
+            name = folder.name if server else optuna.get_all_study_names(kept)[0]
+            study = optuna.load_study(study_name=name, storage=kept)
+            record = cls(folder, study, study.user_attrs)
+            for stored in study.get_trials(deepcopy=False):
+                if "ray_trial_id" in stored.user_attrs:  # else it was queued and never begun, or is evidence
+                    record.trials.append(_trial_record(stored))
         return record
 
     def take_up(self) -> None:
@@ -112,25 +159,57 @@ class StudyRecord:
         for stored in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self.storage.set_trial_state_values(stored._trial_id, TrialState.WAITING)
 
+    def take_evidence(self, earlier: "StudyRecord", space: SearchSpace) -> int:
+        """Let the sampler know the trials of another study; they are no trials of this one.
+
+        Returns:
+            How many it took: those that ended in a way that says something about their hyperparameters, which this
+            space holds.
+        """
+        taken = [
+            trial
+            for trial in earlier.trials
+            if trial.status in ("completed", "stopped_early", "diverged") and contains(space, trial.hyperparameters)
+        ]
+        for trial in taken:
+            best = earlier.best_epoch(trial) if trial.status == "completed" else None
+            self.study.add_trial(
+                optuna.trial.create_trial(
+                    state=_OPTUNA_STATE[trial.status],
+                    value=earlier.value(best) if best else None,
+                    params=dict(trial.hyperparameters),
+                    distributions=distributions(space),
+                    intermediate_values={metrics.epoch: earlier.value(metrics) for metrics in trial.epochs},
+                    user_attrs={"evidence": f"trial {trial.number} of {earlier.folder.name}"},
+                )
+            )
+        return len(taken)
+
+    def be_patient(self, patience: storage.NoPatience) -> None:
+        """Have this asked what to do when the record cannot be written; before, that is an error."""
+        backend: storage.EnduringStorage = self.storage._backend  # type: ignore[attr-defined]
+        backend.patience = patience
+
     def set_facts(self, facts: dict[str, Any]) -> None:
         """Change what is true of the study as a whole."""
         self.facts = self.facts | facts
         for name, value in facts.items():
             self.study.set_user_attr(name, value)
 
-    def enqueue(self, hyperparameters: dict[str, HyperparameterValue]) -> None:
-        """Have these values proposed before any of the sampler's own."""
-        self.study.enqueue_trial(hyperparameters)
+    def enqueue_baseline(self, hyperparameters: dict[str, HyperparameterValue]) -> None:
+        """Have the tutorial's own values proposed before any of the sampler's."""
+        self.study.enqueue_trial(hyperparameters, user_attrs={"baseline": True})
 
     def start(self, trial_id: str, proposal: Trial, seed: int) -> TrialRecord:
         """Record a trial that has just been proposed, or one that goes on after an interruption."""
         trial = next((trial for trial in self.trials if trial.number == proposal.number), None)
         if trial is None:
-            trial = TrialRecord(proposal.number, trial_id, dict(proposal.params), seed)
+            is_baseline = proposal.user_attrs.get("baseline", False)
+            trial = TrialRecord(proposal.number, trial_id, dict(proposal.params), seed, is_baseline)
             self.trials.append(trial)
         trial.trial_id, trial.status = trial_id, "running"
-        proposal.set_user_attr("ray_trial_id", trial_id)
-        proposal.set_user_attr("seed", trial.seed)
+        self._set(proposal, "seed", trial.seed)
+        self._set(proposal, "ray_trial_id", trial_id)
         self._running[trial_id] = trial, proposal
         return trial
 
@@ -138,43 +217,53 @@ class StudyRecord:
         """Record the metrics of one more epoch."""
         trial, proposal = self._running[trial_id]
         trial.epochs.append(metrics)
-        trial.seconds = round((trial.seconds or 0) + metrics.seconds, 3)
-        proposal.set_user_attr(f"epoch {metrics.epoch}", asdict(metrics))
-        proposal.set_user_attr("seconds", trial.seconds)
-        proposal.report(self.value(metrics), step=metrics.epoch)
+        self._set(proposal, f"epoch {metrics.epoch}", asdict(metrics))
+        self.storage.set_trial_intermediate_value(proposal._trial_id, metrics.epoch, self.value(metrics))
 
-    def add_failure(self, trial_id: str, failure: Failure, seconds: float | None = None) -> None:
-        """Record why a trial is about to end, `seconds` after its last epoch; the first reason stands."""
+    def add_failure(self, trial_id: str, failure: Failure) -> None:
+        """Record why a trial is about to end; the first reason stands."""
         trial, _ = self._running[trial_id]
         trial.failure = trial.failure or failure
-        if seconds is not None:
-            trial.seconds = round((trial.seconds or 0) + seconds, 3)
+
+    def add_death(self, trial_id: str) -> int:
+        """Record that a trial's worker died without a word; returns how often this has happened to it."""
+        trial, proposal = self._running[trial_id]
+        trial.deaths += 1
+        self._set(proposal, "deaths", trial.deaths)
+        return trial.deaths
 
     def finish(self, trial_id: str, *, interrupted: bool = False) -> TrialRecord:
-        """Record that a trial ended, with the status that its reports add up to."""
+        """Record that a trial ended, with the status that its reports add up to; `interrupted`: it is to go on."""
         trial, proposal = self._running.pop(trial_id)
         if trial.failure:
             trial.status = trial.failure.status
-            proposal.set_user_attr("error", trial.failure.error)
-            proposal.set_user_attr("traceback", trial.failure.traceback)
+            self._set(proposal, "failure", asdict(trial.failure))
         elif len(trial.epochs) >= self.epochs:
             trial.status = "completed"
         else:
             trial.status = "interrupted" if interrupted else "stopped_early"
-        proposal.set_user_attr("status", trial.status)
-        proposal.set_user_attr("seconds", trial.seconds)
-        best = self.best_epoch(trial)
+        self._set(proposal, "status", trial.status)
         if trial.status == "interrupted":  # it waits, with its values and its curve; the next ask goes on with it
             self.storage.set_trial_state_values(proposal._trial_id, TrialState.WAITING)
-        else:
-            value = self.value(best) if best and trial.status == "completed" else None
-            self.study.tell(proposal, value, state=_OPTUNA_STATE[trial.status])
-            self.checkpoint(trial).unlink(missing_ok=True)
+            return trial
+        best = self.best_epoch(trial) if trial.status == "completed" else None
+        if best:
+            self._set(proposal, "last_value", self.value(trial.epochs[-1]))
+        self.study.tell(proposal, self.value(best) if best else None, state=_OPTUNA_STATE[trial.status])
+        self._clear_checkpoints(trial)
         return trial
+
+    def running(self, trial_id: str) -> TrialRecord:
+        """The running trial that Ray calls by this name."""
+        return self._running[trial_id][0]
+
+    def running_ids(self) -> list[str]:
+        """Ray's names of the trials that run now."""
+        return list(self._running)
 
     def interrupt_running(self) -> list[TrialRecord]:
         """Record that all trials still running were interrupted; returns them."""
-        return [self.finish(trial_id, interrupted=True) for trial_id in list(self._running)]
+        return [self.finish(trial_id, interrupted=True) for trial_id in self.running_ids()]
 
     def checkpoint(self, trial: TrialRecord) -> Path:
         """Where a worker keeps what it needs to go on with a trial, while the trial has not ended."""
@@ -207,9 +296,34 @@ class StudyRecord:
         """The best trial that is not running and whose metrics stand."""
         return next((trial for trial in self.ranked() if trial.status in MEASURED and trial.epochs), None)
 
+    def _set(self, proposal: Trial, name: str, value: Any) -> None:
+        self.storage.set_trial_user_attr(proposal._trial_id, name, value)
 
-def _address(folder: Path) -> str:
-    return f"sqlite:///{folder / 'study.db'}"
+    def _clear_checkpoints(self, ended: TrialRecord) -> None:
+        """Keep of the trials that have ended only the best epoch of the best one."""
+        best = self.best()
+        for trial in self.trials if best is ended else [ended]:
+            if trial.status in ("running", "interrupted"):
+                continue
+            kept = Checkpoint(self.checkpoint(trial)).best_files() if trial is best else []
+            for file in self.checkpoint(trial).parent.glob(f"{self.checkpoint(trial).stem}*"):
+                if file not in kept:
+                    with suppress(OSError):  # it only takes room
+                        file.unlink()
+
+
+def _open_storage(folder: Path, server: str | None) -> storage.EnduringStorage:
+    return storage.open_server(server) if server else storage.open_file(folder / storage.FILE_NAME)
+
+
+@contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    """Turn what a damaged or foreign record does to its reader into one sentence."""
+    try:
+        yield
+    except (SQLAlchemyError, OptunaError, KeyError, IndexError, TypeError, AttributeError) as error:
+        cause = str(getattr(error.__cause__ or error, "orig", error))
+        raise ValueError(f"the record of study {folder.name} is damaged: {type(error).__name__}: {cause}") from error
 
 
 def _trial_record(stored: FrozenTrial) -> TrialRecord:
@@ -221,14 +335,16 @@ def _trial_record(stored: FrozenTrial) -> TrialRecord:
     )
     ended = stored.state.is_finished()  # else the process ended first, perhaps while it was writing how the trial did
     status: Status = facts["status"] if ended else "interrupted"
-    failure = Failure(facts["status"], facts["error"], facts["traceback"]) if ended and "error" in facts else None
+    if status not in get_args(Status):
+        raise KeyError(f"status {status}")
     return TrialRecord(
         stored.number,
         facts["ray_trial_id"],
         dict(stored.params),
         facts["seed"],
+        facts.get("baseline", False),
         status,
         epochs,
-        facts.get("seconds"),
-        failure,
+        Failure(**facts["failure"]) if ended and "failure" in facts else None,
+        facts.get("deaths", 0),
     )

@@ -31,21 +31,23 @@ def main() -> int:
     except ValueError as error:
         refuse(str(error))
 
-    from filelock import FileLock, Timeout
-
     from search import space  # torch and optuna take seconds
     from search.record import StudyRecord
-    from search.study_files import write_study_json, write_tables
+    from search.study_files import StudyFiles
+    from search.study_folder import StudyFolder
     from search.summary import show_summary
 
-    record = StudyRecord.open(folder)
-    search_space = space.parse(record.facts["space"])
     try:
-        with FileLock(folder / ".lock").acquire(timeout=0):
-            write_tables(record, search_space)
-            write_study_json(record)
-    except Timeout:
-        print(f"study {folder.name} is being run, and its process writes its files")
+        record = StudyRecord.open(folder)
+        search_space = space.parse(record.facts["space"])
+    except ValueError as error:
+        refuse(str(error))
+    try:
+        StudyFolder(folder)
+    except ValueError as error:
+        print(f"The files stay as they are: {error}")
+    else:
+        StudyFiles(record, search_space).write()
     seconds = record.facts.get("seconds", 0.0)
     show_summary(settings, record.facts["dataset"]["name"], record, search_space, seconds)
     return 0

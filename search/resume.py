@@ -6,13 +6,16 @@ from contextlib import closing
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from search.settings import StudySettings
 from training.config import PROJECT
 
-CHANGEABLE = {
+OF_ONE_START = {"resume", "fork", "warm_start", "time_budget", "storage", "address"}
+"""Settings of one start of a study, which the next one does not inherit."""
+CHANGEABLE = OF_ONE_START | {
     *("num_samples", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "dashboard"),
-    *("data_dir", "results_dir", "resume"),
+    *("max_failures", "trial_timeout", "data_dir", "results_dir"),
 }
 """Settings that a resumed study may be given anew; all others are what makes its trials comparable."""
 _PATHS = ("data_dir", "results_dir")
@@ -49,16 +52,18 @@ def stored_settings(folder: Path) -> StudySettings:
     Raises:
         ValueError: `study.db` is damaged or not a study of this project.
     """
+    file = folder / "study.db"
     try:
-        with closing(sqlite3.connect(f"file:{folder / 'study.db'}?mode=ro", uri=True)) as database:
+        # rw: what a killed process left half written is undone by the first who opens the file
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True)) as database:
             query = "SELECT value_json FROM study_user_attributes WHERE key = 'settings'"
             ((stored,),) = database.execute(query).fetchall()
         values: dict[str, Any] = json.loads(stored)
-    except (sqlite3.Error, ValueError) as error:
-        raise ValueError(f"{folder / 'study.db'} is not the record of a study: {error}") from None
-    known = {field.name for field in fields(StudySettings)}
-    values = {name: PROJECT / value if name in _PATHS else value for name, value in values.items() if name in known}
-    return StudySettings(**values | {"results_dir": folder.parent, "resume": str(folder)})
+        known = {field.name for field in fields(StudySettings)} - OF_ONE_START
+        values = {name: PROJECT / value if name in _PATHS else value for name, value in values.items() if name in known}
+        return StudySettings(**values | {"results_dir": folder.parent, "resume": str(folder)})
+    except (sqlite3.Error, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is not the record of a study: {error}") from None
 
 
 def with_total(words: list[str], trials_so_far: int) -> list[str]:
@@ -89,7 +94,12 @@ def check_same_study(stored: StudySettings, wanted: StudySettings) -> None:
         if name not in CHANGEABLE and before[name] != now[name]
     ]
     if differences:
-        raise ValueError(
-            f"the study was started with {', '.join(differences)}, so its trials would not be comparable; "
-            "resume it without that, or start a new study"
-        )
+        raise ValueError(not_comparable(f"the study was started with {', '.join(differences)}"))
+
+
+def not_comparable(difference: str) -> str:
+    """One sentence that refuses to go on with a study, and says what can be done instead."""
+    return (
+        f"{difference}, so its trials would not be comparable; resume it without that, or add --fork for a new study "
+        "that takes them as evidence"
+    )

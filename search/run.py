@@ -20,6 +20,10 @@ def read_settings(words: list[str]) -> StudySettings:
         return parse(StudySettings, __doc__ or "", words)
     results_dir = Path(option_value(words, "--results-dir") or StudySettings().results_dir)
     stored = stored_settings(find_study(study, results_dir))
+    if "--fork" in words:
+        start = replace(stored, name=None, resume=None, warm_start=stored.resume, results_dir=results_dir)
+        settings = parse(StudySettings, __doc__ or "", with_total(words, stored.num_samples), start)
+        return replace(settings, resume=None)
     settings = parse(StudySettings, __doc__ or "", with_total(words, stored.num_samples), stored)
     check_same_study(stored, settings)
     return replace(settings, results_dir=stored.results_dir, resume=stored.resume)
@@ -29,17 +33,14 @@ def main() -> int:
     """Run the study that the command line describes; returns the exit status."""
     try:
         settings = read_settings(sys.argv[1:])
-    except ValueError as error:
-        refuse(str(error))
 
-    from search.study import EXIT_INTERRUPTED, prepare_study, run_study  # torch and Ray take seconds
+        from search.study import prepare_study, run_study  # torch and Ray take seconds
 
-    try:
         study = prepare_study(settings)
     except (ValueError, OSError) as error:
         refuse(str(error))
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return 130
     return run_study(study)
 
 

@@ -3,71 +3,51 @@
 from pathlib import Path
 from typing import Any
 
-from optuna import Study
-from optuna.distributions import BaseDistribution
-from optuna.samplers import TPESampler
-from optuna.trial import FrozenTrial
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from search.ending import Ending
 from search.record import StudyRecord
-from search.space import OrderedChoice, SearchSpace, distributions
-
-
-class SpaceSampler(TPESampler):
-    """Tree-structured Parzen estimator whose draws for ordered choices go to the nearest member.
-
-    Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", section 4; multivariate as in Falkner et al.
-    2018 (BOHB). Every option is explicit, because Optuna 5 changed the defaults.
-    """
-
-    def __init__(self, space: SearchSpace, seed: int) -> None:
-        super().__init__(n_startup_trials=5, n_ei_candidates=24, multivariate=True, constant_liar=True, seed=seed)
-        self._space = space
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Draw all hyperparameters together, once there are enough finished trials to learn from."""
-        draws = super().sample_relative(study, trial, search_space)
-        return {name: self._nearest(name, draw) for name, draw in draws.items()}
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Draw one hyperparameter by itself: the random start."""
-        return self._nearest(param_name, super().sample_independent(study, trial, param_name, param_distribution))
-
-    def _nearest(self, name: str, draw: Any) -> Any:
-        dimension = self._space[name]
-        return dimension.nearest(draw) if isinstance(dimension, OrderedChoice) else draw
+from search.sampler import StudySampler, tpe
+from search.space import SearchSpace, distributions, num_points
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]
-    """Proposes configurations for Ray's trials and records each proposal.
+    """Proposes configurations for Ray's trials until as many as wanted have ended, and records each proposal.
 
-    What trials report and how they end goes to the record by way of a callback (`search/study.py`), because Ray shows
-    callbacks every report, the one that stops a trial and the reason of a failure, and a searcher neither.
+    What trials report and how they end goes to the record by way of a callback (`search/tuning.py`), because Ray shows
+    callbacks every report, the one that stops a trial and the reason of a failure, and a searcher neither. A trial that
+    is to go on, after an interruption or because its worker died, waits in the record and is proposed first.
     """
 
-    def __init__(self, record: StudyRecord, space: SearchSpace, seed: int) -> None:
+    def __init__(self, record: StudyRecord, space: SearchSpace, seed: int, num_samples: int, ending: Ending) -> None:
+        drawn_by = tpe(seed + len(record.trials))  # a resumed study draws on, not the same again
         super().__init__(
             space=distributions(space),
             metric=record.metric,
             mode=record.mode,
-            sampler=SpaceSampler(space, seed + len(record.trials)),  # a resumed study draws on, not the same again
+            sampler=StudySampler(space, drawn_by),
             study_name=record.study.study_name,
             storage=record.storage,
         )
         self._record = record
         self._first_seed = seed
+        self._num_samples = num_samples
+        self._num_points = num_points(space)
+        self._ending = ending
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Propose the next configuration, an interrupted one first.
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Propose the next configuration.
 
         Returns:
             The searched hyperparameters and the seed, which are fields of `TrialConfig`; and what a worker needs to go
-            on with a trial, `checkpoint` (a path) and `epochs_recorded`.
+            on with a trial, `checkpoint` (a path) and `epochs_recorded`. None while the running trials decide whether
+            more are needed; `FINISHED` when the study is over.
         """
+        if self._ending.wants_no_more_trials():
+            return str(Searcher.FINISHED)
+        if self._nothing_left():
+            return None if self._record.running_ids() else str(Searcher.FINISHED)
         super().suggest(trial_id)
         proposal = self._ot_trials.pop(trial_id)
         trial = self._record.start(trial_id, proposal, self._first_seed + proposal.number)
@@ -78,6 +58,15 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             "epochs_recorded": len(trial.epochs),
         }
 
+    def _nothing_left(self) -> bool:
+        """Whether the trials that have ended or run are all that are wanted, or all that the space holds."""
+        trials = self._record.trials
+        waiting = sum(trial.status == "interrupted" for trial in trials)
+        if waiting == 0 and len({tuple(trial.hyperparameters.values()) for trial in trials}) >= self._num_points:
+            self._ending.exhausted = f"All {self._num_points} points of the search space have been tried."
+            return True
+        return len(trials) - waiting >= self._num_samples
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the callback records reports."""
 
@@ -85,7 +74,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Nothing: the callback records the end."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the record is `study.db`, and Ray's own snapshots are never read."""
+        """Save nothing: the record is the study's own, and Ray's snapshots are never read."""
         Path(checkpoint_path).touch()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -40,9 +40,25 @@ class StudySettings(DataConfig):
     """Folder that receives the study's folder."""
     dashboard: bool = True
     """Start the Ray dashboard on this machine."""
+    max_failures: int = 1
+    """How often a trial whose worker died goes on in another one, from its last epoch; >= 0."""
+    trial_timeout: str | None = None
+    """Longest time that a trial may take, for example 90s, 10m or 1h; one that hangs ends as failed."""
+    time_budget: str | None = None
+    """End the study softly after this time, for example 30m: no new trials, running ones finish their epoch."""
     resume: str | None = None
     """Go on with a study: its name, its folder or latest. Its own settings are kept; num_samples is the wanted total,
     and +N adds N."""
+    fork: bool = False
+    """With resume: leave that study as it is and start a new one, with its settings unless others are given, that takes
+    its trials as evidence."""
+    warm_start: str | None = None
+    """An earlier study, as for resume, whose trials inside this search space are evidence for the sampler."""
+    storage: str | None = None
+    """Database server for the record instead of study.db, for example postgresql+psycopg://user@host/database; the
+    password best in PGPASSWORD or ~/.pgpass."""
+    address: str | None = None
+    """Ray cluster to join instead of starting Ray here: auto, or ip:port of its head."""
 
     def __post_init__(self) -> None:
         """Check every field; nothing on disk is touched."""
@@ -56,6 +72,11 @@ class StudySettings(DataConfig):
             raise ValueError(f"gpus_per_trial must be >= 0, got {self.gpus_per_trial}")
         if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
             raise ValueError(f"gpus_per_trial above 1 must be a whole number, got {self.gpus_per_trial}")
+        if self.max_failures < 0:
+            raise ValueError(f"max_failures must be >= 0, got {self.max_failures}")
+        if self.fork and self.resume is None and self.warm_start is None:
+            raise ValueError("fork needs resume, which says what to fork from")
+        _ = self.trial_timeout_seconds, self.time_budget_seconds
         check_choice("scheduler", self.scheduler, SchedulerName)
         check_seed("seed", self.seed)
         check_seed("the last trial's seed", self.seed + self.num_samples - 1)
@@ -71,6 +92,16 @@ class StudySettings(DataConfig):
     def mode(self) -> Mode:
         """Whether the metric is maximised or minimised."""
         return "min" if self.metric_name.endswith("_loss") else "max"
+
+    @property
+    def trial_timeout_seconds(self) -> float | None:
+        """Seconds that a trial may take."""
+        return _seconds("trial_timeout", self.trial_timeout)
+
+    @property
+    def time_budget_seconds(self) -> float | None:
+        """Seconds that this start of the study may take."""
+        return _seconds("time_budget", self.time_budget)
 
     def _check_metric(self) -> None:
         check_choice("metric", self.metric_name, MetricName)
@@ -91,3 +122,12 @@ class StudySettings(DataConfig):
             )
         if self.name == "latest" or (self.resume is None and (self.results_dir / self.name).exists()):
             raise ValueError(f"name {self.name} is taken: {self.results_dir / self.name}")
+
+
+def _seconds(option: str, duration: str | None) -> float | None:
+    if duration is None:
+        return None
+    number, unit = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|d)", duration), {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    if number is None or float(number[1]) == 0:
+        raise ValueError(f"{option} must be a time like 90s, 10m, 1.5h or 2d, got {duration}")
+    return float(number[1]) * unit[number[2]]

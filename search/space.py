@@ -42,7 +42,8 @@ class OrderedChoice:
         return min(self.values, key=lambda value: abs(math.log(value / draw)))
 
 
-SearchSpace = dict[str, FloatDistribution | CategoricalDistribution | OrderedChoice]
+Dimension = FloatDistribution | CategoricalDistribution | OrderedChoice
+SearchSpace = dict[str, Dimension]
 """Hyperparameter, a field of `TrialConfig` -> its range."""
 
 DEFAULT_SPACE: SearchSpace = {
@@ -58,6 +59,54 @@ def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
         name: dimension.distribution if isinstance(dimension, OrderedChoice) else dimension
         for name, dimension in space.items()
     }
+
+
+def members(dimension: Dimension) -> tuple[HyperparameterValue, ...] | None:
+    """All values of a dimension, or None if it is a continuous range."""
+    match dimension:
+        case OrderedChoice():
+            return dimension.values
+        case CategoricalDistribution():
+            return tuple(dimension.choices)  # type: ignore[arg-type]
+        case FloatDistribution():
+            return None
+
+
+def num_points(space: SearchSpace) -> float:
+    """How many different points a space has; infinite if a dimension is continuous."""
+    finite = [members(dimension) for dimension in space.values()]
+    return math.prod(math.inf if values is None else len(values) for values in finite)
+
+
+def contains(space: SearchSpace, point: dict[str, HyperparameterValue]) -> bool:
+    """Whether a point has exactly the hyperparameters of a space, each in its range."""
+    return point.keys() == space.keys() and all(_holds(space[name], value) for name, value in point.items())
+
+
+def distance(space: SearchSpace, one: dict[str, HyperparameterValue], other: dict[str, HyperparameterValue]) -> float:
+    """Euclidean distance of two points, each range scaled to [0, 1] and unlike choices 1 apart."""
+    steps = (_position(space[name], one[name]) - _position(space[name], other[name]) for name in space)
+    unlike = sum(one[name] != other[name] for name in space if isinstance(space[name], CategoricalDistribution))
+    return math.sqrt(sum(step**2 for step in steps) + unlike)
+
+
+def _holds(dimension: Dimension, value: HyperparameterValue) -> bool:
+    if isinstance(dimension, FloatDistribution):
+        return isinstance(value, float | int) and dimension.low <= value <= dimension.high
+    return value in (members(dimension) or ())
+
+
+def _position(dimension: Dimension, value: Any) -> float:
+    """Where a value lies in its range, in [0, 1]; 0 for choices without an order."""
+    match dimension:
+        case OrderedChoice():
+            return dimension.values.index(value) / (len(dimension.values) - 1)
+        case FloatDistribution() if dimension.log:
+            return math.log(value / dimension.low) / math.log(dimension.high / dimension.low)
+        case FloatDistribution():
+            return float((value - dimension.low) / (dimension.high - dimension.low))
+        case CategoricalDistribution():
+            return 0.0
 
 
 def tutorial_baseline(space: SearchSpace) -> dict[str, HyperparameterValue]:

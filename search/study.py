@@ -1,55 +1,40 @@
-"""Builds and runs a study: Ray Tune over the record, from checked settings to files and summary."""
+"""Prepares and runs a study: from checked settings to a record, files and a summary."""
 
-import itertools
-import logging
-import os
-import platform
-import signal
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
-import ray
-import torch
-from filelock import FileLock, Timeout
-from ray import tune
 
-from search import progress, provenance
-from search.record import Failure, StudyRecord
-from search.scheduler import build_scheduler
-from search.searcher import StudySearch
+from search import progress, provenance, ray_session, study_folder
+from search.ending import Ending
+from search.neighbours import announced, neighbours
+from search.patience import Patience, RecordUnwritableError
+from search.record import StudyRecord
+from search.resume import OF_ONE_START, find_study, not_comparable
 from search.settings import StudySettings
 from search.space import DEFAULT_SPACE, SearchSpace, describe, parse, tutorial_baseline
-from search.study_files import write_study_json, write_tables
+from search.study_files import StudyFiles
+from search.study_folder import StudyFolder
 from search.summary import show_summary
-from search.trainable import trainable
+from search.tuning import run_trials
 from training.data import ImageData, load_data
-from training.loop import EpochMetrics
 
-EXIT_OK, EXIT_NOTHING_COMPLETED, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 130, 143
+EXIT_OK, EXIT_NOTHING_COMPLETED = 0, 1
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study that is ready to run: everything checked, data loaded, record open and locked."""
+    """A study that is ready to run: everything checked, data loaded, record open, folder locked."""
 
     settings: StudySettings
     space: SearchSpace
     data: ImageData
     record: StudyRecord
+    folder: StudyFolder
     trials_at_once: int
-    lock: FileLock
-    """Held while this process may write the record; the system lets go of it when the process ends, however it ends."""
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the study."""
-        return self.record.folder
 
     @property
     def trials_to_run(self) -> int:
@@ -66,72 +51,107 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -
         OSError: A folder cannot be read or written.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if settings.address:
+        ray_session.join_cluster(settings.address)
     trials_at_once = _room_for_trials(settings)
-    _check_writable(settings.results_dir)
-    old_folder = Path(settings.resume) if settings.resume else None
-    old_lock = _lock(old_folder) if old_folder else None  # before the data: to be told at once
+    study_folder.check_writable(settings.results_dir)
+    resumed = StudyFolder(Path(settings.resume)) if settings.resume else None  # before the data: to be told at once
+    evidence = StudyRecord.open(find_study(settings.warm_start, settings.results_dir)) if settings.warm_start else None
     data, warning = load_data(settings, settings.seed)
     if warning:
         print(f"WARNING: {warning}\n", flush=True)
-    folder = old_folder or _make_folder(settings, data.name)
-    lock = old_lock or _lock(folder)
-    record = _old_record(folder, settings, data) if old_folder else _new_record(folder, settings, space, data)
+    if resumed:
+        folder, record = resumed, _old_record(resumed.path, settings, data)
+    else:
+        if evidence:
+            _check_evidence(evidence, settings, data)
+        folder = StudyFolder(study_folder.make_folder(settings, data.name))
+        record = _new_record(folder.path, settings, space, data, evidence)
     record.set_facts({"starts": [*record.facts.get("starts", []), provenance.collect()]})
-    return Study(settings, parse(record.facts["space"]), data, record, trials_at_once, lock)
-
-
-def _new_record(folder: Path, settings: StudySettings, space: SearchSpace, data: ImageData) -> StudyRecord:
-    record = StudyRecord.create(folder, settings.mode, _facts(settings, space, data))
-    if settings.baseline:
-        record.enqueue(tutorial_baseline(space))
-    return record
-
-
-def _old_record(folder: Path, settings: StudySettings, data: ImageData) -> StudyRecord:
-    record = StudyRecord.open(folder)
-    if record.facts["dataset"]["sha256"] != data.sha256:
-        raise ValueError(f"study {folder.name} was started on other data than {data.name} in {settings.data_dir}")
-    record.take_up()
-    record.set_facts(_facts(settings, parse(record.facts["space"]), data))
-    return record
+    return Study(settings, parse(record.facts["space"]), data, record, folder, trials_at_once)
 
 
 def run_study(study: Study) -> int:
     """Run the trials of a study that have not ended; write its files as they end and print what happens.
 
     Returns:
-        The exit status: 0 if a trial completed, 1 if none did, 130 or 143 after an interrupt.
+        The exit status: 0 if a trial completed, 1 if none did or every trial raised the same error, 128 and the signal
+        after SIGINT or SIGTERM.
     """
-    started, seconds_before = time.time(), study.record.facts.get("seconds", 0.0)
-    settings, folder, record = study.settings, study.folder, study.record
-    progress.show_start(settings, folder, study.data, study.trials_at_once)
-    if record.trials:
-        progress.show_resumed(record, study.trials_to_run)
-    write_tables(record, study.space)
-    write_study_json(record)
-    _point_latest_to(folder)
-    signals: list[int] = []
-    if study.trials_to_run > 0:
-        with suppress(KeyboardInterrupt):  # Ray handles most of them itself: its fit() returns
-            _run_trials(study, signals)
-    record.interrupt_running()
-    record.set_facts({"seconds": round(seconds_before + time.time() - started, 1)})
-    write_tables(record, study.space)
-    write_study_json(record)
-    show_summary(settings, study.data.name, record, study.space, record.facts["seconds"])
-    if study.trials_to_run > 0:
-        print(f"\nInterrupted. To go on: python search/run.py --resume {folder.name}")
-        return EXIT_TERMINATED if signals else EXIT_INTERRUPTED
+    settings, record = study.settings, study.record
+    ending, files = Ending(settings.time_budget_seconds), StudyFiles(record, study.space)
+    started, seconds_before = time.monotonic(), record.facts.get("seconds", 0.0)
+    _show_start(study)
+    with ending.on_signals():
+        try:
+            record.be_patient(Patience(study.folder, ending))
+            files.write()
+            study_folder.point_latest_to(record.folder)
+            if study.trials_to_run > 0:
+                _run_trials(study, files, ending)
+            record.interrupt_running()
+            record.set_facts({"seconds": round(seconds_before + time.monotonic() - started, 1)})
+        except RecordUnwritableError as error:
+            print(f"\nStopped: {error}. What was recorded before is safe.")
+            return ending.exit_status(EXIT_NOTHING_COMPLETED)
+        files.write()
+        show_summary(settings, study.data.name, record, study.space, record.facts["seconds"])
+        if study.trials_to_run > 0:
+            progress.show_early_end(ending.reason, record.folder, settings.results_dir, can_go_on=not ending.exhausted)
     completed = any(trial.status == "completed" for trial in record.trials)
-    return EXIT_OK if completed else EXIT_NOTHING_COMPLETED
+    return ending.exit_status(EXIT_OK if completed else EXIT_NOTHING_COMPLETED)
+
+
+def _new_record(
+    folder: Path, settings: StudySettings, space: SearchSpace, data: ImageData, evidence: StudyRecord | None
+) -> StudyRecord:
+    record = StudyRecord.create(folder, settings.mode, _facts(settings, space, data), settings.storage)
+    if evidence:
+        taken = record.take_evidence(evidence, space)
+        record.set_facts({"evidence": {"study": evidence.folder.name, "trials": taken, "of": len(evidence.trials)}})
+    if settings.baseline:
+        record.enqueue_baseline(tutorial_baseline(space))
+    return record
+
+
+def _old_record(folder: Path, settings: StudySettings, data: ImageData) -> StudyRecord:
+    record = StudyRecord.open(folder, settings.storage)
+    old, new = record.facts, _facts(settings, parse(record.facts["space"]), data)
+    differences = []
+    if old["dataset"]["sha256"] != new["dataset"]["sha256"]:
+        differences.append(f"on other data than {data.name} in {settings.data_dir}")
+    changed = [name for name, checksum in new["code"].items() if old.get("code", {}).get(name) != checksum]
+    if changed:
+        commit = old["starts"][-1]["git_commit"] or "an unknown commit"
+        differences.append(f"by other code: {', '.join(changed)} changed since {commit}")
+    if differences:
+        raise ValueError(not_comparable(f"study {folder.name} was run {' and '.join(differences)}"))
+    record.take_up()
+    record.set_facts(new)
+    return record
+
+
+def _check_evidence(evidence: StudyRecord, settings: StudySettings, data: ImageData) -> None:
+    differences = [
+        f"{name} {theirs} (here {ours})"
+        for name, theirs, ours in (
+            ("metric", evidence.metric, settings.metric_name),
+            ("data set", evidence.facts["dataset"]["name"], data.name),
+        )
+        if theirs != ours
+    ]
+    if differences:
+        raise ValueError(f"study {evidence.folder.name} is no evidence for this one: it has {', '.join(differences)}")
 
 
 def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict[str, Any]:
     """What is true of the study as a whole, as plain data."""
-    values = asdict(settings) | {"metric": settings.metric_name, "dataset": data.name, "resume": None}
+    values = asdict(settings) | {"metric": settings.metric_name, "dataset": data.name}
     return {
         "settings": {
-            name: provenance.project_path(value) if isinstance(value, Path) else value for name, value in values.items()
+            name: provenance.project_path(value) if isinstance(value, Path) else value
+            for name, value in values.items()
+            if name not in OF_ONE_START  # the command of each start tells them
         },
         "space": describe(space),
         "dataset": {
@@ -142,147 +162,40 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict
             "validation_images": len(data.val),
             "test_images": len(data.test),
         },
+        "code": provenance.code(),
     }
 
 
-class RecordTrials(tune.Callback):  # type: ignore[misc]
-    """Brings what Ray's trials report into the record, the tables and the terminal."""
-
-    def __init__(self, record: StudyRecord, space: SearchSpace) -> None:
-        self._record = record
-        self._space = space
-        self._lines = progress.TrialLines(record, space)
-
-    def setup(self, **_: Any) -> None:
-        """Print the heading of the trials' lines."""
-        self._lines.show_heading()
-
-    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Record an epoch, or the reason for which the trial is about to end."""
-        if "failure" in result:
-            self._record.add_failure(trial.trial_id, Failure(**result["failure"]), result["time_this_iter_s"])
-        else:
-            metrics = EpochMetrics(**{field.name: result[field.name] for field in fields(EpochMetrics)})
-            self._record.add_epoch(trial.trial_id, metrics)
-
-    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
-        """Record a trial that ended by itself or was stopped by the scheduler."""
-        self._end(trial.trial_id)
-
-    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
-        """Record a trial that raised, or whose worker died without a word."""
-        text = Path(trial.error_file).read_text() if trial.error_file else "no word from Ray"
-        reason = text.strip().splitlines()[-1].partition(". ")[0]
-        self._record.add_failure(trial.trial_id, Failure("failed", f"worker died: {reason}", text))
-        self._end(trial.trial_id)
-
-    def _end(self, trial_id: str) -> None:
-        trial = self._record.finish(trial_id)
-        write_tables(self._record, self._space)
-        self._lines.show(trial)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Ray pickles callbacks into its scratch folder
-
-
-def _run_trials(study: Study, signals: list[int]) -> None:
+def _show_start(study: Study) -> None:
     settings, record = study.settings, study.record
-    context = ray.init(
-        address="local",
-        num_cpus=provenance.available_cpus(),
-        num_gpus=torch.cuda.device_count(),
-        include_dashboard=settings.dashboard,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-    )
-    progress.show_dashboard(context.dashboard_url)
-    _treat_sigterm_as_interrupt(signals)
-    run = tune.with_parameters(
-        trainable,
-        data=study.data,
-        epochs=settings.epochs,
-        threads=settings.cpus_per_trial,
-        device="cuda" if settings.gpus_per_trial else "cpu",
-    )
-    try:
-        with TemporaryDirectory(prefix="tunesmith-") as scratch:
-            tune.Tuner(
-                tune.with_resources(run, {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}),
-                tune_config=tune.TuneConfig(
-                    num_samples=study.trials_to_run,
-                    max_concurrent_trials=study.trials_at_once,
-                    search_alg=StudySearch(record, study.space, settings.seed),
-                    scheduler=build_scheduler(settings.scheduler, record, tutorial_baseline(study.space)),
-                    reuse_actors=True,
-                ),
-                run_config=tune.RunConfig(
-                    name=study.folder.name,
-                    storage_path=scratch,
-                    callbacks=[RecordTrials(record, study.space)],
-                    verbose=0,
-                ),
-            ).fit()
-    finally:
-        ray.shutdown()
+    progress.show_start(settings, record.folder, study.data, study.trials_at_once)
+    if record.facts.get("evidence"):
+        progress.show_evidence(record.facts["evidence"])
+    if record.trials:
+        progress.show_resumed(record, study.trials_to_run)
+
+
+def _run_trials(study: Study, files: StudyFiles, ending: Ending) -> None:
+    settings = study.settings
+    with ExitStack() as stack:
+        stack.enter_context(announced(study.record.folder.name, study.trials_at_once * settings.cpus_per_trial))
+        dashboard_url = stack.enter_context(ray_session.ray_session(settings.dashboard, bool(settings.address)))
+        ending.handle_signals()
+        progress.show_dashboard(dashboard_url)
+        run_trials(study, files, ending)
 
 
 def _room_for_trials(settings: StudySettings) -> int:
-    """Trials that can run at the same time, as many as asked for or as many as fit."""
-    cpus, gpus = provenance.available_cpus(), torch.cuda.device_count()
+    """Trials that can run at the same time, as many as asked for or as many as fit beside other studies."""
+    cpus, gpus = ray_session.cpus_and_gpus()
     if settings.cpus_per_trial > cpus:
         raise ValueError(f"cpus_per_trial is {settings.cpus_per_trial}, but this machine has {cpus}")
     if settings.gpus_per_trial > gpus:
         raise ValueError(f"gpus_per_trial is {settings.gpus_per_trial:g}, but torch finds {gpus} on this machine")
-    room = cpus // settings.cpus_per_trial
+    taken = 0 if settings.address else sum(neighbour.cpus for neighbour in neighbours())
+    room = max(1, (cpus - taken) // settings.cpus_per_trial)
     if settings.gpus_per_trial >= 1:
         room = min(room, gpus // int(settings.gpus_per_trial))
     elif settings.gpus_per_trial > 0:
         room = min(room, gpus * int(1 / settings.gpus_per_trial))  # a fraction does not span two GPUs
     return min(room, settings.num_samples, settings.max_concurrent or room)
-
-
-def _check_writable(folder: Path) -> None:
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise ValueError(f"the results folder cannot be written: {folder}")
-
-
-def _make_folder(settings: StudySettings, dataset: str) -> Path:
-    name = settings.name or f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = settings.results_dir.resolve() / name
-    for number in itertools.count(2):
-        try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:
-            if settings.name:
-                raise ValueError(f"name {name} is taken: {folder}") from None
-            folder = folder.with_name(f"{name}-{number}")  # another study started in the same second
-    return folder
-
-
-def _point_latest_to(folder: Path) -> None:
-    draft = folder.parent / f".latest.{folder.name}"
-    draft.symlink_to(folder.name)
-    draft.replace(folder.parent / "latest")
-
-
-def _lock(folder: Path) -> FileLock:
-    lock, owner = FileLock(folder / ".lock"), folder / ".owner"
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"study {folder.name} is being run by {owner.read_text()}") from None
-    owner.write_text(f"process {os.getpid()} on {platform.node()}")
-    return lock
-
-
-def _treat_sigterm_as_interrupt(signals: list[int]) -> None:
-    """Have SIGTERM do what Ctrl-C does, and note it; only after ray.init, which sets a handler of its own."""
-
-    def interrupt(number: int, _frame: object) -> None:
-        signals.append(number)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    signal.signal(signal.SIGTERM, interrupt)

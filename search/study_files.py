@@ -2,45 +2,66 @@
 
 import json
 import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from search.progress import show_event_once
 from search.record import StudyRecord
 from search.space import SearchSpace
 from search.trial_table import epoch_table, trial_table
 
+SHARE_OF_TIME = 0.02
+"""Part of the time that writing may take while trials run: in a long study a few seconds pass between two writings."""
 
-def write_tables(record: StudyRecord, space: SearchSpace) -> None:
-    """Write `trials.csv`, `epochs.csv` and the texts of errors into the study's folder.
 
-    A reader finds whole files at any time.
+class StudyFiles:
+    """Writes the files of one study; a reader finds whole ones at any time.
+
+    They only repeat what the record holds: where they cannot be written, that is said, and the study goes on.
     """
-    write_atomically(record.folder / "trials.csv", trial_table(record, space).to_csv(index=False))
-    write_atomically(record.folder / "epochs.csv", epoch_table(record).to_csv(index=False))
-    for trial in record.trials:
-        file = record.folder / "errors" / f"trial-{trial.number:04}.txt"
-        if trial.failure and trial.failure.traceback and not file.exists():
-            file.parent.mkdir(exist_ok=True)
-            write_atomically(file, trial.failure.traceback)
+
+    def __init__(self, record: StudyRecord, space: SearchSpace) -> None:
+        self._record = record
+        self._space = space
+        self._next_writing = 0.0
+
+    def write_now_and_then(self) -> None:
+        """Write the files unless that was done so lately that it would take too large a part of the time."""
+        started = time.monotonic()
+        if started >= self._next_writing:
+            self.write()
+            ended = time.monotonic()
+            self._next_writing = ended + (ended - started) / SHARE_OF_TIME
+
+    def write(self) -> None:
+        """Write `trials.csv`, `epochs.csv`, `study.json` and the texts of errors into the study's folder."""
+        folder = self._record.folder
+        try:
+            write_atomically(folder / "trials.csv", trial_table(self._record, self._space).to_csv(index=False))
+            write_atomically(folder / "epochs.csv", epoch_table(self._record).to_csv(index=False))
+            write_atomically(folder / "study.json", json.dumps(_summary(self._record), indent=2) + "\n")
+            self._write_errors(folder / "errors")
+        except OSError as error:
+            show_event_once(f"the tables cannot be written ({error.strerror}): search/report.py makes them later")
+
+    def _write_errors(self, folder: Path) -> None:
+        for trial in self._record.trials:
+            file = folder / f"trial-{trial.number:04}.txt"
+            if trial.failure and trial.failure.traceback and not file.exists():
+                folder.mkdir(exist_ok=True)
+                write_atomically(file, trial.failure.traceback)
 
 
-def write_study_json(record: StudyRecord) -> None:
-    """Write `study.json`: everything that is true of the study as a whole."""
+def _summary(record: StudyRecord) -> dict[str, Any]:
     best = record.best()
-    settings = dict(record.facts["settings"])
-    del settings["resume"]
-    summary: dict[str, Any] = {
+    return {
         "name": record.folder.name,
-        "settings": settings,
-        "space": record.facts["space"],
-        "dataset": record.facts["dataset"],
-        "seconds": record.facts.get("seconds"),
+        **record.facts,
         "trials": dict(Counter(trial.status for trial in record.trials)),
         "best_trial": best.number if best else None,
-        "starts": record.facts["starts"],
     }
-    write_atomically(record.folder / "study.json", json.dumps(summary, indent=2) + "\n")
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 
@@ -35,7 +36,14 @@ def show_summary(
         measured = table[table["status"].isin(MEASURED) & table[record.metric].notna()]
         _show_best_five(measured, space, record.metric)
         _show_by_optimizer(measured, record.metric, settings.mode)
-    print(f"\nFiles: {record.folder}\n  trials.csv  epochs.csv  study.json  study.db   (see results/README.md)")
+    print(f"\nFiles, {disk_use(record.folder)}: {record.folder}")
+    print("  trials.csv  epochs.csv  study.json  study.db   (see results/README.md)")
+
+
+def disk_use(folder: Path) -> str:
+    """The size of all files in a folder, in words."""
+    megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    return f"{megabytes:.1f} MB"
 
 
 def _show_best(settings: StudySettings, dataset: DatasetName, record: StudyRecord, best: TrialRecord) -> None:
@@ -47,7 +55,7 @@ def _show_best(settings: StudySettings, dataset: DatasetName, record: StudyRecor
     print("  " + ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items()))
     if settings.val_fraction == 0:
         print("  chosen by the test set, as there is no validation split: the best value is optimistic")
-    _show_gain(settings, record, metrics)
+    _show_gain(record, metrics)
     print(f"Train it again:\n  {_training_command(settings, dataset, best)}")
 
 
@@ -69,8 +77,8 @@ def _training_command(settings: StudySettings, dataset: DatasetName, trial: Tria
     return shlex.join(["python", "training/run.py", *words])
 
 
-def _show_gain(settings: StudySettings, record: StudyRecord, best: EpochMetrics) -> None:
-    baseline = next((trial for trial in record.ranked() if settings.baseline and trial.number == 0), None)
+def _show_gain(record: StudyRecord, best: EpochMetrics) -> None:
+    baseline = next((trial for trial in record.ranked() if trial.is_baseline), None)
     start = record.best_epoch(baseline) if baseline else None
     if baseline is None or start is None:
         return
@@ -81,7 +89,7 @@ def _show_gain(settings: StudySettings, record: StudyRecord, best: EpochMetrics)
     so_far = (
         "" if baseline.status == "completed" else f", which ended {baseline.status} in epoch {len(baseline.epochs)}"
     )
-    print(f"Gain over the tutorial's settings (trial 0{so_far}):\n  {', '.join(gains)}")
+    print(f"Gain over the tutorial's settings (trial {baseline.number}{so_far}):\n  {', '.join(gains)}")
 
 
 def _show_best_five(measured: pd.DataFrame, space: SearchSpace, metric: str) -> None:

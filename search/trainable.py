@@ -1,6 +1,9 @@
 """The function that Ray calls for each trial."""
 
+import faulthandler
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,12 +11,23 @@ from typing import Any
 import torch
 from ray import tune
 
+from training.checkpoint import Checkpoint
 from training.config import TrialConfig
 from training.data import ImageData
 from training.loop import TrainingDivergedError, train
 
 
-def trainable(sample: dict[str, Any], data: ImageData, epochs: int, threads: int, device: str) -> None:
+def trainable(
+    sample: dict[str, Any],
+    *,
+    data: ImageData,
+    epochs: int,
+    threads: int,
+    device: str,
+    metric: str,
+    mode: str,
+    timeout: float | None,
+) -> None:
     """Train one sampled configuration and report the metrics of each epoch.
 
     A failure is reported too, with its text, because the driver sees no more of an exception than that there was one.
@@ -24,18 +38,48 @@ def trainable(sample: dict[str, Any], data: ImageData, epochs: int, threads: int
         epochs: Epochs of a trial that is not stopped early.
         threads: Threads that torch uses.
         device: Where the network is trained, `cpu` or `cuda`.
+        metric: Field of `EpochMetrics` by which the best epoch is kept.
+        mode: `max` or `min`.
+        timeout: Seconds after which the worker ends itself; None for never.
     """
     torch.set_num_threads(threads)
     hyperparameters = dict(sample)
-    checkpoint, epochs_recorded = Path(hyperparameters.pop("checkpoint")), hyperparameters.pop("epochs_recorded")
-    checkpoint.parent.mkdir(exist_ok=True)
+    file, epochs_recorded = Path(hyperparameters.pop("checkpoint")), hyperparameters.pop("epochs_recorded")
+    checkpoint = Checkpoint(file, metric, mode)
     try:
-        for metrics in train(TrialConfig(**hyperparameters, epochs=epochs), data.to(device), checkpoint):
-            if metrics.epoch > epochs_recorded:
-                tune.report(asdict(metrics))
+        with _ended_after(timeout, file):
+            for metrics in train(TrialConfig(**hyperparameters, epochs=epochs), data.to(device), checkpoint):
+                if metrics.epoch > epochs_recorded:
+                    tune.report({**asdict(metrics), "trouble": checkpoint.trouble})
     except TrainingDivergedError as error:
-        tune.report({"failure": {"status": "diverged", "error": str(error)}})
+        tune.report({"failure": {"kind": "diverged", "error": str(error)}})
     except Exception as error:
-        summary = " ".join(f"{type(error).__name__}: {error}".split())
-        tune.report({"failure": {"status": "failed", "error": summary, "traceback": traceback.format_exc()}})
+        kind = "out_of_memory" if _is_out_of_memory(error) else "exception"
+        summary = f"{type(error).__name__}: {error}"
+        tune.report({"failure": {"kind": kind, "error": summary, "traceback": traceback.format_exc()}})
         raise  # Ray then replaces the worker, whose state nobody knows
+
+
+def time_out_file(checkpoint: Path) -> Path:
+    """Where a worker that ends itself writes where it was."""
+    return checkpoint.with_suffix(".timeout.txt")
+
+
+@contextmanager
+def _ended_after(seconds: float | None, checkpoint: Path) -> Iterator[None]:
+    """End this process if the block takes longer; a C thread watches, so that no Python that hangs can hinder it."""
+    if seconds is None:
+        yield
+        return
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with time_out_file(checkpoint).open("w") as stream:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=stream)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether torch, on a GPU or on the CPU, or Python found no memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -1,13 +1,14 @@
 """Studies driven by hand, without Ray and without training, for tests."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 
+from search.ending import Ending
 from search.record import Failure, StudyRecord, TrialRecord
 from search.searcher import StudySearch
-from search.space import DEFAULT_SPACE, tutorial_baseline
+from search.space import DEFAULT_SPACE, SearchSpace, tutorial_baseline
 from training.loop import EpochMetrics
 
 FULL_EPOCHS = 3
@@ -26,6 +27,11 @@ def metrics(epoch: int, val_accuracy: float) -> EpochMetrics:
     )
 
 
+def search(record: StudyRecord, space: SearchSpace = DEFAULT_SPACE, num_samples: int = 1000) -> StudySearch:
+    """A searcher that has as many trials to propose as a test wants."""
+    return StudySearch(record, space, seed=0, num_samples=num_samples, ending=Ending())
+
+
 class HandDrivenStudy:
     """Asks, reports and ends trials in the order that Ray does."""
 
@@ -33,13 +39,19 @@ class HandDrivenStudy:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         facts = {"settings": {"metric": metric, "epochs": FULL_EPOCHS}}
         self.record = StudyRecord.create(folder, "min" if metric == "val_loss" else "max", facts)
-        self.record.enqueue(tutorial_baseline(DEFAULT_SPACE))
-        self.search = StudySearch(self.record, DEFAULT_SPACE, seed=0)
+        self.record.enqueue_baseline(tutorial_baseline(DEFAULT_SPACE))
+        self.search = search(self.record)
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """Ask for a configuration that there is."""
+        proposal = self.search.suggest(trial_id)
+        assert isinstance(proposal, dict)
+        return proposal
 
     def run_trial(self, *val_accuracies: float, failure: Failure | None = None) -> TrialRecord:
         """Run one trial that reports these accuracies, and then perhaps fails."""
         trial_id = f"ray{len(self.record.trials)}"
-        self.search.suggest(trial_id)
+        self.suggest(trial_id)
         for epoch, accuracy in enumerate(val_accuracies, start=1):
             self.record.add_epoch(trial_id, metrics(epoch, accuracy))
         if failure:
@@ -52,8 +64,8 @@ class HandDrivenStudy:
         self.run_trial(0.7, 0.9, 0.8)
         self.run_trial(0.4)
         self.run_trial(0.99, failure=Failure("diverged", "train_loss is nan in epoch 2 after 64 images"))
-        self.run_trial(failure=Failure("failed", "ValueError: boom", "Traceback ...\nValueError: boom"))
-        self.run_trial(0.65, failure=Failure("failed", "worker died: killed"))
-        self.search.suggest("cut off")
+        self.run_trial(failure=Failure("exception", "ValueError: boom", "Traceback ...\nValueError: boom"))
+        self.run_trial(0.65, failure=Failure("worker_died", "worker died: killed"))
+        self.suggest("cut off")
         self.record.add_epoch("cut off", metrics(1, 0.55))
         self.record.interrupt_running()

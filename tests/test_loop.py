@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from training import loop
+from training.checkpoint import Checkpoint
 from training.config import DataConfig, TrialConfig
 from training.data import ImageData, ImageSplit, batches, load_data
 from training.networks import NeuralNetwork, build_network
@@ -56,13 +57,13 @@ def test_interrupted_training_goes_on_with_the_numbers_of_an_uninterrupted_one(
     digits: ImageData, tmp_path: Path, config: TrialConfig, finished: int
 ) -> None:
     whole = without_seconds(list(loop.train(config, digits)))
-    checkpoint = tmp_path / "trial.pt"
+    checkpoint = Checkpoint(tmp_path / "trial.pt")
     interrupted = loop.train(config, digits, checkpoint)
     for _ in range(finished):
         next(interrupted)
     torch.rand(7)  # whatever happens in between
     assert without_seconds(list(loop.train(config, digits, checkpoint))) == whole
-    assert [file.name for file in tmp_path.iterdir()] == ["trial.pt"]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_epochs_count_from_one_and_stop_at_the_configured_number(digits: ImageData) -> None:

@@ -4,11 +4,10 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
-from studies import FULL_EPOCHS, HandDrivenStudy, metrics
+from studies import FULL_EPOCHS, HandDrivenStudy, metrics, search
 
 from search.record import Failure, StudyRecord
 from search.searcher import StudySearch
-from search.space import DEFAULT_SPACE
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def stored_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_baseline_is_trial_0_and_seeds_count_up(study: HandDrivenStudy) -> None:
-    first, second = study.search.suggest("a"), study.search.suggest("b")
+    first, second = study.suggest("a"), study.suggest("b")
     assert {name: first[name] for name in ("learning_rate", "batch_size", "optimizer", "seed")} == {
         "learning_rate": 1e-3,
         "batch_size": 64,
@@ -55,9 +54,10 @@ def test_file_holds_every_measurement(study: HandDrivenStudy, tmp_path: Path) ->
     assert stored[1].intermediate_values == {1: 0.7, 2: 0.9, 3: 0.8}
     assert stored[1].user_attrs["epoch 3"]["test_accuracy"] == pytest.approx(0.79)
     assert stored[1].user_attrs["ray_trial_id"] == "ray1"
-    assert stored[1].user_attrs["seconds"] == 1.5
-    assert stored[3].user_attrs["error"] == "train_loss is nan in epoch 2 after 64 images"
-    assert stored[4].user_attrs["traceback"] == "Traceback ...\nValueError: boom"
+    assert stored[1].user_attrs["last_value"] == 0.8
+    assert stored[3].user_attrs["failure"]["kind"] == "diverged"
+    assert stored[3].user_attrs["failure"]["error"] == "train_loss is nan in epoch 2 after 64 images"
+    assert stored[4].user_attrs["failure"]["traceback"] == "Traceback ...\nValueError: boom"
 
 
 def test_best_epoch_is_by_the_metric_and_the_earliest_of_equals(study: HandDrivenStudy) -> None:
@@ -87,16 +87,16 @@ def test_failed_and_diverged_trials_are_never_the_best(study: HandDrivenStudy) -
 
 
 def test_first_reason_of_a_failure_stands(study: HandDrivenStudy) -> None:
-    study.search.suggest("a")
-    study.record.add_failure("a", Failure("failed", "ValueError: boom", "text"), seconds=1.0)
-    study.record.add_failure("a", Failure("failed", "worker died: of it"))
+    study.suggest("a")
+    study.record.add_failure("a", Failure("exception", "ValueError: boom", "text", seconds=1.0))
+    study.record.add_failure("a", Failure("worker_died", "worker died: of it"))
     trial = study.record.finish("a")
-    assert trial.failure == Failure("failed", "ValueError: boom", "text")
+    assert trial.failure == Failure("exception", "ValueError: boom", "text", seconds=1.0)
     assert trial.seconds == 1.0
 
 
 def test_study_without_finished_trials_has_no_best(study: HandDrivenStudy) -> None:
-    study.search.suggest("a")
+    study.suggest("a")
     assert study.record.best() is None
     assert study.record.ranked() == []
 
@@ -106,7 +106,7 @@ def test_sampler_learns_from_what_the_record_tells(tmp_path: Path) -> None:
     study = HandDrivenStudy(tmp_path)
     distances = []
     for number in range(40):
-        rate = study.search.suggest(f"t{number}")["learning_rate"]
+        rate = study.suggest(f"t{number}")["learning_rate"]
         distance = abs(rate / 0.01 - 1) if rate > 0.01 else abs(0.01 / rate - 1)
         distances.append(distance)
         for epoch in range(1, FULL_EPOCHS + 1):
@@ -123,16 +123,16 @@ def test_searcher_is_pickled_as_scratch(study: HandDrivenStudy, tmp_path: Path) 
 
 def test_trial_whose_end_was_half_written_goes_on(study: HandDrivenStudy, tmp_path: Path) -> None:
     """A process that dies between writing a trial's error and its state leaves a trial that is run again."""
-    study.search.suggest("a")
+    study.suggest("a")
     study.record.add_epoch("a", metrics(1, 0.5))
     _, proposal = study.record._running["a"]
-    proposal.set_user_attr("error", "ValueError: boom")
-    proposal.set_user_attr("traceback", "")
+    proposal.set_user_attr("failure", {"kind": "exception", "error": "ValueError: boom"})
     record = StudyRecord.open(tmp_path)
     record.take_up()
     (trial,) = record.trials
     assert (trial.status, trial.failure, len(trial.epochs)) == ("interrupted", None, 1)
-    proposal_again = StudySearch(record, DEFAULT_SPACE, seed=0).suggest("b")
+    proposal_again = search(record).suggest("b")
+    assert isinstance(proposal_again, dict)
     assert (proposal_again["seed"], proposal_again["epochs_recorded"]) == (0, 1)
     for epoch in range(2, FULL_EPOCHS + 1):
         record.add_epoch("b", metrics(epoch, 0.6))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from filelock import FileLock
 
 from search.resume import find_study, option_value, stored_settings, with_total
@@ -86,13 +87,16 @@ def test_killed_trial_goes_on_with_the_numbers_of_an_uninterrupted_one(resumed: 
     pd.testing.assert_frame_equal(recorded, alone.drop(columns="seconds"), rtol=1e-12)
 
 
-def test_resumed_study_has_every_trial_once_and_leaves_no_checkpoint(resumed: Path) -> None:
+def test_resumed_study_has_every_trial_once_and_keeps_the_best_epoch(resumed: Path) -> None:
     trials = pd.read_csv(resumed / "trials.csv").set_index("trial_number")
     assert sorted(trials.index) == [0, 1]
     assert (trials["status"] == "completed").all()
     assert (trials["epochs"] == EPOCHS).all()
     assert (trials["learning_rate"] == 1e-3).sum() == 1  # the baseline was queued once
-    assert list((resumed / "checkpoints").iterdir()) == []
+    best = trials.iloc[0]
+    (kept,) = (resumed / "checkpoints").iterdir()
+    assert kept.name == f"trial-{best.name:04}-epoch-{best['best_epoch']:04}.pt"
+    assert torch.load(kept, weights_only=True)["epoch"] == best["best_epoch"]
 
 
 def test_finished_study_is_extended_and_its_trials_are_kept(resumed: Path) -> None:
@@ -111,7 +115,7 @@ def test_finished_study_is_extended_and_its_trials_are_kept(resumed: Path) -> No
 def test_interrupt_keeps_everything_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals, status: int) -> None:
     returned, output = interrupt_in_first_trial(tmp_path, "study", number)
     assert returned == status
-    assert output.endswith("Interrupted. To go on: python search/run.py --resume study\n")
+    assert output.endswith(f"Interrupted. To go on: python search/run.py --resume {tmp_path / 'study'}\n")
     trials = pd.read_csv(tmp_path / "study" / "trials.csv")
     assert trials["status"].tolist() == ["interrupted"]
     assert trials["epochs"].tolist() == [len(curve(tmp_path / "study", trial_number=0))]

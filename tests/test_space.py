@@ -5,7 +5,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from search.searcher import SpaceSampler
+from search.sampler import StudySampler, tpe
 from search.space import DEFAULT_SPACE, OrderedChoice, SearchSpace, describe, distributions, tutorial_baseline
 from training.config import TrialConfig
 
@@ -15,7 +15,7 @@ BATCH_SIZES = OrderedChoice((32, 64, 128, 256, 512))
 def draw(space: SearchSpace, number: int, seed: int = 0) -> list[optuna.trial.Trial]:
     """Ask for trials without telling results: the random start goes on."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(sampler=SpaceSampler(space, seed), direction="maximize")
+    study = optuna.create_study(sampler=StudySampler(space, tpe(seed)), direction="maximize")
     return [study.ask(fixed_distributions=distributions(space)) for _ in range(number)]
 
 
@@ -57,7 +57,7 @@ def test_sampler_knows_the_order() -> None:
     tried = [(size, 0.1) for size in (1, 1, 2, 2, 4, 128, 256, 256, 512, 512)] + [(8, 0.9), (32, 0.9)]
     proposals: Counter[int] = Counter()
     for seed in range(60):
-        study = optuna.create_study(sampler=SpaceSampler(space, seed), direction="maximize")
+        study = optuna.create_study(sampler=StudySampler(space, tpe(seed)), direction="maximize")
         for size, value in tried:
             params = {"batch_size": size}
             study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions(space), value=value))

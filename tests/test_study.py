@@ -14,6 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search import study as study_module
+from search import tuning
 from search.record import StudyRecord
 from search.settings import StudySettings
 from training.config import PROJECT
@@ -151,9 +152,9 @@ def test_same_seed_with_one_worker_gives_the_same_study(
 
 
 def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[int, Path]:
-    monkeypatch.setattr(study_module, "trainable", trainable)
+    monkeypatch.setattr(tuning, "trainable", trainable)
     study = study_module.prepare_study(StudySettings(**{"dataset": "digits", "dashboard": False, **options}))
-    return study_module.run_study(study), study.folder
+    return study_module.run_study(study), study.record.folder
 
 
 def test_study_goes_on_when_trials_fail_in_three_ways(
@@ -194,7 +195,7 @@ def test_reused_worker_keeps_nothing_of_earlier_trials(tmp_path: Path, monkeypat
         for point in points:
             record.study.enqueue_trial(point)
 
-    monkeypatch.setattr(StudyRecord, "enqueue", enqueue_points)
+    monkeypatch.setattr(StudyRecord, "enqueue_baseline", enqueue_points)
     _, folder = run_with_trainable(
         faulty.always_seed_0,
         monkeypatch,
@@ -237,6 +238,6 @@ def test_unwritable_results_folder_is_refused_before_anything_is_loaded(
 
 def test_studies_started_in_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
     settings = StudySettings(dataset="digits", results_dir=tmp_path)
-    folders = {study_module.prepare_study(settings).folder for _ in range(3)}
+    folders = {study_module.prepare_study(settings).record.folder for _ in range(3)}
     assert len(folders) == 3
     assert all(folder.is_dir() and folder.name.startswith("digits-") for folder in folders)

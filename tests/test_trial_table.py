@@ -6,7 +6,7 @@ import pytest
 from studies import HandDrivenStudy
 
 from search.space import DEFAULT_SPACE
-from search.study_files import write_atomically, write_tables
+from search.study_files import StudyFiles, write_atomically
 from search.trial_table import epoch_table, trial_table
 
 TRIAL_COLUMNS = (
@@ -24,13 +24,13 @@ def study(tmp_path: Path) -> HandDrivenStudy:
 
 
 def test_files_have_exactly_the_documented_columns(study: HandDrivenStudy, tmp_path: Path) -> None:
-    write_tables(study.record, DEFAULT_SPACE)
+    StudyFiles(study.record, DEFAULT_SPACE).write()
     assert (tmp_path / "trials.csv").read_text().splitlines()[0] == TRIAL_COLUMNS
     assert (tmp_path / "epochs.csv").read_text().splitlines()[0] == EPOCH_COLUMNS
 
 
 def test_files_of_a_study_without_trials_have_their_columns_too(tmp_path: Path) -> None:
-    write_tables(HandDrivenStudy(tmp_path).record, DEFAULT_SPACE)
+    StudyFiles(HandDrivenStudy(tmp_path).record, DEFAULT_SPACE).write()
     assert (tmp_path / "trials.csv").read_text() == TRIAL_COLUMNS + "\n"
     assert (tmp_path / "epochs.csv").read_text() == EPOCH_COLUMNS + "\n"
 
@@ -46,7 +46,7 @@ def test_trials_are_best_first_with_the_metrics_of_their_best_epoch(study: HandD
 
 
 def test_cells_are_empty_only_where_nothing_was_measured(study: HandDrivenStudy, tmp_path: Path) -> None:
-    write_tables(study.record, DEFAULT_SPACE)
+    StudyFiles(study.record, DEFAULT_SPACE).write()
     with (tmp_path / "trials.csv").open(newline="") as stream:
         empty_cells = {
             int(row["trial_number"]): {name for name, cell in row.items() if not cell} for row in csv.DictReader(stream)
@@ -66,7 +66,7 @@ def test_epochs_are_in_order_of_trial_and_epoch(study: HandDrivenStudy) -> None:
 
 
 def test_numbers_survive_the_file_exactly(study: HandDrivenStudy, tmp_path: Path) -> None:
-    write_tables(study.record, DEFAULT_SPACE)
+    StudyFiles(study.record, DEFAULT_SPACE).write()
     table = pd.read_csv(tmp_path / "trials.csv", dtype={"learning_rate": str}).set_index("trial_number")
     for trial in study.record.trials:
         assert float(str(table.loc[trial.number, "learning_rate"])) == trial.hyperparameters["learning_rate"]

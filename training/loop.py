@@ -4,11 +4,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from training.checkpoint import Checkpoint
 from training.config import TrialConfig
 from training.data import Batch, ImageData, ImageSplit, batches
 from training.networks import build_network
@@ -135,9 +136,9 @@ class Training:
         self.metrics.append(metrics)
         return metrics
 
-    def save(self, checkpoint: Path) -> None:
-        """Write all that the next epoch depends on, and the metrics so far, in one step."""
-        state = {
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next epoch depends on and the metrics so far, as tensors and numbers in plain containers."""
+        return {
             "epoch": self.epoch,
             "metrics": [asdict(metrics) for metrics in self.metrics],
             "model": self.model.state_dict(),
@@ -145,20 +146,16 @@ class Training:
             "shuffler": None if self.shuffler is None else self.shuffler.get_state(),
             "random": torch.get_rng_state(),
         }
-        draft = checkpoint.with_name(f".{checkpoint.name}.draft")
-        torch.save(state, draft)
-        draft.replace(checkpoint)
 
-    def restore(self, checkpoint: Path) -> None:
-        """Go on as if the training that wrote `checkpoint` had never stopped; it had the same config and data."""
-        state = torch.load(checkpoint, map_location=self.data.train.images.device, weights_only=True)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as if the training that returned `state` had never stopped."""
         self.epoch = state["epoch"]
         self.metrics = [EpochMetrics(**metrics) for metrics in state["metrics"]]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.shuffler is not None:
-            self.shuffler.set_state(state["shuffler"].cpu())
-        torch.set_rng_state(state["random"].cpu())
+            self.shuffler.set_state(state["shuffler"])
+        torch.set_rng_state(state["random"])
 
     def _evaluate(self, loss_name: str, split: ImageSplit) -> tuple[float, float]:
         accuracy, loss = test_loop(batches(split, EVALUATION_BATCH_SIZE), self.model, self.loss_fn)
@@ -170,7 +167,7 @@ class Training:
             raise TrainingDivergedError(f"{name} is {loss} in epoch {self.epoch}{where}")
 
 
-def train(config: TrialConfig, data: ImageData, checkpoint: Path | None = None) -> Iterator[EpochMetrics]:
+def train(config: TrialConfig, data: ImageData, checkpoint: Checkpoint | None = None) -> Iterator[EpochMetrics]:
     """Train one network; yield the metrics of each epoch when it ends.
 
     The same config and data give the same metrics (apart from the seconds) on the same machine with the same number
@@ -179,20 +176,22 @@ def train(config: TrialConfig, data: ImageData, checkpoint: Path | None = None) 
     Args:
         config: Hyperparameters.
         data: Images and labels.
-        checkpoint: File that is replaced after each epoch; where it exists, training goes on from it, after the
-            metrics of its epochs have been yielded again.
+        checkpoint: Is saved after each epoch; where there is one, training goes on from it, after the metrics of its
+            epochs have been yielded again.
 
     Raises:
         TrainingDivergedError: A loss is not finite.
     """
     training = Training(config, data)
-    if checkpoint is not None and checkpoint.exists():
-        training.restore(checkpoint)
-        yield from list(training.metrics)
+    if checkpoint is not None:
+        if checkpoint.restore(training):
+            yield from list(training.metrics)
+        elif checkpoint.trouble:
+            training = Training(config, data)
     while training.epoch < config.epochs:
         for _ in training.train_epoch():
             pass
         metrics = training.measure_epoch()
         if checkpoint is not None:
-            training.save(checkpoint)
+            checkpoint.save(training)
         yield metrics

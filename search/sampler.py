@@ -1,0 +1,117 @@
+"""Which configuration is tried next: Optuna's sampler draws, and what is known to be of no use is drawn again."""
+
+import itertools
+import math
+from typing import Any
+
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from search.space import (
+    HyperparameterValue,
+    OrderedChoice,
+    SearchSpace,
+    contains,
+    distance,
+    distributions,
+    members,
+    num_points,
+)
+
+Point = dict[str, HyperparameterValue]
+
+MAX_DRAWS = 20
+"""How often one proposal is drawn before the last draw stands."""
+
+
+def tpe(seed: int) -> TPESampler:
+    """Tree-structured Parzen estimator.
+
+    Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", section 4; multivariate as in Falkner et al.
+    2018 (BOHB). Every option is explicit, because Optuna 5 changed the defaults.
+    """
+    return TPESampler(
+        n_startup_trials=5,
+        n_ei_candidates=24,
+        multivariate=True,
+        constant_liar=True,
+        seed=seed,
+    )
+
+
+class StudySampler(BaseSampler):
+    """Draws whole points from a sampler of Optuna's; no point is proposed twice, and where trials fail few are.
+
+    Optuna's samplers know nothing of trials that failed, and have no memory of points in a finite space. Here a draw is
+    repeated while it is a known point, or while the known point nearest to it failed. The members of ordered choices
+    are drawn from a range, and the nearest member is taken.
+    """
+
+    def __init__(self, space: SearchSpace, drawn_by: BaseSampler) -> None:
+        self._space = space
+        self._drawn_by = drawn_by
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
+        """The whole space: points are drawn as wholes, from the first trial on."""
+        queued = trial.params or "fixed_params" in trial.system_attrs
+        return {} if queued else distributions(self._space)
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Point:
+        """Draw a point."""
+        if not search_space:
+            return {}
+        trials = [earlier for earlier in study.get_trials(deepcopy=False) if contains(self._space, earlier.params)]
+        proposed = {self._key(earlier.params) for earlier in trials if "evidence" not in earlier.user_attrs}
+        for _ in range(MAX_DRAWS):
+            point = self._draw(study, trial, search_space)
+            if self._key(point) not in proposed and not self._fails_nearby(point, trials):
+                return point
+        return point if self._key(point) not in proposed else self._another(point, proposed)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw one hyperparameter by itself: what a queued point leaves open."""
+        draw = self._drawn_by.sample_independent(study, trial, param_name, param_distribution)
+        return self._nearest(param_name, draw)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Pass on what Optuna tells its samplers."""
+        self._drawn_by.before_trial(study, trial)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+        """Pass on what Optuna tells its samplers."""
+        self._drawn_by.after_trial(study, trial, state, values)
+
+    def _draw(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Point:
+        draws = self._drawn_by.sample_relative(study, trial, search_space)  # none of them, while it knows too little
+        for name, distribution in search_space.items():
+            if name not in draws:
+                draws[name] = self._drawn_by.sample_independent(study, trial, name, distribution)
+        return {name: self._nearest(name, draws[name]) for name in search_space}
+
+    def _nearest(self, name: str, draw: Any) -> HyperparameterValue:
+        dimension = self._space[name]
+        return dimension.nearest(draw) if isinstance(dimension, OrderedChoice) else draw
+
+    def _fails_nearby(self, point: Point, trials: list[FrozenTrial]) -> bool:
+        """Whether the nearest of the trials that have ended failed."""
+        ended = [trial for trial in trials if trial.state.is_finished()]
+        if not any(trial.state == TrialState.FAIL for trial in ended):
+            return False
+        nearest = min(ended, key=lambda trial: distance(self._space, point, trial.params))
+        return nearest.state == TrialState.FAIL
+
+    def _another(self, point: Point, proposed: set[tuple[HyperparameterValue, ...]]) -> Point:
+        """The nearest point that was not proposed yet; the given one if there is none, or no end of them."""
+        if num_points(self._space) == math.inf:
+            return point
+        values = [members(dimension) or () for dimension in self._space.values()]
+        points = (dict(zip(self._space, combination, strict=True)) for combination in itertools.product(*values))
+        left = [candidate for candidate in points if self._key(candidate) not in proposed]
+        return min(left, key=lambda candidate: distance(self._space, point, candidate), default=point)
+
+    def _key(self, point: Point) -> tuple[HyperparameterValue, ...]:
+        return tuple(point[name] for name in self._space)

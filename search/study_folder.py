@@ -1,0 +1,104 @@
+"""The folder of a study while a process writes it: made, locked, and made again if somebody removes it."""
+
+import itertools
+import os
+import platform
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from search.record import printable
+from search.settings import StudySettings
+
+
+class StudyFolder:
+    """A folder that this process alone may write.
+
+    The system lets go of the lock when the process ends, however it ends, so a stale one cannot be left behind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Lock the folder.
+
+        Raises:
+            ValueError: Another process has locked it, or it cannot be written; the message says which.
+        """
+        self.path = path
+        self._lock = _lock(path)
+        self._file: Path | None = None
+
+    def keep(self, file: Path) -> None:
+        """Remember the content of a file by holding it open: the system frees it only when this process ends."""
+        self._file, self._content = file, file.open("rb")
+
+    def mend(self) -> None:
+        """Make the folder, its lock and the kept file again if they were removed.
+
+        Raises:
+            OSError: They cannot be made, or not yet.
+        """
+        if self._file is None:
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self._file.stat(), os.fstat(self._content.fileno())):
+                return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.path)
+        draft = self._file.with_name(f".{self._file.name}.draft")
+        self._content.seek(0)
+        draft.write_bytes(self._content.read())
+        draft.replace(self._file)
+        self.keep(self._file)
+
+
+def make_folder(settings: StudySettings, dataset: str) -> Path:
+    """Make the folder of a new study, called as the settings say or after the data set, the date and the time.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    name = settings.name or f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = settings.results_dir.resolve() / name
+    for number in itertools.count(2):
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if settings.name:
+                raise ValueError(f"name {name} is taken: {folder}") from None
+            folder = folder.with_name(f"{name}-{number}")  # another study started in the same second
+    return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written.
+
+    Raises:
+        ValueError: It, or the first folder above it that exists, cannot be written.
+    """
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise ValueError(f"the results folder cannot be written: {folder}")
+
+
+def point_latest_to(folder: Path) -> None:
+    """Have the link `latest` beside the folder point to it."""
+    draft = folder.parent / f".latest.{folder.name}"
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(folder.name)
+    draft.replace(folder.parent / "latest")
+
+
+def _lock(folder: Path) -> FileLock:
+    lock, owner = FileLock(folder / ".lock"), folder / ".owner"
+    try:
+        lock.acquire(timeout=0)
+        owner.write_text(f"process {os.getpid()} on {platform.node()}")
+    except Timeout:
+        who = printable(owner.read_text(errors="replace")[:100]) if owner.exists() else "another process"
+        raise ValueError(f"study {folder.name} is being run by {who}") from None
+    except OSError as error:
+        raise ValueError(f"the folder of study {folder.name} cannot be written: {error.strerror}: {folder}") from None
+    return lock

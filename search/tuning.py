@@ -1,0 +1,156 @@
+"""Has Ray Tune run the trials of a study, and brings what they report into the record."""
+
+from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+from ray.exceptions import OutOfMemoryError
+
+from search import progress
+from search.ending import Ending
+from search.record import Failure, StudyRecord, printable
+from search.scheduler import build_scheduler
+from search.searcher import StudySearch
+from search.space import SearchSpace, tutorial_baseline
+from search.study_files import StudyFiles
+from search.trainable import time_out_file, trainable
+from training.loop import EpochMetrics
+
+if TYPE_CHECKING:
+    from search.study import Study
+
+MAX_CRASHES = 3
+"""So many crashes of Ray in a row, without an epoch between them, end the study."""
+
+
+class RecordTrials(tune.Callback):  # type: ignore[misc]
+    """Brings what Ray's trials report into the record, the tables and the terminal."""
+
+    def __init__(self, record: StudyRecord, files: StudyFiles, space: SearchSpace, max_failures: int, ending: Ending):
+        self._record = record
+        self._files = files
+        self._lines = progress.TrialLines(record, space)
+        self._max_failures = max_failures
+        self._ending = ending
+
+    def setup(self, **_: Any) -> None:
+        """Print the heading of the trials' lines."""
+        self._lines.show_heading()
+
+    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """Record an epoch, or the reason for which the trial is about to end."""
+        if result.get("trouble"):
+            progress.show_event_once(result["trouble"])
+        if "failure" in result:
+            failure = Failure(**result["failure"], seconds=round(result["time_this_iter_s"], 3))
+            self._record.add_failure(trial.trial_id, failure)
+        else:
+            metrics = EpochMetrics(**{field.name: result[field.name] for field in fields(EpochMetrics)})
+            self._record.add_epoch(trial.trial_id, metrics)
+
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
+        """Record a trial that ended by itself or was stopped, by the scheduler or because the time is up."""
+        self._finish(trial.trial_id, interrupted=self._ending.time_is_up())
+
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
+        """Record a trial that raised, or whose worker died without a word: then it goes on in another worker."""
+        text = Path(trial.error_file).read_text() if trial.error_file else "no word from Ray"
+        self.worker_died(trial.trial_id, Failure("worker_died", f"worker died: {_reason(text)}", text))
+
+    def worker_died(self, trial_id: str, failure: Failure) -> None:
+        """Record that a trial lost its worker, and let it wait for another one unless this has happened too often."""
+        trial = self._record.running(trial_id)
+        stacks = _read(time_out_file(self._record.checkpoint(trial)))
+        if stacks:  # the worker ended itself
+            failure = Failure("timeout", f"took longer than trial_timeout{_place(stacks)}", stacks)
+        if trial.failure is None and not stacks and self._record.add_death(trial_id) <= self._max_failures:
+            epoch = len(trial.epochs)
+            progress.show_event(f"trial {trial.number}: {failure.error}; it will go on after epoch {epoch}")
+            self._finish(trial_id, interrupted=True)
+        else:
+            self._record.add_failure(trial_id, failure)
+            self._finish(trial_id)
+
+    def _finish(self, trial_id: str, *, interrupted: bool = False) -> None:
+        trial = self._record.finish(trial_id, interrupted=interrupted)
+        self._files.write_now_and_then()
+        if trial.status != "interrupted":
+            self._ending.see(trial)
+            self._lines.show(trial)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray pickles callbacks into its scratch folder
+
+
+def run_trials(study: "Study", files: StudyFiles, ending: Ending) -> None:
+    """Run trials until as many as wanted have ended, or the study ends early.
+
+    Ray Tune itself crashes when a worker is killed for memory, among other things. The record knows what was running,
+    so another Tuner goes on from there.
+    """
+    settings, record = study.settings, study.record
+    run = tune.with_parameters(
+        trainable,
+        data=study.data,
+        epochs=settings.epochs,
+        threads=settings.cpus_per_trial,
+        device="cuda" if settings.gpus_per_trial else "cpu",
+        metric=record.metric,
+        mode=record.mode,
+        timeout=settings.trial_timeout_seconds,
+    )
+    callback = RecordTrials(record, files, study.space, settings.max_failures, ending)
+    crashes, epochs_before = 0, -1
+    while not ending.wants_no_more_trials():
+        try:
+            with TemporaryDirectory(prefix="tunesmith-") as scratch:
+                tune.Tuner(
+                    tune.with_resources(run, {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}),
+                    tune_config=tune.TuneConfig(
+                        num_samples=-1,  # the searcher says when there are enough
+                        max_concurrent_trials=study.trials_at_once,
+                        search_alg=StudySearch(record, study.space, settings.seed, settings.num_samples, ending),
+                        scheduler=build_scheduler(settings.scheduler, record, tutorial_baseline(study.space)),
+                        reuse_actors=True,
+                    ),
+                    run_config=tune.RunConfig(
+                        name="scratch", storage_path=scratch, callbacks=[callback], stop=ending, verbose=0
+                    ),
+                ).fit()
+            return
+        except Exception as error:
+            epochs = sum(len(trial.epochs) for trial in record.trials)
+            crashes, epochs_before = (crashes + 1 if epochs == epochs_before else 1), epochs
+            if crashes >= MAX_CRASHES or ending.is_over():
+                raise
+            _take_up_after_crash(callback, record, error)
+
+
+def _take_up_after_crash(callback: RecordTrials, record: StudyRecord, error: Exception) -> None:
+    """Let the trials that ran when Ray Tune crashed go on in another Tuner."""
+    out_of_memory = isinstance(error.__cause__, OutOfMemoryError)
+    reason = "the memory is full" if out_of_memory else f"Ray Tune crashed ({_reason(str(error))})"
+    for trial_id in record.running_ids():
+        if out_of_memory:
+            callback.worker_died(trial_id, Failure("out_of_memory", reason, str(error)))
+        else:
+            record.finish(trial_id, interrupted=True)
+    if not out_of_memory:
+        progress.show_event(f"{reason}; the study goes on")
+
+
+def _read(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+def _reason(text: str) -> str:
+    """The sentence of an error text that says most: Ray puts it at the beginning of the last line."""
+    return printable(text.strip().splitlines()[-1].partition(". ")[0])
+
+
+def _place(stacks: str) -> str:
+    """Where a worker was when it was ended, from the stacks that `faulthandler` wrote."""
+    frames = [line.strip() for line in stacks.splitlines() if line.startswith("  File ")]
+    return f"; it was at {printable(frames[0])}" if frames else ""

@@ -1,0 +1,103 @@
+"""Keeps what a training needs to go on after an interruption, and its best epoch."""
+
+import io
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from training.loop import EpochMetrics, Training
+
+
+class Checkpoint:
+    """The files of one trial: its last epoch, to go on from, and its best one, to keep.
+
+    No number depends on them: where a file cannot be written or read, training goes on without it, from the start if it
+    must, and `trouble` says why.
+    """
+
+    def __init__(self, file: Path, metric: str = "val_loss", mode: str = "min") -> None:
+        """Nothing is touched yet.
+
+        Args:
+            file: The last epoch. The best one lies beside it, its number in its name: `<stem>-epoch-0007.pt`.
+            metric: Field of `EpochMetrics` by which an epoch is the best; the earliest of equals is.
+            mode: `max` or `min`.
+        """
+        self.file = file
+        self.trouble: str | None = None
+        """Why the last call could not do its work, in one line; None if it could."""
+        self._metric = metric
+        self._sign = -1 if mode == "max" else 1
+        self._best = float("inf")
+
+    def save(self, training: "Training") -> None:
+        """Write all that the next epoch depends on, and the metrics so far, in one step."""
+        state = io.BytesIO()
+        torch.save(training.state_dict(), state)
+        self.trouble = None
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            _replace(self.file, lambda draft: draft.write_bytes(state.getbuffer()))
+            self._keep_if_best(training.metrics[-1])
+        except OSError as error:
+            self.trouble = f"checkpoints cannot be written: {error.strerror or error}"
+
+    def restore(self, training: "Training") -> bool:
+        """Go on as if the training that was saved had never stopped; it had the same config and data.
+
+        Returns:
+            Whether there was something to go on from. If it was damaged, `training` is of no more use.
+        """
+        self.trouble = None
+        if not self.file.exists():
+            return False
+        try:
+            # weights_only: a checkpoint that somebody sends you runs no code
+            state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
+            training.load_state_dict(state)
+            self._best = min(self._rank(metrics) for metrics in training.metrics)
+        except Exception as error:  # whatever the damage does to torch
+            self.trouble = f"checkpoint {self.file.name} is damaged ({type(error).__name__}); the trial starts again"
+            return False
+        return True
+
+    def best_files(self) -> list[Path]:
+        """Files of best epochs; more than one only if a process died while it replaced one."""
+        return sorted(self.file.parent.glob(f"{self.file.stem}-epoch-*.pt"))
+
+    def _keep_if_best(self, metrics: "EpochMetrics") -> None:
+        if self._rank(metrics) >= self._best:
+            return
+        older = self.best_files()
+        best = self.file.with_name(f"{self.file.stem}-epoch-{metrics.epoch:04}.pt")
+        _replace(best, lambda draft: _link_or_copy(self.file, draft))
+        for file in older:
+            if file != best:
+                file.unlink(missing_ok=True)
+        self._best = self._rank(metrics)
+
+    def _rank(self, metrics: "EpochMetrics") -> float:
+        return self._sign * float(getattr(metrics, self._metric))
+
+
+def _replace(file: Path, write: Callable[[Path], object]) -> None:
+    draft = file.with_name(f".{file.name}.draft")
+    draft.unlink(missing_ok=True)
+    try:
+        write(draft)
+        draft.replace(file)
+    except OSError:
+        draft.unlink(missing_ok=True)  # a part of it would only fill the disk
+        raise
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)  # free: the last epoch is replaced, never written over
+    except OSError:
+        shutil.copyfile(source, target)
