@@ -31,7 +31,9 @@ class Ending(Stopper):  # type: ignore[misc]
         self.signal: int | None = None
         """The signal that asked the study to end."""
         self.exhausted: str | None = None
-        """Why there is nothing left to try."""
+        """Why there is nothing left to try, in one sentence."""
+        self.hopeless: str | None = None
+        """Why it makes no sense to go on, in one sentence."""
         self._deadline = time.monotonic() + time_budget if time_budget is not None else None
         self._same_failures: list[str] = []
 
@@ -42,27 +44,21 @@ class Ending(Stopper):  # type: ignore[misc]
             return "Interrupted."
         if self.exhausted:
             return self.exhausted
-        if self.hopeless():
-            return f"{SAME_FAILURES} trials in a row raised the same error, so the study ended early."
-        return "The time budget is used up."
+        return self.hopeless or "The time budget is used up."
 
     def exit_status(self, otherwise: int) -> int:
         """The exit status of a study that ended for this reason, or `otherwise` if it ended by itself."""
         if self.signal is not None:
             return 128 + self.signal
-        return 1 if self.hopeless() else otherwise
+        return 1 if self.hopeless else otherwise
 
     def time_is_up(self) -> bool:
         """Whether the time budget is used up."""
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def hopeless(self) -> bool:
-        """Whether trial after trial raised the same error."""
-        return len(self._same_failures) >= SAME_FAILURES
-
     def is_over(self) -> bool:
         """Whether running trials are to be stopped at once."""
-        return self.signal is not None or self.hopeless()
+        return self.signal is not None or self.hopeless is not None
 
     def wants_no_more_trials(self) -> bool:
         """Whether no trial is to be begun any more."""
@@ -75,6 +71,8 @@ class Ending(Stopper):  # type: ignore[misc]
             self._same_failures.clear()
         if raised:
             self._same_failures.append(raised)
+        if len(self._same_failures) >= SAME_FAILURES:
+            self.hopeless = f"{SAME_FAILURES} trials in a row raised the same error, so the study ended early."
 
     def stop_all(self) -> bool:
         """Ray asks whether all trials are to be stopped at once."""

@@ -20,7 +20,7 @@ class Neighbour:
     """Cores that its trials take."""
 
 
-def neighbours() -> list[Neighbour]:
+def find_neighbours() -> list[Neighbour]:
     """The studies that this user runs on this machine now."""
     found = []
     for file in sorted(_folder().glob("*.json")):

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from search.neighbours import Neighbour
 from search.provenance import available_cpus
 from search.record import StudyRecord, TrialRecord, printable
 from search.settings import StudySettings
@@ -35,6 +36,12 @@ def show_resumed(record: StudyRecord, trials_to_run: int) -> None:
     going_on = f", {interrupted} of them from their last epoch" if interrupted else ""
     left = f"{trials_to_run} to run{going_on}" if trials_to_run > 0 else "nothing to run; --num-samples +20 adds twenty"
     print(f"  resumed  {len(record.ended())} trials have ended; {left}", flush=True)
+
+
+def show_neighbours(neighbours: list[Neighbour]) -> None:
+    """Print which other studies this one shares the machine with."""
+    for neighbour in neighbours:
+        print(f"  beside   study {printable(neighbour.study)}, which uses {neighbour.cpus} cores", flush=True)
 
 
 def show_evidence(evidence: dict[str, Any]) -> None:

@@ -1,16 +1,16 @@
 """Prepares and runs a study: from checked settings to a record, files and a summary."""
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from search import progress, provenance, ray_session, study_folder
+from search import progress, provenance, ray_session, storage, study_folder
 from search.ending import Ending
-from search.neighbours import announced, neighbours
+from search.neighbours import Neighbour, announced, find_neighbours
 from search.patience import Patience, RecordUnwritableError
 from search.record import StudyRecord
 from search.resume import OF_ONE_START, find_study, not_comparable
@@ -35,6 +35,8 @@ class Study:
     record: StudyRecord
     folder: StudyFolder
     trials_at_once: int
+    neighbours: list[Neighbour]
+    """Other studies that this machine runs."""
 
     @property
     def trials_to_run(self) -> int:
@@ -53,7 +55,8 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if settings.address:
         ray_session.join_cluster(settings.address)
-    trials_at_once = _room_for_trials(settings)
+    neighbours = [] if settings.address else find_neighbours()
+    trials_at_once = _room_for_trials(settings, neighbours)
     study_folder.check_writable(settings.results_dir)
     resumed = StudyFolder(Path(settings.resume)) if settings.resume else None  # before the data: to be told at once
     evidence = StudyRecord.open(find_study(settings.warm_start, settings.results_dir)) if settings.warm_start else None
@@ -68,7 +71,7 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -
         folder = StudyFolder(study_folder.make_folder(settings, data.name))
         record = _new_record(folder.path, settings, space, data, evidence)
     record.set_facts({"starts": [*record.facts.get("starts", []), provenance.collect()]})
-    return Study(settings, parse(record.facts["space"]), data, record, folder, trials_at_once)
+    return Study(settings, parse(record.facts["space"]), data, record, folder, trials_at_once, neighbours)
 
 
 def run_study(study: Study) -> int:
@@ -82,8 +85,10 @@ def run_study(study: Study) -> int:
     ending, files = Ending(settings.time_budget_seconds), StudyFiles(record, study.space)
     started, seconds_before = time.monotonic(), record.facts.get("seconds", 0.0)
     _show_start(study)
-    with ending.on_signals():
+    with closing(study.folder), ending.on_signals():
         try:
+            if not settings.storage:
+                study.folder.keep(record.folder / storage.FILE_NAME)
             record.be_patient(Patience(study.folder, ending))
             files.write()
             study_folder.point_latest_to(record.folder)
@@ -169,6 +174,8 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict
 def _show_start(study: Study) -> None:
     settings, record = study.settings, study.record
     progress.show_start(settings, record.folder, study.data, study.trials_at_once)
+    if study.neighbours:
+        progress.show_neighbours(study.neighbours)
     if record.facts.get("evidence"):
         progress.show_evidence(record.facts["evidence"])
     if record.trials:
@@ -185,14 +192,14 @@ def _run_trials(study: Study, files: StudyFiles, ending: Ending) -> None:
         run_trials(study, files, ending)
 
 
-def _room_for_trials(settings: StudySettings) -> int:
+def _room_for_trials(settings: StudySettings, neighbours: list[Neighbour]) -> int:
     """Trials that can run at the same time, as many as asked for or as many as fit beside other studies."""
     cpus, gpus = ray_session.cpus_and_gpus()
     if settings.cpus_per_trial > cpus:
         raise ValueError(f"cpus_per_trial is {settings.cpus_per_trial}, but this machine has {cpus}")
     if settings.gpus_per_trial > gpus:
         raise ValueError(f"gpus_per_trial is {settings.gpus_per_trial:g}, but torch finds {gpus} on this machine")
-    taken = 0 if settings.address else sum(neighbour.cpus for neighbour in neighbours())
+    taken = sum(neighbour.cpus for neighbour in neighbours)
     room = max(1, (cpus - taken) // settings.cpus_per_trial)
     if settings.gpus_per_trial >= 1:
         room = min(room, gpus // int(settings.gpus_per_trial))

@@ -33,6 +33,12 @@ class StudyFolder:
         """Remember the content of a file by holding it open: the system frees it only when this process ends."""
         self._file, self._content = file, file.open("rb")
 
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        self._lock.release()
+        if self._file:
+            self._content.close()
+
     def mend(self) -> None:
         """Make the folder, its lock and the kept file again if they were removed.
 

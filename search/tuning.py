@@ -1,5 +1,6 @@
 """Has Ray Tune run the trials of a study, and brings what they report into the record."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from search.study import Study
 
 MAX_CRASHES = 3
-"""So many crashes of Ray in a row, without an epoch between them, end the study."""
+"""So many crashes of Ray Tune in a row, with nothing achieved between them, end the study."""
 
 
 class RecordTrials(tune.Callback):  # type: ignore[misc]
@@ -34,13 +35,12 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         self._lines = progress.TrialLines(record, space)
         self._max_failures = max_failures
         self._ending = ending
-
-    def setup(self, **_: Any) -> None:
-        """Print the heading of the trials' lines."""
+        self._pids: dict[str, int] = {}
         self._lines.show_heading()
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Record an epoch, or the reason for which the trial is about to end."""
+        self._pids[trial.trial_id] = result["pid"]
         if result.get("trouble"):
             progress.show_event_once(result["trouble"])
         if "failure" in result:
@@ -73,6 +73,19 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
             self._record.add_failure(trial_id, failure)
             self._finish(trial_id)
 
+    def memory_ran_out(self, report: str) -> None:
+        """Record that Ray ended workers because the memory was full; only their trials count it as a death."""
+        killed = re.findall(r"Selected to kill: .*?pid=(\d+).*?used=([\d.]+GB)", report)
+        victims = {int(pid): used for pid, used in killed}
+        for trial_id in self._record.running_ids():
+            pid = self._pids.get(trial_id)  # None before its first epoch: then it may have been the victim
+            if pid is None or pid in victims:
+                used = f", which used {victims[pid]}" if pid in victims else ""
+                failure = Failure("out_of_memory", f"the memory was full, and Ray ended its worker{used}", report)
+                self.worker_died(trial_id, failure)
+            else:
+                self._finish(trial_id, interrupted=True)
+
     def _finish(self, trial_id: str, *, interrupted: bool = False) -> None:
         trial = self._record.finish(trial_id, interrupted=interrupted)
         self._files.write_now_and_then()
@@ -102,7 +115,7 @@ def run_trials(study: "Study", files: StudyFiles, ending: Ending) -> None:
         timeout=settings.trial_timeout_seconds,
     )
     callback = RecordTrials(record, files, study.space, settings.max_failures, ending)
-    crashes, epochs_before = 0, -1
+    crashes, state_before = 0, None
     while not ending.wants_no_more_trials():
         try:
             with TemporaryDirectory(prefix="tunesmith-") as scratch:
@@ -121,24 +134,24 @@ def run_trials(study: "Study", files: StudyFiles, ending: Ending) -> None:
                 ).fit()
             return
         except Exception as error:
-            epochs = sum(len(trial.epochs) for trial in record.trials)
-            crashes, epochs_before = (crashes + 1 if epochs == epochs_before else 1), epochs
-            if crashes >= MAX_CRASHES or ending.is_over():
-                raise
+            if ending.is_over():
+                return  # it was to end anyway
             _take_up_after_crash(callback, record, error)
+            state = [(len(trial.epochs), trial.deaths, trial.status) for trial in record.trials]
+            crashes, state_before = (crashes + 1 if state == state_before else 1), state
+            if crashes >= MAX_CRASHES:
+                ending.hopeless = (
+                    f"Ray Tune crashed {crashes} times without an epoch in between: {_reason(str(error))}."
+                )
 
 
 def _take_up_after_crash(callback: RecordTrials, record: StudyRecord, error: Exception) -> None:
     """Let the trials that ran when Ray Tune crashed go on in another Tuner."""
-    out_of_memory = isinstance(error.__cause__, OutOfMemoryError)
-    reason = "the memory is full" if out_of_memory else f"Ray Tune crashed ({_reason(str(error))})"
-    for trial_id in record.running_ids():
-        if out_of_memory:
-            callback.worker_died(trial_id, Failure("out_of_memory", reason, str(error)))
-        else:
-            record.finish(trial_id, interrupted=True)
-    if not out_of_memory:
-        progress.show_event(f"{reason}; the study goes on")
+    if isinstance(error.__cause__, OutOfMemoryError):
+        callback.memory_ran_out(str(error))
+    else:
+        progress.show_event(f"Ray Tune crashed ({_reason(str(error))}); the study goes on")
+        record.interrupt_running()
 
 
 def _read(file: Path) -> str:

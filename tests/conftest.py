@@ -43,6 +43,7 @@ def few_images(digits: ImageData) -> ImageData:
 def _ray_in_a_folder_of_its_own() -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="ts-", dir="/tmp")  # Ray's socket paths must stay below 107 bytes
     os.environ["RAY_TMPDIR"] = folder
+    os.environ["TMPDIR"] = tempfile.tempdir = folder  # where studies find each other: those of tests are by themselves
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # for workers that run a function of a test module
     yield
     shutil.rmtree(folder, ignore_errors=True)

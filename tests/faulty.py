@@ -1,10 +1,18 @@
 """Trainables for tests of whole studies; workers import them by this module's name."""
 
+import ctypes
 import os
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import torch
 
 from search.trainable import trainable
+from training.loop import EpochMetrics, train
 
 NOTES = "TUNESMITH_TEST_NOTES"
 """Environment variable that names the file for what trials note down."""
@@ -32,3 +40,76 @@ def always_seed_0(sample: dict[str, Any], **study: Any) -> None:
 def always_raises(sample: dict[str, Any], **study: Any) -> None:
     """Raise in every trial, by way of a value that no trial accepts."""
     trainable({**sample, "batch_size": 0}, **study)
+
+
+def killed_after_epoch_2(sample: dict[str, Any], **study: Any) -> None:
+    """Trial 1 loses its worker after its second epoch, the first time."""
+
+    def train_and_die(*arguments: Any) -> Iterator[EpochMetrics]:
+        for metrics in train(*arguments):
+            yield metrics
+            if metrics.epoch == 2 and sample["seed"] == 1 and sample["epochs_recorded"] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    _with_train(train_and_die, sample, **study)
+
+
+def always_killed(sample: dict[str, Any], **study: Any) -> None:
+    """Trial 1 loses its worker each time before it reports."""
+    if sample["seed"] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    trainable(sample, **study)
+
+
+def hangs(sample: dict[str, Any], **study: Any) -> None:
+    """Trial 1 hangs in its first epoch, in code that does not come back to Python."""
+
+    def train_and_hang(*arguments: Any) -> Iterator[EpochMetrics]:
+        if sample["seed"] == 1:
+            ctypes.PyDLL(None).sleep(1000)  # keeps the interpreter's lock
+        yield from train(*arguments)
+
+    _with_train(train_and_hang, sample, **study)
+
+
+def asks_for_too_much(sample: dict[str, Any], **study: Any) -> None:
+    """Trial 1 wants a tensor of a petabyte, as a batch would that cannot fit."""
+
+    def train_too_large(*arguments: Any) -> Iterator[EpochMetrics]:
+        if sample["seed"] == 1:
+            torch.empty(10**15)
+        yield from train(*arguments)
+
+    _with_train(train_too_large, sample, **study)
+
+
+def fills_the_memory(sample: dict[str, Any], **study: Any) -> None:
+    """Trial 1 takes more and more memory, up to 8 GiB."""
+
+    def train_and_grow(*arguments: Any) -> Iterator[EpochMetrics]:
+        for metrics in train(*arguments):
+            yield metrics
+            if sample["seed"] == 1:
+                taken: list[torch.Tensor] = []
+                while len(taken) < 32:
+                    taken.append(torch.rand(2**26))
+                    time.sleep(0.1)
+
+    _with_train(train_and_grow, sample, **study)
+
+
+def slow(sample: dict[str, Any], **study: Any) -> None:
+    """Each epoch takes a fifth of a second longer."""
+
+    def train_slowly(*arguments: Any) -> Iterator[EpochMetrics]:
+        for metrics in train(*arguments):
+            time.sleep(0.2)
+            yield metrics
+
+    _with_train(train_slowly, sample, **study)
+
+
+def _with_train(replacement: Callable[..., Iterator[EpochMetrics]], sample: dict[str, Any], **study: Any) -> None:
+    """Run the product's trainable over another `train`."""
+    with mock.patch("search.trainable.train", replacement):
+        trainable(sample, **study)

@@ -1,0 +1,11 @@
+"""`python tests/faulty_search.py FAULT OPTIONS` runs a study with one of the trainables in `faulty`."""
+
+import sys
+
+import faulty
+
+from search import run, tuning
+
+if __name__ == "__main__":
+    tuning.__dict__["trainable"] = getattr(faulty, sys.argv.pop(1))
+    sys.exit(run.main())

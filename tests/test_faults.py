@@ -1,0 +1,341 @@
+"""What happens to workers, disks and machines, caused for real: the study goes on, says so, and has the right row."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import faulty
+import pandas as pd
+import pytest
+
+from search import study as study_module
+from search import tuning
+from search.ray_session import ray_session
+from search.record import StudyRecord
+from search.resume import stored_settings
+from search.settings import StudySettings
+from search.study import prepare_study, run_study
+from training.config import TrialConfig
+from training.data import ImageData
+from training.loop import train
+
+FAULTY_SEARCH = [sys.executable, str(Path(__file__).parent / "faulty_search.py")]
+SMALL = ["--dataset", "digits", "--no-dashboard", "--scheduler", "none"]
+
+
+@pytest.fixture(scope="module")
+def shared_ray() -> Iterator[None]:
+    """One Ray for all studies of this module that run in this process."""
+    with ray_session(dashboard=False, joined=False):
+        yield
+
+
+Run = Callable[..., tuple[int, pd.DataFrame, str]]
+
+
+@pytest.fixture
+def run(shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a study with a faulty trainable; returns exit status, trials by number and output."""
+
+    def run(trainable: Any, **options: Any) -> tuple[int, pd.DataFrame, str]:
+        monkeypatch.setattr(tuning, "trainable", trainable)
+        settings = {"dataset": "digits", "num_samples": 3, "epochs": 4, "scheduler": "none", "results_dir": tmp_path}
+        study = prepare_study(StudySettings(**{**settings, **options}))
+        status = run_study(study)
+        trials = pd.read_csv(study.record.folder / "trials.csv").set_index("trial_number").sort_index()
+        return status, trials, capfd.readouterr().out
+
+    return run
+
+
+def curve(folder: Path, trial_number: int) -> pd.DataFrame:
+    epochs = pd.read_csv(folder / "epochs.csv")
+    return epochs[epochs["trial_number"] == trial_number].drop(columns=["trial_number", "seconds"])
+
+
+def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(run: Run, tmp_path: Path, digits: ImageData) -> None:
+    status, trials, output = run(faulty.killed_after_epoch_2, name="study")
+    assert status == 0
+    assert trials["status"].tolist() == ["completed"] * 3
+    assert trials["error"].isna().all()
+    assert re.search(r"! trial 1: worker died: .*; it will go on after epoch 2\n", output)
+    (died,) = (trial for trial in StudyRecord.open(tmp_path / "study").trials if trial.deaths)
+    assert (died.number, died.deaths) == (1, 1)
+    config = TrialConfig(**died.hyperparameters, epochs=4, seed=1)  # type: ignore[arg-type]
+    alone = pd.DataFrame([asdict(metrics) for metrics in train(config, digits)]).drop(columns="seconds")
+    pd.testing.assert_frame_equal(curve(tmp_path / "study", 1).reset_index(drop=True), alone, rtol=1e-12)
+
+
+@pytest.mark.parametrize("max_failures", [0, 2])
+def test_trial_whose_worker_dies_too_often_fails(run: Run, max_failures: int) -> None:
+    status, trials, output = run(faulty.always_killed, max_failures=max_failures)
+    assert status == 0
+    assert trials["status"].tolist() == ["completed", "failed", "completed"]
+    assert str(trials.loc[1, "error"]).startswith("worker died: ")
+    assert output.count("it will go on after epoch 0") == max_failures
+
+
+def test_same_error_three_times_in_a_row_ends_the_study(run: Run) -> None:
+    status, trials, output = run(faulty.always_raises, num_samples=10, max_concurrent=1)
+    assert status == 1
+    assert trials["status"].tolist() == ["failed"] * 3
+    assert "3 trials in a row raised the same error, so the study ended early. To go on: " in output
+
+
+def test_trial_that_hangs_is_ended(run: Run) -> None:
+    status, trials, _ = run(faulty.hangs, trial_timeout="4s")
+    assert status == 0
+    assert trials["status"].tolist() == ["completed", "failed", "completed"]
+    assert re.fullmatch(
+        r'took longer than trial_timeout; it was at File ".*faulty.py", line \d+ in .*', str(trials.loc[1, "error"])
+    )
+
+
+def test_batch_that_cannot_fit_is_a_failed_row(run: Run, tmp_path: Path) -> None:
+    status, trials, output = run(faulty.asks_for_too_much, name="study")
+    assert status == 0
+    assert trials["status"].tolist() == ["completed", "failed", "completed"]
+    assert "can't allocate memory" in str(trials.loc[1, "error"])
+    assert "it will go on" not in output
+    failure = StudyRecord.open(tmp_path / "study").trials[1].failure
+    assert failure is not None
+    assert failure.kind == "out_of_memory"
+
+
+def test_time_budget_ends_the_study_softly_and_it_can_go_on(run: Run, tmp_path: Path) -> None:
+    status, trials, output = run(faulty.slow, name="study", epochs=30, num_samples=4, time_budget="4s")
+    assert "The time budget is used up. To go on: " in output
+    assert status == 1  # none completed
+    assert trials["status"].tolist() == ["interrupted"] * 2
+    assert (trials["epochs"] > 0).all()
+    resumed = prepare_study(stored_settings(tmp_path / "study"))
+    assert resumed.settings.time_budget is None
+    assert resumed.trials_to_run == 4
+
+
+def test_clock_that_jumps_back_changes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_time, started = time.time, time.monotonic()
+
+    def jumping() -> float:
+        return real_time() - 86400 * (time.monotonic() - started > 2)
+
+    monkeypatch.setattr(time, "time", jumping)
+    status, trials, output = run(faulty.slow, time_budget="10m", trial_timeout="10m")
+    assert time.monotonic() - started > 2
+    assert status == 0
+    assert trials["status"].tolist() == ["completed"] * 3
+    assert (trials["seconds"] > 0).all()
+    assert re.search(r"3 of 3 trials in \d+ s:", output)
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+class RunningSearch:
+    """A faulty study from the command line, watched while it runs."""
+
+    def __init__(self, fault: str, folder: Path, *options: str, **environment: str) -> None:
+        self.folder = folder
+        self._log = Path(os.environ["TMPDIR"]) / f"{fault}-{time.monotonic_ns()}.log"
+        self._read = 0
+        words = [*FAULTY_SEARCH, fault, *SMALL, "--results-dir", str(folder.parent), "--name", folder.name, *options]
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(words, stdout=log, stderr=log, env=os.environ | environment)
+
+    @property
+    def output(self) -> str:
+        """All that it has printed by now."""
+        return self._log.read_text()
+
+    def wait_for_output(self, text: str) -> None:
+        """Wait until it prints the text, behind what was waited for before."""
+        wait_for(lambda: text in self.output[self._read :], text)
+        self._read = self.output.index(text, self._read) + len(text)
+
+    def end(self) -> int:
+        """Wait for the end; returns the exit status."""
+        return self.process.wait(timeout=120)
+
+    def trials(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "trials.csv").set_index("trial_number").sort_index()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 16 MB of our own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], capture_output=True, check=False)
+    if mount.returncode:
+        pytest.skip("only root can make a small disk")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@contextmanager
+def read_only(disk: Path) -> Iterator[None]:
+    """Lay a read-only view over a disk."""
+    subprocess.run(["mount", "-o", "bind,ro", disk, disk], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_study_outlives_a_full_a_read_only_and_a_removed_folder(small_disk: Path) -> None:
+    study = small_disk / "study"
+    search = RunningSearch("slow", study, "--num-samples", "4", "--epochs", "25")
+    search.wait_for_output("Trials as they end")
+    wait_for(lambda: any(study.glob("checkpoints/*")), "the first epoch")
+
+    filler = small_disk / "filler"
+    fill = ["dd", "if=/dev/zero", f"of={filler}", "bs=4096"]
+    assert subprocess.run(fill, capture_output=True, check=False).returncode == 1  # it ends when nothing is left
+    search.wait_for_output("! the record cannot be written (database or disk is full); the study waits until it can")
+    filler.unlink()
+    search.wait_for_output("! the record can be written again")
+
+    with read_only(small_disk):
+        search.wait_for_output("! the record cannot be written")
+    search.wait_for_output("! the record can be written again")
+
+    shutil.rmtree(study)
+    search.wait_for_output("! the record cannot be written")
+    search.wait_for_output("! the record can be written again")
+
+    assert search.end() == 0
+    assert search.trials()["status"].tolist() == ["completed"] * 4
+    assert search.trials()["error"].isna().all()
+    for number in range(4):
+        assert curve(study, number)["epoch"].tolist() == list(range(1, 26))
+    assert [trial.status for trial in StudyRecord.open(study).trials] == ["completed"] * 4
+
+
+def test_interrupt_ends_a_study_that_waits_for_its_disk(small_disk: Path) -> None:
+    search = RunningSearch("slow", small_disk / "study", "--num-samples", "2", "--epochs", "50")
+    wait_for(lambda: any((small_disk / "study").glob("checkpoints/*")), "the first epoch")
+    with read_only(small_disk):
+        search.wait_for_output("! the record cannot be written")
+        search.process.send_signal(signal.SIGINT)
+        assert search.end() == 130
+    assert "Stopped: the record cannot be written" in search.output
+    assert "Traceback" not in search.output
+    assert {trial.status for trial in StudyRecord.open(small_disk / "study").trials} == {"interrupted"}
+
+
+def test_second_interrupt_ends_the_process_at_once(tmp_path: Path) -> None:
+    search = RunningSearch("slow", tmp_path / "study", "--num-samples", "2", "--epochs", "50")
+    wait_for(lambda: any((tmp_path / "study").glob("checkpoints/*")), "the first epoch")
+    search.process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    search.process.send_signal(signal.SIGINT)
+    assert search.process.wait(timeout=5) == 130
+    assert search.output.endswith("Stopped at once; what was recorded is safe.\n")
+    assert {trial.status for trial in StudyRecord.open(tmp_path / "study").trials} == {"interrupted"}
+
+
+def test_worker_killed_for_memory_does_not_end_the_study(tmp_path: Path) -> None:
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, available = (int(meminfo[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+    limit = (total - available + 4_000_000) / total
+    search = RunningSearch(
+        *("fills_the_memory", tmp_path / "study", "--num-samples", "4", "--epochs", "3"),
+        RAY_memory_usage_threshold=f"{limit:.3f}",
+        RAY_memory_monitor_refresh_ms="100",
+    )
+    assert search.end() == 0
+    trials = search.trials()
+    assert trials["status"].tolist() == ["completed", "failed", "completed", "completed"]
+    assert re.fullmatch(
+        r"the memory was full, and Ray ended its worker(, which used \d+\.\d+GB)?", str(trials.loc[1, "error"])
+    )
+    assert "! trial 1: the memory was full" in search.output
+    assert "Traceback" not in search.output
+
+
+def test_study_runs_without_a_home_and_beside_the_remains_of_a_cluster(tmp_path: Path) -> None:
+    """Ray keeps its token in the home folder, and the address of the last cluster in its temporary one."""
+    remains = Path(os.environ["RAY_TMPDIR"]) / "ray" / "ray_current_cluster"
+    remains.parent.mkdir(exist_ok=True)
+    remains.write_text("192.0.2.1:6379")
+    search = RunningSearch("trainable", tmp_path / "study", "--num-samples", "2", "--epochs", "1", HOME="/proc/1")
+    assert search.end() == 0
+    assert search.trials()["status"].tolist() == ["completed"] * 2
+    assert not list(Path("/proc/1").glob(".ray"))
+    assert not list(Path("/tmp").glob("ray-token-*"))
+
+
+NEIGHBOUR = """
+import sys, time
+from search.neighbours import announced
+with announced("first", int(sys.argv[1])):
+    print("announced", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def neighbour(cpus: int) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", NEIGHBOUR, str(cpus)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "announced\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_second_study_on_a_machine_leaves_the_first_its_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("search.ray_session.cpus_and_gpus", lambda: (8, 0))
+    settings = StudySettings(dataset="digits", results_dir=tmp_path)
+    with neighbour(cpus=6):
+        beside = prepare_study(settings)
+    study_module._show_start(beside)
+    assert "  beside   study first, which uses 6 cores\n" in capsys.readouterr().out
+    assert beside.trials_at_once == 2
+    with neighbour(cpus=8) as process:
+        assert prepare_study(settings).trials_at_once == 1  # at least one
+        process.kill()
+        process.wait()
+        alone = prepare_study(settings)  # a killed study takes no cores
+    assert (alone.trials_at_once, alone.neighbours) == (8, [])
+
+
+def test_data_that_is_damaged_while_a_study_runs_harms_it_not(fashion_mnist_dir: Path, tmp_path: Path) -> None:
+    """The images are read once; who resumes the study is told about the file."""
+    data = tmp_path / "data" / "FashionMNIST" / "raw"
+    shutil.copytree(fashion_mnist_dir / "FashionMNIST" / "raw", data)
+    where = ["--dataset", "fashion-mnist", "--data-dir", str(tmp_path / "data")]
+    search = RunningSearch("trainable", tmp_path / "study", *where, "--num-samples", "2", "--epochs", "1")
+    search.wait_for_output("Trials as they end")
+    damaged = data / "train-images-idx3-ubyte"
+    damaged.chmod(0o644)
+    with damaged.open("r+b") as stream:
+        stream.seek(1000)
+        stream.write(b"damage")
+    assert search.end() == 0
+    assert search.trials()["status"].tolist() == ["completed"] * 2
+    resume = [*FAULTY_SEARCH, "trainable", "--resume", str(tmp_path / "study"), "--num-samples", "+1"]
+    again = subprocess.run(resume, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: corrupt file of fashion-mnist: ")
