@@ -1,7 +1,9 @@
 """Which configuration is tried next: Optuna's sampler draws, and what is known to be of no use is drawn again."""
 
+import copy
 import itertools
 import math
+from collections.abc import Container
 from typing import Any
 
 from optuna import Study
@@ -41,12 +43,36 @@ def tpe(seed: int) -> TPESampler:
     )
 
 
+class _FailuresLast:
+    """A study whose failed trials look like ones that were pruned before their first report: the worst there are."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        """What Optuna's samplers ask a study for."""
+        trials = self._study._get_trials(deepcopy=deepcopy, use_cache=use_cache)
+        seen = [_pruned(trial) if trial.state == TrialState.FAIL and trial.params else trial for trial in trials]
+        return seen if states is None else [trial for trial in seen if trial.state in states]
+
+
+def _pruned(trial: FrozenTrial) -> FrozenTrial:
+    seen = copy.copy(trial)
+    seen.state, seen.intermediate_values = TrialState.PRUNED, {}
+    return seen
+
+
 class StudySampler(BaseSampler):
     """Draws whole points from a sampler of Optuna's; no point is proposed twice, and where trials fail few are.
 
-    Optuna's samplers know nothing of trials that failed, and have no memory of points in a finite space. Here a draw is
-    repeated while it is a known point, or while the known point nearest to it failed. The members of ordered choices
-    are drawn from a range, and the nearest member is taken.
+    Optuna's samplers know nothing of trials that failed, and have no memory of points in a finite space. Here they see
+    failed trials as the worst there are, and a draw is repeated while it is a known point, or while the trial nearest
+    to it failed. The members of ordered choices are drawn from a range, and the nearest member is taken.
     """
 
     def __init__(self, space: SearchSpace, drawn_by: BaseSampler) -> None:
@@ -86,10 +112,11 @@ class StudySampler(BaseSampler):
         self._drawn_by.after_trial(study, trial, state, values)
 
     def _draw(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Point:
-        draws = self._drawn_by.sample_relative(study, trial, search_space)  # none of them, while it knows too little
+        seen: Any = _FailuresLast(study)
+        draws = self._drawn_by.sample_relative(seen, trial, search_space)  # none of them, while it knows too little
         for name, distribution in search_space.items():
             if name not in draws:
-                draws[name] = self._drawn_by.sample_independent(study, trial, name, distribution)
+                draws[name] = self._drawn_by.sample_independent(seen, trial, name, distribution)
         return {name: self._nearest(name, draws[name]) for name in search_space}
 
     def _nearest(self, name: str, draw: Any) -> HyperparameterValue:

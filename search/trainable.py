@@ -50,7 +50,7 @@ def trainable(
         with _ended_after(timeout, file):
             for metrics in train(TrialConfig(**hyperparameters, epochs=epochs), data.to(device), checkpoint):
                 if metrics.epoch > epochs_recorded:
-                    tune.report({**asdict(metrics), "trouble": checkpoint.trouble})
+                    tune.report({**asdict(metrics), "trouble": checkpoint.take_trouble()})
     except TrainingDivergedError as error:
         tune.report({"failure": {"kind": "diverged", "error": str(error)}})
     except Exception as error:

@@ -140,9 +140,7 @@ def run_trials(study: "Study", files: StudyFiles, ending: Ending) -> None:
             state = [(len(trial.epochs), trial.deaths, trial.status) for trial in record.trials]
             crashes, state_before = (crashes + 1 if state == state_before else 1), state
             if crashes >= MAX_CRASHES:
-                ending.hopeless = (
-                    f"Ray Tune crashed {crashes} times without an epoch in between: {_reason(str(error))}."
-                )
+                ending.hopeless = f"Ray Tune crashed {crashes} times in a row: {_reason(str(error))}."
 
 
 def _take_up_after_crash(callback: RecordTrials, record: StudyRecord, error: Exception) -> None:

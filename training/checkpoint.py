@@ -17,7 +17,7 @@ class Checkpoint:
     """The files of one trial: its last epoch, to go on from, and its best one, to keep.
 
     No number depends on them: where a file cannot be written or read, training goes on without it, from the start if it
-    must, and `trouble` says why.
+    must, and `take_trouble` says why.
     """
 
     def __init__(self, file: Path, metric: str = "val_loss", mode: str = "min") -> None:
@@ -29,8 +29,7 @@ class Checkpoint:
             mode: `max` or `min`.
         """
         self.file = file
-        self.trouble: str | None = None
-        """Why the last call could not do its work, in one line; None if it could."""
+        self._trouble: str | None = None
         self._metric = metric
         self._sign = -1 if mode == "max" else 1
         self._best = float("inf")
@@ -39,21 +38,19 @@ class Checkpoint:
         """Write all that the next epoch depends on, and the metrics so far, in one step."""
         state = io.BytesIO()
         torch.save(training.state_dict(), state)
-        self.trouble = None
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             _replace(self.file, lambda draft: draft.write_bytes(state.getbuffer()))
             self._keep_if_best(training.metrics[-1])
         except OSError as error:
-            self.trouble = f"checkpoints cannot be written: {error.strerror or error}"
+            self._trouble = f"checkpoints cannot be written: {error.strerror or error}"
 
     def restore(self, training: "Training") -> bool:
         """Go on as if the training that was saved had never stopped; it had the same config and data.
 
         Returns:
-            Whether there was something to go on from. If it was damaged, `training` is of no more use.
+            Whether there was something to go on from; if it was damaged, `training` is of no more use.
         """
-        self.trouble = None
         if not self.file.exists():
             return False
         try:
@@ -62,9 +59,14 @@ class Checkpoint:
             training.load_state_dict(state)
             self._best = min(self._rank(metrics) for metrics in training.metrics)
         except Exception as error:  # whatever the damage does to torch
-            self.trouble = f"checkpoint {self.file.name} is damaged ({type(error).__name__}); the trial starts again"
+            self._trouble = f"checkpoint {self.file.name} is damaged ({type(error).__name__}); the trial starts again"
             return False
         return True
+
+    def take_trouble(self) -> str | None:
+        """What could not be done since the last time, in one sentence."""
+        trouble, self._trouble = self._trouble, None
+        return trouble
 
     def best_files(self) -> list[Path]:
         """Files of best epochs; more than one only if a process died while it replaced one."""

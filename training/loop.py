@@ -186,7 +186,7 @@ def train(config: TrialConfig, data: ImageData, checkpoint: Checkpoint | None = 
     if checkpoint is not None:
         if checkpoint.restore(training):
             yield from list(training.metrics)
-        elif checkpoint.trouble:
+        else:
             training = Training(config, data)
     while training.epoch < config.epochs:
         for _ in training.train_epoch():

@@ -1,0 +1,162 @@
+"""Which configurations are proposed: none twice, few where trials fail, and no more than wanted."""
+
+import itertools
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+from studies import FULL_EPOCHS, HandDrivenStudy, metrics, search
+
+from search.ending import Ending
+from search.record import Failure, StudyRecord
+from search.sampler import Point, StudySampler, tpe
+from search.searcher import StudySearch
+from search.space import DEFAULT_SPACE, OrderedChoice, SearchSpace, contains, distance, distributions, num_points
+
+NINE_POINTS: SearchSpace = {
+    "batch_size": OrderedChoice((32, 64, 128)),
+    "optimizer": CategoricalDistribution(("sgd", "adam", "rmsprop")),
+}
+
+LEARNING_RATE: SearchSpace = {"learning_rate": FloatDistribution(1e-4, 1.0, log=True)}
+
+
+def ended(record: StudyRecord, trial_id: str, value: float) -> None:
+    for epoch in range(1, FULL_EPOCHS + 1):
+        record.add_epoch(trial_id, metrics(epoch, value))
+    record.finish(trial_id)
+
+
+def empty_record(folder: Path) -> StudyRecord:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return StudyRecord.create(folder, "max", {"settings": {"metric": "val_accuracy", "epochs": FULL_EPOCHS}})
+
+
+def test_finite_space_is_searched_without_repeats_and_then_the_study_ends(tmp_path: Path) -> None:
+    record, ending = empty_record(tmp_path), Ending()
+    searcher = StudySearch(record, NINE_POINTS, seed=0, num_samples=20, ending=ending)
+    points = []
+    for number in range(9):
+        proposal = searcher.suggest(str(number))
+        assert isinstance(proposal, dict)
+        points.append((proposal["batch_size"], proposal["optimizer"]))
+        ended(record, str(number), value=0.5 if proposal["optimizer"] == "sgd" else 0.9)
+    assert set(points) == set(itertools.product((32, 64, 128), ("sgd", "adam", "rmsprop")))
+    assert searcher.suggest("9") == Searcher.FINISHED
+    assert ending.reason == "All 9 points of the search space have been tried."
+    assert len(record.study.trials) == 9  # the tenth question left nothing behind
+
+
+def test_points_that_run_now_are_not_proposed_again(tmp_path: Path) -> None:
+    searcher = search(empty_record(tmp_path), NINE_POINTS)
+    proposals = [searcher.suggest(str(number)) for number in range(9)]
+    assert len({(point["batch_size"], point["optimizer"]) for point in proposals if isinstance(point, dict)}) == 9
+    assert searcher.suggest("9") is None  # not the end: one of them may have to go on
+
+
+def test_no_more_trials_than_wanted_and_a_dead_one_goes_on_first(tmp_path: Path) -> None:
+    record = empty_record(tmp_path)
+    searcher = search(record, DEFAULT_SPACE, num_samples=2)
+    first, second = searcher.suggest("a"), searcher.suggest("b")
+    assert searcher.suggest("c") is None
+    record.add_epoch("a", metrics(1, 0.5))
+    record.add_death("a")
+    record.finish("a", interrupted=True)
+    again = searcher.suggest("d")
+    assert isinstance(first, dict)
+    assert again == {**first, "epochs_recorded": 1}
+    assert searcher.suggest("e") is None
+    ended(record, "b", 0.5)
+    for epoch in range(2, FULL_EPOCHS + 1):
+        record.add_epoch("d", metrics(epoch, 0.5))
+    record.finish("d")
+    assert isinstance(second, dict)
+    assert searcher.suggest("f") == Searcher.FINISHED
+    assert [(trial.number, trial.status, trial.deaths) for trial in record.trials] == [
+        (0, "completed", 1),
+        (1, "completed", 0),
+    ]
+
+
+def failures_among_later_proposals(sampler: BaseSampler) -> int:
+    """Of 40 trials, the best at 0.003 and all above 0.01 failed: how many of the last 20 failed."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=sampler, direction="maximize")
+    failed = []
+    for _ in range(40):
+        trial = study.ask(distributions(LEARNING_RATE))
+        rate = trial.params["learning_rate"]
+        failed.append(rate > 0.01)
+        if failed[-1]:
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, -abs(math.log(rate / 0.003)))
+    return sum(failed[20:])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_few_proposals_where_trials_fail(seed: int) -> None:
+    assert failures_among_later_proposals(tpe(seed)) == 20  # Optuna's own: the same mistake for ever
+    assert failures_among_later_proposals(StudySampler(LEARNING_RATE, tpe(seed))) <= 5
+
+
+def test_failed_points_are_evidence_against_their_neighbourhood_only(tmp_path: Path) -> None:
+    record = empty_record(tmp_path)
+    searcher = search(record, DEFAULT_SPACE)
+    for number in range(8):
+        searcher.suggest(str(number))
+        record.add_failure(str(number), Failure("exception", "ValueError: boom"))
+        record.finish(str(number))
+    assert isinstance(searcher.suggest("8"), dict)  # everything failed so far: the draw stands all the same
+
+
+def test_number_of_points() -> None:
+    assert num_points(NINE_POINTS) == 9
+    assert num_points(DEFAULT_SPACE) == float("inf")
+
+
+def test_distance_is_scaled_and_choices_are_one_apart() -> None:
+    here: Point = {"learning_rate": 1e-4, "batch_size": 32, "optimizer": "sgd"}
+    assert distance(DEFAULT_SPACE, here, here) == 0
+    assert distance(DEFAULT_SPACE, here, {**here, "learning_rate": 1e-1}) == pytest.approx(1)
+    assert distance(DEFAULT_SPACE, here, {**here, "batch_size": 128}) == pytest.approx(0.5)
+    assert distance(DEFAULT_SPACE, here, {**here, "optimizer": "adam"}) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"learning_rate": 1.0}, {"batch_size": 48}, {"optimizer": "lion"}, {"learning_rate": "fast"}, {"momentum": 0.9}],
+)
+def test_points_outside_a_space(change: dict[str, float | int | str]) -> None:
+    inside: dict[str, float | int | str] = {"learning_rate": 1e-3, "batch_size": 64, "optimizer": "sgd"}
+    assert contains(DEFAULT_SPACE, inside)
+    assert not contains(DEFAULT_SPACE, inside | change)
+
+
+def test_earlier_study_is_evidence_but_none_of_its_trials_is_one_of_ours(tmp_path: Path) -> None:
+    for name in ("earlier", "later"):
+        (tmp_path / name).mkdir()
+    earlier = HandDrivenStudy(tmp_path / "earlier")
+    earlier.run_one_of_each()
+    later = empty_record(tmp_path / "later")
+    narrow: SearchSpace = {**DEFAULT_SPACE, "learning_rate": FloatDistribution(5e-4, 1e-1, log=True)}
+    useful = [trial for trial in earlier.record.trials if trial.status in ("completed", "stopped_early", "diverged")]
+    inside = [trial for trial in useful if contains(narrow, trial.hyperparameters)]
+    assert 0 < len(inside) < len(earlier.record.trials)
+    assert later.take_evidence(earlier.record, narrow) == len(inside)
+    assert later.trials == []
+    assert later.best() is None
+    later.enqueue_baseline({"learning_rate": 1e-3, "batch_size": 64, "optimizer": "sgd"})
+    proposal = search(later, narrow).suggest("a")
+    assert isinstance(proposal, dict)
+    (trial,) = later.trials
+    assert trial.is_baseline
+    assert trial.number == len(inside)
+    assert proposal["learning_rate"] == 1e-3  # its own trial, though the evidence has the same point
+    again = StudyRecord.open(tmp_path / "later")
+    assert [trial.number for trial in again.trials] == [len(inside)]
