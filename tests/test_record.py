@@ -1,4 +1,7 @@
 import pickle
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import optuna
@@ -7,7 +10,9 @@ from optuna.trial import TrialState
 from studies import FULL_EPOCHS, HandDrivenStudy, metrics, search
 
 from search.record import Failure, StudyRecord
+from search.resume import stored_settings
 from search.searcher import StudySearch
+from search.settings import StudySettings
 
 
 @pytest.fixture
@@ -138,3 +143,28 @@ def test_trial_whose_end_was_half_written_goes_on(study: HandDrivenStudy, tmp_pa
         record.add_epoch("b", metrics(epoch, 0.6))
     assert record.finish("b").status == "completed"
     assert [trial.state for trial in stored_trials(tmp_path)] == [TrialState.COMPLETE]
+
+
+DIES_WHILE_WRITING = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")  # so that half of it reaches the file
+database.execute("BEGIN")
+database.execute("UPDATE trial_user_attributes SET value_json = '1' || zeroblob(100000)")
+os._exit(1)
+"""
+
+
+def test_what_a_dead_process_left_half_written_is_undone(study: HandDrivenStudy, tmp_path: Path) -> None:
+    study.run_one_of_each()
+    before = [asdict(trial) for trial in StudyRecord.open(tmp_path).trials]
+    subprocess.run([sys.executable, "-c", DIES_WHILE_WRITING, str(tmp_path / "study.db")], check=False)
+    assert (tmp_path / "study.db-journal").stat().st_size > 0
+    assert stored_settings(tmp_path).num_samples == StudySettings().num_samples
+    assert not (tmp_path / "study.db-journal").exists()
+    assert [asdict(trial) for trial in StudyRecord.open(tmp_path).trials] == before
+
+
+def test_error_texts_become_one_harmless_line() -> None:
+    failure = Failure("exception", "ValueError: \x1b[2J\x1b[31mred\nand \u202e reversed\r\x00")
+    assert failure.error == "ValueError: \\x1b[2J\\x1b[31mred and \\u202e reversed \\x00"

@@ -1,0 +1,92 @@
+"""Studies that begin with what another one found, and studies that must not go on."""
+
+from pathlib import Path
+
+import pytest
+from studies import metrics, search
+
+from search import provenance
+from search.run import read_settings
+from search.settings import StudySettings
+from search.study import Study, prepare_study
+
+
+def prepared(folder: Path, *options: str) -> Study:
+    """A study as the command line would prepare it."""
+    words = ["--dataset", "digits", "--no-dashboard", "--results-dir", str(folder), *options]
+    study = prepare_study(read_settings(words))
+    study.folder.close()
+    return study
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Study:
+    """A study of three trials: the baseline, a good one, and one that has not ended."""
+    study = prepared(tmp_path, "--name", "earlier", "--epochs", "2", "--seed", "7")
+    searcher = search(study.record)
+    for number in range(3):
+        searcher.suggest(str(number))
+    for epoch in (1, 2):
+        study.record.add_epoch("0", metrics(epoch, 0.5))
+        study.record.add_epoch("1", metrics(epoch, 0.8))
+    study.record.finish("0")
+    study.record.finish("1")
+    return study
+
+
+def evidence(study: Study) -> list[dict[str, object]]:
+    return [dict(trial.params) for trial in study.record.study.trials if "evidence" in trial.user_attrs]
+
+
+def test_warm_start_takes_what_ended_and_says_how_many(earlier: Study, tmp_path: Path) -> None:
+    later = prepared(tmp_path, "--warm-start", "earlier", "--name", "later", "--epochs", "5")
+    assert evidence(later) == [trial.hyperparameters for trial in earlier.record.trials[:2]]
+    assert later.record.facts["evidence"] == {"study": "earlier", "trials": 2, "of": 3}
+    assert later.settings.seed == 0
+    assert later.trials_to_run == later.settings.num_samples
+
+
+def test_fork_is_a_new_study_with_the_old_settings_unless_others_are_given(earlier: Study, tmp_path: Path) -> None:
+    before = (earlier.record.folder / "study.db").read_bytes()
+    fork = prepared(tmp_path, "--resume", "earlier", "--fork", "--epochs", "5")
+    assert (fork.settings.epochs, fork.settings.seed) == (5, 7)
+    assert fork.record.folder != earlier.record.folder
+    assert len(evidence(fork)) == 2
+    assert (earlier.record.folder / "study.db").read_bytes() == before
+
+
+def test_fork_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="fork needs resume"):
+        StudySettings(fork=True, results_dir=tmp_path)
+
+
+def test_evidence_by_another_metric_or_data_set_is_refused(earlier: Study, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"study earlier is no evidence for this one: it has metric val_accuracy \(here val_loss\)"
+    ):
+        prepared(tmp_path, "--warm-start", "earlier", "--metric", "val_loss")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["earlier"]
+
+
+def test_study_does_not_go_on_with_other_code(earlier: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = provenance.code()
+    assert "training/loop.py" in code
+    monkeypatch.setattr(provenance, "code", lambda: {**code, "training/loop.py": "another checksum"})
+    with pytest.raises(
+        ValueError, match=r"by other code: training/loop.py changed since .*; resume it without that, or add --fork"
+    ):
+        prepared(tmp_path, "--resume", "earlier")
+    assert len(evidence(prepared(tmp_path, "--resume", "earlier", "--fork"))) == 2
+
+
+def test_study_does_not_go_on_with_other_data(earlier: Study, tmp_path: Path) -> None:
+    earlier.record.set_facts({"dataset": {**earlier.record.facts["dataset"], "sha256": "another"}})
+    with pytest.raises(ValueError, match="study earlier was run on other data than digits"):
+        prepared(tmp_path, "--resume", "earlier")
+
+
+def test_options_of_one_start_are_not_inherited(tmp_path: Path) -> None:
+    prepared(tmp_path, "--name", "study", "--time-budget", "1m", "--max-failures", "5")
+    resumed = prepared(tmp_path, "--resume", "study")
+    assert resumed.settings.time_budget is None
+    assert resumed.settings.max_failures == 5
