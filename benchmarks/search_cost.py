@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from unittest import mock
 
 from ray import tune
 
@@ -25,23 +24,21 @@ def trains_nothing(sample: dict[str, Any], *, epochs: int, **_: Any) -> None:
         tune.report({"epoch": epoch, **metrics, "test_accuracy": 0.5, "test_loss": 1.0, "seconds": 0.0})
 
 
-class Meter:
-    """Notes the driver's time and memory each time a trial ends."""
+def now() -> tuple[float, float, float]:
+    """Seconds of the wall clock, seconds of this process's CPU, and the most memory it has had, in MB."""
+    return time.perf_counter(), time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    def __init__(self) -> None:
-        self.ended: list[tuple[float, float, float]] = [self._now()]
 
-    def finish(self, record: StudyRecord, trial_id: str, **how: Any) -> TrialRecord:
-        """Stand in for `StudyRecord.finish`."""
-        trial = self._finish(record, trial_id, **how)
-        self.ended.append(self._now())
+def note_ends(ends: list[tuple[float, float, float]]) -> None:
+    """From now on, note the driver's time and memory each time a trial ends."""
+    finish = StudyRecord.finish
+
+    def finish_and_note(record: StudyRecord, trial_id: str, *, interrupted: bool = False) -> TrialRecord:
+        trial = finish(record, trial_id, interrupted=interrupted)
+        ends.append(now())
         return trial
 
-    _finish = staticmethod(StudyRecord.finish)
-
-    @staticmethod
-    def _now() -> tuple[float, float, float]:
-        return time.perf_counter(), time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    StudyRecord.finish = finish_and_note  # type: ignore[method-assign, assignment]
 
 
 def main() -> None:
@@ -50,9 +47,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--steps", type=int, default=10, help="rows of the table")
     options = parser.parse_args()
-    meter = Meter()
+    ends: list[tuple[float, float, float]] = []
+    note_ends(ends)
     tuning.__dict__["trainable"] = trains_nothing
-    mock.patch.object(StudyRecord, "finish", lambda *arguments, **named: meter.finish(*arguments, **named)).start()
     with TemporaryDirectory() as folder:
         study = prepare_study(
             StudySettings(
@@ -69,7 +66,7 @@ def main() -> None:
     print("\n trials  ms of wall  ms of the driver's CPU  MB of the driver")
     marks = [round(1 + step * (options.trials - 1) / options.steps) for step in range(options.steps + 1)]
     for start, stop in itertools.pairwise(marks):
-        (wall, cpu, _), (wall_after, cpu_after, megabytes) = meter.ended[start], meter.ended[stop]
+        (wall, cpu, _), (wall_after, cpu_after, megabytes) = ends[start - 1], ends[stop - 1]
         wall, cpu = (1000 * seconds / (stop - start) for seconds in (wall_after - wall, cpu_after - cpu))
         print(f"{stop:>7}  {wall:>10.1f}  {cpu:>22.1f}  {megabytes:>16.0f}")
 

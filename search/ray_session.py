@@ -5,7 +5,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import ray
@@ -55,14 +55,15 @@ def ray_session(dashboard: bool, joined: bool) -> Iterator[str | None]:
     dashboard_url, was_there = None, ray.is_initialized()
     with _token_kept():
         if not was_there:
-            context = ray.init(
-                address="local",  # plain ray.init() stumbles over what a killed cluster left behind
-                num_cpus=provenance.available_cpus(),
-                num_gpus=torch.cuda.device_count(),
-                include_dashboard=dashboard,
-                dashboard_host="127.0.0.1",
-                **_QUIET,
-            )
+            with chdir(PROJECT):  # Ray lets workers import what lies here, before anything else
+                context = ray.init(
+                    address="local",  # plain ray.init() stumbles over what a killed cluster left behind
+                    num_cpus=provenance.available_cpus(),
+                    num_gpus=torch.cuda.device_count(),
+                    include_dashboard=dashboard,
+                    dashboard_host="127.0.0.1",
+                    **_QUIET,
+                )
             dashboard_url = context.dashboard_url
         try:
             yield dashboard_url

@@ -1,14 +1,15 @@
 """The record of a study: an Optuna study in a database that holds everything proposed and measured."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, OptunaError
 from optuna.storages import get_storage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,6 +20,7 @@ from training.checkpoint import Checkpoint
 from training.loop import EpochMetrics
 
 Status = Literal["running", "completed", "stopped_early", "diverged", "failed", "interrupted"]
+Result = TypeVar("Result")
 FailureKind = Literal["diverged", "exception", "out_of_memory", "worker_died", "timeout"]
 
 MEASURED: tuple[Status, ...] = ("completed", "stopped_early", "interrupted")
@@ -97,19 +99,22 @@ class StudyRecord:
         self.storage = study._storage
         self.facts = facts
         self.metric: MetricName = facts["settings"]["metric"]
-        self.mode: Mode = "min" if study.direction == optuna.study.StudyDirection.MINIMIZE else "max"
+        self.mode: Mode = "min" if study.direction == StudyDirection.MINIMIZE else "max"
         self.epochs: int = facts["settings"]["epochs"]
         self.trials: list[TrialRecord] = []
         self._running: dict[str, tuple[TrialRecord, Trial]] = {}
 
     @classmethod
-    def create(cls, folder: Path, mode: Mode, facts: dict[str, Any], server: str | None = None) -> Self:
+    def create(
+        cls, folder: Path, mode: Mode, facts: dict[str, Any], *, name: str | None = None, server: str | None = None
+    ) -> Self:
         """Begin the record of a new study.
 
         Args:
             folder: Where the study's files go; `study.db` too, unless there is a server.
             mode: Whether the metric is maximised or minimised.
             facts: What is true of the study as a whole, as plain data; its `settings` hold `metric` and `epochs`.
+            name: Name of the study; by default the folder's.
             server: Address of a database server.
 
         Raises:
@@ -117,17 +122,19 @@ class StudyRecord:
         """
         if server is None:
             (folder / storage.FILE_NAME).touch()
+        kept, name = _open_storage(folder, server), name or folder.name
+
+        def begin() -> optuna.Study:
+            direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
+            study = optuna.create_study(storage=get_storage(kept), study_name=name, direction=direction)
+            for fact, value in facts.items():
+                study.set_user_attr(fact, value)
+            return study
+
         try:
-            study = optuna.create_study(
-                storage=get_storage(_open_storage(folder, server)),
-                study_name=folder.name,
-                direction="minimize" if mode == "min" else "maximize",
-            )
+            return cls(folder, kept.change(begin), facts)
         except DuplicatedStudyError:
-            raise ValueError(f"name {folder.name} is taken in the database that storage names") from None
-        record = cls(folder, study, facts)
-        record.set_facts(facts)
-        return record
+            raise ValueError(f"name {name} is taken in the database that storage names") from None
 
     @classmethod
     def open(cls, folder: Path, server: str | None = None) -> Self:
@@ -156,8 +163,13 @@ class StudyRecord:
 
     def take_up(self) -> None:
         """Let the trials that were running when the last process ended wait, so that they are asked for first."""
-        for stored in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self.storage.set_trial_state_values(stored._trial_id, TrialState.WAITING)
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+        def let_wait() -> None:
+            for stored in running:
+                self.storage.set_trial_state_values(stored._trial_id, TrialState.WAITING)
+
+        self.change(let_wait)
 
     def take_evidence(self, earlier: "StudyRecord", space: SearchSpace) -> int:
         """Let the sampler know the trials of another study; they are no trials of this one.
@@ -185,29 +197,43 @@ class StudyRecord:
             )
         return len(taken)
 
+    @property
+    def _backend(self) -> storage.EnduringStorage:
+        return self.storage._backend  # type: ignore[attr-defined,no-any-return]
+
     def be_patient(self, patience: storage.NoPatience) -> None:
         """Have this asked what to do when the record cannot be written; before, that is an error."""
-        backend: storage.EnduringStorage = self.storage._backend  # type: ignore[attr-defined]
-        backend.patience = patience
+        self._backend.patience = patience
+
+    def change(self, make: Callable[[], Result]) -> Result:
+        """Change the record in one transaction, as `EnduringStorage.change` does."""
+        return self._backend.change(make)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._backend.engine.dispose()
 
     def set_facts(self, facts: dict[str, Any]) -> None:
         """Change what is true of the study as a whole."""
         self.facts = self.facts | facts
-        for name, value in facts.items():
-            self.study.set_user_attr(name, value)
+
+        def write() -> None:
+            for name, value in facts.items():
+                self.study.set_user_attr(name, value)
+
+        self.change(write)
 
     def enqueue_baseline(self, hyperparameters: dict[str, HyperparameterValue]) -> None:
         """Have the tutorial's own values proposed before any of the sampler's."""
         self.study.enqueue_trial(hyperparameters, user_attrs={"baseline": True})
 
     def start(self, trial_id: str, proposal: Trial, seed: int) -> TrialRecord:
-        """Record a trial that has just been proposed, or one that goes on after an interruption."""
+        """Record a trial that has just been proposed, or one that goes on after an interruption; part of a `change`."""
         trial = next((trial for trial in self.trials if trial.number == proposal.number), None)
         if trial is None:
-            is_baseline = proposal.user_attrs.get("baseline", False)
-            trial = TrialRecord(proposal.number, trial_id, dict(proposal.params), seed, is_baseline)
+            trial = TrialRecord(proposal.number, trial_id, {}, seed, proposal.user_attrs.get("baseline", False))
             self.trials.append(trial)
-        trial.trial_id, trial.status = trial_id, "running"
+        trial.trial_id, trial.status, trial.hyperparameters = trial_id, "running", dict(proposal.params)
         self._set(proposal, "seed", trial.seed)
         self._set(proposal, "ray_trial_id", trial_id)
         self._running[trial_id] = trial, proposal
@@ -217,8 +243,12 @@ class StudyRecord:
         """Record the metrics of one more epoch."""
         trial, proposal = self._running[trial_id]
         trial.epochs.append(metrics)
-        self._set(proposal, f"epoch {metrics.epoch}", asdict(metrics))
-        self.storage.set_trial_intermediate_value(proposal._trial_id, metrics.epoch, self.value(metrics))
+
+        def write() -> None:
+            self._set(proposal, f"epoch {metrics.epoch}", asdict(metrics))
+            self.storage.set_trial_intermediate_value(proposal._trial_id, metrics.epoch, self.value(metrics))
+
+        self.change(write)
 
     def add_failure(self, trial_id: str, failure: Failure) -> None:
         """Record why a trial is about to end; the first reason stands."""
@@ -229,7 +259,7 @@ class StudyRecord:
         """Record that a trial's worker died without a word; returns how often this has happened to it."""
         trial, proposal = self._running[trial_id]
         trial.deaths += 1
-        self._set(proposal, "deaths", trial.deaths)
+        self.change(lambda: self._set(proposal, "deaths", trial.deaths))
         return trial.deaths
 
     def finish(self, trial_id: str, *, interrupted: bool = False) -> TrialRecord:
@@ -237,20 +267,13 @@ class StudyRecord:
         trial, proposal = self._running.pop(trial_id)
         if trial.failure:
             trial.status = trial.failure.status
-            self._set(proposal, "failure", asdict(trial.failure))
         elif len(trial.epochs) >= self.epochs:
             trial.status = "completed"
         else:
             trial.status = "interrupted" if interrupted else "stopped_early"
-        self._set(proposal, "status", trial.status)
-        if trial.status == "interrupted":  # it waits, with its values and its curve; the next ask goes on with it
-            self.storage.set_trial_state_values(proposal._trial_id, TrialState.WAITING)
-            return trial
-        best = self.best_epoch(trial) if trial.status == "completed" else None
-        if best:
-            self._set(proposal, "last_value", self.value(trial.epochs[-1]))
-        self.study.tell(proposal, self.value(best) if best else None, state=_OPTUNA_STATE[trial.status])
-        self._clear_checkpoints(trial)
+        self.change(lambda: self._write_end(trial, proposal))
+        if trial.status != "interrupted":
+            self._clear_checkpoints(trial)
         return trial
 
     def running(self, trial_id: str) -> TrialRecord:
@@ -295,6 +318,18 @@ class StudyRecord:
     def best(self) -> TrialRecord | None:
         """The best trial that is not running and whose metrics stand."""
         return next((trial for trial in self.ranked() if trial.status in MEASURED and trial.epochs), None)
+
+    def _write_end(self, trial: TrialRecord, proposal: Trial) -> None:
+        self._set(proposal, "status", trial.status)
+        if trial.failure:
+            self._set(proposal, "failure", asdict(trial.failure))
+        if trial.status == "interrupted":  # it waits, with its values and its curve; the next ask goes on with it
+            self.storage.set_trial_state_values(proposal._trial_id, TrialState.WAITING)
+            return
+        best = self.best_epoch(trial) if trial.status == "completed" else None
+        if best:
+            self._set(proposal, "last_value", self.value(trial.epochs[-1]))
+        self.study.tell(proposal, self.value(best) if best else None, state=_OPTUNA_STATE[trial.status])
 
     def _set(self, proposal: Trial, name: str, value: Any) -> None:
         self.storage.set_trial_user_attr(proposal._trial_id, name, value)

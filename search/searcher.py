@@ -48,6 +48,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         if self._nothing_left():
             return None if self._record.running_ids() else str(Searcher.FINISHED)
+        return self._record.change(lambda: self._propose(trial_id))
+
+    def _propose(self, trial_id: str) -> dict[str, Any]:
         super().suggest(trial_id)
         proposal = self._ot_trials.pop(trial_id)
         trial = self._record.start(trial_id, proposal, self._first_seed + proposal.number)

@@ -1,6 +1,5 @@
 """Where records are kept: a file in the study's folder, or a database server."""
 
-import functools
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -10,32 +9,12 @@ from urllib.parse import quote
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 FILE_NAME = "study.db"
 LOCK_SECONDS = 30
 """How long a reader, say optuna-dashboard, may keep the file to itself before that counts as trouble."""
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _enduring(method: Method) -> Method:
-    """Have a method of a storage tried again until it succeeds: it is one transaction, whole or not at all."""
-
-    @functools.wraps(method)
-    def endure(self: "EnduringStorage", *arguments: Any, **named: Any) -> Any:
-        while True:
-            try:
-                result = method(self, *arguments, **named)
-            except (StorageInternalError, OperationalError, InterfaceError) as error:
-                cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-                if not isinstance(cause, OperationalError | InterfaceError):
-                    raise  # not the disk's or the server's fault: it would fail for ever
-                self.patience.wait(cause)
-                self.engine.dispose()  # the next try begins with a new connection
-            else:
-                self.patience.over()
-                return result
-
-    return endure  # type: ignore[return-value]
+Result = TypeVar("Result")
 
 
 class NoPatience:
@@ -49,27 +28,62 @@ class NoPatience:
         """Called after each success."""
 
 
-class EnduringStorage(RDBStorage):
-    """Optuna's storage in a database that outlives what happens to its disk, its folder or its server.
+class _Session(Session):
+    """A session in which what Optuna would commit piece by piece can wait for the end of a larger change."""
 
-    Optuna gives up when the disk is full, and what is in memory is lost with it. Here `patience` says whether the same
-    is tried again.
+    in_change = False
+
+    def commit(self) -> None:
+        if self.in_change:
+            self.flush()
+        else:
+            super().commit()
+
+    def close(self) -> None:
+        if not self.in_change:
+            super().close()
+
+
+class EnduringStorage(RDBStorage):
+    """Optuna's storage in a database, with changes that are made whole, and made in the end.
+
+    Optuna commits every attribute by itself, and gives up when the disk is full; what is in memory is lost with it.
     """
 
     def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
-        self.patience = NoPatience()
         super().__init__(url, engine_kwargs)
+        self.scoped_session: scoped_session[_Session] = scoped_session(sessionmaker(bind=self.engine, class_=_Session))
+        self.patience = NoPatience()
+        """Says whether a change that failed for the sake of the disk, the folder or the server is tried again."""
 
-    _create_new_trial = _enduring(RDBStorage._create_new_trial)
-    _get_trials = _enduring(RDBStorage._get_trials)
-    _set_trial_param = _enduring(RDBStorage._set_trial_param)
-    get_study_user_attrs = _enduring(RDBStorage.get_study_user_attrs)
-    get_trial = _enduring(RDBStorage.get_trial)
-    set_study_user_attr = _enduring(RDBStorage.set_study_user_attr)
-    set_trial_intermediate_value = _enduring(RDBStorage.set_trial_intermediate_value)
-    set_trial_state_values = _enduring(RDBStorage.set_trial_state_values)
-    set_trial_system_attr = _enduring(RDBStorage.set_trial_system_attr)
-    set_trial_user_attr = _enduring(RDBStorage.set_trial_user_attr)
+    def change(self, make: Callable[[], Result]) -> Result:
+        """Make a change in one transaction: whole or not at all, and again until it succeeds or patience ends.
+
+        Args:
+            make: Writes and reads as it likes, and gives the same result when it is called again.
+        """
+        session = self.scoped_session()
+        assert isinstance(session, _Session)
+        while True:
+            try:
+                session.in_change = True
+                try:
+                    result = make()
+                finally:
+                    session.in_change = False
+                session.commit()
+            except (StorageInternalError, OperationalError, InterfaceError) as error:
+                session.rollback()
+                cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+                if not isinstance(cause, OperationalError | InterfaceError):
+                    raise  # not the disk's or the server's fault: it would fail for ever
+                self.patience.wait(cause)
+                self.engine.dispose()  # the next try begins with a new connection
+            else:
+                self.patience.over()
+                return result
+            finally:
+                session.close()
 
 
 def open_file(file: Path) -> EnduringStorage:

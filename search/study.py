@@ -68,8 +68,8 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -
     else:
         if evidence:
             _check_evidence(evidence, settings, data)
-        folder = StudyFolder(study_folder.make_folder(settings, data.name))
-        record = _new_record(folder.path, settings, space, data, evidence)
+        folder = StudyFolder(_make_study(settings, space, data, evidence))
+        record = StudyRecord.open(folder.path, settings.storage)
     record.set_facts({"starts": [*record.facts.get("starts", []), provenance.collect()]})
     return Study(settings, parse(record.facts["space"]), data, record, folder, trials_at_once, neighbours)
 
@@ -107,16 +107,20 @@ def run_study(study: Study) -> int:
     return ending.exit_status(EXIT_OK if completed else EXIT_NOTHING_COMPLETED)
 
 
-def _new_record(
-    folder: Path, settings: StudySettings, space: SearchSpace, data: ImageData, evidence: StudyRecord | None
-) -> StudyRecord:
-    record = StudyRecord.create(folder, settings.mode, _facts(settings, space, data), settings.storage)
-    if evidence:
-        taken = record.take_evidence(evidence, space)
-        record.set_facts({"evidence": {"study": evidence.folder.name, "trials": taken, "of": len(evidence.trials)}})
-    if settings.baseline:
-        record.enqueue_baseline(tutorial_baseline(space))
-    return record
+def _make_study(settings: StudySettings, space: SearchSpace, data: ImageData, evidence: StudyRecord | None) -> Path:
+    """Make the folder of a new study with a record in it; returns the folder."""
+
+    def fill(folder: Path, name: str) -> None:
+        facts = _facts(settings, space, data)
+        record = StudyRecord.create(folder, settings.mode, facts, name=name, server=settings.storage)
+        if evidence:
+            taken = record.take_evidence(evidence, space)
+            record.set_facts({"evidence": {"study": evidence.folder.name, "trials": taken, "of": len(evidence.trials)}})
+        if settings.baseline:
+            record.enqueue_baseline(tutorial_baseline(space))
+        record.close()
+
+    return study_folder.make_folder(settings, data.name, fill)
 
 
 def _old_record(folder: Path, settings: StudySettings, data: ImageData) -> StudyRecord:

@@ -3,6 +3,8 @@
 import itertools
 import os
 import platform
+import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -59,23 +61,34 @@ class StudyFolder:
         self.keep(self._file)
 
 
-def make_folder(settings: StudySettings, dataset: str) -> Path:
+def make_folder(settings: StudySettings, dataset: str, fill: Callable[[Path, str], object]) -> Path:
     """Make the folder of a new study, called as the settings say or after the data set, the date and the time.
+
+    It appears under its name when it is filled: a process that dies before that leaves the name free.
+
+    Args:
+        settings: Where, and perhaps the name.
+        dataset: Names the study if the settings do not.
+        fill: Puts what makes it a study into a folder, for the name that it will have.
 
     Raises:
         ValueError: The name is taken.
     """
     name = settings.name or f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = settings.results_dir.resolve() / name
-    for number in itertools.count(2):
-        try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:
-            if settings.name:
-                raise ValueError(f"name {name} is taken: {folder}") from None
-            folder = folder.with_name(f"{name}-{number}")  # another study started in the same second
-    return folder
+    settings.results_dir.mkdir(parents=True, exist_ok=True)
+    results_dir = settings.results_dir.resolve()
+    if settings.name is None:  # another study may have started in the same second
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        name = next(name for name in names if not (results_dir / name).exists())
+    draft = results_dir / f".{name}-{os.getpid()}"
+    try:
+        draft.mkdir()
+        fill(draft, name)
+        return draft.rename(results_dir / name)
+    except FileExistsError:
+        raise ValueError(f"name {name} is taken: {results_dir / name}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_writable(folder: Path) -> None:

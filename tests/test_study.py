@@ -39,10 +39,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(results: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """One study of six trials, one at a time, run from another folder."""
-    return run_search(
-        *SIX_TRIALS, "--name", "first", "--results-dir", str(results), cwd=tmp_path_factory.mktemp("elsewhere")
-    )
+    """One study of six trials, one at a time, run from a folder that has a `training` and a `search` of its own."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for package in ("training", "search"):
+        (elsewhere / package).mkdir()
+        (elsewhere / package / "__init__.py").write_text("raise ImportError('somebody else's')")
+    return run_search(*SIX_TRIALS, "--name", "first", "--results-dir", str(results), cwd=elsewhere)
 
 
 def test_study_succeeds_and_says_no_more_than_it_should(finished: subprocess.CompletedProcess[str]) -> None:
