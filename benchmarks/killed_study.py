@@ -81,14 +81,14 @@ class Moment:
 def draw_moment(chance: random.Random, size: StudySize, epochs_begun: int, *, just_started: bool) -> Moment:
     """Draw a moment of any phase: while a process imports and starts Ray, in and between trials, or at the end."""
     all_epochs = size.num_samples * size.epochs
-    match chance.choices(["starting", "training", "ending"], [0.3 if just_started else 0, 0.5, 0.2])[0]:
-        case "starting":
-            return Moment(0, chance.uniform(0, 12))
-        case "training":
-            more = chance.randint(1, all_epochs // 3)
-            return Moment(min(epochs_begun + more, all_epochs), chance.uniform(0, 0.3))
-        case _:
-            return Moment(all_epochs, chance.uniform(0, 3))
+    weights = {"starting": 0.3 if just_started else 0, "training": 0.5, "ending": 0.2}
+    phase = chance.choices(list(weights), list(weights.values()))[0]
+    if phase == "starting" or (just_started and epochs_begun >= all_epochs):
+        return Moment(0, chance.uniform(0, 12))
+    if phase == "training":
+        more = chance.randint(1, all_epochs // 3)
+        return Moment(min(epochs_begun + more, all_epochs), chance.uniform(0, 0.3))
+    return Moment(all_epochs, chance.uniform(0, 3))
 
 
 class KilledStudy:
@@ -114,6 +114,8 @@ class KilledStudy:
         while (outcome := self._run_once(max_kills)) == "killed":
             self._audit.look()
         self._audit.look()
+        if outcome != "done" and self._kills == Tally():
+            raise RuntimeError(f"a study {outcome} that nobody had killed; what it printed is in {self._log}")
         tally = self._audit.tally(self._tool.kept(self.folder) if outcome == "done" else [])
         tally.add(self._kills)
         tally.not_resumed = int(outcome != "done")
@@ -190,7 +192,7 @@ class KilledStudy:
                 driver_kills=int(victim == "driver"),
                 worker_kills=int(victim == "worker"),
                 kills_starting=int(begun == self._epochs_at_start),
-                kills_ending=int(begun >= self._size.num_samples * self._size.epochs),
+                kills_ending=int(self._epochs_at_start < begun >= self._size.num_samples * self._size.epochs),
             )
         )
         return victim

@@ -8,5 +8,5 @@ import search.run
 import search.study
 
 if __name__ == "__main__":
-    search.study.trainable = observed_trainable  # type: ignore[attr-defined]
+    search.study.trainable = observed_trainable  # type: ignore[assignment, attr-defined]
     sys.exit(search.run.main())

@@ -79,6 +79,7 @@ def main() -> None:
     for option in ("--num-samples", "--epochs", "--workers", "--max-failures", "--seed"):
         parser.add_argument(option, type=int, required=True)
     options = parser.parse_args()
+    options.folder.mkdir(exist_ok=True)
     ray.init(address="local", num_cpus=options.workers, include_dashboard=False)
     results = build_tuner(options).fit()
     finished = [
