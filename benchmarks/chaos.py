@@ -66,7 +66,8 @@ def run_studies(
         try:
             tally = study.run(kills - done)
         finally:
-            end(list(study.processes))
+            if left := end(list(study.processes)):
+                print(f"{tool.name}: {study.folder.name}: {left} processes did not end by themselves", flush=True)
         print(f"{tool.name}: {study.folder.name}: {_in_words(tally)}", flush=True)
         total.add(tally)
         seed += 1

@@ -36,13 +36,21 @@ def plain_trainable(sample: dict[str, Any], data: ImageData, epochs: int) -> Non
     checkpoint = tune.get_checkpoint()
     if checkpoint:
         with checkpoint.as_directory() as folder:
-            training.restore(Path(folder) / "training.pt")
+            state = torch.load(Path(folder) / "checkpoint.pt", weights_only=True)
+        training.epoch = state["epoch"]
+        training.model.load_state_dict(state["model"])
+        training.optimizer.load_state_dict(state["optimizer"])
     while training.epoch < epochs:
         for _ in training.train_epoch():
             pass
         metrics = training.measure_epoch()
         with tempfile.TemporaryDirectory() as folder:
-            training.save(Path(folder) / "training.pt")
+            state = {
+                "epoch": training.epoch,
+                "model": training.model.state_dict(),
+                "optimizer": training.optimizer.state_dict(),
+            }
+            torch.save(state, Path(folder) / "checkpoint.pt")
             tune.report(asdict(metrics), checkpoint=tune.Checkpoint.from_directory(folder))
 
 
