@@ -24,8 +24,10 @@ class Tally:
     kills_ending: int = 0
     """Kills when the last epoch of the study had begun."""
     studies: int = 0
-    not_resumed: int = 0
-    """Studies in which a start after a kill failed or hung; all their finished trials count as lost."""
+    failed: int = 0
+    """Studies whose process ended with an error after a kill; all their finished trials count as lost."""
+    hung: int = 0
+    """The same, but their process did not end."""
     finished: int = 0
     lost: int = 0
     """Finished trials that later were gone, or were no longer what they had been."""

@@ -29,7 +29,8 @@ ROWS = {
     "kills before the first epoch since the start": "kills_starting",
     "kills after the last epoch had begun": "kills_ending",
     "studies": "studies",
-    "studies that could not be resumed": "not_resumed",
+    "studies that failed after a kill": "failed",
+    "studies that hung after a kill": "hung",
     "trials finished": "finished",
     "finished trials lost": "lost",
     "finished trials without all epochs": "incomplete",
@@ -77,7 +78,7 @@ def run_studies(
 def broken_promises(tally: Tally, size: StudySize) -> list[str]:
     """What a tally shows that must not be, in words; nothing if all is well."""
     counts = vars(tally)
-    none_of = ("not_resumed", "lost", "incomplete", "repeated", "left_running")
+    none_of = ("failed", "hung", "lost", "incomplete", "repeated", "left_running")
     broken = [f"{counts[name]} {label}" for label, name in ROWS.items() if name in none_of and counts[name]]
     if tally.most_begun_again > 1:
         broken.append(f"{tally.most_begun_again} epochs begun again by one trial after one kill")

@@ -109,16 +109,16 @@ class KilledStudy:
         self._epochs_at_start = 0
 
     def run(self, max_kills: int) -> Tally:
-        """Start, kill and resume until the study is done, or cannot be resumed; returns what became of it."""
+        """Start, kill and resume until the study is done, fails or hangs; returns what became of it."""
         started = time.monotonic()
         while (outcome := self._run_once(max_kills)) == "killed":
             self._audit.look()
         self._audit.look()
         if outcome != "done" and self._kills == Tally():
-            raise RuntimeError(f"a study {outcome} that nobody had killed; what it printed is in {self._log}")
+            raise RuntimeError(f"a study {outcome} before its first kill; what it printed is in {self._log}")
         tally = self._audit.tally(self._tool.kept(self.folder) if outcome == "done" else [])
         tally.add(self._kills)
-        tally.not_resumed = int(outcome != "done")
+        tally.failed, tally.hung = int(outcome == "failed"), int(outcome == "hung")
         tally.seconds = time.monotonic() - started
         return tally
 
@@ -153,9 +153,10 @@ class KilledStudy:
         with self._log.open("a") as log:
             log.write(f"\n{command}\n")
             log.flush()
-            return subprocess.Popen(command, stdout=log, stderr=log, env=_environment(self._notes))
+            return subprocess.Popen(command, stdout=log, stderr=log, cwd=PROJECT, env=_environment(self._notes))
 
     def _epochs_begun(self) -> int:
+        """Epochs of the study that have begun, each counted once."""
         return len(set(read_notes(self._notes)))
 
     def _reach(self, moment: Moment, driver: subprocess.Popen[bytes]) -> bool:
