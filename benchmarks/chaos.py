@@ -67,8 +67,8 @@ def run_studies(
         try:
             tally = study.run(kills - done)
         finally:
-            if left := end(list(study.processes)):
-                print(f"{tool.name}: {study.folder.name}: {left} processes did not end by themselves", flush=True)
+            for title in end(study.processes):
+                print(f"{tool.name}: {study.folder.name}: did not end by itself: {title[:60]}", flush=True)
         print(f"{tool.name}: {study.folder.name}: {_in_words(tally)}", flush=True)
         total.add(tally)
         seed += 1

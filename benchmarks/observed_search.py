@@ -5,8 +5,8 @@ import sys
 from observed_training import observed_trainable
 
 import search.run
-import search.study
+import search.trainable
 
 if __name__ == "__main__":
-    search.study.trainable = observed_trainable  # type: ignore[assignment, attr-defined]
+    search.trainable.trainable = observed_trainable  # before the modules that take it from there are imported
     sys.exit(search.run.main())

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +25,17 @@ class Process:
         return self in _processes(f"{self.pid}")
 
     @property
+    def title(self) -> str:
+        """Its command line, or what it renamed itself to; empty when it has ended."""
+        try:
+            return Path(f"/proc/{self.pid}/cmdline").read_text(errors="replace").replace("\0", " ").strip()
+        except OSError:
+            return ""
+
+    @property
     def is_worker(self) -> bool:
         """Whether it is a Ray worker that has been given something to do: Ray renames those."""
-        try:
-            title = Path(f"/proc/{self.pid}/cmdline").read_bytes()
-        except OSError:  # it has ended
-            return False
-        return title.startswith(b"ray::") and not title.startswith(b"ray::IDLE")
+        return self.title.startswith("ray::") and not self.title.startswith("ray::IDLE")
 
     def kill(self) -> None:
         """Send SIGKILL, if it still runs."""
@@ -66,11 +71,12 @@ def descendants(pid: int) -> list[Process]:
     return found
 
 
-def end(processes: list[Process], grace_seconds: float = 30) -> int:
-    """Wait until processes have ended by themselves; kill and count those that have not."""
+def end(processes: Iterable[Process], grace_seconds: float = 30) -> list[str]:
+    """Wait until processes have ended by themselves; kill those that have not, and return their titles."""
     deadline = time.monotonic() + grace_seconds
     while (left := [process for process in processes if process.alive]) and time.monotonic() < deadline:
         time.sleep(0.1)
+    titles = [process.title for process in left]
     for process in left:
         process.kill()
-    return len(left)
+    return titles

@@ -98,5 +98,5 @@ def test_descendants_are_found_and_ended() -> None:
         pass
     parent.kill()
     parent.wait()
-    assert end(below, grace_seconds=0) == len(below) == 1
-    assert end(below, grace_seconds=10) == 0
+    assert end(below, grace_seconds=0) == ["sleep 60"]
+    assert end(below, grace_seconds=10) == []
