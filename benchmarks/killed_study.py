@@ -175,10 +175,11 @@ class KilledStudy:
         return False
 
     def _kill_one(self, driver: subprocess.Popen[bytes]) -> Literal["driver", "worker"]:
-        """Kill the driver or one of its workers that has been given something to do, as chance will have it."""
+        """Kill the driver or one of its workers that have trained, as chance will have it."""
         below = descendants(driver.pid)
         self.processes |= set(below)
-        workers = [process for process in below if process.is_worker]
+        trained = {note.worker for note in read_notes(self._notes)}
+        workers = [process for process in below if process.pid in trained]
         victim: Literal["driver", "worker"] = "driver"
         if self._worker_kills and workers and self._chance.random() < 0.5:
             victim = "worker"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ class BegunEpoch:
 
     configuration: str
     epoch: int
+    worker: int = field(compare=False)
+    """Number of the process that trained it."""
 
 
 def configuration(hyperparameters: dict[str, Any]) -> str:
@@ -29,7 +31,7 @@ def configuration(hyperparameters: dict[str, Any]) -> str:
 def read_notes(file: Path) -> list[BegunEpoch]:
     """The notes so far, in order; none before the first epoch of a study."""
     lines = file.read_text().splitlines() if file.exists() else []
-    return [BegunEpoch(name, int(epoch)) for name, epoch in (line.split() for line in lines)]
+    return [BegunEpoch(name, int(epoch), int(worker)) for name, epoch, worker in (line.split() for line in lines)]
 
 
 class ObservedTraining(Training):
@@ -38,7 +40,7 @@ class ObservedTraining(Training):
     def train_epoch(self) -> Iterator[tuple[float, int]]:
         """Note the epoch, in one write that a kill cannot cut in two; then train it."""
         with Path(os.environ[NOTES]).open("ab", buffering=0) as notes:
-            notes.write(f"{configuration(vars(self.config))} {self.epoch + 1}\n".encode())
+            notes.write(f"{configuration(vars(self.config))} {self.epoch + 1} {os.getpid()}\n".encode())
         yield from super().train_epoch()
 
 

@@ -32,11 +32,6 @@ class Process:
         except OSError:
             return ""
 
-    @property
-    def is_worker(self) -> bool:
-        """Whether it is a Ray worker that has been given something to do: Ray renames those."""
-        return self.title.startswith("ray::") and not self.title.startswith("ray::IDLE")
-
     def kill(self) -> None:
         """Send SIGKILL, if it still runs."""
         if self.alive:

@@ -16,21 +16,20 @@ from studies import FULL_EPOCHS, HandDrivenStudy
 
 def note(file: Path, hyperparameters: dict[str, object], *epochs: int) -> None:
     with file.open("a") as notes:
-        notes.writelines(f"{configuration(hyperparameters)} {epoch}\n" for epoch in epochs)
+        notes.writelines(f"{configuration(hyperparameters)} {epoch} 1\n" for epoch in epochs)
 
 
 def test_study_survives_five_kills(tmp_path: Path) -> None:
     size = StudySize(num_samples=6, epochs=20)
-    tally = run_studies(TUNESMITH, 5, 0, tmp_path / "studies", size, worker_kills=False)
+    tally = run_studies(TUNESMITH, 5, 0, tmp_path / "studies", size)
     assert broken_promises(tally, size) == []
     assert tally.driver_kills + tally.worker_kills == 5
     assert tally.epochs_begun - tally.epochs_begun_again == tally.studies * size.num_samples * size.epochs
 
 
 def test_epochs_begun_again_are_counted_by_kill_and_configuration() -> None:
-    notes = [BegunEpoch("a", 1), BegunEpoch("b", 1), BegunEpoch("b", 2)]  # kill
-    notes += [BegunEpoch("b", 1), BegunEpoch("b", 2)]  # kill
-    notes += [BegunEpoch("a", 1), BegunEpoch("b", 2), BegunEpoch("b", 3)]
+    begun = ["a 1", "b 1", "b 2", "KILL", "b 1", "b 2", "KILL", "a 1", "b 2", "b 3"]
+    notes = [BegunEpoch(note[0], int(note[2:]), worker=1) for note in begun if note != "KILL"]
     assert epochs_begun_again(notes, kills_at=[3, 5]) == {(1, "b"): 2, (2, "a"): 1, (2, "b"): 1}
 
 
