@@ -53,7 +53,7 @@ def test_audit_counts_a_finished_trial_that_changed_or_is_not_kept(tmp_path: Pat
     assert audit.tally().lost == 0
     assert audit.tally(kept=[]).lost == 1
     with closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
-        database.execute("UPDATE trial_user_attributes SET value_json = '0.1' WHERE key = 'seconds'")
+        database.execute("UPDATE trial_user_attributes SET value_json = '7' WHERE key = 'seed'")
     audit.look()
     assert audit.tally(kept=[configuration(dict(trial.hyperparameters))]).lost == 1
 
