@@ -83,7 +83,9 @@ def draw_moment(chance: random.Random, size: StudySize, epochs_begun: int, *, ju
     all_epochs = size.num_samples * size.epochs
     weights = {"starting": 0.3 if just_started else 0, "training": 0.5, "ending": 0.2}
     phase = chance.choices(list(weights), list(weights.values()))[0]
-    if phase == "starting" or (just_started and epochs_begun >= all_epochs):
+    if just_started and epochs_begun >= all_epochs:
+        return Moment(0, chance.uniform(0, 24))  # about half of these studies are let end
+    if phase == "starting":
         return Moment(0, chance.uniform(0, 12))
     if phase == "training":
         more = chance.randint(1, all_epochs // 3)
