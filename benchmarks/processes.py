@@ -66,7 +66,7 @@ def descendants(pid: int) -> list[Process]:
     return found
 
 
-def end(processes: Iterable[Process], grace_seconds: float = 30) -> list[str]:
+def end(processes: Iterable[Process], grace_seconds: float = 5) -> list[str]:
     """Wait until processes have ended by themselves; kill those that have not, and return their titles."""
     deadline = time.monotonic() + grace_seconds
     while (left := [process for process in processes if process.alive]) and time.monotonic() < deadline:

@@ -20,7 +20,7 @@ def note(file: Path, hyperparameters: dict[str, object], *epochs: int) -> None:
 
 
 def test_study_survives_five_kills(tmp_path: Path) -> None:
-    size = StudySize(num_samples=6, epochs=20)
+    size = StudySize(num_samples=4, epochs=20)
     tally = run_studies(TUNESMITH, 5, 0, tmp_path / "studies", size)
     assert broken_promises(tally, size) == []
     assert tally.driver_kills + tally.worker_kills == 5
