@@ -52,7 +52,7 @@ class EnduringStorage(RDBStorage):
 
     def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
         super().__init__(url, engine_kwargs)
-        self.scoped_session: scoped_session[_Session] = scoped_session(sessionmaker(bind=self.engine, class_=_Session))
+        self.scoped_session = scoped_session(sessionmaker(bind=self.engine, class_=_Session))
         self.patience = NoPatience()
         """Says whether a change that failed for the sake of the disk, the folder or the server is tried again."""
 
