@@ -107,3 +107,4 @@ class Ending(Stopper):  # type: ignore[misc]
             os.write(sys.stdout.fileno(), b"\nStopped at once; what was recorded is safe.\n")
             os._exit(128 + number)
         self.signal = number
+        os.write(sys.stdout.fileno(), b"\nStopping; once more to stop at once.\n")

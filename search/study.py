@@ -91,7 +91,7 @@ def run_study(study: Study) -> int:
                 study.folder.keep(record.folder / storage.FILE_NAME)
             record.be_patient(Patience(study.folder, ending))
             files.write()
-            study_folder.point_latest_to(record.folder)
+            _point_latest_to(record.folder)
             if study.trials_to_run > 0:
                 _run_trials(study, files, ending)
             record.interrupt_running()
@@ -105,6 +105,13 @@ def run_study(study: Study) -> int:
             progress.show_early_end(ending.reason, record.folder, settings.results_dir, can_go_on=not ending.exhausted)
     completed = any(trial.status == "completed" for trial in record.trials)
     return ending.exit_status(EXIT_OK if completed else EXIT_NOTHING_COMPLETED)
+
+
+def _point_latest_to(folder: Path) -> None:
+    try:
+        study_folder.point_latest_to(folder)
+    except OSError as error:
+        progress.show_event(f"results/latest does not point to this study ({error.strerror})")
 
 
 def _make_study(settings: StudySettings, space: SearchSpace, data: ImageData, evidence: StudyRecord | None) -> Path:

@@ -4,7 +4,7 @@ import itertools
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -74,21 +74,28 @@ def make_folder(settings: StudySettings, dataset: str, fill: Callable[[Path, str
     Raises:
         ValueError: The name is taken.
     """
-    name = settings.name or f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
     settings.results_dir.mkdir(parents=True, exist_ok=True)
     results_dir = settings.results_dir.resolve()
-    if settings.name is None:  # another study may have started in the same second
-        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        name = next(name for name in names if not (results_dir / name).exists())
-    draft = results_dir / f".{name}-{os.getpid()}"
-    try:
-        draft.mkdir()
-        fill(draft, name)
-        return draft.rename(results_dir / name)
-    except FileExistsError:
-        raise ValueError(f"name {name} is taken: {results_dir / name}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    for name in _names(settings, dataset):
+        draft = results_dir / f".{name}-{os.getpid()}"
+        try:
+            draft.mkdir()
+            fill(draft, name)
+            with suppress(OSError):  # somebody was faster
+                return draft.rename(results_dir / name)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    raise ValueError(f"name {settings.name} is taken: {results_dir / str(settings.name)}")
+
+
+def _names(settings: StudySettings, dataset: str) -> Iterator[str]:
+    """The name that was asked for, or as many as needed: other studies may start in the same second."""
+    if settings.name is not None:
+        yield settings.name
+        return
+    name = f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    yield from (name for name in itertools.chain([name], numbered) if not (settings.results_dir / name).exists())
 
 
 def check_writable(folder: Path) -> None:
@@ -103,7 +110,11 @@ def check_writable(folder: Path) -> None:
 
 
 def point_latest_to(folder: Path) -> None:
-    """Have the link `latest` beside the folder point to it."""
+    """Have the link `latest` beside the folder point to it.
+
+    Raises:
+        OSError: The file system has no links, or no room, or something else is called so.
+    """
     draft = folder.parent / f".latest.{folder.name}"
     draft.unlink(missing_ok=True)
     draft.symlink_to(folder.name)

@@ -44,6 +44,16 @@ def _ray_in_a_folder_of_its_own() -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="ts-", dir="/tmp")  # Ray's socket paths must stay below 107 bytes
     os.environ["RAY_TMPDIR"] = folder
     os.environ["TMPDIR"] = tempfile.tempdir = folder  # where studies find each other: those of tests are by themselves
+    os.environ["TUNESMITH_TEST_NOTES"] = f"{folder}/notes"  # what trainables of tests note down
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # for workers that run a function of a test module
     yield
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def shared_ray() -> Iterator[None]:
+    """One Ray for the studies of a module that run in this process; each start of Ray takes seconds."""
+    from search.ray_session import ray_session  # only after RAY_TMPDIR is set
+
+    with ray_session(dashboard=False, joined=False):
+        yield

@@ -19,7 +19,6 @@ import pytest
 
 from search import study as study_module
 from search import tuning
-from search.ray_session import ray_session
 from search.record import StudyRecord
 from search.resume import stored_settings
 from search.settings import StudySettings
@@ -30,13 +29,6 @@ from training.loop import train
 
 FAULTY_SEARCH = [sys.executable, str(Path(__file__).parent / "faulty_search.py")]
 SMALL = ["--dataset", "digits", "--no-dashboard", "--scheduler", "none"]
-
-
-@pytest.fixture(scope="module")
-def shared_ray() -> Iterator[None]:
-    """One Ray for all studies of this module that run in this process."""
-    with ray_session(dashboard=False, joined=False):
-        yield
 
 
 Run = Callable[..., tuple[int, pd.DataFrame, str]]

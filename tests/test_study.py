@@ -1,6 +1,7 @@
 """Whole studies with the real Ray, on digits."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +25,7 @@ TIMES = ["trial_id", "seconds"]
 
 
 def run_search(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROJECT / "search" / "run.py"), "--no-dashboard", *options]
+    command = [sys.executable, str(PROJECT / "search" / "run.py"), *options]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
@@ -51,6 +52,7 @@ def test_study_succeeds_and_says_no_more_than_it_should(finished: subprocess.Com
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
     assert len(finished.stdout.splitlines()) < 45
+    assert "  watch    http://127.0.0.1:" in finished.stdout
     assert not re.search(r"warn|ray::|\(pid|╭|Traceback", finished.stdout, re.IGNORECASE)
 
 
@@ -96,7 +98,7 @@ def test_study_json_says_what_was_run(finished: subprocess.CompletedProcess[str]
     assert summary["settings"]["num_samples"] == 6
     assert summary["space"]["batch_size"] == {"ordered": [32, 64, 128, 256, 512]}
     (start,) = summary["starts"]
-    assert start["command"].startswith("python search/run.py --no-dashboard --dataset digits")
+    assert start["command"].startswith("python search/run.py --dataset digits")
     assert sum(summary["trials"].values()) == 6
     assert summary["best_trial"] == int(read_trials(results / "first").index[0])
     assert set(start["versions"]) >= {"python", "torch", "ray", "optuna", "pandas"}
@@ -148,7 +150,7 @@ def test_same_seed_with_one_worker_gives_the_same_study(
         "--name",
         "second",
     ]
-    run_search(*options, "--results-dir", str(results), cwd=results)
+    run_search(*options, "--no-dashboard", "--results-dir", str(results), cwd=results)
     first, second = (read_trials(results / name).drop(columns=TIMES) for name in ("first", "second"))
     pd.testing.assert_frame_equal(first, second, check_exact=True)
 
@@ -160,7 +162,7 @@ def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **option
 
 
 def test_study_goes_on_when_trials_fail_in_three_ways(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     status, folder = run_with_trainable(
         faulty.fails_in_three_ways, monkeypatch, num_samples=5, epochs=1, results_dir=tmp_path, scheduler="none"
@@ -180,12 +182,14 @@ def test_study_goes_on_when_trials_fail_in_three_ways(
     assert "2 completed, 2 failed, 1 diverged" in output.out
 
 
-def test_reused_worker_keeps_nothing_of_earlier_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reused_worker_keeps_nothing_of_earlier_trials(
+    shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same configuration as the first and the last trial of one process gives the same numbers.
 
     All trials read the same images in memory: nothing is copied for a trial.
     """
-    monkeypatch.setenv(faulty.NOTES, str(tmp_path / "notes"))
+    written_by_workers = Path(os.environ[faulty.NOTES])
     points = (
         {"learning_rate": 1e-3, "batch_size": 32, "optimizer": "adam"},
         {"learning_rate": 1e-1, "batch_size": 64, "optimizer": "rmsprop"},
@@ -207,7 +211,7 @@ def test_reused_worker_keeps_nothing_of_earlier_trials(tmp_path: Path, monkeypat
         max_concurrent=1,
         scheduler="none",
     )
-    notes = (tmp_path / "notes").read_text().splitlines()
+    notes = written_by_workers.read_text().splitlines()
     assert len(notes) == 4
     assert len(set(notes)) == 1
     epochs = pd.read_csv(folder / "epochs.csv").drop(columns="seconds")
@@ -217,16 +221,15 @@ def test_reused_worker_keeps_nothing_of_earlier_trials(tmp_path: Path, monkeypat
 
 
 def test_study_in_which_nothing_completes_fails_and_says_where_to_look(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     status, folder = run_with_trainable(
-        faulty.always_raises, monkeypatch, num_samples=2, epochs=1, results_dir=tmp_path, dashboard=True
+        faulty.always_raises, monkeypatch, num_samples=2, epochs=1, results_dir=tmp_path
     )
     output = capfd.readouterr().out
     assert status == 1
     assert read_trials(folder)["status"].tolist() == ["failed", "failed"]
     assert "No trial measured anything that stands; the errors are in trials.csv and errors/." in output
-    assert "watch    http://127.0.0.1:" in output
 
 
 def test_unwritable_results_folder_is_refused_before_anything_is_loaded(
