@@ -3,7 +3,6 @@
 import hashlib
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import joblib
 import torch
 
+from training.command_line import without_password
 from training.config import PROJECT
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
@@ -39,22 +39,13 @@ def collect() -> dict[str, Any]:
 
 def command() -> str:
     """The command line that started this process."""
-    return without_password(shlex.join(["python", project_path(Path(sys.argv[0])), *sys.argv[1:]]))
+    return shlex.join(["python", project_path(Path(sys.argv[0])), *map(without_password, sys.argv[1:])])
 
 
 def project_path(path: Path) -> str:
     """A path as seen from the project's folder where it lies inside, otherwise the absolute path."""
     absolute = path.resolve()
     return str(absolute.relative_to(PROJECT) if absolute.is_relative_to(PROJECT) else absolute)
-
-
-def without_password(text: str) -> str:
-    """A text in which the passwords of addresses are replaced by stars."""
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@|(password=)[^&\s]*", _stars, text)
-
-
-def _stars(password: re.Match[str]) -> str:
-    return f"{password[1]}:***@" if password[1] is not None else f"{password[2]}***"
 
 
 def code() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Turns a command line into one frozen dataclass of settings, or into one sentence and exit status 2."""
 
+import re
 import sys
 from typing import NoReturn, TypeVar
 
@@ -31,8 +32,17 @@ def parse(
 
 def refuse(sentence: str) -> NoReturn:
     """Print one sentence about a user's mistake on stderr and exit with status 2."""
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"error: {without_password(' '.join(sentence.split()))}", file=sys.stderr)
     sys.exit(2)
+
+
+def without_password(word: str) -> str:
+    """A word of a command line, or a sentence about it, with stars for what may be a password in an address."""
+    return re.sub(r"(://[^:/@]*):.*@|(password=)[^&]*", _with_stars, word, flags=re.DOTALL)
+
+
+def _with_stars(password: re.Match[str]) -> str:
+    return f"{password[2]}***" if password[2] else f"{password[1]}:***@"
 
 
 def _refuse_parse_error(event: tyro_errors.ParseErrorEvent) -> None:
