@@ -5,14 +5,10 @@ from contextlib import suppress
 
 from search.ending import Ending
 from search.progress import show_event
-from search.storage import NoPatience
+from search.storage import NoPatience, RecordUnwritableError, reason
 from search.study_folder import StudyFolder
 
 PAUSE_SECONDS = 1.0
-
-
-class RecordUnwritableError(OSError):
-    """The record could not be written until the study was told to end."""
 
 
 class Patience(NoPatience):
@@ -32,11 +28,10 @@ class Patience(NoPatience):
         Raises:
             RecordUnwritableError: The study was told to end, and this cannot be recorded.
         """
-        reason = str(getattr(error, "orig", error))
         if self._ending.signal is not None:
-            raise RecordUnwritableError(f"the record cannot be written ({reason})") from error
+            raise RecordUnwritableError(f"the record cannot be written ({reason(error)})") from error
         if not self._waiting:
-            show_event(f"the record cannot be written ({reason}); the study waits until it can")
+            show_event(f"the record cannot be written ({reason(error)}); the study waits until it can")
             self._waiting = True
         with suppress(OSError, ValueError):  # not yet; the next failure comes here again
             self._folder.mend()

@@ -13,19 +13,19 @@ from training.config import PROJECT
 from training.data import ImageData
 
 
-def show_start(settings: StudySettings, folder: Path, data: ImageData, trials_at_once: int) -> None:
+def show_start(settings: StudySettings, record: StudyRecord, data: ImageData, trials_at_once: int) -> None:
     """Print what is searched, on which data, and where the results go."""
     direction = "highest" if settings.mode == "max" else "lowest"
     stopping = "asha, which ends weak trials early" if settings.scheduler == "asha" else "none: all epochs are run"
     print(
-        f"Study {folder.name}\n"
+        f"Study {record.folder.name}\n"
         f"  data     {data.name}: {len(data.train):,} training, {len(data.val):,} validation, "
         f"{len(data.test):,} test images\n"
         f"  search   {settings.num_samples} trials of {settings.epochs} epochs for the {direction} "
         f"{settings.metric_name}\n"
         f"  stopping {stopping}\n"
         f"  machine  {trials_at_once} at once, {settings.cpus_per_trial} of {available_cpus()} cores each\n"
-        f"  results  {folder}",
+        f"  results  {record.folder}" + (f"\n  record   {record.address}" if record.address else ""),
         flush=True,
     )
 
@@ -49,11 +49,13 @@ def show_evidence(evidence: dict[str, Any]) -> None:
     print(f"  evidence {evidence['trials']} of {evidence['of']} trials of study {evidence['study']}", flush=True)
 
 
-def show_early_end(reason: str, folder: Path, results_dir: Path, *, can_go_on: bool) -> None:
+def show_early_end(reason: str, record: StudyRecord, results_dir: Path, *, can_go_on: bool) -> None:
     """Print why a study ended before all its trials had, and the command that goes on with it."""
     usual_place = results_dir.resolve() == PROJECT / "results"
-    study = folder.name if usual_place else shlex.quote(str(folder))
-    print(f"\n{reason}" + (f" To go on: python search/run.py --resume {study}" if can_go_on else ""), flush=True)
+    words = ["--resume", record.folder.name if usual_place else str(record.folder)]
+    if record.address:
+        words += ["--storage", record.address]
+    print(f"\n{reason}" + (f" To go on: python search/run.py {shlex.join(words)}" if can_go_on else ""), flush=True)
 
 
 def show_dashboard(url: str | None) -> None:

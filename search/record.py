@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, OptunaError
+from optuna.exceptions import OptunaError
 from optuna.storages import get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -106,7 +106,13 @@ class StudyRecord:
 
     @classmethod
     def create(
-        cls, folder: Path, mode: Mode, facts: dict[str, Any], *, name: str | None = None, server: str | None = None
+        cls,
+        folder: Path,
+        mode: Mode,
+        facts: dict[str, Any],
+        *,
+        name: str | None = None,
+        server: storage.EnduringStorage | None = None,
     ) -> Self:
         """Begin the record of a new study.
 
@@ -115,14 +121,11 @@ class StudyRecord:
             mode: Whether the metric is maximised or minimised.
             facts: What is true of the study as a whole, as plain data; its `settings` hold `metric` and `epochs`.
             name: Name of the study; by default the folder's.
-            server: Address of a database server.
-
-        Raises:
-            ValueError: The server cannot be used, or knows a study of this name.
+            server: A database on a server that knows no study of this name.
         """
         if server is None:
             (folder / storage.FILE_NAME).touch()
-        kept, name = _open_storage(folder, server), name or folder.name
+        kept, name = server or storage.open_file(folder / storage.FILE_NAME), name or folder.name
 
         def begin() -> optuna.Study:
             direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
@@ -131,28 +134,28 @@ class StudyRecord:
                 study.set_user_attr(fact, value)
             return study
 
-        try:
-            return cls(folder, kept.change(begin), facts)
-        except DuplicatedStudyError:
-            raise ValueError(f"name {name} is taken in the database that storage names") from None
+        return cls(folder, kept.change(begin), facts)
 
     @classmethod
-    def open(cls, folder: Path, server: str | None = None) -> Self:
+    def open(cls, folder: Path, server: storage.EnduringStorage | None = None) -> Self:
         """Read the record of a study, wherever it was written; trials that were running are interrupted ones.
 
         Nothing is changed; who wants to go on with the study calls `take_up` first.
 
         Args:
             folder: The study's folder.
-            server: Address of the database server that holds the record; by default `study.db` in the folder does.
+            server: The database on a server that holds the record; by default `study.db` in the folder does.
 
         Raises:
-            ValueError: There is no record of a study, or it is damaged.
+            ValueError: There is no record of a study, or two of them, or it is damaged.
         """
-        if server is None and not (folder / storage.FILE_NAME).is_file():
+        file = folder / storage.FILE_NAME
+        if server is None and not file.is_file():
             raise ValueError(f"no study in {folder}: it has no {storage.FILE_NAME}")
+        if server is not None and file.is_file():
+            raise ValueError(f"study {folder.name} has its record in {file}: leave out --storage")
         with _damage_told(folder):
-            kept = get_storage(_open_storage(folder, server))
+            kept = get_storage(server or storage.open_file(file))
             name = folder.name if server else optuna.get_all_study_names(kept)[0]
             study = optuna.load_study(study_name=name, storage=kept)
             record = cls(folder, study, study.user_attrs)
@@ -205,12 +208,17 @@ class StudyRecord:
         """Have this asked what to do when the record cannot be written; before, that is an error."""
         self._backend.patience = patience
 
+    @property
+    def address(self) -> str | None:
+        """The database server that holds the record, without a password; None if `study.db` does."""
+        return self._backend.address
+
     def change(self, make: Callable[[], Result]) -> Result:
         """Change the record in one transaction, as `EnduringStorage.change` does."""
         return self._backend.change(make)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Let go of the database, and of the lock that a server holds."""
         self._backend.engine.dispose()
 
     def set_facts(self, facts: dict[str, Any]) -> None:
@@ -345,10 +353,6 @@ class StudyRecord:
                 if file not in kept:
                     with suppress(OSError):  # it only takes room
                         file.unlink()
-
-
-def _open_storage(folder: Path, server: str | None) -> storage.EnduringStorage:
-    return storage.open_server(server) if server else storage.open_file(folder / storage.FILE_NAME)
 
 
 @contextmanager

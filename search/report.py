@@ -20,28 +20,33 @@ class ReportSettings:
     """The study: its name, its folder or latest."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
     """Folder that holds the studies' folders."""
+    storage: str | None = None
+    """PostgreSQL server that holds the record, if the study was run with this option."""
 
 
 def main() -> int:
     """Report as the command line says; returns the exit status."""
     options = parse(ReportSettings, __doc__ or "")
     try:
-        folder = find_study(options.study, options.results_dir)
-        settings = stored_settings(folder)
+        folder = find_study(options.study, options.results_dir, options.storage)
+        settings = stored_settings(folder, options.storage)
     except ValueError as error:
         refuse(str(error))
 
     from search import space  # torch and optuna take seconds
     from search.record import StudyRecord
+    from search.server import open_server
     from search.study_files import StudyFiles
     from search.study_folder import StudyFolder
     from search.summary import show_summary
 
     try:
-        record = StudyRecord.open(folder)
+        server = open_server(options.storage) if options.storage is not None else None
+        record = StudyRecord.open(folder, server)
         search_space = space.parse(record.facts["space"])
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         refuse(str(error))
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         StudyFolder(folder)
     except ValueError as error:

@@ -1,6 +1,10 @@
-"""Finds a study that is to be resumed and merges its settings with the command line; imports nothing heavy."""
+"""Finds a study that is to be resumed and merges its settings with the command line.
+
+Nothing heavy is imported, unless the record is on a server.
+"""
 
 import json
+import os
 import sqlite3
 from contextlib import closing
 from dataclasses import asdict, fields
@@ -31,8 +35,10 @@ def option_value(words: list[str], option: str) -> str | None:
     return None
 
 
-def find_study(study: str, results_dir: Path) -> Path:
+def find_study(study: str, results_dir: Path, server: str | None = None) -> Path:
     """The folder of a study, given by its path, by its name in the results folder, or as `latest`.
+
+    With the address of a server, it need not be there: the name of the study is what counts.
 
     Raises:
         ValueError: There is no such study.
@@ -40,28 +46,35 @@ def find_study(study: str, results_dir: Path) -> Path:
     for folder in (results_dir / study, Path(study)):
         if (folder / "study.db").is_file():
             return folder.resolve()
-    raise ValueError(f"there is no study {study}: neither {results_dir / study} nor {study} holds a study.db")
+    if server is not None:
+        return (Path(study) if os.sep in study else results_dir / study).resolve()
+    raise ValueError(
+        f"there is no study {study}: neither {results_dir / study} nor {study} holds a study.db; "
+        "for a record on a server add --storage"
+    )
 
 
-def stored_settings(folder: Path) -> StudySettings:
+def stored_settings(folder: Path, server: str | None = None) -> StudySettings:
     """The settings under which a study was started, adjusted to where its folder is now.
 
     Args:
-        folder: Holds `study.db`.
+        folder: The study's folder.
+        server: Address of the server that holds the record, unless there is a `study.db`.
 
     Raises:
-        ValueError: `study.db` is damaged or not a study of this project.
+        ValueError: The record is damaged or not a study of this project; or the server cannot be used.
     """
     file = folder / "study.db"
+    if server is not None and not file.exists():
+        from search.server import settings_on_server  # optuna takes a second
+
+        return _of_this_place(settings_on_server(server, folder.name), folder)
     try:
         # rw: what a killed process left half written is undone by the first who opens the file
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True)) as database:
             query = "SELECT value_json FROM study_user_attributes WHERE key = 'settings'"
             ((stored,),) = database.execute(query).fetchall()
-        values: dict[str, Any] = json.loads(stored)
-        known = {field.name for field in fields(StudySettings)} - OF_ONE_START
-        values = {name: PROJECT / value if name in _PATHS else value for name, value in values.items() if name in known}
-        return StudySettings(**values | {"results_dir": folder.parent, "resume": str(folder)})
+        return _of_this_place(json.loads(stored), folder)
     except (sqlite3.Error, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is not the record of a study: {error}") from None
 
@@ -103,3 +116,10 @@ def not_comparable(difference: str) -> str:
         f"{difference}, so its trials would not be comparable; resume it without that, or add --fork for a new study "
         "that takes them as evidence"
     )
+
+
+def _of_this_place(stored: dict[str, Any], folder: Path) -> StudySettings:
+    """Settings from a record, adjusted to where the study's folder is now."""
+    known = {field.name for field in fields(StudySettings)} - OF_ONE_START
+    values = {name: PROJECT / value if name in _PATHS else value for name, value in stored.items() if name in known}
+    return StudySettings(**values | {"results_dir": folder.parent, "resume": str(folder)})

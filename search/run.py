@@ -19,7 +19,8 @@ def read_settings(words: list[str]) -> StudySettings:
     if study is None:
         return parse(StudySettings, __doc__ or "", words)
     results_dir = Path(option_value(words, "--results-dir") or StudySettings().results_dir)
-    stored = stored_settings(find_study(study, results_dir))
+    server = option_value(words, "--storage")
+    stored = stored_settings(find_study(study, results_dir, server), server)
     if "--fork" in words:
         start = replace(stored, name=None, resume=None, warm_start=stored.resume, results_dir=results_dir)
         settings = parse(StudySettings, __doc__ or "", with_total(words, stored.num_samples), start)

@@ -55,8 +55,8 @@ class StudySettings(DataConfig):
     warm_start: str | None = None
     """An earlier study, as for resume, whose trials inside this search space are evidence for the sampler."""
     storage: str | None = None
-    """Database server for the record instead of study.db, for example postgresql+psycopg://user@host/database; the
-    password best in PGPASSWORD or ~/.pgpass."""
+    """PostgreSQL server for the record instead of study.db, for example postgresql://user@host/database; the password
+    best in PGPASSWORD or ~/.pgpass."""
     address: str | None = None
     """Ray cluster to join instead of starting Ray here: auto, or ip:port of its head."""
 

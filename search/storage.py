@@ -1,4 +1,4 @@
-"""Where records are kept: a file in the study's folder, or a database server."""
+"""Where records are kept: a database, by default a file in the study's folder."""
 
 import sqlite3
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 FILE_NAME = "study.db"
@@ -17,12 +17,22 @@ LOCK_SECONDS = 30
 Result = TypeVar("Result")
 
 
+class RecordUnwritableError(OSError):
+    """The record cannot be read or written, and that is not going to change."""
+
+
+def reason(error: Exception) -> str:
+    """What a database says is wrong, in one line."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return " ".join(str(getattr(cause, "orig", None) or cause or error).split())
+
+
 class NoPatience:
     """Gives up at once: for those who only read."""
 
     def wait(self, error: Exception) -> None:
         """Called after each failure: waits and mends what it can before the next try, or raises to give up."""
-        raise error
+        raise RecordUnwritableError(f"the record cannot be used ({reason(error)})") from error
 
     def over(self) -> None:
         """Called after each success."""
@@ -50,6 +60,9 @@ class EnduringStorage(RDBStorage):
     Optuna commits every attribute by itself, and gives up when the disk is full; what is in memory is lost with it.
     """
 
+    address: str | None = None
+    """Of the server, without a password; None for a file."""
+
     def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
         super().__init__(url, engine_kwargs)
         self.scoped_session = scoped_session(sessionmaker(bind=self.engine, class_=_Session))
@@ -64,13 +77,18 @@ class EnduringStorage(RDBStorage):
         """
         session = self.scoped_session()
         assert isinstance(session, _Session)
+        unanswered: tuple[Any, Result] | None = None
         while True:
             try:
+                if unanswered and self._is_made(session, unanswered[0]):
+                    self.patience.over()
+                    return unanswered[1]
                 session.in_change = True
                 try:
                     result = make()
                 finally:
                     session.in_change = False
+                unanswered = self._receipt(session), result
                 session.commit()
             except (StorageInternalError, OperationalError, InterfaceError) as error:
                 session.rollback()
@@ -85,6 +103,14 @@ class EnduringStorage(RDBStorage):
             finally:
                 session.close()
 
+    def _receipt(self, session: Session) -> Any:  # noqa: ARG002
+        """By what a transaction is known, should the answer to its commit get lost; a file always answers."""
+        return None
+
+    def _is_made(self, session: Session, receipt: Any) -> bool:  # noqa: ARG002
+        """Whether a transaction whose answer was lost has been committed."""
+        return False
+
 
 def open_file(file: Path) -> EnduringStorage:
     """Open the database in a file that exists; an empty one becomes the database of no study yet."""
@@ -97,23 +123,3 @@ def open_file(file: Path) -> EnduringStorage:
         )
 
     return EnduringStorage(f"sqlite:///{FILE_NAME}", {"creator": connect})
-
-
-def open_server(url: str) -> EnduringStorage:
-    """Open a database on a server.
-
-    Args:
-        url: SQLAlchemy's, for example `postgresql+psycopg://user@host/database`.
-
-    Raises:
-        ValueError: The address cannot be read, its driver is not installed, or nobody answers there.
-    """
-    try:
-        return EnduringStorage(url, {"pool_pre_ping": True})
-    except (ArgumentError, NoSuchModuleError):
-        raise ValueError("storage must be an address like postgresql+psycopg://user@host/database") from None
-    except ImportError as error:
-        missing = error.__cause__ or error
-        raise ValueError(f"storage needs a driver ({missing}): pip install 'tunesmith[postgresql]'") from None
-    except (OperationalError, InterfaceError) as error:
-        raise ValueError(f"storage cannot be reached: {error.orig}") from None

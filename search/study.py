@@ -8,14 +8,16 @@ from typing import Any
 
 import optuna
 
-from search import progress, provenance, ray_session, storage, study_folder
+from search import progress, provenance, ray_session, study_folder
 from search.ending import Ending
 from search.neighbours import Neighbour, announced, find_neighbours
-from search.patience import Patience, RecordUnwritableError
+from search.patience import Patience
 from search.record import StudyRecord
 from search.resume import OF_ONE_START, find_study, not_comparable
+from search.server import ServerStorage, open_server
 from search.settings import StudySettings
 from search.space import DEFAULT_SPACE, SearchSpace, describe, parse, tutorial_baseline
+from search.storage import FILE_NAME, RecordUnwritableError
 from search.study_files import StudyFiles
 from search.study_folder import StudyFolder
 from search.summary import show_summary
@@ -58,18 +60,20 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -
     neighbours = [] if settings.address else find_neighbours()
     trials_at_once = _room_for_trials(settings, neighbours)
     study_folder.check_writable(settings.results_dir)
-    resumed = StudyFolder(Path(settings.resume)) if settings.resume else None  # before the data: to be told at once
-    evidence = StudyRecord.open(find_study(settings.warm_start, settings.results_dir)) if settings.warm_start else None
+    # what is in the way is told before the data are loaded
+    server = open_server(settings.storage) if settings.storage is not None else None
+    resumed = _take_folder(Path(settings.resume), server) if settings.resume else None
+    evidence = _evidence(settings, server) if settings.warm_start else None
     data, warning = load_data(settings, settings.seed)
     if warning:
         print(f"WARNING: {warning}\n", flush=True)
     if resumed:
-        folder, record = resumed, _old_record(resumed.path, settings, data)
+        folder, record = resumed, _old_record(resumed.path, settings, data, server)
     else:
         if evidence:
             _check_evidence(evidence, settings, data)
-        folder = StudyFolder(_make_study(settings, space, data, evidence))
-        record = StudyRecord.open(folder.path, settings.storage)
+        folder = StudyFolder(_make_study(settings, space, data, evidence, server))
+        record = StudyRecord.open(folder.path, server)
     record.set_facts({"starts": [*record.facts.get("starts", []), provenance.collect()]})
     return Study(settings, parse(record.facts["space"]), data, record, folder, trials_at_once, neighbours)
 
@@ -85,10 +89,10 @@ def run_study(study: Study) -> int:
     ending, files = Ending(settings.time_budget_seconds), StudyFiles(record, study.space)
     started, seconds_before = time.monotonic(), record.facts.get("seconds", 0.0)
     _show_start(study)
-    with closing(study.folder), ending.on_signals():
+    with closing(study.folder), closing(record), ending.on_signals():
         try:
-            if not settings.storage:
-                study.folder.keep(record.folder / storage.FILE_NAME)
+            if record.address is None:
+                study.folder.keep(record.folder / FILE_NAME)
             record.be_patient(Patience(study.folder, ending))
             files.write()
             _point_latest_to(record.folder)
@@ -102,7 +106,7 @@ def run_study(study: Study) -> int:
         files.write()
         show_summary(settings, study.data.name, record, study.space, record.facts["seconds"])
         if study.trials_to_run > 0:
-            progress.show_early_end(ending.reason, record.folder, settings.results_dir, can_go_on=not ending.exhausted)
+            progress.show_early_end(ending.reason, record, settings.results_dir, can_go_on=not ending.exhausted)
     completed = any(trial.status == "completed" for trial in record.trials)
     return ending.exit_status(EXIT_OK if completed else EXIT_NOTHING_COMPLETED)
 
@@ -114,12 +118,32 @@ def _point_latest_to(folder: Path) -> None:
         progress.show_event(f"results/latest does not point to this study ({error.strerror})")
 
 
-def _make_study(settings: StudySettings, space: SearchSpace, data: ImageData, evidence: StudyRecord | None) -> Path:
-    """Make the folder of a new study with a record in it; returns the folder."""
+def _take_folder(path: Path, server: ServerStorage | None) -> StudyFolder:
+    """Let this process alone run a study; its folder is made if its record is on a server."""
+    if server:
+        server.lock(path.name)
+        path.mkdir(parents=True, exist_ok=True)
+    return StudyFolder(path)
+
+
+def _evidence(settings: StudySettings, server: ServerStorage | None) -> StudyRecord:
+    """The earlier study to learn from, from its folder's `study.db` or else from the server."""
+    folder = find_study(str(settings.warm_start), settings.results_dir, settings.storage)
+    return StudyRecord.open(folder, None if (folder / FILE_NAME).exists() else server)
+
+
+def _make_study(
+    settings: StudySettings,
+    space: SearchSpace,
+    data: ImageData,
+    evidence: StudyRecord | None,
+    server: ServerStorage | None,
+) -> Path:
+    """Make the folder of a new study with a record in it, or on the server; returns the folder."""
 
     def fill(folder: Path, name: str) -> None:
         facts = _facts(settings, space, data)
-        record = StudyRecord.create(folder, settings.mode, facts, name=name, server=settings.storage)
+        record = StudyRecord.create(folder, settings.mode, facts, name=name, server=server)
         if evidence:
             taken = record.take_evidence(evidence, space)
             record.set_facts({"evidence": {"study": evidence.folder.name, "trials": taken, "of": len(evidence.trials)}})
@@ -127,11 +151,11 @@ def _make_study(settings: StudySettings, space: SearchSpace, data: ImageData, ev
             record.enqueue_baseline(tutorial_baseline(space))
         record.close()
 
-    return study_folder.make_folder(settings, data.name, fill)
+    return study_folder.make_folder(settings, data.name, fill, server)
 
 
-def _old_record(folder: Path, settings: StudySettings, data: ImageData) -> StudyRecord:
-    record = StudyRecord.open(folder, settings.storage)
+def _old_record(folder: Path, settings: StudySettings, data: ImageData, server: ServerStorage | None) -> StudyRecord:
+    record = StudyRecord.open(folder, server)
     old, new = record.facts, _facts(settings, parse(record.facts["space"]), data)
     differences = []
     if old["dataset"]["sha256"] != new["dataset"]["sha256"]:
@@ -184,7 +208,7 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict
 
 def _show_start(study: Study) -> None:
     settings, record = study.settings, study.record
-    progress.show_start(settings, record.folder, study.data, study.trials_at_once)
+    progress.show_start(settings, record, study.data, study.trials_at_once)
     if study.neighbours:
         progress.show_neighbours(study.neighbours)
     if record.facts.get("evidence"):

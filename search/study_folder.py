@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from search.record import printable
+from search.server import ServerStorage
 from search.settings import StudySettings
 
 
@@ -61,7 +62,9 @@ class StudyFolder:
         self.keep(self._file)
 
 
-def make_folder(settings: StudySettings, dataset: str, fill: Callable[[Path, str], object]) -> Path:
+def make_folder(
+    settings: StudySettings, dataset: str, fill: Callable[[Path, str], object], server: ServerStorage | None = None
+) -> Path:
     """Make the folder of a new study, called as the settings say or after the data set, the date and the time.
 
     It appears under its name when it is filled: a process that dies before that leaves the name free.
@@ -70,32 +73,38 @@ def make_folder(settings: StudySettings, dataset: str, fill: Callable[[Path, str
         settings: Where, and perhaps the name.
         dataset: Names the study if the settings do not.
         fill: Puts what makes it a study into a folder, for the name that it will have.
+        server: Where the record is going to be; this process alone may use the name there.
 
     Raises:
         ValueError: The name is taken.
+        RecordUnwritableError: Another process begins a study of this name on the server.
     """
-    settings.results_dir.mkdir(parents=True, exist_ok=True)
     results_dir = settings.results_dir.resolve()
-    for name in _names(settings, dataset):
-        draft = results_dir / f".{name}-{os.getpid()}"
-        try:
-            draft.mkdir()
-            fill(draft, name)
-            with suppress(OSError):  # somebody was faster
-                return draft.rename(results_dir / name)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    raise ValueError(f"name {settings.name} is taken: {results_dir / str(settings.name)}")
+    names = _names(settings, dataset)
+    while True:
+        name = next(names)
+        taken = _taken(results_dir / name, server)
+        if not taken:
+            results_dir.mkdir(parents=True, exist_ok=True)
+            draft = results_dir / f".{name}-{os.getpid()}"
+            try:
+                draft.mkdir()
+                fill(draft, name)
+                with suppress(OSError):  # somebody was faster
+                    return draft.rename(results_dir / name)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        if settings.name is not None:
+            raise ValueError(f"name {name} is taken: {taken or results_dir / name}")
 
 
 def _names(settings: StudySettings, dataset: str) -> Iterator[str]:
     """The name that was asked for, or as many as needed: other studies may start in the same second."""
     if settings.name is not None:
         yield settings.name
-        return
     name = f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-    numbered = (f"{name}-{number}" for number in itertools.count(2))
-    yield from (name for name in itertools.chain([name], numbered) if not (settings.results_dir / name).exists())
+    yield name
+    yield from (f"{name}-{number}" for number in itertools.count(2))
 
 
 def check_writable(folder: Path) -> None:
@@ -119,6 +128,17 @@ def point_latest_to(folder: Path) -> None:
     draft.unlink(missing_ok=True)
     draft.symlink_to(folder.name)
     draft.replace(folder.parent / "latest")
+
+
+def _taken(folder: Path, server: ServerStorage | None) -> str | None:
+    """Where there is a study of this name already; None if nowhere."""
+    if folder.exists():
+        return str(folder)
+    if server:
+        server.lock(folder.name)  # so that no other machine begins a study of this name meanwhile
+        if server.knows(folder.name):
+            return server.address
+    return None
 
 
 def _lock(folder: Path) -> FileLock:

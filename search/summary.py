@@ -37,7 +37,8 @@ def show_summary(
         _show_best_five(measured, space, record.metric)
         _show_by_optimizer(measured, record.metric, settings.mode)
     print(f"\nFiles, {disk_use(record.folder)}: {record.folder}")
-    print("  trials.csv  epochs.csv  study.json  study.db   (see results/README.md)")
+    record_file = "" if record.address else "  study.db"
+    print(f"  trials.csv  epochs.csv  study.json{record_file}   (see results/README.md)")
 
 
 def disk_use(folder: Path) -> str:

@@ -148,8 +148,8 @@ def _take_up_after_crash(callback: RecordTrials, record: StudyRecord, error: Exc
     if isinstance(error.__cause__, OutOfMemoryError):
         callback.memory_ran_out(str(error))
     else:
+        record.interrupt_running()  # first: if the record cannot be written, the study does not go on
         progress.show_event(f"Ray Tune crashed ({_reason(str(error))}); the study goes on")
-        record.interrupt_running()
 
 
 def _read(file: Path) -> str:
