@@ -8,6 +8,7 @@ import optuna
 from search.ending import Ending
 from search.record import Failure, StudyRecord, TrialRecord
 from search.searcher import StudySearch
+from search.server import ServerStorage
 from search.space import DEFAULT_SPACE, SearchSpace, tutorial_baseline
 from training.loop import EpochMetrics
 
@@ -35,10 +36,16 @@ def search(record: StudyRecord, space: SearchSpace = DEFAULT_SPACE, num_samples:
 class HandDrivenStudy:
     """Asks, reports and ends trials in the order that Ray does."""
 
-    def __init__(self, folder: Path, *, metric: Literal["val_accuracy", "val_loss"] = "val_accuracy") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        metric: Literal["val_accuracy", "val_loss"] = "val_accuracy",
+        server: ServerStorage | None = None,
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         facts = {"settings": {"metric": metric, "epochs": FULL_EPOCHS}}
-        self.record = StudyRecord.create(folder, "min" if metric == "val_loss" else "max", facts)
+        self.record = StudyRecord.create(folder, "min" if metric == "val_loss" else "max", facts, server=server)
         self.record.enqueue_baseline(tutorial_baseline(DEFAULT_SPACE))
         self.search = search(self.record)
 
