@@ -6,11 +6,12 @@ from typing import Any
 
 from search.neighbours import Neighbour
 from search.provenance import available_cpus
-from search.record import StudyRecord, TrialRecord, printable
+from search.record import StudyRecord, TrialRecord
 from search.settings import StudySettings
 from search.space import SearchSpace
 from training.config import PROJECT
 from training.data import ImageData
+from training.terminal import printable
 
 
 def show_start(settings: StudySettings, record: StudyRecord, data: ImageData, trials_at_once: int) -> None:

@@ -10,6 +10,7 @@ import tyro
 from search.resume import find_study, stored_settings
 from training.command_line import parse, refuse
 from training.config import PROJECT
+from training.terminal import guard_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ def main() -> int:
     try:
         folder = find_study(options.study, options.results_dir, options.storage)
         settings = stored_settings(folder, options.storage)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         refuse(str(error))
 
     from search import space  # torch and optuna take seconds
@@ -59,4 +60,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    guard_output(outlive_reader=True)
     sys.exit(main())

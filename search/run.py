@@ -7,6 +7,7 @@ from pathlib import Path
 from search.resume import check_same_study, find_study, option_value, stored_settings, with_total
 from search.settings import StudySettings
 from training.command_line import parse, refuse
+from training.terminal import guard_output
 
 
 def read_settings(words: list[str]) -> StudySettings:
@@ -46,4 +47,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    guard_output(outlive_reader=True)
     sys.exit(main())

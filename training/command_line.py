@@ -7,7 +7,12 @@ from typing import NoReturn, TypeVar
 import tyro
 from tyro import _errors as tyro_errors
 
+from training.terminal import printable
+
 Settings = TypeVar("Settings")
+
+LONGEST_SENTENCE = 1000
+"""Characters of a sentence that are shown: it may quote whatever was typed, or found in a file."""
 
 
 def parse(
@@ -32,7 +37,8 @@ def parse(
 
 def refuse(sentence: str) -> NoReturn:
     """Print one sentence about a user's mistake on stderr and exit with status 2."""
-    print(f"error: {without_password(' '.join(sentence.split()))}", file=sys.stderr)
+    line = printable(without_password(" ".join(sentence.split())))
+    print(f"error: {line if len(line) <= LONGEST_SENTENCE else line[:LONGEST_SENTENCE] + '…'}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -51,7 +57,9 @@ def _refuse_parse_error(event: tyro_errors.ParseErrorEvent) -> None:
         case tyro_errors.InstantiationFailure(argument=None):
             refuse(event.message)
         case tyro_errors.InstantiationFailure(argument=argument) if argument is not None:
-            refuse(f"{argument.display_name()} cannot be read: {event.message}")
+            refuse(
+                f"{argument.display_name()} cannot be read: {event.message.rpartition('>: ')[2]}"
+            )  # not the NoneType's
         case tyro_errors.InvalidChoice():
             known = ", ".join(event.choices)
             refuse(f"{event.argument.display_name()} must be one of {known}, got {event.value}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from training.command_line import parse, refuse
 from training.config import DataConfig, TrialConfig, check_seed
+from training.terminal import guard_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,4 +67,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    guard_output(outlive_reader=False)
     sys.exit(main())

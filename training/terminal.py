@@ -1,0 +1,47 @@
+"""Standard output that stays a text: nothing in it commands a terminal, and a reader that goes away does no harm."""
+
+import io
+import os
+import signal
+import sys
+
+
+def printable(text: str) -> str:
+    """A text in which what would command a terminal, or reorder its line, is spelled out."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines, which it stays."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def guard_output(*, outlive_reader: bool) -> None:
+    """Let all that this process prints from now on go through `printable_lines`.
+
+    Args:
+        outlive_reader: Whether the program goes on when nobody reads any more (`| head -1`); otherwise it ends quietly.
+    """
+    if sys.stdout is not None:
+        descriptor = _Descriptor(sys.stdout.fileno(), outlive_reader)
+        sys.stdout = _Text(io.BufferedWriter(descriptor), encoding=sys.stdout.encoding, errors="backslashreplace")
+
+
+class _Text(io.TextIOWrapper):
+    def write(self, text: str) -> int:
+        return super().write(printable_lines(text))
+
+
+class _Descriptor(io.FileIO):
+    def __init__(self, number: int, outlive_reader: bool) -> None:
+        super().__init__(number, "w", closefd=False)
+        self._outlive_reader = outlive_reader
+
+    def write(self, content: object) -> int:
+        try:
+            return super().write(content)  # type: ignore[arg-type]
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # also for what is still buffered
+            if not self._outlive_reader:
+                sys.exit(128 + signal.SIGPIPE)
+            return super().write(content)  # type: ignore[arg-type]
