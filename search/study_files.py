@@ -11,6 +11,7 @@ from search.progress import show_event_once
 from search.record import StudyRecord
 from search.space import SearchSpace
 from search.trial_table import epoch_table, trial_table
+from training.terminal import printable_lines
 
 SHARE_OF_TIME = 0.02
 """Part of the time that writing may take while trials run: in a long study a few seconds pass between two writings."""
@@ -51,7 +52,7 @@ class StudyFiles:
             file = folder / f"trial-{trial.number:04}.txt"
             if trial.failure and trial.failure.traceback and not file.exists():
                 folder.mkdir(exist_ok=True)
-                write_atomically(file, trial.failure.traceback)
+                write_atomically(file, printable_lines(trial.failure.traceback))
 
 
 def _summary(record: StudyRecord) -> dict[str, Any]:
@@ -67,8 +68,13 @@ def _summary(record: StudyRecord) -> dict[str, Any]:
 def write_atomically(file: Path, text: str) -> None:
     """Put a text into a file in one step: a reader sees the old file or the new one, never a part."""
     draft = file.with_name(f".{file.name}.draft")
-    with draft.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(file)
+    draft.unlink(missing_ok=True)
+    try:
+        with draft.open("x", encoding="utf-8") as stream:  # x: a link in a folder that was sent leads nowhere
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+    except OSError:
+        draft.unlink(missing_ok=True)  # a part of it would only fill the disk
+        raise

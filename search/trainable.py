@@ -72,7 +72,8 @@ def _ended_after(seconds: float | None, checkpoint: Path) -> Iterator[None]:
         yield
         return
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    with time_out_file(checkpoint).open("w") as stream:
+    time_out_file(checkpoint).unlink(missing_ok=True)
+    with time_out_file(checkpoint).open("x") as stream:  # x: a link in a folder that was sent leads nowhere
         faulthandler.dump_traceback_later(seconds, exit=True, file=stream)
         try:
             yield

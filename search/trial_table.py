@@ -7,8 +7,11 @@ import pandas as pd
 from search.record import StudyRecord
 from search.space import SearchSpace
 from training.loop import EpochMetrics
+from training.terminal import printable
 
 EPOCH_COLUMNS = ["trial_number", *(field.name for field in fields(EpochMetrics))]
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""Beginnings that make a spreadsheet compute a cell instead of showing it; the last four are the wide ones."""
 METRIC_COLUMNS = ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_loss"]
 
 
@@ -42,8 +45,16 @@ def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
                 "error": trial.failure.error if trial.failure else None,
             }
         )
-    table = pd.DataFrame(rows, columns=trial_columns(space))
+    table = pd.DataFrame(rows, columns=trial_columns(space)).map(_cell)
     return table.astype({"best_epoch": "Int64"})
+
+
+def _cell(value: object) -> object:
+    """What goes into a cell: numbers as they are; texts in one line, an apostrophe before those like a formula."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def epoch_table(record: StudyRecord) -> pd.DataFrame:
