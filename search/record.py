@@ -1,23 +1,26 @@
 """The record of a study: an Optuna study in a database that holds everything proposed and measured."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar
 
 import optuna
-from optuna.exceptions import OptunaError
 from optuna.storages import get_storage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from search import storage
+from search.facts import check_facts
+from search.plain_data import check_fields, check_type, from_plain
 from search.settings import MetricName, Mode
 from search.space import HyperparameterValue, SearchSpace, contains, distributions
 from training.checkpoint import Checkpoint
+from training.config import TrialConfig
 from training.loop import EpochMetrics
+from training.terminal import printable
 
 Status = Literal["running", "completed", "stopped_early", "diverged", "failed", "interrupted"]
 Result = TypeVar("Result")
@@ -25,6 +28,9 @@ FailureKind = Literal["diverged", "exception", "out_of_memory", "worker_died", "
 
 MEASURED: tuple[Status, ...] = ("completed", "stopped_early", "interrupted")
 """Trials whose metrics stand: what they measured can be the best of the study."""
+
+FAILED: tuple[Status, ...] = ("diverged", "failed")
+"""Trials that ended with a `Failure`."""
 
 _OPTUNA_STATE: dict[Status, TrialState] = {
     "completed": TrialState.COMPLETE,
@@ -54,11 +60,6 @@ class Failure:
     def status(self) -> Literal["diverged", "failed"]:
         """The status of a trial that ended like this."""
         return "diverged" if self.kind == "diverged" else "failed"
-
-
-def printable(text: str) -> str:
-    """A text in which what would command a terminal, or reorder its line, is spelled out."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @dataclass
@@ -125,7 +126,8 @@ class StudyRecord:
         """
         if server is None:
             (folder / storage.FILE_NAME).touch()
-        kept, name = server or storage.open_file(folder / storage.FILE_NAME), name or folder.name
+        kept = server or storage.open_file(folder / storage.FILE_NAME, new=True)
+        name = name or folder.name
 
         def begin() -> optuna.Study:
             direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
@@ -155,13 +157,14 @@ class StudyRecord:
         if server is not None and file.is_file():
             raise ValueError(f"study {folder.name} has its record in {file}: leave out --storage")
         with _damage_told(folder):
-            kept = get_storage(server or storage.open_file(file))
-            name = folder.name if server else optuna.get_all_study_names(kept)[0]
+            if server is None:
+                storage.check_file(file)
+            kept = get_storage(server or storage.open_file(file, new=False))
+            (name,) = [folder.name] if server else optuna.get_all_study_names(kept)
             study = optuna.load_study(study_name=name, storage=kept)
             record = cls(folder, study, study.user_attrs)
-            for stored in study.get_trials(deepcopy=False):
-                if "ray_trial_id" in stored.user_attrs:  # else it was queued and never begun, or is evidence
-                    record.trials.append(_trial_record(stored))
+            check_facts(record.facts, record.mode)
+            record._read_trials()
         return record
 
     def take_up(self) -> None:
@@ -339,6 +342,46 @@ class StudyRecord:
             self._set(proposal, "last_value", self.value(trial.epochs[-1]))
         self.study.tell(proposal, self.value(best) if best else None, state=_OPTUNA_STATE[trial.status])
 
+    def _read_trials(self) -> None:
+        """Read all trials that were begun; others were queued, or are evidence."""
+        stored_trials = self.study.get_trials(deepcopy=False)
+        if [stored.number for stored in stored_trials] != list(range(len(stored_trials))):
+            raise ValueError("a trial is missing or there twice")
+        for stored in stored_trials:
+            if "ray_trial_id" in stored.user_attrs:
+                trial = _trial_record(stored)
+                if not self._agrees(stored, trial):
+                    raise ValueError(f"what it says of trial {trial.number} contradicts itself")
+                self.trials.append(trial)
+            elif stored.state.is_finished() and "evidence" not in stored.user_attrs:
+                raise ValueError(f"trial {stored.number} has ended and never begun")
+
+    def _agrees(self, stored: FrozenTrial, trial: TrialRecord) -> bool:
+        """Whether all that the record says of one trial fits together: most of it is there twice, as Optuna's and ours.
+
+        An epoch whose process died while it was being recorded has no value in Optuna's curve.
+        """
+        curve = {metrics.epoch: self.value(metrics) for metrics in trial.epochs}
+        if (
+            trial.hyperparameters.keys() != self.facts["space"].keys()
+            or list(curve) != list(range(1, len(trial.epochs) + 1))
+            or not stored.intermediate_values.items() <= curve.items()
+        ):
+            return False
+        if trial.status == "interrupted":
+            return True
+        best = self.best_epoch(trial)
+        value = {
+            "completed": self.value(best) if best else None,
+            "stopped_early": stored.intermediate_values.get(stored.last_step or 0),
+        }
+        return (
+            stored.state == _OPTUNA_STATE.get(trial.status)
+            and stored.value == value.get(trial.status)
+            and (trial.status != "completed" or len(trial.epochs) >= self.epochs)
+            and (trial.failure.status if trial.failure else None) == (trial.status if trial.status in FAILED else None)
+        )
+
     def _set(self, proposal: Trial, name: str, value: Any) -> None:
         self.storage.set_trial_user_attr(proposal._trial_id, name, value)
 
@@ -360,30 +403,32 @@ def _damage_told(folder: Path) -> Iterator[None]:
     """Turn what a damaged or foreign record does to its reader into one sentence."""
     try:
         yield
-    except (SQLAlchemyError, OptunaError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except Exception as error:  # whatever the damage does to sqlite, Optuna and ourselves
         cause = str(getattr(error.__cause__ or error, "orig", error))
         raise ValueError(f"the record of study {folder.name} is damaged: {type(error).__name__}: {cause}") from error
+
+
+def _epoch_metrics(stored: object) -> EpochMetrics:
+    metrics = from_plain(EpochMetrics, stored)
+    for name, value in asdict(metrics).items():
+        if value is not None and not 0 <= value <= (1 if name.endswith("accuracy") else math.inf):
+            raise ValueError(f"{name} cannot be {value}")
+    return metrics
 
 
 def _trial_record(stored: FrozenTrial) -> TrialRecord:
     """Read one trial back from the study; one that has not ended counts as interrupted."""
     facts = stored.user_attrs
-    epochs = sorted(
-        (EpochMetrics(**metrics) for name, metrics in facts.items() if name.startswith("epoch ")),
-        key=lambda metrics: metrics.epoch,
-    )
+    epochs = [_epoch_metrics(metrics) for name, metrics in facts.items() if name.startswith("epoch ")]
     ended = stored.state.is_finished()  # else the process ended first, perhaps while it was writing how the trial did
-    status: Status = facts["status"] if ended else "interrupted"
-    if status not in get_args(Status):
-        raise KeyError(f"status {status}")
     return TrialRecord(
         stored.number,
-        facts["ray_trial_id"],
-        dict(stored.params),
-        facts["seed"],
-        facts.get("baseline", False),
-        status,
-        epochs,
-        Failure(**facts["failure"]) if ended and "failure" in facts else None,
-        facts.get("deaths", 0),
+        check_type("ray_trial_id", facts["ray_trial_id"], str),
+        check_fields(TrialConfig, stored.params),
+        check_type("seed", facts["seed"], int),
+        check_type("baseline", facts.get("baseline", False), bool),
+        check_type("status", facts["status"], Status) if ended else "interrupted",
+        sorted(epochs, key=lambda metrics: metrics.epoch),
+        from_plain(Failure, facts["failure"]) if ended and "failure" in facts else None,
+        check_type("deaths", facts.get("deaths", 0), int),
     )

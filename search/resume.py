@@ -8,10 +8,12 @@ import os
 import sqlite3
 from contextlib import closing
 from dataclasses import asdict, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from search.plain_data import check_fields, check_type
 from search.settings import StudySettings
 from training.config import PROJECT
 
@@ -26,13 +28,16 @@ _PATHS = ("data_dir", "results_dir")
 
 
 def option_value(words: list[str], option: str) -> str | None:
-    """The value that a command line gives an option, as `--option VALUE` or `--option=VALUE`; None without it."""
-    for index, word in enumerate(words):
-        if word == option:
-            return words[index + 1] if index + 1 < len(words) else None
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return None
+    """The value that a command line gives an option, as `--option VALUE` or `--option=VALUE`; None without it.
+
+    As the parser does, it takes the last of several, and `_` in an option for `-`.
+    """
+    value = None
+    for word, next_word in zip_longest(words, words[1:]):
+        name, equals, rest = word.partition("=")
+        if name.replace("_", "-") == option:
+            value = rest if equals else next_word
+    return value
 
 
 def find_study(study: str, results_dir: Path, server: str | None = None) -> Path:
@@ -73,14 +78,30 @@ def stored_settings(folder: Path, server: str | None = None) -> StudySettings:
         # rw: what a killed process left half written is undone by the first who opens the file
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True)) as database:
             query = "SELECT value_json FROM study_user_attributes WHERE key = 'settings'"
-            ((stored,),) = database.execute(query).fetchall()
-        return _of_this_place(json.loads(stored), folder)
-    except (sqlite3.Error, ValueError, TypeError, AttributeError) as error:
+            stored = database.execute(query).fetchall()
+        if len(stored) != 1:
+            raise ValueError(f"it holds {len(stored)} studies")
+        return _of_this_place(json.loads(stored[0][0]), folder)
+    except (sqlite3.Error, ValueError, TypeError, OSError, RecursionError) as error:
         raise ValueError(f"{file} is not the record of a study: {error}") from None
 
 
+def known_settings(stored: object) -> dict[str, Any]:
+    """What a record holds of a study's settings, less what other versions of this project know.
+
+    Raises:
+        ValueError: A value has not the type of its field, or one is missing without which trials mean nothing.
+    """
+    known = {field.name for field in fields(StudySettings)} - OF_ONE_START
+    values = check_type("settings", stored, dict[str, Any])
+    values = check_fields(StudySettings, {name: values[name] for name in values if name in known})
+    if not (values.get("dataset") and values.get("metric") and values.get("epochs", 0) > 0):
+        raise ValueError("settings lack dataset, metric or epochs")
+    return values
+
+
 def with_total(words: list[str], trials_so_far: int) -> list[str]:
-    """The command line with `--num-samples +N` replaced by the total that it means.
+    """The command line with the total that `--num-samples +N` means.
 
     Raises:
         ValueError: What follows the plus sign is not a number.
@@ -88,10 +109,9 @@ def with_total(words: list[str], trials_so_far: int) -> list[str]:
     wanted = option_value(words, "--num-samples")
     if wanted is None or not wanted.startswith("+"):
         return words
-    if not wanted[1:].isdigit():
+    if not wanted[1:].isdecimal():
         raise ValueError(f"--num-samples must be a number, or + and a number, got {wanted}")
-    total = str(trials_so_far + int(wanted))
-    return [word.replace(wanted, total) if wanted in word else word for word in words]
+    return [*words, f"--num-samples={trials_so_far + int(wanted)}"]  # the last of several counts
 
 
 def check_same_study(stored: StudySettings, wanted: StudySettings) -> None:
@@ -118,8 +138,8 @@ def not_comparable(difference: str) -> str:
     )
 
 
-def _of_this_place(stored: dict[str, Any], folder: Path) -> StudySettings:
+def _of_this_place(stored: object, folder: Path) -> StudySettings:
     """Settings from a record, adjusted to where the study's folder is now."""
-    known = {field.name for field in fields(StudySettings)} - OF_ONE_START
-    values = {name: PROJECT / value if name in _PATHS else value for name, value in stored.items() if name in known}
-    return StudySettings(**values | {"results_dir": folder.parent, "resume": str(folder)})
+    values = known_settings(stored)
+    paths = {name: PROJECT / values[name] for name in _PATHS if name in values}
+    return StudySettings(**values | paths | {"results_dir": folder.parent, "resume": str(folder)})

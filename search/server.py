@@ -50,7 +50,7 @@ class ServerStorage(EnduringStorage):
         self._study: str | None = None
         self._backend: int | None = None
         options = {name: value for name, value in _CONNECTION.items() if name not in url.query}
-        super().__init__(str(url), {"pool_pre_ping": True, "connect_args": options | secrets})
+        super().__init__(str(url), {"pool_pre_ping": True, "connect_args": options | secrets}, new=True)
         self.address = str(url.set(drivername="postgresql"))
 
     def knows(self, study: str) -> bool:

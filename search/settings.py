@@ -11,6 +11,9 @@ MetricName = Literal["val_accuracy", "val_loss", "test_accuracy", "test_loss"]
 SchedulerName = Literal["asha", "none"]
 Mode = Literal["max", "min"]
 
+SHORTEST_TIME, LONGEST_TIME = 0.001, 10**9
+"""Seconds; what lies beyond them the system's timers do not take."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings(DataConfig):
@@ -128,6 +131,9 @@ def _seconds(option: str, duration: str | None) -> float | None:
     if duration is None:
         return None
     number, unit = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|d)", duration), {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if number is None or float(number[1]) == 0:
+    if number is None:
         raise ValueError(f"{option} must be a time like 90s, 10m, 1.5h or 2d, got {duration}")
-    return float(number[1]) * unit[number[2]]
+    seconds = float(number[1]) * unit[number[2]]
+    if not SHORTEST_TIME <= seconds <= LONGEST_TIME:
+        raise ValueError(f"{option} must be between {SHORTEST_TIME} and {LONGEST_TIME} seconds, got {duration}")
+    return seconds

@@ -7,6 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from search.plain_data import check_type, from_plain
 from training.config import TrialConfig
 
 HyperparameterValue = float | int | str
@@ -128,17 +129,28 @@ def describe(space: SearchSpace) -> dict[str, dict[str, Any]]:
     return described
 
 
-def parse(described: dict[str, dict[str, Any]]) -> SearchSpace:
-    """The space that `describe` described."""
+def parse(described: object) -> SearchSpace:
+    """The space that `describe` described.
+
+    Raises:
+        ValueError: Nothing that `describe` returns: a hyperparameter or one of its values is none of `TrialConfig`.
+    """
     space: SearchSpace = {}
-    for name, dimension in described.items():
+    for name, dimension in check_type("space", described, dict[str, dict[str, Any]]).items():
         match dimension:
-            case {"ordered": values}:
-                space[name] = OrderedChoice(tuple(values))
-            case {"choices": choices}:
-                space[name] = CategoricalDistribution(choices)
-            case {"low": low, "high": high, "log": log}:
+            case {"ordered": [*values]}:
+                ends = values
+                space[name] = OrderedChoice(tuple(check_type(name, values, list[int])))
+            case {"choices": [*values]}:
+                ends = values
+                space[name] = CategoricalDistribution(values)
+            case {"low": float(low), "high": float(high), "log": bool(log)} if low < high:
+                ends = [low, high]
                 space[name] = FloatDistribution(low, high, log=log)
             case _:
-                raise ValueError(f"{name} is described by {dimension}, which is no dimension of a search space")
+                raise ValueError(f"{name} cannot be searched in {dimension}")
+        for value in ends:
+            from_plain(TrialConfig, {name: value})
+    if not space:
+        raise ValueError("there is no hyperparameter to search")
     return space

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -63,8 +64,8 @@ class EnduringStorage(RDBStorage):
     address: str | None = None
     """Of the server, without a password; None for a file."""
 
-    def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
-        super().__init__(url, engine_kwargs)
+    def __init__(self, url: str, engine_kwargs: dict[str, Any], *, new: bool) -> None:
+        super().__init__(url, engine_kwargs, skip_table_creation=not new)
         self.scoped_session = scoped_session(sessionmaker(bind=self.engine, class_=_Session))
         self.patience = NoPatience()
         """Says whether a change that failed for the sake of the disk, the folder or the server is tried again."""
@@ -112,14 +113,36 @@ class EnduringStorage(RDBStorage):
         return False
 
 
-def open_file(file: Path) -> EnduringStorage:
-    """Open the database in a file that exists; an empty one becomes the database of no study yet."""
+def check_file(file: Path) -> None:
+    """Refuse a file that Optuna would mend or sqlite misread; it is not changed.
 
-    def connect() -> sqlite3.Connection:
-        # rw, not rwc: if the file vanishes that is trouble, and not the beginning of an empty record;
-        # and not ro: what a killed process left half written is undone by the first who opens the file
-        return sqlite3.connect(
-            f"file:{quote(str(file))}?mode=rw", uri=True, timeout=LOCK_SECONDS, check_same_thread=False
-        )
+    Raises:
+        ValueError: A page is damaged, rows are missing to which others belong, or the versions are, without which
+            Optuna takes it for a new database.
+        sqlite3.Error: The file cannot be read, or is none of sqlite's.
+    """
+    with closing(_connect(file)) as database:
+        ((damage,),) = database.execute("PRAGMA integrity_check(1)").fetchall()
+        if damage != "ok":
+            raise ValueError(damage)
+        if database.execute("PRAGMA foreign_key_check").fetchone():
+            raise ValueError("a study or a trial is missing of which something is there")
+        for table in ("version_info", "alembic_version"):
+            if database.execute(f"SELECT count(*) FROM {table}").fetchall() != [(1,)]:
+                raise ValueError(f"{table} is empty")
 
-    return EnduringStorage(f"sqlite:///{FILE_NAME}", {"creator": connect})
+
+def open_file(file: Path, *, new: bool) -> EnduringStorage:
+    """Open the database in a file that exists.
+
+    Args:
+        file: It is empty if `new`.
+        new: Whether tables are to be made.
+    """
+    return EnduringStorage(f"sqlite:///{FILE_NAME}", {"creator": lambda: _connect(file)}, new=new)
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    # rw, not rwc: if the file vanishes that is trouble, and not the beginning of an empty record;
+    # and not ro: what a killed process left half written is undone by the first who opens the file
+    return sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, timeout=LOCK_SECONDS, check_same_thread=False)

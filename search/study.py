@@ -62,13 +62,14 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -
     study_folder.check_writable(settings.results_dir)
     # what is in the way is told before the data are loaded
     server = open_server(settings.storage) if settings.storage is not None else None
-    resumed = _take_folder(Path(settings.resume), server) if settings.resume else None
+    if settings.resume:
+        _check_free(Path(settings.resume), server)
     evidence = _evidence(settings, server) if settings.warm_start else None
     data, warning = load_data(settings, settings.seed)
     if warning:
         print(f"WARNING: {warning}\n", flush=True)
-    if resumed:
-        folder, record = resumed, _old_record(resumed.path, settings, data, server)
+    if settings.resume:
+        folder, record = _old_record(Path(settings.resume), settings, data, server)
     else:
         if evidence:
             _check_evidence(evidence, settings, data)
@@ -118,12 +119,11 @@ def _point_latest_to(folder: Path) -> None:
         progress.show_event(f"results/latest does not point to this study ({error.strerror})")
 
 
-def _take_folder(path: Path, server: ServerStorage | None) -> StudyFolder:
-    """Let this process alone run a study; its folder is made if its record is on a server."""
+def _check_free(path: Path, server: ServerStorage | None) -> None:
+    """Refuse a study that another process runs, here or on any machine that uses the same server."""
     if server:
         server.lock(path.name)
-        path.mkdir(parents=True, exist_ok=True)
-    return StudyFolder(path)
+    study_folder.check_free(path)
 
 
 def _evidence(settings: StudySettings, server: ServerStorage | None) -> StudyRecord:
@@ -154,21 +154,33 @@ def _make_study(
     return study_folder.make_folder(settings, data.name, fill, server)
 
 
-def _old_record(folder: Path, settings: StudySettings, data: ImageData, server: ServerStorage | None) -> StudyRecord:
-    record = StudyRecord.open(folder, server)
-    old, new = record.facts, _facts(settings, parse(record.facts["space"]), data)
-    differences = []
-    if old["dataset"]["sha256"] != new["dataset"]["sha256"]:
-        differences.append(f"on other data than {data.name} in {settings.data_dir}")
-    changed = [name for name, checksum in new["code"].items() if old.get("code", {}).get(name) != checksum]
-    if changed:
-        commit = old["starts"][-1]["git_commit"] or "an unknown commit"
-        differences.append(f"by other code: {', '.join(changed)} changed since {commit}")
-    if differences:
-        raise ValueError(not_comparable(f"study {folder.name} was run {' and '.join(differences)}"))
+def _old_record(
+    path: Path, settings: StudySettings, data: ImageData, server: ServerStorage | None
+) -> tuple[StudyFolder, StudyRecord]:
+    """The folder and the record of a study that goes on; one that cannot stays as it is."""
+    old = StudyRecord.open(path, server).facts
+    new = _facts(settings, parse(old["space"]), data)
+    _check_comparable(path.name, old, new, settings)
+    if server:
+        path.mkdir(parents=True, exist_ok=True)  # its record is elsewhere
+    folder = StudyFolder(path)
+    record = StudyRecord.open(path, server)  # again: another process may have gone on with it until now
     record.take_up()
     record.set_facts(new)
-    return record
+    return folder, record
+
+
+def _check_comparable(study: str, old: dict[str, Any], new: dict[str, Any], settings: StudySettings) -> None:
+    differences = []
+    if old["dataset"]["sha256"] != new["dataset"]["sha256"]:
+        differences.append(f"on other data than {new['dataset']['name']} in {settings.data_dir}")
+    changed = [name for name, checksum in new["code"].items() if old.get("code", {}).get(name) != checksum]
+    if changed:
+        *_, last_start = old.get("starts") or [{"git_commit": None}]
+        commit = last_start["git_commit"] or "an unknown commit"
+        differences.append(f"by other code: {', '.join(changed)} changed since {commit}")
+    if differences:
+        raise ValueError(not_comparable(f"study {study} was run {' and '.join(differences)}"))
 
 
 def _check_evidence(evidence: StudyRecord, settings: StudySettings, data: ImageData) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from search.record import printable
 from search.server import ServerStorage
 from search.settings import StudySettings
+from training.terminal import printable
 
 
 class StudyFolder:
@@ -107,15 +107,28 @@ def _names(settings: StudySettings, dataset: str) -> Iterator[str]:
     yield from (f"{name}-{number}" for number in itertools.count(2))
 
 
+def check_free(folder: Path) -> None:
+    """Refuse a folder that another process has locked; nothing is written.
+
+    Raises:
+        ValueError: Another process runs the study.
+    """
+    if (folder / ".lock").is_file():
+        _acquire(folder).release()
+
+
 def check_writable(folder: Path) -> None:
     """Refuse a folder that cannot be made or written.
 
     Raises:
-        ValueError: It, or the first folder above it that exists, cannot be written.
+        ValueError: It, or the first folder above it that exists, cannot be written, or `latest` in it is no link.
     """
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         raise ValueError(f"the results folder cannot be written: {folder}")
+    latest = folder / "latest"
+    if latest.exists() and not latest.is_symlink():
+        raise ValueError(f"{latest} is in the way of the link to the newest study; give it another name")
 
 
 def point_latest_to(folder: Path) -> None:
@@ -142,12 +155,21 @@ def _taken(folder: Path, server: ServerStorage | None) -> str | None:
 
 
 def _lock(folder: Path) -> FileLock:
+    lock, owner = _acquire(folder), folder / ".owner"
+    try:
+        owner.unlink(missing_ok=True)  # if it is a link, it is not followed
+        owner.write_text(f"process {os.getpid()} on {platform.node()}")
+    except OSError as error:
+        raise ValueError(f"the folder of study {folder.name} cannot be written: {error.strerror}: {folder}") from None
+    return lock
+
+
+def _acquire(folder: Path) -> FileLock:
     lock, owner = FileLock(folder / ".lock"), folder / ".owner"
     try:
         lock.acquire(timeout=0)
-        owner.write_text(f"process {os.getpid()} on {platform.node()}")
     except Timeout:
-        who = printable(owner.read_text(errors="replace")[:100]) if owner.exists() else "another process"
+        who = printable(owner.read_text(errors="replace")[:100]) if owner.is_file() else "another process"
         raise ValueError(f"study {folder.name} is being run by {who}") from None
     except OSError as error:
         raise ValueError(f"the folder of study {folder.name} cannot be written: {error.strerror}: {folder}") from None

@@ -45,7 +45,8 @@ def _ray_in_a_folder_of_its_own() -> Iterator[None]:
     os.environ["RAY_TMPDIR"] = folder
     os.environ["TMPDIR"] = tempfile.tempdir = folder  # where studies find each other: those of tests are by themselves
     os.environ["TUNESMITH_TEST_NOTES"] = f"{folder}/notes"  # what trainables of tests note down
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # for workers that run a function of a test module
+    path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path)  # for workers that run a function of a test module
     yield
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,7 +9,8 @@ from search.ending import Ending
 from search.record import Failure, StudyRecord, TrialRecord
 from search.searcher import StudySearch
 from search.server import ServerStorage
-from search.space import DEFAULT_SPACE, SearchSpace, tutorial_baseline
+from search.settings import Mode
+from search.space import DEFAULT_SPACE, SearchSpace, describe, tutorial_baseline
 from training.loop import EpochMetrics
 
 FULL_EPOCHS = 3
@@ -22,7 +23,7 @@ def metrics(epoch: int, val_accuracy: float) -> EpochMetrics:
         train_loss=1.5 - val_accuracy,
         val_accuracy=val_accuracy,
         val_loss=1.2 - val_accuracy,
-        test_accuracy=val_accuracy - 0.01,
+        test_accuracy=max(0.0, val_accuracy - 0.01),
         test_loss=1.3 - val_accuracy,
         seconds=0.5,
     )
@@ -31,6 +32,22 @@ def metrics(epoch: int, val_accuracy: float) -> EpochMetrics:
 def search(record: StudyRecord, space: SearchSpace = DEFAULT_SPACE, num_samples: int = 1000) -> StudySearch:
     """A searcher that has as many trials to propose as a test wants."""
     return StudySearch(record, space, seed=0, num_samples=num_samples, ending=Ending())
+
+
+def facts(metric: str = "val_accuracy") -> dict[str, Any]:
+    """What a study that was run says of itself."""
+    return {
+        "settings": {"dataset": "digits", "epochs": FULL_EPOCHS, "metric": metric},
+        "space": describe(DEFAULT_SPACE),
+        "dataset": {
+            "name": "digits",
+            "sha256": "not the whole data set",
+            "classes": [str(digit) for digit in range(10)],
+            "training_images": 1198,
+            "validation_images": 240,
+            "test_images": 359,
+        },
+    }
 
 
 class HandDrivenStudy:
@@ -44,8 +61,8 @@ class HandDrivenStudy:
         server: ServerStorage | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        facts = {"settings": {"metric": metric, "epochs": FULL_EPOCHS}}
-        self.record = StudyRecord.create(folder, "min" if metric == "val_loss" else "max", facts, server=server)
+        mode: Mode = "min" if metric == "val_loss" else "max"
+        self.record = StudyRecord.create(folder, mode, facts(metric), server=server)
         self.record.enqueue_baseline(tutorial_baseline(DEFAULT_SPACE))
         self.search = search(self.record)
 

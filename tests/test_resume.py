@@ -191,8 +191,8 @@ def test_study_is_found_by_name_path_and_latest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "meant"),
     [
-        (["--num-samples", "+20"], ["--num-samples", "25"]),
-        (["--num-samples=+20"], ["--num-samples=25"]),
+        (["--num-samples", "+20"], ["--num-samples", "+20", "--num-samples=25"]),
+        (["--num_samples=+20", "--name=a+20"], ["--num_samples=+20", "--name=a+20", "--num-samples=25"]),
         (["--num-samples", "20"], ["--num-samples", "20"]),
         ([], []),
     ],

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
-from studies import FULL_EPOCHS, HandDrivenStudy, metrics, search
+from studies import FULL_EPOCHS, HandDrivenStudy, facts, metrics, search
 
 from search.ending import Ending
 from search.record import Failure, StudyRecord
@@ -34,7 +34,7 @@ def ended(record: StudyRecord, trial_id: str, value: float) -> None:
 
 def empty_record(folder: Path) -> StudyRecord:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return StudyRecord.create(folder, "max", {"settings": {"metric": "val_accuracy", "epochs": FULL_EPOCHS}})
+    return StudyRecord.create(folder, "max", facts())
 
 
 def test_finite_space_is_searched_without_repeats_and_then_the_study_ends(tmp_path: Path) -> None:

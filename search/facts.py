@@ -1,0 +1,67 @@
+"""What is true of a study as a whole, as its record holds it; it is checked when it is read."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from search.plain_data import check_type, from_plain
+from search.resume import known_settings
+from search.settings import Mode
+from search.space import parse
+from training.config import DatasetName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """The images that the trials were trained on."""
+
+    name: DatasetName
+    sha256: str
+    classes: list[str]
+    training_images: int
+    validation_images: int
+    test_images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The earlier study whose trials the sampler knew from the beginning."""
+
+    study: str
+    trials: int
+    of: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """When, how and on what the study was started or resumed."""
+
+    time: str
+    command: str
+    versions: dict[str, str]
+    git_commit: str | None
+    machine: dict[str, Any]
+
+
+def check_facts(facts: dict[str, Any], mode: Mode) -> None:
+    """Refuse facts of which one is missing or cannot be.
+
+    Args:
+        facts: The study's user attributes.
+        mode: Whether the trials' values are maximised or minimised.
+
+    Raises:
+        ValueError: A fact is not what a study writes.
+        KeyError: One is missing.
+    """
+    metric = known_settings(facts["settings"])["metric"]
+    if (mode == "min") != metric.endswith("_loss"):
+        raise ValueError(f"metric {metric} cannot have mode {mode}")
+    parse(facts["space"])
+    from_plain(Dataset, facts["dataset"])
+    check_type("code", facts.get("code", {}), dict[str, str])
+    for start in check_type("starts", facts.get("starts", []), list[Any]):
+        from_plain(Start, start)
+    if check_type("seconds", facts.get("seconds", 0.0), float) < 0:
+        raise ValueError(f"seconds cannot be {facts['seconds']}")
+    if "evidence" in facts:
+        from_plain(Evidence, facts["evidence"])
