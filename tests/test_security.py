@@ -1,0 +1,335 @@
+"""What a study that somebody sent cannot do, and what a running one does not show to others."""
+
+import ast
+import csv
+import ipaddress
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from studies import HandDrivenStudy, metrics
+
+from search.record import Failure, StudyRecord
+from search.space import DEFAULT_SPACE
+from search.study_files import StudyFiles
+from search.study_folder import StudyFolder
+from training.checkpoint import Checkpoint
+from training.config import PROJECT, TrialConfig
+from training.data import ImageData
+from training.loop import train
+
+COMMAND_LINE = [sys.executable, str(PROJECT / "search" / "run.py")]
+PRODUCT = sorted(file for folder in ("search", "training") for file in (PROJECT / folder).glob("*.py"))
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\u202e\u2066<img src=x onerror=alert(1)>\x9b31m\x7f"
+FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-1", "-2+3", "@SUM(A1:A9)", "\t=1+1", "\r=1+1", "\uff1d1+1")
+
+
+class RunsCode:
+    """Its pickle makes a folder when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+# Nothing in a results folder runs
+
+
+def test_checkpoint_that_would_run_code_does_not_and_the_trial_starts_again(
+    tmp_path: Path, few_images: ImageData
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "checkpoints" / "trial-0000.pt")
+    checkpoint.file.parent.mkdir()
+    checkpoint.file.write_bytes(pickle.dumps(RunsCode(tmp_path / "marker")))
+    first = next(train(TrialConfig(epochs=2), few_images, checkpoint))
+    assert first.epoch == 1
+    assert not (tmp_path / "marker").exists()
+
+
+def test_damaged_checkpoint_is_told_in_one_sentence(tmp_path: Path, few_images: ImageData) -> None:
+    checkpoint = Checkpoint(tmp_path / "trial-0000.pt")
+    checkpoint.file.write_bytes(pickle.dumps(RunsCode(tmp_path / "marker")))
+    assert not checkpoint.restore(object())  # type: ignore[arg-type]
+    trouble = checkpoint.take_trouble()
+    assert trouble
+    assert re.fullmatch(r"checkpoint trial-0000.pt is damaged \(\w+\); the trial starts again", trouble)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_report_runs_nothing_of_a_folder_full_of_pickles(tmp_path: Path) -> None:
+    folder = tmp_path / "sent"
+    folder.mkdir()
+    HandDrivenStudy(folder).run_one_of_each()
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    names = (
+        "checkpoints/trial-0006.pt",
+        "checkpoints/trial-0001-epoch-0002.pt",
+        "study.pkl",
+        "trials.csv",
+        "study.json",
+    )
+    for name in names:
+        (folder / name).write_bytes(pickle.dumps(RunsCode(tmp_path / "marker")))
+    run = report(folder)
+    assert run.returncode == 0, run.stderr
+    assert not (tmp_path / "marker").exists()
+    assert pd.read_csv(folder / "trials.csv").shape[0] == 7
+
+
+FORBIDDEN_CALLS = {
+    *("eval", "exec", "compile", "__import__", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads"),
+    *(
+        "cloudpickle.load",
+        "cloudpickle.loads",
+        "joblib.load",
+        "dill.load",
+        "shelve.open",
+        "yaml.load",
+        "yaml.unsafe_load",
+    ),
+    *("pd.read_pickle", "pandas.read_pickle", "os.system", "subprocess.getoutput"),
+}
+
+
+@pytest.mark.parametrize("file", PRODUCT, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_no_module_unpickles_or_evaluates(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = getattr(node, "module", None)
+            imported = {alias.name for alias in node.names} if module is None else {module}
+            assert not imported & {"pickle", "cloudpickle", "dill", "marshal", "shelve", "yaml"}
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+            assert name not in FORBIDDEN_CALLS
+            assert name != "torch.load" or options.get("weights_only") == "True"
+            assert options.get("allow_pickle", "False") == "False"
+            assert options.get("shell", "False") == "False"
+
+
+def test_links_in_a_sent_folder_lead_nowhere(tmp_path: Path) -> None:
+    """A folder from an archive may hold links; what is written into it must not land where they point."""
+    precious, folder = tmp_path / "precious", tmp_path / "sent"
+    precious.write_text("precious")
+    folder.mkdir()
+    record = HandDrivenStudy(folder).record
+    for name in (".trials.csv.draft", ".epochs.csv.draft", ".study.json.draft", ".owner", "trials.csv"):
+        (folder / name).symlink_to(precious)
+    StudyFolder(folder)
+    StudyFiles(record, DEFAULT_SPACE).write()
+    assert precious.read_text() == "precious"
+    assert not (folder / "trials.csv").is_symlink()
+
+
+# Names and error texts do no harm
+
+
+def report(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROJECT / "search" / "report.py"), str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def is_harmless(text: str) -> bool:
+    return all(line.isprintable() for line in text.split("\n"))
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A study whose every text is meant to do harm."""
+    folder = tmp_path / f"sent{HOSTILE.replace('/', '')}"
+    folder.mkdir()
+    study = HandDrivenStudy(folder)
+    study.run_trial(0.5, 0.6, 0.6)
+    for text in (HOSTILE, *FORMULAS):
+        failure = Failure("exception", "", f"Traceback ...\n{text}\n  {HOSTILE}")
+        object.__setattr__(failure, "error", text)  # as a sender would have stored it
+        study.run_trial(0.4, failure=failure)
+    trial_id = FORMULAS[0] + HOSTILE
+    study.suggest(trial_id)
+    study.record.add_epoch(trial_id, metrics(1, 0.55))
+    study.record.interrupt_running()
+    (folder / ".owner").write_text(HOSTILE)
+    return folder
+
+
+def test_report_of_hostile_texts_commands_no_terminal(hostile: Path) -> None:
+    run = report(hostile)
+    assert run.returncode == 0, run.stderr
+    assert "10 trials" in run.stdout or "11 of" in run.stdout
+    assert is_harmless(run.stdout + run.stderr)
+    refused = subprocess.run(
+        [*COMMAND_LINE, "--resume", str(hostile), "--epochs", HOSTILE], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert is_harmless(refused.stdout + refused.stderr)
+
+
+def test_files_of_hostile_texts_are_safe_to_show_and_to_open(hostile: Path) -> None:
+    record = StudyRecord.open(hostile)
+    StudyFiles(record, DEFAULT_SPACE).write()
+    files = [*hostile.glob("*.csv"), hostile / "study.json", *(hostile / "errors").iterdir()]
+    assert len(files) == 3 + 1 + len(FORMULAS)
+    assert all(is_harmless(file.read_text()) for file in files)
+    with (hostile / "trials.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 3 + len(FORMULAS)
+    for row in rows:
+        for column in ("trial_id", "status", "optimizer", "error"):
+            assert not row[column].startswith(("=", "+", "-", "@", "\t", "\r", "\uff1d"))
+    assert {"'-1", "'+1+1"} <= {row["error"] for row in rows}
+
+
+def test_numbers_of_hostile_studies_stay_numbers(hostile: Path) -> None:
+    record = StudyRecord.open(hostile)
+    record.trials[0].epochs[0] = metrics(1, 0.99)
+    object.__setattr__(record.trials[0].epochs[0], "train_loss", -1e-05)
+    StudyFiles(record, DEFAULT_SPACE).write()
+    epochs = pd.read_csv(hostile / "epochs.csv", float_precision="round_trip")
+    assert epochs.loc[0, "train_loss"] == -1e-05
+    assert epochs.select_dtypes("number").shape == epochs.shape
+    trials = pd.read_csv(hostile / "trials.csv", float_precision="round_trip").set_index("trial_number")
+    for trial in record.trials:
+        assert trials.loc[trial.number, "learning_rate"] == trial.hyperparameters["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("script", "words"), [("search/report.py", ["{study}"]), ("training/run.py", ["--dataset=digits"])]
+)
+def test_closed_pipe_leaves_no_traceback(script: str, words: list[str], tmp_path: Path) -> None:
+    HandDrivenStudy(tmp_path).run_one_of_each()
+    command = [sys.executable, str(PROJECT / script), *(word.format(study=tmp_path) for word in words)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    run.stdout.close()
+    assert run.stderr is not None
+    assert run.stderr.read() == ""
+    assert run.wait() in (0, 128 + signal.SIGPIPE)
+
+
+# What others on the machine and in the network see of a running study
+
+
+TOKEN = "c0ffee" * 10
+
+
+def processes_below(ancestor: int) -> list[int]:
+    """A process and its descendants."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [ancestor]
+    for process in found:
+        found.extend(child for child, parent in parents.items() if parent == process)
+    return found
+
+
+def listening(process: int) -> set[str]:
+    """The addresses on which a process accepts connections."""
+    sockets = {os.readlink(file) for file in Path(f"/proc/{process}/fd").iterdir()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_ = columns = line.split()
+            if state == "0A" and f"socket:[{columns[9]}]" in sockets:
+                words = bytes.fromhex(local.partition(":")[0])
+                address = b"".join(words[start : start + 4][::-1] for start in range(0, len(words), 4))
+                found.add(str(ipaddress.ip_address(address)))
+    return found
+
+
+@dataclass
+class Watched:
+    """What was seen of a study while it ran."""
+
+    output: str
+    folder: Path
+    listening: dict[str, set[str]]
+    """Addresses by name of the process."""
+    command_lines: str
+    environments: str
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """A study with a known token, whose processes are watched while it runs."""
+    if not Path("/proc/net/tcp").exists():
+        pytest.skip("no /proc")
+    folder = tmp_path_factory.mktemp("watched")
+    (folder / "token").write_text(TOKEN)
+    (folder / "token").chmod(0o600)
+    words = [
+        "--dataset=digits",
+        "--num-samples=2",
+        "--epochs=40",
+        "--scheduler=none",
+        "--max-concurrent=1",
+        "--name=study",
+    ]
+    driver = subprocess.Popen(
+        [*COMMAND_LINE, *words, f"--results-dir={folder / 'results'}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"RAY_AUTH_TOKEN_PATH": str(folder / "token")},
+    )
+    seen = Watched("", folder / "results" / "study", defaultdict(set), "", "")
+    while driver.poll() is None:
+        for process in processes_below(driver.pid):
+            with suppress(OSError):  # it has ended meanwhile
+                seen.listening[Path(f"/proc/{process}/comm").read_text().strip()] |= listening(process)
+                seen.command_lines += Path(f"/proc/{process}/cmdline").read_text()
+                seen.environments += Path(f"/proc/{process}/environ").read_text(errors="replace")
+        time.sleep(0.5)
+    seen.output = driver.communicate()[0]
+    assert driver.returncode == 0, seen.output
+    return seen
+
+
+def test_token_is_neither_shown_nor_stored(watched: Watched) -> None:
+    stored = [file.read_bytes() for file in watched.folder.rglob("*") if file.is_file()]
+    assert len(stored) >= 5
+    assert not any(TOKEN.encode() in content for content in stored)
+    assert "watch    http://127.0.0.1:" in watched.output
+    assert TOKEN not in watched.output
+    assert TOKEN not in watched.command_lines  # which every user of the machine sees
+
+
+def test_everything_listens_on_loopback_only(watched: Watched) -> None:
+    assert {"raylet", "gcs_server", "python"} <= watched.listening.keys()
+    assert any(name.startswith("ray::") and addresses for name, addresses in watched.listening.items())
+    for name, addresses in watched.listening.items():
+        for address in map(ipaddress.ip_address, addresses):
+            mapped = getattr(address, "ipv4_mapped", None)
+            assert (mapped or address).is_loopback, f"{name} listens on {address}"
+
+
+def test_token_authentication_is_on(watched: Watched) -> None:
+    assert "RAY_AUTH_MODE=token" in watched.environments
+    assert "RAY_AUTH_MODE=disabled" not in watched.environments
+    assert not any("disabled" in file.read_text() for file in PRODUCT)
+
+
+def test_closed_pipe_does_not_end_a_study(tmp_path: Path) -> None:
+    words = ["--dataset=digits", "--num-samples=1", "--epochs=1", "--no-dashboard", "--name=study"]
+    run = subprocess.Popen(
+        [*COMMAND_LINE, *words, f"--results-dir={tmp_path}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    assert run.stderr is not None
+    run.stdout.close()
+    assert run.stderr.read() == ""
+    assert run.wait() == 0
+    assert pd.read_csv(tmp_path / "study" / "trials.csv")["status"].tolist() == ["completed"]
