@@ -14,9 +14,14 @@ from training.data import ImageData
 from training.terminal import printable
 
 
-def show_start(settings: StudySettings, record: StudyRecord, data: ImageData, trials_at_once: int) -> None:
-    """Print what is searched, on which data, and where the results go."""
+def show_start(
+    settings: StudySettings, record: StudyRecord, data: ImageData, trials_at_once: int, cluster: dict[str, int] | None
+) -> None:
+    """Print what is searched, on which data, on which machine or cluster, and where the results go."""
     direction = "highest" if settings.mode == "max" else "lowest"
+    place, cpus, nodes = "machine", available_cpus(), ""
+    if cluster:
+        place, cpus, nodes = "cluster", cluster["cpus"], f", {cluster['nodes']} node{'s' * (cluster['nodes'] > 1)}"
     stopping = "asha, which ends weak trials early" if settings.scheduler == "asha" else "none: all epochs are run"
     print(
         f"Study {record.folder.name}\n"
@@ -25,7 +30,7 @@ def show_start(settings: StudySettings, record: StudyRecord, data: ImageData, tr
         f"  search   {settings.num_samples} trials of {settings.epochs} epochs for the {direction} "
         f"{settings.metric_name}\n"
         f"  stopping {stopping}\n"
-        f"  machine  {trials_at_once} at once, {settings.cpus_per_trial} of {available_cpus()} cores each\n"
+        f"  {place}  {trials_at_once} at once, {settings.cpus_per_trial} of {cpus} cores each{nodes}\n"
         f"  results  {record.folder}" + (f"\n  record   {record.address}" if record.address else ""),
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""Ray for one study: started on this machine, or joined where a cluster runs."""
+"""Ray on this machine for one study, and the token that lets processes into Ray."""
 
 import logging
 import os
@@ -14,43 +14,15 @@ import torch
 from search import provenance
 from training.config import PROJECT
 
-_QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-
-
-def join_cluster(address: str) -> None:
-    """Connect to a cluster that runs already, and send it this project's code.
-
-    Args:
-        address: `auto` for the cluster of this machine, otherwise `ip:port` of its head.
-
-    Raises:
-        ValueError: There is no cluster, or it does not let us in; the message says which.
-    """
-    if _token_is_known():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    packages = [str(PROJECT / name) for name in ("search", "training")]
-    try:
-        ray.init(address=address, runtime_env={"py_modules": packages}, **_QUIET)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"the Ray cluster at {address} cannot be joined: {first_line}") from None
-
-
-def cpus_and_gpus() -> tuple[int, int]:
-    """What there is for trials, in the cluster that was joined or on this machine."""
-    if ray.is_initialized():
-        resources = ray.cluster_resources()
-        return int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-    return provenance.available_cpus(), torch.cuda.device_count()
+QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
 @contextmanager
-def ray_session(dashboard: bool, joined: bool) -> Iterator[str | None]:
+def ray_session(dashboard: bool) -> Iterator[str | None]:
     """Start Ray on this machine, unless this process has Ray already; yields the address of a dashboard started here.
 
     Args:
         dashboard: Start one, for this machine only.
-        joined: `join_cluster` was called; the cluster is left when this ends, as is a Ray that was started here.
     """
     dashboard_url, was_there = None, ray.is_initialized()
     with _token_kept():
@@ -62,14 +34,20 @@ def ray_session(dashboard: bool, joined: bool) -> Iterator[str | None]:
                     num_gpus=torch.cuda.device_count(),
                     include_dashboard=dashboard,
                     dashboard_host="127.0.0.1",
-                    **_QUIET,
+                    **QUIET,
                 )
             dashboard_url = context.dashboard_url
         try:
             yield dashboard_url
         finally:
-            if joined or not was_there:
+            if not was_there:
                 ray.shutdown()
+
+
+def use_known_token() -> None:
+    """Have this process show a cluster the token that this user has, unless the environment says otherwise."""
+    if _token_is_known():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _token_is_known() -> bool:

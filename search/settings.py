@@ -42,7 +42,7 @@ class StudySettings(DataConfig):
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
     """Folder that receives the study's folder."""
     dashboard: bool = True
-    """Start the Ray dashboard on this machine."""
+    """Start the Ray dashboard on this machine, or say where that of the cluster is."""
     max_failures: int = 1
     """How often a trial whose worker died goes on in another one, from its last epoch; >= 0."""
     trial_timeout: str | None = None
@@ -61,7 +61,7 @@ class StudySettings(DataConfig):
     """PostgreSQL server for the record instead of study.db, for example postgresql://user@host/database; the password
     best in PGPASSWORD or ~/.pgpass."""
     address: str | None = None
-    """Ray cluster to join instead of starting Ray here: auto, or ip:port of its head."""
+    """Ray cluster to join instead of starting Ray here: auto, or host:port of its head. See docs/cluster.md."""
 
     def __post_init__(self) -> None:
         """Check every field; nothing on disk is touched."""
@@ -77,6 +77,8 @@ class StudySettings(DataConfig):
             raise ValueError(f"gpus_per_trial above 1 must be a whole number, got {self.gpus_per_trial}")
         if self.max_failures < 0:
             raise ValueError(f"max_failures must be >= 0, got {self.max_failures}")
+        if self.address is not None and not re.fullmatch(r"auto|[^\s/@]+:\d{1,5}", self.address):
+            raise ValueError(f"address must be auto or host:port, got {self.address!r}")
         if self.fork and self.resume is None and self.warm_start is None:
             raise ValueError("fork needs resume, which says what to fork from")
         _ = self.trial_timeout_seconds, self.time_budget_seconds

@@ -8,12 +8,14 @@ from typing import Any
 
 import optuna
 
-from search import progress, provenance, ray_session, study_folder
+from search import cluster, progress, provenance, ray_session, study_folder
+from search.cluster import Cluster
 from search.ending import Ending
 from search.neighbours import Neighbour, announced, find_neighbours
 from search.patience import Patience
 from search.record import StudyRecord
 from search.resume import OF_ONE_START, find_study, not_comparable
+from search.room import room_for_trials
 from search.server import ServerStorage, open_server
 from search.settings import StudySettings
 from search.space import DEFAULT_SPACE, SearchSpace, describe, parse, tutorial_baseline
@@ -39,6 +41,8 @@ class Study:
     trials_at_once: int
     neighbours: list[Neighbour]
     """Other studies that this machine runs."""
+    cluster: Cluster | None = None
+    """Where the trials run, if not on this machine alone."""
 
     @property
     def trials_to_run(self) -> int:
@@ -55,11 +59,12 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -
         OSError: A folder cannot be read or written.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if settings.address:
-        ray_session.join_cluster(settings.address)
-    neighbours = [] if settings.address else find_neighbours()
-    trials_at_once = _room_for_trials(settings, neighbours)
-    study_folder.check_writable(settings.results_dir)
+    joined = cluster.join(settings.address) if settings.address else None
+    neighbours = [] if joined else find_neighbours()
+    trials_at_once = room_for_trials(settings, joined, neighbours)
+    existing = study_folder.check_writable(settings.results_dir)
+    if joined:
+        joined.check(existing)
     # what is in the way is told before the data are loaded
     server = open_server(settings.storage) if settings.storage is not None else None
     if settings.resume:
@@ -75,8 +80,9 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -
             _check_evidence(evidence, settings, data)
         folder = StudyFolder(_make_study(settings, space, data, evidence, server))
         record = StudyRecord.open(folder.path, server)
-    record.set_facts({"starts": [*record.facts.get("starts", []), provenance.collect()]})
-    return Study(settings, parse(record.facts["space"]), data, record, folder, trials_at_once, neighbours)
+    start = provenance.collect() | ({"cluster": joined.facts()} if joined else {})
+    record.set_facts({"starts": [*record.facts.get("starts", []), start]})
+    return Study(settings, parse(record.facts["space"]), data, record, folder, trials_at_once, neighbours, joined)
 
 
 def run_study(study: Study) -> int:
@@ -220,7 +226,8 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict
 
 def _show_start(study: Study) -> None:
     settings, record = study.settings, study.record
-    progress.show_start(settings, record, study.data, study.trials_at_once)
+    size = study.cluster.facts() if study.cluster else None
+    progress.show_start(settings, record, study.data, study.trials_at_once, size)
     if study.neighbours:
         progress.show_neighbours(study.neighbours)
     if record.facts.get("evidence"):
@@ -232,24 +239,13 @@ def _show_start(study: Study) -> None:
 def _run_trials(study: Study, files: StudyFiles, ending: Ending) -> None:
     settings = study.settings
     with ExitStack() as stack:
-        stack.enter_context(announced(study.record.folder.name, study.trials_at_once * settings.cpus_per_trial))
-        dashboard_url = stack.enter_context(ray_session.ray_session(settings.dashboard, bool(settings.address)))
+        cpus_taken = min(study.trials_at_once * settings.cpus_per_trial, provenance.available_cpus())
+        stack.enter_context(announced(study.record.folder.name, cpus_taken))
+        if study.cluster:
+            stack.callback(study.cluster.leave)
+            dashboard_url = study.cluster.dashboard_url
+        else:
+            dashboard_url = stack.enter_context(ray_session.ray_session(settings.dashboard))
         ending.handle_signals()
         progress.show_dashboard(dashboard_url)
         run_trials(study, files, ending)
-
-
-def _room_for_trials(settings: StudySettings, neighbours: list[Neighbour]) -> int:
-    """Trials that can run at the same time, as many as asked for or as many as fit beside other studies."""
-    cpus, gpus = ray_session.cpus_and_gpus()
-    if settings.cpus_per_trial > cpus:
-        raise ValueError(f"cpus_per_trial is {settings.cpus_per_trial}, but this machine has {cpus}")
-    if settings.gpus_per_trial > gpus:
-        raise ValueError(f"gpus_per_trial is {settings.gpus_per_trial:g}, but torch finds {gpus} on this machine")
-    taken = sum(neighbour.cpus for neighbour in neighbours)
-    room = max(1, (cpus - taken) // settings.cpus_per_trial)
-    if settings.gpus_per_trial >= 1:
-        room = min(room, gpus // int(settings.gpus_per_trial))
-    elif settings.gpus_per_trial > 0:
-        room = min(room, gpus * int(1 / settings.gpus_per_trial))  # a fraction does not span two GPUs
-    return min(room, settings.num_samples, settings.max_concurrent or room)

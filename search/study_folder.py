@@ -117,8 +117,11 @@ def check_free(folder: Path) -> None:
         _acquire(folder).release()
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> Path:
     """Refuse a folder that cannot be made or written.
+
+    Returns:
+        It, or the first folder above it that exists.
 
     Raises:
         ValueError: It, or the first folder above it that exists, cannot be written, or `latest` in it is no link.
@@ -129,6 +132,7 @@ def check_writable(folder: Path) -> None:
     latest = folder / "latest"
     if latest.exists() and not latest.is_symlink():
         raise ValueError(f"{latest} is in the way of the link to the newest study; give it another name")
+    return existing
 
 
 def point_latest_to(folder: Path) -> None:

@@ -37,6 +37,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         self._max_failures = max_failures
         self._ending = ending
         self._pids: dict[str, int] = {}
+        """The worker of each trial that has reported, by Ray's name of the trial, which is another one elsewhere."""
         self._lines.show_heading()
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
@@ -58,15 +59,30 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that raised, or whose worker died without a word: then it goes on in another worker."""
         text = Path(trial.error_file).read_text() if trial.error_file else "no word from Ray"
-        self.worker_died(trial.trial_id, Failure("worker_died", f"worker died: {_reason(text)}", text))
+        if re.search("ActorUnavailableError|its node has died", text):
+            # No fault of the trial; but if it got nowhere on that node, it may be what brings nodes down
+            failure = Failure("worker_died", "worker lost: its node died or cannot be reached", text)
+            self.worker_died(trial.trial_id, failure, counts=trial.trial_id not in self._pids)
+        else:
+            self.worker_died(trial.trial_id, Failure("worker_died", f"worker died: {_reason(text)}", text))
 
-    def worker_died(self, trial_id: str, failure: Failure) -> None:
-        """Record that a trial lost its worker, and let it wait for another one unless this has happened too often."""
+    def worker_died(self, trial_id: str, failure: Failure, *, counts: bool = True) -> None:
+        """Record that a trial lost its worker, and let it wait for another one unless this has happened too often.
+
+        Args:
+            trial_id: Ray's name of the trial.
+            failure: What is recorded if it does not go on.
+            counts: Whether this is one of the deaths of which `max_failures` allows so many.
+        """
         trial = self._record.running(trial_id)
         stacks = _read(time_out_file(self._record.checkpoint(trial)))
         if stacks:  # the worker ended itself
             failure = Failure("timeout", f"took longer than trial_timeout{_place(stacks)}", stacks)
-        if trial.failure is None and not stacks and self._record.add_death(trial_id) <= self._max_failures:
+        if (
+            trial.failure is None
+            and not stacks
+            and (not counts or self._record.add_death(trial_id) <= self._max_failures)
+        ):
             epoch = len(trial.epochs)
             progress.show_event(f"trial {trial.number}: {failure.error}; it will go on after epoch {epoch}")
             self._finish(trial_id, interrupted=True)

@@ -56,5 +56,5 @@ def shared_ray() -> Iterator[None]:
     """One Ray for the studies of a module that run in this process; each start of Ray takes seconds."""
     from search.ray_session import ray_session  # only after RAY_TMPDIR is set
 
-    with ray_session(dashboard=False, joined=False):
+    with ray_session(dashboard=False):
         yield
