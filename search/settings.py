@@ -77,7 +77,7 @@ class StudySettings(DataConfig):
             raise ValueError(f"gpus_per_trial above 1 must be a whole number, got {self.gpus_per_trial}")
         if self.max_failures < 0:
             raise ValueError(f"max_failures must be >= 0, got {self.max_failures}")
-        if self.address is not None and not re.fullmatch(r"auto|[^\s/@]+:\d{1,5}", self.address):
+        if self.address is not None and not re.fullmatch(r"auto|[^\s/@]+:\d+", self.address):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}")
         if self.fork and self.resume is None and self.warm_start is None:
             raise ValueError("fork needs resume, which says what to fork from")

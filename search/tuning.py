@@ -59,7 +59,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that raised, or whose worker died without a word: then it goes on in another worker."""
         text = Path(trial.error_file).read_text() if trial.error_file else "no word from Ray"
-        if re.search("ActorUnavailableError|its node has died", text):
+        if re.search(r"The actor \w+ is unavailable|its node has died", text):
             # No fault of the trial; but if it got nowhere on that node, it may be what brings nodes down
             failure = Failure("worker_died", "worker lost: its node died or cannot be reached", text)
             self.worker_died(trial.trial_id, failure, counts=trial.trial_id not in self._pids)

@@ -11,6 +11,7 @@ from unittest import mock
 
 import torch
 
+import search
 from search.trainable import trainable
 from training.loop import EpochMetrics, train
 
@@ -35,6 +36,13 @@ def always_seed_0(sample: dict[str, Any], **study: Any) -> None:
     with Path(os.environ[NOTES]).open("a") as stream:
         stream.write(f"process {os.getpid()}, images at {study['data'].train.images.data_ptr()}\n")
     trainable({**sample, "seed": 0}, **study)
+
+
+def notes_its_node(sample: dict[str, Any], **study: Any) -> None:
+    """Note the trial's seed, the session of processes that its node is, and where our code lies; then train."""
+    with Path(os.environ[NOTES]).open("a") as stream:
+        stream.write(f"{sample['seed']} {os.getsid(0)} {search.__file__}\n")
+    trainable(sample, **study)
 
 
 def always_raises(sample: dict[str, Any], **study: Any) -> None:

@@ -32,6 +32,11 @@ MISTAKES = {
     "--results-dir {file}": "the results folder is not a folder",
     "--results-dir {file}/below": "the results folder cannot be written",
     "--cpus-per-trial 4096": "cpus_per_trial is 4096, but this machine has",
+    "--address cluster": "address must be auto or host:port, got 'cluster'",
+    "--address ray://127.0.0.1:10001": "address must be auto or host:port",
+    "--address 127.0.0.1:1": "nothing answers at address 127.0.0.1:1: Connection refused",
+    "--address 127.0.0.1:70000": "nothing answers at address 127.0.0.1:70000",
+    "--address nowhere.invalid:6379": "nothing answers at address nowhere.invalid:6379",
     "--gpus-per-trial 64": "gpus_per_trial is 64, but torch finds",
 }
 
