@@ -127,7 +127,7 @@ def _ask(address: str, where: str) -> None:
         raise ValueError(f"the Ray cluster {where} does not answer within {ANSWER_SECONDS} seconds") from None
     if asked.returncode == 0:
         return
-    if re.search("InvalidAuthToken|RAY_AUTH_TOKEN", asked.stderr):
+    if re.search("InvalidAuthToken|RAY_AUTH_TOKEN|authentication token", asked.stderr):
         raise ValueError(
             f"the Ray cluster {where} asks for its token, and here is none or another one: RAY_AUTH_TOKEN_PATH or "
             "~/.ray/auth_token must be the token file of its head"

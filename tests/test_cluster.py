@@ -165,6 +165,41 @@ def refused(driver: subprocess.Popen[str]) -> str:
     return errors
 
 
+@pytest.mark.skipif(not CAN_MOUNT, reason="only root can hide a folder from a node")
+def test_results_folder_that_a_node_does_not_share_is_refused(two_nodes: TwoNodes) -> None:
+    results = two_nodes.hidden / "results"
+    sentence = refused(two_nodes.driver(*TRIALS, "--results-dir", str(results)))
+    assert re.fullmatch(
+        r"error: node [\d.]+ of the cluster does not share the results folder with this machine "
+        rf"\(No such file or directory\): {two_nodes.hidden}\n",
+        sentence,
+    )
+    assert not list(two_nodes.hidden.glob("*results*")) + list(two_nodes.hidden.glob(".tunesmith*"))
+
+
+def test_wrong_and_missing_tokens_are_refused_and_not_shown(two_nodes: TwoNodes) -> None:
+    wrong = two_nodes.folder / "wrong-token"
+    wrong.write_text(secrets.token_hex(32))
+    for file in (wrong, two_nodes.folder / "no-token"):
+        sentence = refused(two_nodes.driver(*TRIALS, "--name", "refused", RAY_AUTH_TOKEN_PATH=str(file)))
+        assert f"the Ray cluster at {two_nodes.address} asks for its token" in sentence
+        assert wrong.read_text() not in sentence
+    assert not (PROJECT / "results" / "refused").exists()
+
+
+def test_cluster_that_does_not_answer_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 3)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"the Ray cluster at {address} does not answer within 3 seconds"):
+            cluster.join(address)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ValueError, match="the Ray cluster of this machine does not answer within 3 seconds"):
+            cluster.join("auto")
+
+
 def test_study_whose_driver_was_killed_is_resumed_on_the_cluster(two_nodes: TwoNodes) -> None:
     study = two_nodes.folder / "driver-killed"
     driver = two_nodes.driver(*TRIALS, "--results-dir", str(study.parent), "--name", study.name)
@@ -203,38 +238,3 @@ def test_code_travels_to_the_nodes(two_nodes: TwoNodes) -> None:
     for code in codes:
         assert code.is_relative_to(two_nodes.folder / "ray")
         assert not code.is_relative_to(PROJECT)
-
-
-@pytest.mark.skipif(not CAN_MOUNT, reason="only root can hide a folder from a node")
-def test_results_folder_that_a_node_does_not_share_is_refused(two_nodes: TwoNodes) -> None:
-    results = two_nodes.hidden / "results"
-    sentence = refused(two_nodes.driver(*TRIALS, "--results-dir", str(results)))
-    assert re.fullmatch(
-        r"error: node [\d.]+ of the cluster does not share the results folder with this machine "
-        rf"\(No such file or directory\): {two_nodes.hidden}\n",
-        sentence,
-    )
-    assert not list(two_nodes.hidden.glob("*results*")) + list(two_nodes.hidden.glob(".tunesmith*"))
-
-
-def test_wrong_and_missing_tokens_are_refused_and_not_shown(two_nodes: TwoNodes) -> None:
-    wrong = two_nodes.folder / "wrong-token"
-    wrong.write_text(secrets.token_hex(32))
-    for file in (wrong, two_nodes.folder / "no-token"):
-        sentence = refused(two_nodes.driver(*TRIALS, "--name", "refused", RAY_AUTH_TOKEN_PATH=str(file)))
-        assert f"the Ray cluster at {two_nodes.address} asks for its token" in sentence
-        assert wrong.read_text() not in sentence
-    assert not (PROJECT / "results" / "refused").exists()
-
-
-def test_cluster_that_does_not_answer_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 3)
-    with socket.socket() as mute:
-        mute.bind(("127.0.0.1", 0))
-        mute.listen()
-        address = f"127.0.0.1:{mute.getsockname()[1]}"
-        with pytest.raises(ValueError, match=f"the Ray cluster at {address} does not answer within 3 seconds"):
-            cluster.join(address)
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(ValueError, match="the Ray cluster of this machine does not answer within 3 seconds"):
-            cluster.join("auto")
