@@ -40,6 +40,7 @@ class Start:
     versions: dict[str, str]
     git_commit: str | None
     machine: dict[str, Any]
+    cluster: dict[str, int] | None = None
 
 
 def check_facts(facts: dict[str, Any], mode: Mode) -> None:
