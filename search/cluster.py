@@ -101,6 +101,8 @@ def join(address: str) -> Cluster:
         # Workers import from the driver's current folder first, which may hold an older copy of our code on some node
         with TemporaryDirectory() as nowhere, chdir(nowhere):
             context = ray.init(address=address, runtime_env={"py_modules": packages}, **ray_session.QUIET)
+    except ConnectionError:  # it did answer; Ray looks for a minute for processes of a node of it
+        raise ValueError(f"the Ray cluster {where} cannot be joined: this machine is not one of its nodes") from None
     except Exception as error:  # whatever Ray raises
         raise ValueError(f"the Ray cluster {where} cannot be joined: {error}") from None
     found = {node["NodeID"]: _node(node) for node in ray.nodes() if node["Alive"]}
