@@ -11,9 +11,10 @@ from typing import Any
 from ray import tune
 
 from search import provenance, tuning
-from search.record import StudyRecord, TrialRecord
+from search.record import StudyRecord
 from search.settings import StudySettings
 from search.study import prepare_study, run_study
+from search.trial_record import TrialRecord
 
 
 def trains_nothing(sample: dict[str, Any], *, epochs: int, **_: Any) -> None:

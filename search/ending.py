@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.tune import Stopper
 
-from search.record import TrialRecord
+from search.trial_record import TrialRecord
 
 SAME_FAILURES = 3
 """So many trials in a row that raise the same error end the study: the next ones would too."""

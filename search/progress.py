@@ -6,9 +6,10 @@ from typing import Any
 
 from search.neighbours import Neighbour
 from search.provenance import available_cpus
-from search.record import StudyRecord, TrialRecord
+from search.record import StudyRecord
 from search.settings import StudySettings
 from search.space import SearchSpace
+from search.trial_record import TrialRecord
 from training.config import PROJECT
 from training.data import ImageData
 from training.terminal import printable

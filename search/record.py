@@ -1,11 +1,11 @@
 """The record of a study: an Optuna study in a database that holds everything proposed and measured."""
 
-import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import optuna
 from optuna.storages import get_storage
@@ -14,23 +14,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search import storage
 from search.facts import check_facts
-from search.plain_data import check_fields, check_type, from_plain
 from search.settings import MetricName, Mode
 from search.space import HyperparameterValue, SearchSpace, contains, distributions
+from search.trial_record import FAILED, MEASURED, Failure, Status, TrialRecord, read_trial
 from training.checkpoint import Checkpoint
-from training.config import TrialConfig
 from training.loop import EpochMetrics
-from training.terminal import printable
 
-Status = Literal["running", "completed", "stopped_early", "diverged", "failed", "interrupted"]
 Result = TypeVar("Result")
-FailureKind = Literal["diverged", "exception", "out_of_memory", "worker_died", "timeout"]
-
-MEASURED: tuple[Status, ...] = ("completed", "stopped_early", "interrupted")
-"""Trials whose metrics stand: what they measured can be the best of the study."""
-
-FAILED: tuple[Status, ...] = ("diverged", "failed")
-"""Trials that ended with a `Failure`."""
 
 _OPTUNA_STATE: dict[Status, TrialState] = {
     "completed": TrialState.COMPLETE,
@@ -38,56 +28,6 @@ _OPTUNA_STATE: dict[Status, TrialState] = {
     "diverged": TrialState.FAIL,
     "failed": TrialState.FAIL,
 }
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a trial ended without finishing its training."""
-
-    kind: FailureKind
-    error: str
-    """One line."""
-    traceback: str = ""
-    """The full text, as long as it is."""
-    seconds: float = 0.0
-    """From its last epoch to its failure."""
-
-    def __post_init__(self) -> None:
-        """Make one printable line of the error: it comes from the network's code and goes to terminals and tables."""
-        object.__setattr__(self, "error", printable(" ".join(self.error.split())))
-
-    @property
-    def status(self) -> Literal["diverged", "failed"]:
-        """The status of a trial that ended like this."""
-        return "diverged" if self.kind == "diverged" else "failed"
-
-
-@dataclass
-class TrialRecord:
-    """One trial: what was proposed, what was measured, how it ended."""
-
-    number: int
-    """Order of proposal, from 0; after a warm start from the number of earlier trials taken."""
-    trial_id: str
-    """Ray's name of the trial; the last one, if it was run in several parts."""
-    hyperparameters: dict[str, HyperparameterValue]
-    """The searched ones, by field of `TrialConfig`."""
-    seed: int
-    is_baseline: bool = False
-    """It was given the tutorial's own settings."""
-    status: Status = "running"
-    epochs: list[EpochMetrics] = field(default_factory=list)
-    failure: Failure | None = None
-    deaths: int = 0
-    """How often its worker died without a word."""
-
-    @property
-    def seconds(self) -> float | None:
-        """Wall clock of its epochs, and from the last of them to its failure; None if it died before the first."""
-        if not self.epochs and not self.failure:
-            return None
-        seconds = sum(metrics.seconds for metrics in self.epochs) + (self.failure.seconds if self.failure else 0)
-        return round(seconds, 3) or None
 
 
 class StudyRecord:
@@ -114,8 +54,9 @@ class StudyRecord:
         *,
         name: str | None = None,
         server: storage.EnduringStorage | None = None,
-    ) -> Self:
-        """Begin the record of a new study.
+        fill: Callable[["StudyRecord"], None] = lambda _: None,
+    ) -> "StudyRecord":
+        """Begin the record of a new study, in one transaction.
 
         Args:
             folder: Where the study's files go; `study.db` too, unless there is a server.
@@ -123,20 +64,23 @@ class StudyRecord:
             facts: What is true of the study as a whole, as plain data; its `settings` hold `metric` and `epochs`.
             name: Name of the study; by default the folder's.
             server: A database on a server that knows no study of this name.
+            fill: Puts into the record what a new study begins with.
         """
         if server is None:
             (folder / storage.FILE_NAME).touch()
         kept = server or storage.open_file(folder / storage.FILE_NAME, new=True)
         name = name or folder.name
 
-        def begin() -> optuna.Study:
+        def begin() -> "StudyRecord":
             direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
             study = optuna.create_study(storage=get_storage(kept), study_name=name, direction=direction)
             for fact, value in facts.items():
                 study.set_user_attr(fact, value)
-            return study
+            record = cls(folder, study, facts)
+            fill(record)
+            return record
 
-        return cls(folder, kept.change(begin), facts)
+        return kept.change(begin)
 
     @classmethod
     def open(cls, folder: Path, server: storage.EnduringStorage | None = None) -> Self:
@@ -284,7 +228,7 @@ class StudyRecord:
             trial.status = "interrupted" if interrupted else "stopped_early"
         self.change(lambda: self._write_end(trial, proposal))
         if trial.status != "interrupted":
-            self._clear_checkpoints(trial)
+            self._clear_checkpoints()
         return trial
 
     def running(self, trial_id: str) -> TrialRecord:
@@ -349,7 +293,7 @@ class StudyRecord:
             raise ValueError("a trial is missing or there twice")
         for stored in stored_trials:
             if "ray_trial_id" in stored.user_attrs:
-                trial = _trial_record(stored)
+                trial = read_trial(stored)
                 if not self._agrees(stored, trial):
                     raise ValueError(f"what it says of trial {trial.number} contradicts itself")
                 self.trials.append(trial)
@@ -385,17 +329,16 @@ class StudyRecord:
     def _set(self, proposal: Trial, name: str, value: Any) -> None:
         self.storage.set_trial_user_attr(proposal._trial_id, name, value)
 
-    def _clear_checkpoints(self, ended: TrialRecord) -> None:
+    def _clear_checkpoints(self) -> None:
         """Keep of the trials that have ended only the best epoch of the best one."""
-        best = self.best()
-        for trial in self.trials if best is ended else [ended]:
-            if trial.status in ("running", "interrupted"):
-                continue
-            kept = Checkpoint(self.checkpoint(trial)).best_files() if trial is best else []
-            for file in self.checkpoint(trial).parent.glob(f"{self.checkpoint(trial).stem}*"):
-                if file not in kept:
-                    with suppress(OSError):  # it only takes room
-                        file.unlink()
+        ended = self.ended()
+        best = next((trial for trial in self.ranked() if trial.status in MEASURED and trial in ended), None)
+        kept = {file.name for file in Checkpoint(self.checkpoint(best)).best_files()} if best else set()
+        going_on = {self.checkpoint(trial).stem for trial in self.trials if trial not in ended}
+        for file in (self.folder / "checkpoints").glob("trial-*"):
+            if file.name not in kept and re.split(r"-epoch|\.", file.name)[0] not in going_on:
+                with suppress(OSError):  # it only takes room
+                    file.unlink()
 
 
 @contextmanager
@@ -406,29 +349,3 @@ def _damage_told(folder: Path) -> Iterator[None]:
     except Exception as error:  # whatever the damage does to sqlite, Optuna and ourselves
         cause = str(getattr(error.__cause__ or error, "orig", error))
         raise ValueError(f"the record of study {folder.name} is damaged: {type(error).__name__}: {cause}") from error
-
-
-def _epoch_metrics(stored: object) -> EpochMetrics:
-    metrics = from_plain(EpochMetrics, stored)
-    for name, value in asdict(metrics).items():
-        if value is not None and not 0 <= value <= (1 if name.endswith("accuracy") else math.inf):
-            raise ValueError(f"{name} cannot be {value}")
-    return metrics
-
-
-def _trial_record(stored: FrozenTrial) -> TrialRecord:
-    """Read one trial back from the study; one that has not ended counts as interrupted."""
-    facts = stored.user_attrs
-    epochs = [_epoch_metrics(metrics) for name, metrics in facts.items() if name.startswith("epoch ")]
-    ended = stored.state.is_finished()  # else the process ended first, perhaps while it was writing how the trial did
-    return TrialRecord(
-        stored.number,
-        check_type("ray_trial_id", facts["ray_trial_id"], str),
-        check_fields(TrialConfig, stored.params),
-        check_type("seed", facts["seed"], int),
-        check_type("baseline", facts.get("baseline", False), bool),
-        check_type("status", facts["status"], Status) if ended else "interrupted",
-        sorted(epochs, key=lambda metrics: metrics.epoch),
-        from_plain(Failure, facts["failure"]) if ended and "failure" in facts else None,
-        check_type("deaths", facts.get("deaths", 0), int),
-    )

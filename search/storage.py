@@ -78,6 +78,8 @@ class EnduringStorage(RDBStorage):
         """
         session = self.scoped_session()
         assert isinstance(session, _Session)
+        if session.in_change:
+            return make()  # part of a larger one
         unanswered: tuple[Any, Result] | None = None
         while True:
             try:

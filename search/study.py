@@ -147,17 +147,18 @@ def _make_study(
 ) -> Path:
     """Make the folder of a new study with a record in it, or on the server; returns the folder."""
 
-    def fill(folder: Path, name: str) -> None:
-        facts = _facts(settings, space, data)
-        record = StudyRecord.create(folder, settings.mode, facts, name=name, server=server)
+    def fill(record: StudyRecord) -> None:
         if evidence:
             taken = record.take_evidence(evidence, space)
             record.set_facts({"evidence": {"study": evidence.folder.name, "trials": taken, "of": len(evidence.trials)}})
         if settings.baseline:
             record.enqueue_baseline(tutorial_baseline(space))
-        record.close()
 
-    return study_folder.make_folder(settings, data.name, fill, server)
+    def make(folder: Path, name: str) -> None:
+        facts = _facts(settings, space, data)
+        StudyRecord.create(folder, settings.mode, facts, name=name, server=server, fill=fill).close()
+
+    return study_folder.make_folder(settings, data.name, make, server)
 
 
 def _old_record(

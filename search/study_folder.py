@@ -90,12 +90,14 @@ def make_folder(
             try:
                 draft.mkdir()
                 fill(draft, name)
-                with suppress(OSError):  # somebody was faster
-                    return draft.rename(results_dir / name)
+                return draft.rename(results_dir / name)
+            except OSError:
+                if not (results_dir / name).exists():
+                    raise
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         if settings.name is not None:
-            raise ValueError(f"name {name} is taken: {taken or results_dir / name}")
+            raise ValueError(f"name {name} is taken: {taken or results_dir / name}")  # or somebody was faster
 
 
 def _names(settings: StudySettings, dataset: str) -> Iterator[str]:

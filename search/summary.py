@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from search.progress import format_value
-from search.record import MEASURED, StudyRecord, TrialRecord
+from search.record import StudyRecord
 from search.settings import StudySettings
 from search.space import SearchSpace
+from search.trial_record import MEASURED, TrialRecord
 from search.trial_table import trial_table
 from training.config import DatasetName
 from training.loop import EpochMetrics

@@ -11,12 +11,13 @@ from ray.exceptions import OutOfMemoryError
 
 from search import progress
 from search.ending import Ending
-from search.record import Failure, StudyRecord
+from search.record import StudyRecord
 from search.scheduler import build_scheduler
 from search.searcher import StudySearch
 from search.space import SearchSpace, tutorial_baseline
 from search.study_files import StudyFiles
 from search.trainable import time_out_file, trainable
+from search.trial_record import Failure
 from training.loop import EpochMetrics
 from training.terminal import printable
 

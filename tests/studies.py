@@ -6,11 +6,12 @@ from typing import Any, Literal
 import optuna
 
 from search.ending import Ending
-from search.record import Failure, StudyRecord, TrialRecord
+from search.record import StudyRecord
 from search.searcher import StudySearch
 from search.server import ServerStorage
 from search.settings import Mode
 from search.space import DEFAULT_SPACE, SearchSpace, describe, tutorial_baseline
+from search.trial_record import Failure, TrialRecord
 from training.loop import EpochMetrics
 
 FULL_EPOCHS = 3

@@ -13,10 +13,11 @@ from ray.tune.search import Searcher
 from studies import FULL_EPOCHS, HandDrivenStudy, facts, metrics, search
 
 from search.ending import Ending
-from search.record import Failure, StudyRecord
+from search.record import StudyRecord
 from search.sampler import Point, StudySampler, tpe
 from search.searcher import StudySearch
 from search.space import DEFAULT_SPACE, OrderedChoice, SearchSpace, contains, distance, distributions, num_points
+from search.trial_record import Failure
 
 NINE_POINTS: SearchSpace = {
     "batch_size": OrderedChoice((32, 64, 128)),

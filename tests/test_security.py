@@ -19,10 +19,11 @@ import pandas as pd
 import pytest
 from studies import HandDrivenStudy, metrics
 
-from search.record import Failure, StudyRecord
+from search.record import StudyRecord
 from search.space import DEFAULT_SPACE
 from search.study_files import StudyFiles
 from search.study_folder import StudyFolder
+from search.trial_record import Failure
 from training.checkpoint import Checkpoint
 from training.config import PROJECT, TrialConfig
 from training.data import ImageData

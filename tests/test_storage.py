@@ -25,11 +25,12 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from studies import HandDrivenStudy, metrics
 
-from search.record import Failure, StudyRecord
+from search.record import StudyRecord
 from search.run import read_settings
 from search.server import ServerStorage, open_server
 from search.storage import NoPatience, RecordUnwritableError
 from search.study import prepare_study
+from search.trial_record import Failure
 from training.command_line import without_password
 from training.config import PROJECT, TrialConfig
 from training.data import ImageData
