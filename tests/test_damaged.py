@@ -547,3 +547,61 @@ def test_damaged_study_is_refused_and_left_as_it_is(
                 assert error.count("\n") == 1, error
                 assert snapshot(copy) == before
         before = snapshot(copy)
+
+
+# Damaged neighbours of a sound record
+
+
+def link_to_itself(folder: Path) -> None:
+    (folder.parent / "latest").symlink_to("latest")
+
+
+def dangling_link(folder: Path) -> None:
+    (folder.parent / "latest").symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("damage", [link_to_itself, dangling_link])
+def test_link_that_leads_nowhere_is_refused(damage: Callable[[Path], None], copy: Path, commands: Commands) -> None:
+    damage(copy / "sent")
+    for main, words in (
+        (report.main, ["latest"]),
+        (run.main, ["--resume=latest"]),
+        (run.main, ["--warm-start=latest"]),
+    ):
+        assert "there is no study latest" in commands.refused(main, f"--results-dir={copy}", *words)
+
+
+def test_lock_that_is_a_folder_is_told(copy: Path, commands: Commands, whole_report: str, results: Path) -> None:
+    (copy / "sent" / ".lock").unlink(missing_ok=True)
+    (copy / "sent" / ".lock").mkdir()
+    before = snapshot(copy)
+    assert "cannot be written" in commands.refused(
+        run.main, "--resume=sent", "--num-samples=+3", f"--results-dir={copy}"
+    )
+    status, output, _ = commands.run(report.main, "sent", f"--results-dir={copy}")
+    assert status == 0
+    assert output.startswith("The files stay as they are: ")
+    assert output.replace(str(copy), str(results)).endswith(whole_report)
+    assert snapshot(copy) == before
+
+
+def test_table_that_is_a_folder_is_told(copy: Path, commands: Commands) -> None:
+    (copy / "sent" / "trials.csv").unlink()
+    (copy / "sent" / "trials.csv").mkdir()
+    status, output, error = commands.run(report.main, "sent", f"--results-dir={copy}")
+    assert (status, error) == (0, "")
+    assert "the tables cannot be written" in output
+    assert not list((copy / "sent").glob(".*.draft"))
+
+
+@pytest.mark.parametrize("journal", [b"", b"nonsense", bytes(512), b"\xd9\xd5\x05\xf9 \xa1c\xd7" + bytes(1000)])
+def test_journal_that_is_not_of_this_file_changes_nothing(
+    journal: bytes, copy: Path, results: Path, commands: Commands, whole_report: str
+) -> None:
+    file = copy / "sent" / "study.db"
+    content = file.read_bytes()
+    file.with_name("study.db-journal").write_bytes(journal)
+    status, output, _ = commands.run(report.main, "sent", f"--results-dir={copy}")
+    assert status == 0
+    assert output.replace(str(copy), str(results)) == whole_report
+    assert file.read_bytes() == content
