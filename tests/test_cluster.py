@@ -232,7 +232,7 @@ def test_study_outlives_a_node_and_its_trial_goes_on_on_another(two_nodes: TwoNo
 
 
 def test_code_travels_to_the_nodes(two_nodes: TwoNodes) -> None:
-    """Workers load our code from what was sent, which is `search` and `training` and nothing else."""
+    """Workers load our code from what was sent to them, though an editable install lies at hand."""
     codes = {Path(code) for _, _, code in two_nodes.notes()}
     assert codes
     for code in codes:
