@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ray.tune import Stopper
@@ -103,8 +103,9 @@ class Ending(Stopper):  # type: ignore[misc]
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        if self.signal is not None:
-            os.write(sys.stdout.fileno(), b"\nStopped at once; what was recorded is safe.\n")
+        again, self.signal = self.signal is not None, number
+        told = "Stopped at once; what was recorded is safe." if again else "Stopping; once more to stop at once."
+        with suppress(OSError):  # who read it may have gone
+            os.write(sys.stdout.fileno(), f"\n{told}\n".encode())
+        if again:
             os._exit(128 + number)
-        self.signal = number
-        os.write(sys.stdout.fileno(), b"\nStopping; once more to stop at once.\n")

@@ -101,7 +101,8 @@ def two_nodes() -> Iterator[TwoNodes]:
     (folder / "hidden").mkdir()
     (folder / "token").touch(mode=0o600)
     (folder / "token").write_text(secrets.token_hex(32))
-    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_TMPDIR")} | {
+    of_a_user = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
+    environment = of_a_user | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "PYTHONPATH": str(Path(__file__).parent),
