@@ -43,6 +43,8 @@ class StudyRecord:
         self.mode: Mode = "min" if study.direction == StudyDirection.MINIMIZE else "max"
         self.epochs: int = facts["settings"]["epochs"]
         self.trials: list[TrialRecord] = []
+        self._best_epochs: dict[int, EpochMetrics] = {}
+        """By number of the trial; known, because all trials are ranked each time one ends."""
         self._running: dict[str, tuple[TrialRecord, Trial]] = {}
 
     @classmethod
@@ -198,6 +200,7 @@ class StudyRecord:
         """Record the metrics of one more epoch."""
         trial, proposal = self._running[trial_id]
         trial.epochs.append(metrics)
+        self._see(trial, metrics)
 
         def write() -> None:
             self._set(proposal, f"epoch {metrics.epoch}", asdict(metrics))
@@ -253,12 +256,11 @@ class StudyRecord:
 
     def best_epoch(self, trial: TrialRecord) -> EpochMetrics | None:
         """The trial's best epoch by the metric, the earliest of equals; None before the first report."""
-        sign = -1 if self.mode == "max" else 1
-        return min(trial.epochs, key=lambda metrics: sign * self.value(metrics), default=None)
+        return self._best_epochs.get(trial.number)
 
     def ended(self) -> list[TrialRecord]:
         """Trials that will not go on."""
-        return [trial for trial in self.trials if trial.status not in ("running", "interrupted")]
+        return [trial for trial in self.trials if trial.has_ended]
 
     def ranked(self) -> list[TrialRecord]:
         """Trials that are not running, best first; those whose metrics do not stand come last, in order of proposal."""
@@ -273,6 +275,13 @@ class StudyRecord:
     def best(self) -> TrialRecord | None:
         """The best trial that is not running and whose metrics stand."""
         return next((trial for trial in self.ranked() if trial.status in MEASURED and trial.epochs), None)
+
+    def _see(self, trial: TrialRecord, metrics: EpochMetrics) -> None:
+        """Note an epoch if it is the trial's best so far."""
+        best = self.best_epoch(trial)
+        sign = -1 if self.mode == "max" else 1
+        if best is None or sign * self.value(metrics) < sign * self.value(best):
+            self._best_epochs[trial.number] = metrics
 
     def _write_end(self, trial: TrialRecord, proposal: Trial) -> None:
         self._set(proposal, "status", trial.status)
@@ -294,6 +303,8 @@ class StudyRecord:
         for stored in stored_trials:
             if "ray_trial_id" in stored.user_attrs:
                 trial = read_trial(stored)
+                for metrics in trial.epochs:
+                    self._see(trial, metrics)
                 if not self._agrees(stored, trial):
                     raise ValueError(f"what it says of trial {trial.number} contradicts itself")
                 self.trials.append(trial)
@@ -331,10 +342,9 @@ class StudyRecord:
 
     def _clear_checkpoints(self) -> None:
         """Keep of the trials that have ended only the best epoch of the best one."""
-        ended = self.ended()
-        best = next((trial for trial in self.ranked() if trial.status in MEASURED and trial in ended), None)
+        best = next((trial for trial in self.ranked() if trial.status in MEASURED and trial.has_ended), None)
         kept = {file.name for file in Checkpoint(self.checkpoint(best)).best_files()} if best else set()
-        going_on = {self.checkpoint(trial).stem for trial in self.trials if trial not in ended}
+        going_on = {self.checkpoint(trial).stem for trial in self.trials if not trial.has_ended}
         for file in (self.folder / "checkpoints").glob("trial-*"):
             if file.name not in kept and re.split(r"-epoch|\.", file.name)[0] not in going_on:
                 with suppress(OSError):  # it only takes room

@@ -64,6 +64,11 @@ class TrialRecord:
     """How often its worker died without a word."""
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it will not go on."""
+        return self.status not in ("running", "interrupted")
+
+    @property
     def seconds(self) -> float | None:
         """Wall clock of its epochs, and from the last of them to its failure; None if it died before the first."""
         if not self.epochs and not self.failure:
