@@ -71,19 +71,9 @@ def show_dashboard(url: str | None) -> None:
         print(f"  watch    http://{url} (for its token: ray get-auth-token)", flush=True)
 
 
-_shown: set[str] = set()
-
-
 def show_event(sentence: str) -> None:
     """Print what happened to the study, between the lines of its trials."""
     print(f"  ! {sentence}", flush=True)
-
-
-def show_event_once(sentence: str) -> None:
-    """Print it the first time only."""
-    if sentence not in _shown:
-        _shown.add(sentence)
-        show_event(sentence)
 
 
 class TrialLines:

@@ -47,13 +47,12 @@ def main() -> int:
         search_space = space.parse(record.facts["space"])
     except (ValueError, OSError) as error:
         refuse(str(error))
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         StudyFolder(folder)
-    except ValueError as error:
-        print(f"The files stay as they are: {error}")
-    else:
         StudyFiles(record, search_space).write()
+    except (ValueError, OSError) as error:
+        print(f"The files stay as they are: {error}")
     seconds = record.facts.get("seconds", 0.0)
     show_summary(settings, record.facts["dataset"]["name"], record, search_space, seconds)
     return 0

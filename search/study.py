@@ -101,7 +101,7 @@ def run_study(study: Study) -> int:
             if record.address is None:
                 study.folder.keep(record.folder / FILE_NAME)
             record.be_patient(Patience(study.folder, ending))
-            files.write()
+            files.keep_up(at_once=True)
             _point_latest_to(record.folder)
             if study.trials_to_run > 0:
                 _run_trials(study, files, ending)
@@ -110,7 +110,7 @@ def run_study(study: Study) -> int:
         except RecordUnwritableError as error:
             print(f"\nStopped: {error}. What was recorded before is safe.")
             return ending.exit_status(EXIT_NOTHING_COMPLETED)
-        files.write()
+        files.keep_up(at_once=True)
         show_summary(settings, study.data.name, record, study.space, record.facts["seconds"])
         if study.trials_to_run > 0:
             progress.show_early_end(ending.reason, record, settings.results_dir, can_go_on=not ending.exhausted)

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from search.progress import show_event_once
+from search.progress import show_event
 from search.record import StudyRecord
 from search.space import SearchSpace
 from search.trial_table import epoch_table, trial_table
@@ -27,25 +27,38 @@ class StudyFiles:
         self._record = record
         self._space = space
         self._next_writing = 0.0
+        self._in_trouble = False
 
-    def write_now_and_then(self) -> None:
-        """Write the files unless that was done so lately that it would take too large a part of the time."""
+    def keep_up(self, *, at_once: bool = False) -> None:
+        """Write the files, unless that was done so lately that it would take too large a part of the time.
+
+        Args:
+            at_once: However lately.
+        """
         started = time.monotonic()
-        if started >= self._next_writing:
+        if started < self._next_writing and not at_once:
+            return
+        try:
             self.write()
-            ended = time.monotonic()
-            self._next_writing = ended + (ended - started) / SHARE_OF_TIME
+            self._in_trouble = False
+        except OSError as error:
+            if not self._in_trouble:
+                show_event(f"the tables cannot be written ({error.strerror}); search/report.py makes them later")
+            self._in_trouble = True
+        ended = time.monotonic()
+        self._next_writing = ended + (ended - started) / SHARE_OF_TIME
 
     def write(self) -> None:
-        """Write `trials.csv`, `epochs.csv`, `study.json` and the texts of errors into the study's folder."""
+        """Write `trials.csv`, `epochs.csv`, `study.json` and the texts of errors into the study's folder.
+
+        Raises:
+            OSError: They cannot be written.
+        """
         folder = self._record.folder
-        try:
-            write_atomically(folder / "trials.csv", trial_table(self._record, self._space).to_csv(index=False))
-            write_atomically(folder / "epochs.csv", epoch_table(self._record).to_csv(index=False))
-            write_atomically(folder / "study.json", json.dumps(_summary(self._record), indent=2) + "\n")
-            self._write_errors(folder / "errors")
-        except OSError as error:
-            show_event_once(f"the tables cannot be written ({error.strerror}): search/report.py makes them later")
+        write_atomically(folder / "trials.csv", trial_table(self._record, self._space).to_csv(index=False))
+        write_atomically(folder / "epochs.csv", epoch_table(self._record).to_csv(index=False))
+        write_atomically(folder / "study.json", json.dumps(_summary(self._record), indent=2) + "\n")
+        self._write_errors(folder / "errors")
 
     def _write_errors(self, folder: Path) -> None:
         for trial in self._record.trials:

@@ -39,13 +39,17 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         self._ending = ending
         self._pids: dict[str, int] = {}
         """The worker of each trial that has reported, by Ray's name of the trial, which is another one elsewhere."""
+        self._troubles: set[str] = set()
+        """What workers could not do, once each."""
         self._lines.show_heading()
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Record an epoch, or the reason for which the trial is about to end."""
         self._pids[trial.trial_id] = result["pid"]
-        if result.get("trouble"):
-            progress.show_event_once(result["trouble"])
+        trouble = result.get("trouble")
+        if trouble and trouble not in self._troubles:
+            self._troubles.add(trouble)
+            progress.show_event(trouble)
         if "failure" in result:
             failure = Failure(**result["failure"], seconds=round(result["time_this_iter_s"], 3))
             self._record.add_failure(trial.trial_id, failure)
@@ -106,7 +110,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
 
     def _finish(self, trial_id: str, *, interrupted: bool = False) -> None:
         trial = self._record.finish(trial_id, interrupted=interrupted)
-        self._files.write_now_and_then()
+        self._files.keep_up()
         if trial.status != "interrupted":
             self._ending.see(trial)
             self._lines.show(trial)
