@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ray
 import torch
+from ray._private.authentication.authentication_token_setup import _enable_token_auth
 
 from search import provenance
 from training.config import PROJECT
@@ -46,8 +47,8 @@ def ray_session(dashboard: bool) -> Iterator[str | None]:
 
 def use_known_token() -> None:
     """Have this process show a cluster the token that this user has, unless the environment says otherwise."""
-    if _token_is_known():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if _token_is_known() and "RAY_AUTH_MODE" not in os.environ:
+        _enable_token_auth()  # the variable alone would be too late: Ray read it when it was imported
 
 
 def _token_is_known() -> bool:

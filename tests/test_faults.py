@@ -19,6 +19,7 @@ import pytest
 
 from search import study as study_module
 from search import tuning
+from search.cluster import Node
 from search.record import StudyRecord
 from search.resume import stored_settings
 from search.settings import StudySettings
@@ -298,7 +299,7 @@ def test_second_study_on_a_machine_leaves_the_first_its_cores(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("search.ray_session.cpus_and_gpus", lambda: (8, 0))
+    monkeypatch.setattr("search.room.this_machine", lambda: Node("this machine", 8, 0))
     settings = StudySettings(dataset="digits", results_dir=tmp_path)
     with neighbour(cpus=6):
         beside = prepare_study(settings)
