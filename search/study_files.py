@@ -72,7 +72,7 @@ def _summary(record: StudyRecord) -> dict[str, Any]:
     best = record.best()
     return {
         "name": record.folder.name,
-        **record.facts,
+        **dict(sorted(record.facts.items())),  # in one order, whether just made or read back
         "trials": dict(Counter(trial.status for trial in record.trials)),
         "best_trial": best.number if best else None,
     }
