@@ -242,9 +242,10 @@ class StudyRecord:
         """Ray's names of the trials that run now."""
         return list(self._running)
 
-    def interrupt_running(self) -> list[TrialRecord]:
-        """Record that all trials still running were interrupted; returns them."""
-        return [self.finish(trial_id, interrupted=True) for trial_id in self.running_ids()]
+    def interrupt_running(self) -> None:
+        """Record that all trials still running were interrupted."""
+        for trial_id in self.running_ids():
+            self.finish(trial_id, interrupted=True)
 
     def checkpoint(self, trial: TrialRecord) -> Path:
         """Where a worker keeps what it needs to go on with a trial, while the trial has not ended."""
