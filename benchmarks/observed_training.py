@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import training.loop
 from training.loop import Training
 
@@ -37,7 +39,7 @@ def read_notes(file: Path) -> list[BegunEpoch]:
 class ObservedTraining(Training):
     """A training that leaves a note before each epoch."""
 
-    def train_epoch(self) -> Iterator[tuple[float, int]]:
+    def train_epoch(self) -> Iterator[tuple[Tensor, int]]:
         """Note the epoch, in one write that a kill cannot cut in two; then train it."""
         with Path(os.environ[NOTES]).open("ab", buffering=0) as notes:
             notes.write(f"{configuration(vars(self.config))} {self.epoch + 1} {os.getpid()}\n".encode())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from training.config import PROJECT, DataConfig, check_choice, check_seed
+from training.config import PROJECT, DataConfig, PrecisionName, check_choice, check_seed
 
 MetricName = Literal["val_accuracy", "val_loss", "test_accuracy", "test_loss"]
 SchedulerName = Literal["asha", "none"]
@@ -29,6 +29,8 @@ class StudySettings(DataConfig):
     """asha: stop trials early that are behind (grace 1 epoch, reduction 3); none: run all epochs."""
     baseline: bool = True
     """Run the tutorial's own settings, in full, as trial 0, so that the study says what it gained."""
+    precision: PrecisionName = "fp32"
+    """Numbers in the trainings: fp32, 32 bits; bf16, 16 bits in the matrix products; auto, bf16 where it is faster."""
     seed: int = 0
     """Fixes the proposals and the validation split; trial N trains with seed + N."""
     max_concurrent: int | None = None
@@ -83,6 +85,7 @@ class StudySettings(DataConfig):
             raise ValueError("fork needs resume, which says what to fork from")
         _ = self.trial_timeout_seconds, self.time_budget_seconds
         check_choice("scheduler", self.scheduler, SchedulerName)
+        check_choice("precision", self.precision, PrecisionName)
         check_seed("seed", self.seed)
         check_seed("the last trial's seed", self.seed + self.num_samples - 1)
         self._check_metric()

@@ -69,6 +69,7 @@ def _training_command(settings: StudySettings, dataset: DatasetName, trial: Tria
         data_dir=settings.data_dir,
         val_fraction=settings.val_fraction,
         epochs=settings.epochs,
+        precision=settings.precision,
         seed=trial.seed,
         split_seed=settings.seed,
         threads=settings.cpus_per_trial,

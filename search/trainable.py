@@ -12,7 +12,7 @@ import torch
 from ray import tune
 
 from training.checkpoint import Checkpoint
-from training.config import TrialConfig
+from training.config import PrecisionName, TrialConfig
 from training.data import ImageData
 from training.loop import TrainingDivergedError, train
 
@@ -22,6 +22,7 @@ def trainable(
     *,
     data: ImageData,
     epochs: int,
+    precision: PrecisionName,
     threads: int,
     device: str,
     metric: str,
@@ -36,6 +37,7 @@ def trainable(
         sample: What `StudySearch.suggest` proposed.
         data: The study's data, the same object in every trial of a worker.
         epochs: Epochs of a trial that is not stopped early.
+        precision: Numbers in the training; see `TrialConfig`.
         threads: Threads that torch uses.
         device: Where the network is trained, `cpu` or `cuda`.
         metric: Field of `EpochMetrics` by which the best epoch is kept.
@@ -48,7 +50,8 @@ def trainable(
     checkpoint = Checkpoint(file, metric, mode)
     try:
         with _ended_after(timeout, file):
-            for metrics in train(TrialConfig(**hyperparameters, epochs=epochs), data.to(device), checkpoint):
+            config = TrialConfig(**hyperparameters, epochs=epochs, precision=precision)
+            for metrics in train(config, data.to(device), checkpoint):
                 if metrics.epoch > epochs_recorded:
                     tune.report({**asdict(metrics), "trouble": checkpoint.take_trouble()})
     except TrainingDivergedError as error:

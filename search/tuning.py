@@ -130,6 +130,7 @@ def run_trials(study: "Study", files: StudyFiles, ending: Ending) -> None:
         trainable,
         data=study.data,
         epochs=settings.epochs,
+        precision=settings.precision,
         threads=settings.cpus_per_trial,
         device="cuda" if settings.gpus_per_trial else "cpu",
         metric=record.metric,

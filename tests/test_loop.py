@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,9 @@ def test_same_config_and_seed_give_the_same_numbers(digits: ImageData) -> None:
         TrialConfig(optimizer="adam", epochs=4),
         TrialConfig(optimizer="rmsprop", epochs=4),
         TrialConfig(optimizer="rmsprop", momentum=0.5, epochs=4),
+        TrialConfig(optimizer="adam", precision="bf16", epochs=4),
     ],
-    ids=lambda config: f"{config.optimizer}-{config.momentum}",
+    ids=lambda config: f"{config.optimizer}-{config.momentum}-{config.precision}",
 )
 @pytest.mark.parametrize("finished", [1, 3])
 def test_interrupted_training_goes_on_with_the_numbers_of_an_uninterrupted_one(
@@ -109,12 +111,18 @@ def test_evaluation_leaves_weights_and_gradients_alone(digits: ImageData) -> Non
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_infinite_training_loss_ends_the_training_at_once(digits: ImageData) -> None:
-    training = loop.Training(TrialConfig(learning_rate=1e20, epochs=5), digits)
-    steps: list[tuple[float, int]] = []
-    with pytest.raises(loop.TrainingDivergedError, match=r"train_loss is (nan|inf) in epoch 1 after \d+ images"):
-        steps.extend(training.train_epoch())
-    assert len(steps) < 5
+@pytest.mark.parametrize(("batch_size", "images"), [(4, 4 * loop.STEPS_BETWEEN_CHECKS), (64, 1198)])
+def test_infinite_training_loss_ends_the_training_within_the_epoch(
+    digits: ImageData, batch_size: int, images: int
+) -> None:
+    training = loop.Training(TrialConfig(learning_rate=1e20, batch_size=batch_size), digits)
+    with pytest.raises(loop.TrainingDivergedError, match=rf"train_loss is (nan|inf) in epoch 1 after {images} images"):
+        list(training.train_epoch())
+
+
+def test_numbers_too_small_for_full_speed_become_zero(digits: ImageData) -> None:
+    loop.Training(TrialConfig(), digits)
+    assert torch.tensor(1e-30) * torch.tensor(1e-10) == 0
 
 
 def test_infinite_validation_loss_ends_the_training(digits: ImageData) -> None:
@@ -146,3 +154,12 @@ def test_data_decides_the_device(digits: ImageData) -> None:
     split = ImageSplit(digits.train.images[:4], digits.train.labels[:4]).to("meta")
     training = loop.Training(TrialConfig(), dataclasses.replace(digits, train=split))
     assert {parameter.device.type for parameter in training.model.parameters()} == {"meta"}
+
+
+def test_no_step_waits_for_what_the_device_computes(digits: ImageData) -> None:
+    """Meta tensors have no values to read: steps are taken all the same, until the loss of the epoch is looked at."""
+    training = loop.Training(TrialConfig(optimizer="adam", batch_size=16), digits.to("meta"))
+    steps = training.train_epoch()
+    assert [images_seen for _, images_seen in itertools.islice(steps, 74)][-1] == 74 * 16
+    with pytest.raises(RuntimeError, match="meta"):
+        list(steps)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,9 +15,12 @@ from training.config import TrialConfig
 from training.data import Batch, ImageData, ImageSplit, batches
 from training.networks import build_network
 from training.optimizers import Optimizer, build_optimizer
+from training.precision import autocast
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
+STEPS_BETWEEN_CHECKS = 100
+"""How often a loss is looked at: to read it, the processor has to wait for a GPU."""
 EVALUATION_BATCH_SIZE = 1000
 """Images per forward pass when only measuring: large for speed; the metrics do not depend on it."""
 
@@ -46,8 +50,12 @@ class EpochMetrics:
 
 
 def train_loop(
-    batches: Iterable[Batch], model: nn.Module, loss_fn: LossFunction, optimizer: Optimizer
-) -> Iterator[tuple[float, int]]:
+    batches: Iterable[Batch],
+    model: nn.Module,
+    loss_fn: LossFunction,
+    optimizer: Optimizer,
+    autocast: AbstractContextManager[object],
+) -> Iterator[tuple[Tensor, int]]:
     """Take one optimizer step for each batch.
 
     Args:
@@ -55,17 +63,20 @@ def train_loop(
         model: Turns images into scores (B, classes).
         loss_fn: Mean loss of (scores, labels).
         optimizer: Holds the parameters of `model`.
+        autocast: Context in which the scores are computed; see `training.precision`.
 
     Yields:
-        The loss of each batch before its step, and the images in the batch.
+        The loss of each batch before its step, a tensor on the device of the batch, and the images in the batch.
     """
     model.train()
     for images, labels in batches:
-        loss = loss_fn(model(images), labels)
+        with autocast:
+            scores = model(images)
+        loss = loss_fn(scores.float(), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        yield loss.item(), len(labels)
+        yield loss.detach(), len(labels)
 
 
 @torch.no_grad()
@@ -76,13 +87,15 @@ def test_loop(batches: Iterable[Batch], model: nn.Module, loss_fn: LossFunction)
         (accuracy in [0, 1], mean loss per image), both over all images of `batches`.
     """
     model.eval()
-    images_seen, correct, loss_sum = 0, 0, 0.0
+    images_seen = 0
+    correct: Tensor | int = 0  # as soon as they are tensors they stay on the device of the batches until the end
+    loss_sum: Tensor | float = 0.0
     for images, labels in batches:
         scores = model(images)
         images_seen += len(labels)
-        correct += int((scores.argmax(1) == labels).sum())
-        loss_sum += float(loss_fn(scores, labels)) * len(labels)
-    return correct / images_seen, loss_sum / images_seen
+        correct += (scores.argmax(1) == labels).sum()
+        loss_sum += loss_fn(scores, labels).double() * len(labels)
+    return float(correct) / images_seen, float(loss_sum) / images_seen
 
 
 class Training:
@@ -91,30 +104,36 @@ class Training:
     def __init__(self, config: TrialConfig, data: ImageData) -> None:
         """Start from the weights that `config.seed` gives, on the device where `data` lies."""
         torch.manual_seed(config.seed)
+        torch.set_flush_denormal(True)  # the moments of weights that stand still fade until computing with them is slow
         self.config = config
         self.data = data
         self.model = build_network(config, data).to(data.train.images.device)
         self.optimizer = build_optimizer(config, self.model.parameters())
         self.loss_fn = nn.CrossEntropyLoss()
+        self.autocast = autocast(config, data.train.images.device)
         self.shuffler = torch.Generator().manual_seed(config.seed) if config.shuffle else None
         self.epoch = 0
         self.metrics: list[EpochMetrics] = []
 
-    def train_epoch(self) -> Iterator[tuple[float, int]]:
+    def train_epoch(self) -> Iterator[tuple[Tensor, int]]:
         """Train for one epoch; yield the loss of each batch and the images seen so far in the epoch.
 
         Raises:
-            TrainingDivergedError: A loss is not finite.
+            TrainingDivergedError: A loss is not finite; found out after `STEPS_BETWEEN_CHECKS` steps at the latest.
         """
         self._epoch_start = time.perf_counter()
         self.epoch += 1
-        self._images_seen, self._loss_sum = 0, 0.0
+        self._images_seen = 0
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.data.train.images.device)
         epoch_batches = batches(self.data.train, self.config.batch_size, self.shuffler)
-        for loss, images in train_loop(epoch_batches, self.model, self.loss_fn, self.optimizer):
+        steps = train_loop(epoch_batches, self.model, self.loss_fn, self.optimizer, self.autocast)
+        for step, (loss, images) in enumerate(steps, start=1):
             self._images_seen += images
-            self._check_finite("train_loss", loss, f" after {self._images_seen} images")
-            self._loss_sum += loss * images
+            self._loss_sum += loss.double() * images
+            if step % STEPS_BETWEEN_CHECKS == 0:
+                self._check_train_loss()
             yield loss, self._images_seen
+        self._check_train_loss()
 
     def measure_epoch(self) -> EpochMetrics:
         """Measure the network as it is after `train_epoch`.
@@ -126,7 +145,7 @@ class Training:
         test_accuracy, test_loss = self._evaluate("test_loss", self.data.test)
         metrics = EpochMetrics(
             epoch=self.epoch,
-            train_loss=self._loss_sum / self._images_seen,
+            train_loss=float(self._loss_sum) / self._images_seen,
             val_accuracy=val_accuracy,
             val_loss=val_loss,
             test_accuracy=test_accuracy,
@@ -161,6 +180,9 @@ class Training:
         accuracy, loss = test_loop(batches(split, EVALUATION_BATCH_SIZE), self.model, self.loss_fn)
         self._check_finite(loss_name, loss)
         return accuracy, loss
+
+    def _check_train_loss(self) -> None:
+        self._check_finite("train_loss", float(self._loss_sum), f" after {self._images_seen} images")
 
     def _check_finite(self, name: str, loss: float, where: str = "") -> None:
         if not math.isfinite(loss):

@@ -51,7 +51,7 @@ def main() -> int:
             print(f"Epoch {epoch}\n-------------------------------")
             for batch, (loss, images_seen) in enumerate(training.train_epoch()):
                 if batch % 100 == 0:
-                    print(f"loss: {loss:>7f}  [{images_seen:>5d}/{len(data.train):>5d}]")
+                    print(f"loss: {loss.item():>7f}  [{images_seen:>5d}/{len(data.train):>5d}]")
             metrics = training.measure_epoch()
             if metrics.val_accuracy is not None:
                 print(f"Validation Error: \n Accuracy: {metrics.val_accuracy:.1%}, Avg loss: {metrics.val_loss:>8f} \n")
