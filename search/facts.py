@@ -41,6 +41,10 @@ class Start:
     git_commit: str | None
     machine: dict[str, Any]
     cluster: dict[str, int] | None = None
+    trials_at_once: int | None = None
+    cpus_per_trial: int | None = None
+    seconds: float | None = None
+    """Wall clock from the command to the summary; None if it was killed."""
 
 
 def check_facts(facts: dict[str, Any], mode: Mode) -> None:

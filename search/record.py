@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -16,7 +15,7 @@ from search import storage
 from search.facts import check_facts
 from search.settings import MetricName, Mode
 from search.space import HyperparameterValue, SearchSpace, contains, distributions
-from search.trial_record import FAILED, MEASURED, Failure, Status, TrialRecord, read_trial
+from search.trial_record import FAILED, MEASURED, Failure, Run, Status, TrialRecord, read_trial, with_run
 from training.checkpoint import Checkpoint
 from training.loop import EpochMetrics
 
@@ -196,22 +195,21 @@ class StudyRecord:
         self._running[trial_id] = trial, proposal
         return trial
 
-    def add_epoch(self, trial_id: str, metrics: EpochMetrics) -> None:
-        """Record the metrics of one more epoch."""
+    def add_epoch(self, trial_id: str, metrics: EpochMetrics, run: Run | None = None) -> None:
+        """Record the metrics of one more epoch, and where and when it was run."""
         trial, proposal = self._running[trial_id]
-        trial.epochs.append(metrics)
+        trial.add_epoch(metrics, run)
         self._see(trial, metrics)
 
         def write() -> None:
-            self._set(proposal, f"epoch {metrics.epoch}", asdict(metrics))
+            self._set(proposal, f"epoch {metrics.epoch}", with_run(metrics, run))
             self.storage.set_trial_intermediate_value(proposal._trial_id, metrics.epoch, self.value(metrics))
 
         self.change(write)
 
-    def add_failure(self, trial_id: str, failure: Failure) -> None:
-        """Record why a trial is about to end; the first reason stands."""
-        trial, _ = self._running[trial_id]
-        trial.failure = trial.failure or failure
+    def add_failure(self, trial_id: str, failure: Failure, run: Run | None = None) -> None:
+        """Record why a trial is about to end, and where and when that was; the first reason stands."""
+        self.running(trial_id).add_failure(failure, run)
 
     def add_death(self, trial_id: str) -> int:
         """Record that a trial's worker died without a word; returns how often this has happened to it."""
@@ -287,7 +285,7 @@ class StudyRecord:
     def _write_end(self, trial: TrialRecord, proposal: Trial) -> None:
         self._set(proposal, "status", trial.status)
         if trial.failure:
-            self._set(proposal, "failure", asdict(trial.failure))
+            self._set(proposal, "failure", with_run(trial.failure, trial.runs.get(len(trial.epochs) + 1)))
         if trial.status == "interrupted":  # it waits, with its values and its curve; the next ask goes on with it
             self.storage.set_trial_state_values(proposal._trial_id, TrialState.WAITING)
             return

@@ -53,8 +53,7 @@ def main() -> int:
         StudyFiles(record, search_space).write()
     except (ValueError, OSError) as error:
         print(f"The files stay as they are: {error}")
-    seconds = record.facts.get("seconds", 0.0)
-    show_summary(settings, record.facts["dataset"]["name"], record, search_space, seconds)
+    show_summary(settings, record.facts["dataset"]["name"], record, search_space)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Search learning rate, batch size and optimizer of the tutorial's network with Ray Tune and Optuna."""
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,12 +34,13 @@ def read_settings(words: list[str]) -> StudySettings:
 
 def main() -> int:
     """Run the study that the command line describes; returns the exit status."""
+    began = time.monotonic()
     try:
         settings = read_settings(sys.argv[1:])
 
         from search.study import prepare_study, run_study  # torch and Ray take seconds
 
-        study = prepare_study(settings)
+        study = prepare_study(settings, began=began)
     except (ValueError, OSError) as error:
         refuse(str(error))
     except KeyboardInterrupt:

@@ -41,6 +41,8 @@ class Study:
     trials_at_once: int
     neighbours: list[Neighbour]
     """Other studies that this machine runs."""
+    began: float
+    """When the command did, by `time.monotonic`."""
     cluster: Cluster | None = None
     """Where the trials run, if not on this machine alone."""
 
@@ -50,14 +52,20 @@ class Study:
         return self.settings.num_samples - len(self.record.ended())
 
 
-def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -> Study:
+def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE, began: float | None = None) -> Study:
     """Check what only the machine can tell, load the data, and make or take up the record, in this order.
+
+    Args:
+        settings: Of the study.
+        space: What is searched.
+        began: When the command began, by `time.monotonic`; None for now.
 
     Raises:
         ValueError: The settings ask for more than there is, the data set is damaged or not that of the study, or
             another process runs the study; nothing was written.
         OSError: A folder cannot be read or written.
     """
+    began = time.monotonic() if began is None else began
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     joined = cluster.join(settings.address) if settings.address else None
     neighbours = [] if joined else find_neighbours()
@@ -81,8 +89,11 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE) -
         folder = StudyFolder(_make_study(settings, space, data, evidence, server))
         record = StudyRecord.open(folder.path, server)
     start = provenance.collect() | ({"cluster": joined.facts()} if joined else {})
+    start |= {"trials_at_once": trials_at_once, "cpus_per_trial": settings.cpus_per_trial}
     record.set_facts({"starts": [*record.facts.get("starts", []), start]})
-    return Study(settings, parse(record.facts["space"]), data, record, folder, trials_at_once, neighbours, joined)
+    return Study(
+        settings, parse(record.facts["space"]), data, record, folder, trials_at_once, neighbours, began, joined
+    )
 
 
 def run_study(study: Study) -> int:
@@ -94,7 +105,6 @@ def run_study(study: Study) -> int:
     """
     settings, record = study.settings, study.record
     ending, files = Ending(settings.time_budget_seconds), StudyFiles(record, study.space)
-    started, seconds_before = time.monotonic(), record.facts.get("seconds", 0.0)
     _show_start(study)
     with closing(study.folder), closing(record), ending.on_signals():
         try:
@@ -106,12 +116,14 @@ def run_study(study: Study) -> int:
             if study.trials_to_run > 0:
                 _run_trials(study, files, ending)
             record.interrupt_running()
-            record.set_facts({"seconds": round(seconds_before + time.monotonic() - started, 1)})
+            *earlier, this = record.facts["starts"]
+            seconds = round(time.monotonic() - study.began, 3)
+            record.set_facts({"starts": [*earlier, this | {"seconds": seconds}]})
         except RecordUnwritableError as error:
             print(f"\nStopped: {error}. What was recorded before is safe.")
             return ending.exit_status(EXIT_NOTHING_COMPLETED)
         files.keep_up(at_once=True)
-        show_summary(settings, study.data.name, record, study.space, record.facts["seconds"])
+        show_summary(settings, study.data.name, record, study.space)
         if study.trials_to_run > 0:
             progress.show_early_end(ending.reason, record, settings.results_dir, can_go_on=not ending.exhausted)
     completed = any(trial.status == "completed" for trial in record.trials)

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from search.ledger import time_ledger, wall_seconds
 from search.progress import show_event
 from search.record import StudyRecord
 from search.space import SearchSpace
@@ -69,10 +70,10 @@ class StudyFiles:
 
 
 def _summary(record: StudyRecord) -> dict[str, Any]:
-    best = record.best()
+    best, facts = record.best(), record.facts | {"seconds": wall_seconds(record), "time": time_ledger(record)}
     return {
         "name": record.folder.name,
-        **dict(sorted(record.facts.items())),  # in one order, whether just made or read back
+        **dict(sorted(facts.items())),  # in one order, whether just made or read back
         "trials": dict(Counter(trial.status for trial in record.trials)),
         "best_trial": best.number if best else None,
     }

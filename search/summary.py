@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from search.ledger import PARTS, time_ledger, wall_seconds
 from search.progress import format_value
 from search.record import StudyRecord
 from search.settings import StudySettings
@@ -18,16 +19,16 @@ from training.loop import EpochMetrics
 from training.run import TrainingSettings
 
 
-def show_summary(
-    settings: StudySettings, dataset: DatasetName, record: StudyRecord, space: SearchSpace, seconds: float
-) -> None:
+def show_summary(settings: StudySettings, dataset: DatasetName, record: StudyRecord, space: SearchSpace) -> None:
     """Print what the study found, how much it gained over the tutorial's settings, and where the files are."""
     ended = record.ranked()
     counts = Counter(trial.status for trial in ended)
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    seconds = wall_seconds(record)
     print(
         f"\n{dataset}: {len(ended)} of {settings.num_samples} trials in {duration(seconds)}: {listed or 'none ended'}"
     )
+    _show_time(record, seconds)
     best = record.best()
     if best is None:
         print("No trial measured anything that stands; the errors are in trials.csv and errors/.")
@@ -40,6 +41,15 @@ def show_summary(
     print(f"\nFiles, {disk_use(record.folder)}: {record.folder}")
     record_file = "" if record.address else "  study.db"
     print(f"  trials.csv  epochs.csv  study.json{record_file}   (see results/README.md)")
+
+
+def _show_time(record: StudyRecord, seconds: float) -> None:
+    ledger = time_ledger(record)
+    if ledger is None or not ledger["whole"]:
+        return
+    names = {"start_up": "start-up", "ray_and_sampler": "Ray and sampler"}
+    parts = ", ".join(f"{names.get(part, part)} {ledger[part] / ledger['whole']:.0%}" for part in PARTS if ledger[part])
+    print(f"Time, {ledger['whole'] / seconds:.0f} cores x {seconds:.0f} s: {parts}")
 
 
 def disk_use(folder: Path) -> str:

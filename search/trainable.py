@@ -1,6 +1,7 @@
 """The function that Ray calls for each trial."""
 
 import faulthandler
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ def trainable(
         mode: `max` or `min`.
         timeout: Seconds after which the worker ends itself; None for never.
     """
+    last_report = time.perf_counter()
     torch.set_num_threads(threads)
     hyperparameters = dict(sample)
     file, epochs_recorded = Path(hyperparameters.pop("checkpoint")), hyperparameters.pop("epochs_recorded")
@@ -53,13 +55,20 @@ def trainable(
             config = TrialConfig(**hyperparameters, epochs=epochs, precision=precision)
             for metrics in train(config, data.to(device), checkpoint):
                 if metrics.epoch > epochs_recorded:
-                    tune.report({**asdict(metrics), "trouble": checkpoint.take_trouble()})
+                    now = time.perf_counter()
+                    earlier = metrics.epoch <= checkpoint.epochs_restored  # trained, but not reported
+                    waiting_seconds = None if earlier else now - last_report - metrics.seconds
+                    last_report = now
+                    notes = {"waiting_seconds": waiting_seconds, "trouble": checkpoint.take_trouble()}
+                    tune.report({**asdict(metrics), **notes})
     except TrainingDivergedError as error:
-        tune.report({"failure": {"kind": "diverged", "error": str(error)}})
+        seconds = time.perf_counter() - last_report
+        tune.report({"failure": {"kind": "diverged", "error": str(error), "seconds": seconds}})
     except Exception as error:
+        seconds = time.perf_counter() - last_report
         kind = "out_of_memory" if _is_out_of_memory(error) else "exception"
-        summary = f"{type(error).__name__}: {error}"
-        tune.report({"failure": {"kind": kind, "error": summary, "traceback": traceback.format_exc()}})
+        failure = {"kind": kind, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        tune.report({"failure": {**failure, "seconds": seconds}})
         raise  # Ray then replaces the worker, whose state nobody knows
 
 

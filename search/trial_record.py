@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from optuna.trial import FrozenTrial
 
@@ -44,6 +44,30 @@ class Failure:
         return "diverged" if self.kind == "diverged" else "failed"
 
 
+Measured = TypeVar("Measured", EpochMetrics, Failure)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where and when a worker ran what it reports: an epoch, or a part of one that ended in a failure."""
+
+    start: int
+    """Which start of the study, from 0."""
+    node: int
+    """Which machine of the cluster, from 0 in the order of their first reports."""
+    pid: int
+    waiting_seconds: float
+    """What the worker did besides the epoch since its last report, or since the trial came to it: build the network,
+    save the checkpoint, wait for an answer to that report."""
+    reported: float
+    """When the report came, in seconds since that start, by the clock of the process that runs the study."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no clock shows."""
+        if min(self.start, self.waiting_seconds, self.reported) < 0:
+            raise ValueError(f"a run cannot be {self}")
+
+
 @dataclass
 class TrialRecord:
     """One trial: what was proposed, what was measured, how it ended."""
@@ -59,9 +83,25 @@ class TrialRecord:
     """It was given the tutorial's own settings."""
     status: Status = "running"
     epochs: list[EpochMetrics] = field(default_factory=list)
+    runs: dict[int, Run] = field(default_factory=dict)
+    """By epoch, and that of a failure by the epoch in which it came; none of an epoch that was trained in one start of
+    the study and reported in the next."""
     failure: Failure | None = None
     deaths: int = 0
     """How often its worker died without a word."""
+
+    def add_epoch(self, metrics: EpochMetrics, run: Run | None) -> None:
+        """Take note of one more epoch."""
+        self.epochs.append(metrics)
+        if run:
+            self.runs[metrics.epoch] = run
+
+    def add_failure(self, failure: Failure, run: Run | None) -> None:
+        """Take note of why it is about to end; the first reason stands."""
+        if self.failure is None:
+            self.failure = failure
+            if run:
+                self.runs[len(self.epochs) + 1] = run
 
     @property
     def has_ended(self) -> bool:
@@ -85,24 +125,39 @@ def read_trial(stored: FrozenTrial) -> TrialRecord:
         KeyError: Something is missing.
     """
     facts = stored.user_attrs
-    epochs = [_epoch_metrics(metrics) for name, metrics in facts.items() if name.startswith("epoch ")]
     ended = stored.state.is_finished()  # else the process ended first, perhaps while it was writing how the trial did
-    return TrialRecord(
+    trial = TrialRecord(
         stored.number,
         check_type("ray_trial_id", facts["ray_trial_id"], str),
         check_fields(TrialConfig, stored.params),
         check_type("seed", facts["seed"], int),
         check_type("baseline", facts.get("baseline", False), bool),
         check_type("status", facts["status"], Status) if ended else "interrupted",
-        sorted(epochs, key=lambda metrics: metrics.epoch),
-        from_plain(Failure, facts["failure"]) if ended and "failure" in facts else None,
-        check_type("deaths", facts.get("deaths", 0), int),
+        deaths=check_type("deaths", facts.get("deaths", 0), int),
     )
+    for name in facts:
+        if name.startswith("epoch "):
+            metrics, run = _read_with_run(EpochMetrics, facts[name])
+            _check_range(metrics)
+            trial.add_epoch(metrics, run)
+    trial.epochs.sort(key=lambda metrics: metrics.epoch)
+    if ended and "failure" in facts:
+        trial.add_failure(*_read_with_run(Failure, facts["failure"]))
+    return trial
 
 
-def _epoch_metrics(stored: object) -> EpochMetrics:
-    metrics = from_plain(EpochMetrics, stored)
+def with_run(measured: EpochMetrics | Failure, run: Run | None) -> dict[str, Any]:
+    """As plain data, which `read_trial` reads."""
+    return asdict(measured) | ({"run": asdict(run)} if run else {})
+
+
+def _read_with_run(measured: type[Measured], stored: object) -> tuple[Measured, Run | None]:
+    values = dict(check_type(measured.__name__, stored, dict[str, Any]))
+    run = values.pop("run", None)
+    return from_plain(measured, values), None if run is None else from_plain(Run, run)
+
+
+def _check_range(metrics: EpochMetrics) -> None:
     for name, value in asdict(metrics).items():
         if value is not None and not 0 <= value <= (1 if name.endswith("accuracy") else math.inf):
             raise ValueError(f"{name} cannot be {value}")
-    return metrics

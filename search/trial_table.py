@@ -1,15 +1,17 @@
 """The record of a study as pandas tables, with our columns in our order."""
 
 from dataclasses import asdict, fields
+from typing import Any
 
 import pandas as pd
 
 from search.record import StudyRecord
 from search.space import SearchSpace
+from search.trial_record import Run, TrialRecord
 from training.loop import EpochMetrics
 from training.terminal import printable
 
-EPOCH_COLUMNS = ["trial_number", *(field.name for field in fields(EpochMetrics))]
+EPOCH_COLUMNS = ["trial_number", *(field.name for field in (*fields(EpochMetrics), *fields(Run)))]
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """Beginnings that make a spreadsheet compute a cell instead of showing it; the last four are the wide ones."""
 METRIC_COLUMNS = ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_loss"]
@@ -60,9 +62,14 @@ def _cell(value: object) -> object:
 def epoch_table(record: StudyRecord) -> pd.DataFrame:
     """One row for each ended trial and epoch, in order of trial number and epoch."""
     rows = [
-        {"trial_number": trial.number, **asdict(metrics)}
+        {"trial_number": trial.number, **asdict(metrics), **_run(trial, metrics.epoch)}
         for trial in record.trials
         if trial.status != "running"
         for metrics in trial.epochs
     ]
-    return pd.DataFrame(rows, columns=EPOCH_COLUMNS)
+    return pd.DataFrame(rows, columns=EPOCH_COLUMNS).astype(dict.fromkeys(("start", "node", "pid"), "Int64"))
+
+
+def _run(trial: TrialRecord, epoch: int) -> dict[str, Any]:
+    run = trial.runs.get(epoch)
+    return asdict(run) if run else {}

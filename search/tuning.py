@@ -1,6 +1,7 @@
 """Has Ray Tune run the trials of a study, and brings what they report into the record."""
 
 import re
+import time
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +15,10 @@ from search.ending import Ending
 from search.record import StudyRecord
 from search.scheduler import build_scheduler
 from search.searcher import StudySearch
-from search.space import SearchSpace, tutorial_baseline
+from search.space import tutorial_baseline
 from search.study_files import StudyFiles
 from search.trainable import time_out_file, trainable
-from search.trial_record import Failure
+from search.trial_record import Failure, Run
 from training.loop import EpochMetrics
 from training.terminal import printable
 
@@ -31,12 +32,15 @@ MAX_CRASHES = 3
 class RecordTrials(tune.Callback):  # type: ignore[misc]
     """Brings what Ray's trials report into the record, the tables and the terminal."""
 
-    def __init__(self, record: StudyRecord, files: StudyFiles, space: SearchSpace, max_failures: int, ending: Ending):
-        self._record = record
+    def __init__(self, study: "Study", files: StudyFiles, ending: Ending):
+        self._record = study.record
         self._files = files
-        self._lines = progress.TrialLines(record, space)
-        self._max_failures = max_failures
+        self._lines = progress.TrialLines(study.record, study.space)
+        self._max_failures = study.settings.max_failures
         self._ending = ending
+        self._study_began = study.began
+        self._nodes: dict[str, int] = {}
+        """Numbers of the machines, by address."""
         self._pids: dict[str, int] = {}
         """The worker of each trial that has reported, by Ray's name of the trial, which is another one elsewhere."""
         self._troubles: set[str] = set()
@@ -51,11 +55,21 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
             self._troubles.add(trouble)
             progress.show_event(trouble)
         if "failure" in result:
-            failure = Failure(**result["failure"], seconds=round(result["time_this_iter_s"], 3))
-            self._record.add_failure(trial.trial_id, failure)
+            self._record.add_failure(trial.trial_id, Failure(**result["failure"]), self._run(result, 0.0))
         else:
             metrics = EpochMetrics(**{field.name: result[field.name] for field in fields(EpochMetrics)})
-            self._record.add_epoch(trial.trial_id, metrics)
+            waiting_seconds = result["waiting_seconds"]
+            run = None if waiting_seconds is None else self._run(result, waiting_seconds)
+            self._record.add_epoch(trial.trial_id, metrics, run)
+
+    def _run(self, result: dict[str, Any], waiting_seconds: float) -> Run:
+        return Run(
+            start=len(self._record.facts["starts"]) - 1,
+            node=self._nodes.setdefault(result["node_ip"], len(self._nodes)),
+            pid=result["pid"],
+            waiting_seconds=max(0.0, round(waiting_seconds, 3)),
+            reported=round(time.monotonic() - self._study_began, 3),
+        )
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that ended by itself or was stopped, by the scheduler or because the time is up."""
@@ -137,7 +151,7 @@ def run_trials(study: "Study", files: StudyFiles, ending: Ending) -> None:
         mode=record.mode,
         timeout=settings.trial_timeout_seconds,
     )
-    callback = RecordTrials(record, files, study.space, settings.max_failures, ending)
+    callback = RecordTrials(study, files, ending)
     crashes, state_before = 0, None
     while not ending.wants_no_more_trials():
         try:

@@ -29,6 +29,8 @@ class Checkpoint:
             mode: `max` or `min`.
         """
         self.file = file
+        self.epochs_restored = 0
+        """Epochs that an earlier process trained."""
         self._trouble: str | None = None
         self._metric = metric
         self._sign = -1 if mode == "max" else 1
@@ -58,6 +60,7 @@ class Checkpoint:
             state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
             training.load_state_dict(state)
             self._best = min(self._rank(metrics) for metrics in training.metrics)
+            self.epochs_restored = training.epoch
         except Exception as error:  # whatever the damage does to torch
             self._trouble = f"checkpoint {self.file.name} is damaged ({type(error).__name__}); the trial starts again"
             return False
