@@ -7,6 +7,7 @@ from search.plain_data import check_type, from_plain
 from search.resume import known_settings
 from search.settings import Mode
 from search.space import parse
+from search.trial_record import MOST_SECONDS
 from training.config import DatasetName
 
 
@@ -42,9 +43,19 @@ class Start:
     machine: dict[str, Any]
     cluster: dict[str, int] | None = None
     trials_at_once: int | None = None
+    """None, as `cpus_per_trial`, in studies from before there was a time ledger."""
     cpus_per_trial: int | None = None
     seconds: float | None = None
     """Wall clock from the command to the summary; None if it was killed."""
+
+    def __post_init__(self) -> None:
+        """Refuse what the time ledger cannot reckon with."""
+        cpus = check_type("cpus", (self.cluster or self.machine).get("cpus"), int)
+        room = (self.trials_at_once, self.cpus_per_trial)
+        if room != (None, None) and not all(number and 0 < number <= 10**6 for number in (cpus, *room)):
+            raise ValueError(f"{cpus} cores cannot have room for {room}")
+        if not 0 <= (self.seconds or 0) <= MOST_SECONDS:
+            raise ValueError(f"seconds cannot be {self.seconds}")
 
 
 def check_facts(facts: dict[str, Any], mode: Mode) -> None:

@@ -44,6 +44,9 @@ class Failure:
         return "diverged" if self.kind == "diverged" else "failed"
 
 
+MOST_SECONDS = 1e9
+"""More than a study takes: thirty years."""
+
 Measured = TypeVar("Measured", EpochMetrics, Failure)
 
 
@@ -64,7 +67,7 @@ class Run:
 
     def __post_init__(self) -> None:
         """Refuse what no clock shows."""
-        if min(self.start, self.waiting_seconds, self.reported) < 0:
+        if self.start < 0 or not all(0 <= seconds <= MOST_SECONDS for seconds in (self.waiting_seconds, self.reported)):
             raise ValueError(f"a run cannot be {self}")
 
 

@@ -11,10 +11,12 @@ from search.searcher import StudySearch
 from search.server import ServerStorage
 from search.settings import Mode
 from search.space import DEFAULT_SPACE, SearchSpace, describe, tutorial_baseline
-from search.trial_record import Failure, TrialRecord
+from search.trial_record import Failure, Run, TrialRecord
 from training.loop import EpochMetrics
 
 FULL_EPOCHS = 3
+NUMBERS = ["epoch", "train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss"]
+"""Columns of `epochs.csv` that are equal in equal trainings: not when and where an epoch was run."""
 
 
 def metrics(epoch: int, val_accuracy: float) -> EpochMetrics:
@@ -27,6 +29,7 @@ def metrics(epoch: int, val_accuracy: float) -> EpochMetrics:
         test_accuracy=max(0.0, val_accuracy - 0.01),
         test_loss=1.3 - val_accuracy,
         seconds=0.5,
+        evaluation_seconds=0.1,
     )
 
 
@@ -66,6 +69,7 @@ class HandDrivenStudy:
         self.record = StudyRecord.create(folder, mode, facts(metric), server=server)
         self.record.enqueue_baseline(tutorial_baseline(DEFAULT_SPACE))
         self.search = search(self.record)
+        self._clock = 10.0
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Ask for a configuration that there is."""
@@ -73,14 +77,19 @@ class HandDrivenStudy:
         assert isinstance(proposal, dict)
         return proposal
 
+    def run(self) -> Run:
+        """Where and when the next epoch is run: by one worker, with a quarter of a second between two epochs."""
+        self._clock += 0.75
+        return Run(start=0, node=0, pid=1, waiting_seconds=0.25, reported=self._clock)
+
     def run_trial(self, *val_accuracies: float, failure: Failure | None = None) -> TrialRecord:
         """Run one trial that reports these accuracies, and then perhaps fails."""
         trial_id = f"ray{len(self.record.trials)}"
         self.suggest(trial_id)
         for epoch, accuracy in enumerate(val_accuracies, start=1):
-            self.record.add_epoch(trial_id, metrics(epoch, accuracy))
+            self.record.add_epoch(trial_id, metrics(epoch, accuracy), self.run())
         if failure:
-            self.record.add_failure(trial_id, failure)
+            self.record.add_failure(trial_id, failure, self.run())
         return self.record.finish(trial_id)
 
     def run_one_of_each(self) -> None:

@@ -17,7 +17,9 @@ CONFIG = TrialConfig(epochs=5, learning_rate=0.05)
 
 
 def numbers(config: TrialConfig, data: ImageData, checkpoint: Checkpoint | None = None) -> list[dict[str, Any]]:
-    return [{**asdict(metrics), "seconds": None} for metrics in train(config, data, checkpoint)]
+    return [
+        {**asdict(metrics), "seconds": None, "evaluation_seconds": None} for metrics in train(config, data, checkpoint)
+    ]
 
 
 def stopped_after(epochs: int, data: ImageData, file: Path) -> None:

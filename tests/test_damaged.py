@@ -217,9 +217,9 @@ def results(tmp_path_factory: pytest.TempPathFactory, digits: ImageData) -> Path
     (folder / "file").write_text("text")
     sent = HandDrivenStudy(folder / "sent")
     settings = StudySettings(dataset="digits", epochs=FULL_EPOCHS, num_samples=7, results_dir=folder)
-    sent.record.set_facts({**study._facts(settings, DEFAULT_SPACE, digits), "starts": [provenance.collect()]})
+    start = provenance.collect() | {"trials_at_once": 1, "cpus_per_trial": 1, "seconds": 30.0}
+    sent.record.set_facts({**study._facts(settings, DEFAULT_SPACE, digits), "starts": [start]})
     sent.run_one_of_each()
-    sent.record.set_facts({"seconds": 12.5})
     StudyFiles(sent.record, DEFAULT_SPACE).write()
     return folder
 
@@ -265,6 +265,7 @@ COLUMNS = {
 }
 NO_JSON = ("", "{", "nonsense", "\x00\x01", "[" * 100_000, '{"a": 1', "<html>", "NULL")
 WRONG_JSON = ("null", "[]", "{}", "0", '"text"', "true", '[{"a": 1}]', '{"=cmd": "\\u001b[2J"}', "1e999", "-1")
+RUN = '{"start": %s, "node": 0, "pid": 1, "waiting_seconds": %s, "reported": 1.0}'
 WRONG_NUMBERS = ("NaN", "-1", "1e400", '"0.5"', "null", "true", "1" * 400, "[1]")
 
 
@@ -310,6 +311,11 @@ def member(name: str, *texts: str) -> Callable[[str, random.Random], str]:
         return json.dumps(members).replace('"HERE"', draw.choice(texts))
 
     return change
+
+
+def in_only(change: Callable[[str, random.Random], str]) -> Callable[[str, random.Random], str]:
+    """Change the only element of a list."""
+    return lambda text, draw: f"[{change(text[1:-1], draw)}]"
 
 
 def truncated(file: Path, draw: random.Random) -> None:
@@ -446,7 +452,22 @@ RECORD_DAMAGE: dict[str, Damage] = {
             "optimizer", '{"choices": []}', '{"choices": ["lion"]}', '{"choices": "sgd"}', '{"choices": [1]}', "null"
         ),
     ),
-    "study seconds": attribute("study", "seconds", replaced(('"12"', "-1", "NaN", "null", "1e999"))),
+    **{
+        f"start {name}": attribute("study", "starts", in_only(member(name, *texts)))
+        for name, texts in {
+            "seconds": ('"12"', "-1", "NaN", "1e999", "1e300"),
+            "trials_at_once": ('"1"', "0", "-1", "null", "1.5", "1" + "0" * 400),
+            "cpus_per_trial": ('"1"', "0", "-1", "null", "1.5", "1" + "0" * 400),
+            "machine": ("{}", '{"cpus": "2"}', '{"cpus": 0}', "[]"),
+        }.items()
+    },
+    **{
+        f"epoch 2 run {name}": attribute("trial", "epoch 2", member("run", *texts))
+        for name, texts in {
+            "other": ("5", "[]", "{}", '"now"'),
+            "numbers": (RUN % ("-1", "1"), RUN % ("0.5", "1"), RUN % ("0", "-1"), RUN % ("0", "1e300")),
+        }.items()
+    },
     **{
         f"epoch 2 {name}": attribute("trial", "epoch 2", member(name, *WRONG_NUMBERS))
         for name in ("epoch", "train_loss", "val_accuracy", "test_loss", "seconds")

@@ -16,6 +16,7 @@ from typing import Any
 import faulty
 import pandas as pd
 import pytest
+from studies import NUMBERS
 
 from search import study as study_module
 from search import tuning
@@ -52,7 +53,7 @@ def run(shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
 
 def curve(folder: Path, trial_number: int) -> pd.DataFrame:
     epochs = pd.read_csv(folder / "epochs.csv")
-    return epochs[epochs["trial_number"] == trial_number].drop(columns=["trial_number", "seconds"])
+    return epochs.loc[epochs["trial_number"] == trial_number, NUMBERS]
 
 
 def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(run: Run, tmp_path: Path, digits: ImageData) -> None:
@@ -64,7 +65,7 @@ def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(run: Run, tmp
     (died,) = (trial for trial in StudyRecord.open(tmp_path / "study").trials if trial.deaths)
     assert (died.number, died.deaths) == (1, 1)
     config = TrialConfig(**died.hyperparameters, epochs=4, seed=1)  # type: ignore[arg-type]
-    alone = pd.DataFrame([asdict(metrics) for metrics in train(config, digits)]).drop(columns="seconds")
+    alone = pd.DataFrame([asdict(metrics) for metrics in train(config, digits)])[NUMBERS]
     pd.testing.assert_frame_equal(curve(tmp_path / "study", 1).reset_index(drop=True), alone, rtol=1e-12)
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from studies import NUMBERS
 
 from search.resume import find_study, option_value, stored_settings, with_total
 from search.settings import StudySettings
@@ -59,7 +60,7 @@ def interrupt_in_first_trial(results: Path, name: str, number: signal.Signals) -
 
 def curve(folder: Path, trial_number: int) -> pd.DataFrame:
     epochs = pd.read_csv(folder / "epochs.csv")
-    return epochs[epochs["trial_number"] == trial_number].drop(columns=["trial_number", "seconds"])
+    return epochs.loc[epochs["trial_number"] == trial_number, NUMBERS]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def resumed(killed: Path) -> Path:
 def test_killed_trial_goes_on_with_the_numbers_of_an_uninterrupted_one(resumed: Path, digits: ImageData) -> None:
     alone = pd.DataFrame([asdict(metrics) for metrics in train(TrialConfig(epochs=EPOCHS, seed=0), digits)])
     recorded = curve(resumed, trial_number=0).reset_index(drop=True)
-    pd.testing.assert_frame_equal(recorded, alone.drop(columns="seconds"), rtol=1e-12)
+    pd.testing.assert_frame_equal(recorded, alone[NUMBERS], rtol=1e-12)
 
 
 def test_resumed_study_has_every_trial_once_and_keeps_the_best_epoch(resumed: Path) -> None:
@@ -97,6 +98,16 @@ def test_resumed_study_has_every_trial_once_and_keeps_the_best_epoch(resumed: Pa
     (kept,) = (resumed / "checkpoints").iterdir()
     assert kept.name == f"trial-{best.name:04}-epoch-{best['best_epoch']:04}.pt"
     assert torch.load(kept, weights_only=True)["epoch"] == best["best_epoch"]
+
+
+def test_time_ledger_counts_both_starts(resumed: Path) -> None:
+    study = json.loads((resumed / "study.json").read_text())
+    killed, finished = study["starts"]
+    assert "seconds" not in killed
+    assert study["seconds"] > finished["seconds"]
+    whole = study["time"].pop("whole")
+    assert whole == pytest.approx(study["seconds"] * finished["machine"]["cpus"], abs=1)
+    assert sum(study["time"].values()) == pytest.approx(whole, rel=0.03)
 
 
 def test_finished_study_is_extended_and_its_trials_are_kept(resumed: Path) -> None:

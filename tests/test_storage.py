@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from postgresql import PASSWORD, SECRET, USER, PostgreSQL, programs
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
-from studies import HandDrivenStudy, metrics
+from studies import NUMBERS, HandDrivenStudy, metrics
 
 from search.record import StudyRecord
 from search.run import read_settings
@@ -327,9 +327,9 @@ def test_killed_study_goes_on_where_its_folder_never_was(resumed: Path, digits: 
     assert sorted(trials["trial_number"]) == [0, 1]
     assert (trials["status"] == "completed").all()
     epochs = pd.read_csv(resumed / "epochs.csv")
-    recorded = epochs[epochs["trial_number"] == 0].drop(columns=["trial_number", "seconds"]).reset_index(drop=True)
+    recorded = epochs.loc[epochs["trial_number"] == 0, NUMBERS].reset_index(drop=True)
     alone = pd.DataFrame([asdict(metrics) for metrics in train(TrialConfig(epochs=EPOCHS, seed=0), digits)])
-    pd.testing.assert_frame_equal(recorded, alone.drop(columns="seconds"), rtol=1e-12)
+    pd.testing.assert_frame_equal(recorded, alone[NUMBERS], rtol=1e-12)
     commands = [begun["command"] for begun in json.loads((resumed / "study.json").read_text())["starts"]]
     assert f"{USER}:***@127.0.0.1" in commands[0]
     assert files_with_the_password(resumed) == []

@@ -13,7 +13,10 @@ TRIAL_COLUMNS = (
     "trial_number,trial_id,status,learning_rate,batch_size,optimizer,epochs,best_epoch,"
     "val_accuracy,val_loss,test_accuracy,test_loss,train_loss,seconds,seed,error"
 )
-EPOCH_COLUMNS = "trial_number,epoch,train_loss,val_accuracy,val_loss,test_accuracy,test_loss,seconds"
+EPOCH_COLUMNS = (
+    "trial_number,epoch,train_loss,val_accuracy,val_loss,test_accuracy,test_loss,seconds,evaluation_seconds,"
+    "start,node,pid,waiting_seconds,reported"
+)
 
 
 @pytest.fixture

@@ -1,0 +1,162 @@
+"""The time ledger of studies driven by hand, whose parts are known, and of real ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import faulty
+import pandas as pd
+import pytest
+from studies import HandDrivenStudy, metrics
+
+from search import tuning
+from search.ledger import PARTS, time_ledger, wall_seconds
+from search.record import StudyRecord
+from search.settings import StudySettings
+from search.study import prepare_study, run_study
+from search.trial_record import Failure, Run
+
+
+class TimedStudy(HandDrivenStudy):
+    """A study on four cores with room for two trials of one core; its epochs take 0.4 s of training and 0.1 s more."""
+
+    def start(self, **seconds: float) -> None:
+        start = {"time": "", "command": "", "versions": {}, "git_commit": None, "machine": {"cpus": 4}}
+        start |= {"trials_at_once": 2, "cpus_per_trial": 1, **seconds}
+        self.record.set_facts({"starts": [*self.record.facts.get("starts", []), start]})
+
+    def report(self, trial: str, epoch: int, *, pid: int, at: float, waiting: float = 0.0, start: int = 0) -> None:
+        run = Run(start=start, node=0, pid=pid, waiting_seconds=waiting, reported=at)
+        self.record.add_epoch(trial, metrics(epoch, 0.5), run)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> TimedStudy:
+    return TimedStudy(tmp_path)
+
+
+def parts(record: StudyRecord) -> dict[str, float]:
+    """The parts that are not zero, after a check that they add up."""
+    ledger = time_ledger(record)
+    assert ledger is not None
+    assert sum(ledger[part] for part in PARTS) == pytest.approx(ledger["whole"], rel=0.03)
+    return {part: seconds for part, seconds in ledger.items() if seconds}
+
+
+def test_parts_of_two_workers_are_what_they_did(study: TimedStudy) -> None:
+    study.start(seconds=20.0)
+    study.suggest("a")
+    study.suggest("b")
+    study.report("a", 1, pid=1, at=11.0)  # the first epoch began at 10.5
+    study.report("b", 1, pid=2, at=12.0)  # at 11.5
+    study.report("a", 2, pid=1, at=12.5, waiting=1.0)
+    study.report("a", 3, pid=1, at=13.0)
+    study.record.finish("a")
+    study.suggest("c")
+    study.record.finish("b")
+    study.report("c", 1, pid=1, at=14.2, waiting=0.4)  # began in its worker at 13.3
+    study.record.finish("c")
+    assert parts(study.record) == pytest.approx(
+        {
+            "whole": 80.0,
+            "training": 2.0,
+            "evaluation": 0.5,
+            "start_up": 22.0,
+            "ray_and_sampler": 1.0 + 0.3 + 0.4,
+            "idle": (20.0 - 14.2) + (20.0 - 12.0) + 2 * 20.0,  # two workers, and the two cores not used
+        }
+    )
+
+
+def test_epochs_that_came_to_nothing_are_lost(study: TimedStudy) -> None:
+    study.start(seconds=20.0)
+    study.suggest("a")
+    study.report("a", 1, pid=1, at=10.5)
+    diverged = Failure("diverged", "train_loss is nan", seconds=0.3)
+    study.record.add_failure("a", diverged, Run(start=0, node=0, pid=1, waiting_seconds=0.0, reported=10.8))
+    study.record.finish("a")
+    study.suggest("b")
+    study.report("b", 1, pid=1, at=11.5, waiting=0.2)  # then its worker dies
+    study.suggest("c")
+    study.report("c", 1, pid=2, at=12.0)  # then the study is interrupted
+    study.record.finish("b", interrupted=True)
+    study.suggest("b again")
+    study.report("b again", 2, pid=3, at=14.0)
+    study.report("b again", 3, pid=3, at=14.5)
+    study.record.finish("b again")
+    study.record.interrupt_running()
+    assert parts(study.record) == pytest.approx(
+        {
+            "whole": 80.0,
+            "training": 2.0,
+            "evaluation": 0.5,
+            "start_up": 10.0 + 11.5,
+            "ray_and_sampler": 0.2,
+            "lost": 0.3 + (13.5 - 11.5) + (20.0 - 12.0),
+            "idle": (20.0 - 14.5) + 2 * 20.0,
+        }
+    )
+
+
+def test_killed_start_counts_until_its_last_report(study: TimedStudy) -> None:
+    study.start()
+    study.suggest("a")
+    study.report("a", 1, pid=1, at=5.5)
+    study.record.interrupt_running()
+    study.start(seconds=10.0)
+    study.suggest("a again")
+    study.record.add_epoch("a again", metrics(2, 0.5))  # trained in the first start, and not reported then
+    study.report("a again", 3, pid=1, at=8.5, start=1)
+    study.record.finish("a again")
+    assert wall_seconds(study.record) == 15.5
+    assert parts(study.record) == pytest.approx(
+        {
+            "whole": 62.0,
+            "training": 0.8,
+            "evaluation": 0.2,
+            "start_up": 5.0 + 8.0,
+            "idle": (10.0 - 8.5) + 3 * 15.5,
+        }
+    )
+
+
+def test_ledger_is_the_same_when_the_record_is_read_again(study: TimedStudy, tmp_path: Path) -> None:
+    study.start(seconds=30.0)
+    study.run_one_of_each()
+    assert parts(StudyRecord.open(tmp_path)) == parts(study.record)
+
+
+def test_study_from_before_there_was_a_ledger_has_none(study: TimedStudy) -> None:
+    study.record.set_facts({"starts": [{"machine": {"cpus": 4}}], "seconds": 12.5})
+    assert time_ledger(study.record) is None
+    assert wall_seconds(study.record) == 12.5
+
+
+def run(trainable: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> StudyRecord:
+    monkeypatch.setattr(tuning, "trainable", trainable)
+    settings = StudySettings(dataset="digits", scheduler="none", results_dir=folder, name="study", **options)
+    study = prepare_study(settings)
+    assert run_study(study) == 0
+    return study.record
+
+
+def test_parts_of_a_real_study_add_up(
+    shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    record = run(faulty.slow, tmp_path, monkeypatch, num_samples=4, epochs=5)
+    measured = parts(record)
+    assert measured.keys() >= {"training", "evaluation", "start_up", "ray_and_sampler"}
+    assert measured["ray_and_sampler"] >= 20 * 0.2  # by which each of 20 epochs is reported too late
+    epochs = pd.read_csv(tmp_path / "study" / "epochs.csv")
+    assert measured["evaluation"] == pytest.approx(epochs["evaluation_seconds"].sum(), abs=0.1)
+    assert measured["training"] == pytest.approx((epochs["seconds"] - epochs["evaluation_seconds"]).sum(), abs=0.1)
+    assert epochs.groupby("trial_number")[["start", "node", "pid"]].nunique().eq(1).all(axis=None)
+    assert json.loads((tmp_path / "study" / "study.json").read_text())["time"] == time_ledger(record)
+    assert f" cores x {wall_seconds(record):.0f} s: training " in capfd.readouterr().out
+
+
+def test_parts_add_up_where_a_worker_was_killed(
+    shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = run(faulty.killed_after_epoch_2, tmp_path, monkeypatch, num_samples=3, epochs=4)
+    assert parts(record)["lost"] > 0
