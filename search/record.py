@@ -323,7 +323,7 @@ class StudyRecord:
         ):
             return False
         if trial.status == "interrupted":
-            return True
+            return not stored.state.is_finished()
         best = self.best_epoch(trial)
         value = {
             "completed": self.value(best) if best else None,

@@ -48,8 +48,9 @@ def _show_time(record: StudyRecord, seconds: float) -> None:
     if ledger is None or not ledger["whole"]:
         return
     names = {"start_up": "start-up", "ray_and_sampler": "Ray and sampler"}
-    parts = ", ".join(f"{names.get(part, part)} {ledger[part] / ledger['whole']:.0%}" for part in PARTS if ledger[part])
-    print(f"Time, {ledger['whole'] / seconds:.0f} cores x {seconds:.0f} s: {parts}")
+    shares = {part: 100 * ledger[part] / ledger["whole"] for part in PARTS if ledger[part]}
+    listed = ", ".join(f"{names.get(part, part)} {share:.0f} %" for part, share in shares.items())
+    print(f"Time, {ledger['whole'] / seconds:.0f} cores x {seconds:.0f} s: {listed}")
 
 
 def disk_use(folder: Path) -> str:

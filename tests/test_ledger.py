@@ -21,7 +21,7 @@ class TimedStudy(HandDrivenStudy):
     """A study on four cores with room for two trials of one core; its epochs take 0.4 s of training and 0.1 s more."""
 
     def start(self, **seconds: float) -> None:
-        start = {"time": "", "command": "", "versions": {}, "git_commit": None, "machine": {"cpus": 4}}
+        start: dict[str, Any] = {"time": "", "command": "", "versions": {}, "git_commit": None, "machine": {"cpus": 4}}
         start |= {"trials_at_once": 2, "cpus_per_trial": 1, **seconds}
         self.record.set_facts({"starts": [*self.record.facts.get("starts", []), start]})
 
