@@ -1,0 +1,18 @@
+from pathlib import Path
+
+from peers import Outcome, run, table
+
+
+def test_peer_runs_all_trials_on_the_images_it_is_given(fashion_mnist_dir: Path) -> None:
+    size = ["--num-samples=2", "--epochs=1", "--images=600", "--workers=2"]
+    outcome = run("peer_optuna.py", *size, f"--data-dir={fashion_mnist_dir}")
+    assert outcome.epochs == 2
+    assert (outcome.val_accuracy * 100).is_integer()  # a sixth of the images are for validation
+    assert 0 < outcome.test_accuracy < 1
+
+
+def test_table_has_medians_and_ratios_to_the_first() -> None:
+    ours = [Outcome(seconds, 100, 0.88, 0.87) for seconds in (9.0, 10.0, 30.0)]
+    lines = table({"ours": ours, "theirs": [Outcome(75.0, 200, 0.89, 0.88)]}).splitlines()
+    assert lines[1].split() == ["ours", "10.0", "1.00", "100", "0.8800", "0.8700"]
+    assert lines[2].split() == ["theirs", "75.0", "7.50", "200", "0.8900", "0.8800"]
