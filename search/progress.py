@@ -23,13 +23,14 @@ def show_start(
     place, cpus, nodes = "machine", available_cpus(), ""
     if cluster:
         place, cpus, nodes = "cluster", cluster["cpus"], f", {cluster['nodes']} node{'s' * (cluster['nodes'] > 1)}"
-    stopping = "asha, which ends weak trials early" if settings.scheduler == "asha" else "none: all epochs are run"
+    stops = settings.scheduler != "none"
+    stopping = f"{settings.scheduler}, which ends weak trials early" if stops else "none: all epochs are run"
     print(
         f"Study {record.folder.name}\n"
         f"  data     {data.name}: {len(data.train):,} training, {len(data.val):,} validation, "
         f"{len(data.test):,} test images\n"
         f"  search   {settings.num_samples} trials of {settings.epochs} epochs for the {direction} "
-        f"{settings.metric_name}\n"
+        f"{settings.metric_name}, proposed by {settings.sampler}\n"
         f"  stopping {stopping}\n"
         f"  {place}  {trials_at_once} at once, {settings.cpus_per_trial} of {cpus} cores each{nodes}\n"
         f"  results  {record.folder}" + (f"\n  record   {record.address}" if record.address else ""),

@@ -3,14 +3,18 @@
 import copy
 import itertools
 import math
+import warnings
 from collections.abc import Container
 from typing import Any
 
 from optuna import Study
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.settings import SamplerName
 from search.space import (
     HyperparameterValue,
     OrderedChoice,
@@ -43,11 +47,47 @@ def tpe(seed: int) -> TPESampler:
     )
 
 
-class _FailuresLast:
-    """A study whose failed trials look like ones that were pruned before their first report: the worst there are."""
+def gaussian_process(seed: int) -> GPSampler:
+    """Gaussian process, Matern 5/2, with the expected improvement over the best trial.
 
-    def __init__(self, study: Study) -> None:
+    Snoek et al. 2012, "Practical Bayesian Optimization of Machine Learning Algorithms", section 2.
+    """
+    with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
+        return GPSampler(n_startup_trials=5, deterministic_objective=False, seed=seed)
+
+
+def sobol(seed: int) -> QMCSampler:
+    """Scrambled Sobol sequence, which fills the space more evenly than chance (quasi-Monte Carlo).
+
+    Bergstra and Bengio 2012, "Random Search for Hyper-Parameter Optimization", section 4.
+    """
+    with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
+        return QMCSampler(qmc_type="sobol", scramble=True, seed=seed)
+
+
+def build_sampler(name: SamplerName, seed: int, trials_so_far: int) -> BaseSampler:
+    """Build a sampler of Optuna's for a study that has so many trials: it draws on, not the same again."""
+    match name:
+        case "tpe":
+            return tpe(seed + trials_so_far)
+        case "random":
+            return RandomSampler(seed + trials_so_far)
+        case "gp":
+            return gaussian_process(seed + trials_so_far)
+        case "qmc":
+            return sobol(seed)  # the record knows how far the sequence has come
+
+
+class _AsSeen:
+    """A study as a sampler of Optuna's is to see it: failed trials are the worst there are.
+
+    They look like trials that were pruned before their first report. A Gaussian process learns from completed trials
+    alone, and to it all that have ended look like those: with the best value that they reached, or the worst of all.
+    """
+
+    def __init__(self, study: Study, completed: bool) -> None:
         self._study = study
+        self._completed = completed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -58,12 +98,28 @@ class _FailuresLast:
         """What Optuna's samplers ask a study for."""
         trials = self._study._get_trials(deepcopy=deepcopy, use_cache=use_cache)
         seen = [_pruned(trial) if trial.state == TrialState.FAIL and trial.params else trial for trial in trials]
+        if self._completed:
+            seen = _completed(seen, self._study.direction)
         return seen if states is None else [trial for trial in seen if trial.state in states]
 
 
 def _pruned(trial: FrozenTrial) -> FrozenTrial:
     seen = copy.copy(trial)
     seen.state, seen.intermediate_values = TrialState.PRUNED, {}
+    return seen
+
+
+def _completed(trials: list[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
+    best, worst = (max, min) if direction == StudyDirection.MAXIMIZE else (min, max)
+    reached = {
+        trial.number: best(trial.intermediate_values.values()) for trial in trials if trial.intermediate_values
+    }
+    seen = []
+    for trial in trials:
+        if trial.state == TrialState.PRUNED and reached:
+            trial = copy.copy(trial)
+            trial.state, trial.value = TrialState.COMPLETE, reached.get(trial.number, worst(reached.values()))
+        seen.append(trial)
     return seen
 
 
@@ -112,7 +168,7 @@ class StudySampler(BaseSampler):
         self._drawn_by.after_trial(study, trial, state, values)
 
     def _draw(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Point:
-        seen: Any = _FailuresLast(study)
+        seen: Any = _AsSeen(study, completed=isinstance(self._drawn_by, GPSampler))
         draws = self._drawn_by.sample_relative(seen, trial, search_space)  # none of them, while it knows too little
         for name, distribution in search_space.items():
             if name not in draws:

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from optuna.samplers import BaseSampler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from search.ending import Ending
 from search.record import StudyRecord
-from search.sampler import StudySampler, tpe
+from search.sampler import StudySampler
 from search.space import SearchSpace, distributions, num_points
 
 
@@ -20,8 +21,15 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     is to go on, after an interruption or because its worker died, waits in the record and is proposed first.
     """
 
-    def __init__(self, record: StudyRecord, space: SearchSpace, seed: int, num_samples: int, ending: Ending) -> None:
-        drawn_by = tpe(seed + len(record.trials))  # a resumed study draws on, not the same again
+    def __init__(
+        self,
+        record: StudyRecord,
+        space: SearchSpace,
+        drawn_by: BaseSampler,
+        seed: int,
+        num_samples: int,
+        ending: Ending,
+    ) -> None:
         super().__init__(
             space=distributions(space),
             metric=record.metric,

@@ -8,7 +8,8 @@ from typing import Literal
 from training.config import PROJECT, DataConfig, PrecisionName, check_choice, check_seed
 
 MetricName = Literal["val_accuracy", "val_loss", "test_accuracy", "test_loss"]
-SchedulerName = Literal["asha", "none"]
+SamplerName = Literal["tpe", "random", "gp", "qmc"]
+SchedulerName = Literal["asha", "median", "hyperband", "none"]
 Mode = Literal["max", "min"]
 
 SHORTEST_TIME, LONGEST_TIME = 0.001, 10**9
@@ -25,8 +26,16 @@ class StudySettings(DataConfig):
     """Passes over the training images of a trial that is not stopped early; >= 1."""
     metric: MetricName | None = None
     """Highest accuracy or lowest loss to search for; by default val_accuracy (test_accuracy if val_fraction is 0)."""
+    sampler: SamplerName = "tpe"
+    """What proposes configurations. tpe: tree-structured Parzen estimator; gp: Gaussian process; qmc: Sobol sequence;
+    random: uniform."""
     scheduler: SchedulerName = "asha"
-    """asha: stop trials early that are behind (grace 1 epoch, reduction 3); none: run all epochs."""
+    """What stops weak trials early. asha: successive halving; hyperband: the same from several first epochs on; median:
+    worse than the median trial; none: all epochs are run."""
+    grace_epochs: int = 1
+    """Epochs that every trial runs before a scheduler may stop it; >= 1."""
+    reduction: int = 3
+    """asha and hyperband: one in so many trials goes on at each decision, and the next is so many times later; >= 2."""
     baseline: bool = True
     """Run the tutorial's own settings, in full, as trial 0, so that the study says what it gained."""
     precision: PrecisionName = "fp32"
@@ -68,9 +77,13 @@ class StudySettings(DataConfig):
     def __post_init__(self) -> None:
         """Check every field; nothing on disk is touched."""
         super().__post_init__()
-        for option in ("num_samples", "epochs", "cpus_per_trial"):
+        for option in ("num_samples", "epochs", "cpus_per_trial", "grace_epochs"):
             if getattr(self, option) < 1:
                 raise ValueError(f"{option} must be >= 1, got {getattr(self, option)}")
+        if self.reduction < 2:
+            raise ValueError(f"reduction must be >= 2, got {self.reduction}")
+        if self.grace_epochs > self.epochs:
+            raise ValueError(f"grace_epochs must be at most epochs, {self.epochs}, got {self.grace_epochs}")
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise ValueError(f"max_concurrent must be >= 1, got {self.max_concurrent}")
         if not 0 <= self.gpus_per_trial < float("inf"):
@@ -84,6 +97,7 @@ class StudySettings(DataConfig):
         if self.fork and self.resume is None and self.warm_start is None:
             raise ValueError("fork needs resume, which says what to fork from")
         _ = self.trial_timeout_seconds, self.time_budget_seconds
+        check_choice("sampler", self.sampler, SamplerName)
         check_choice("scheduler", self.scheduler, SchedulerName)
         check_choice("precision", self.precision, PrecisionName)
         check_seed("seed", self.seed)

@@ -13,9 +13,9 @@ from ray.exceptions import OutOfMemoryError
 from search import progress
 from search.ending import Ending
 from search.record import StudyRecord
+from search.sampler import build_sampler
 from search.scheduler import build_scheduler
 from search.searcher import StudySearch
-from search.space import tutorial_baseline
 from search.study_files import StudyFiles
 from search.trainable import time_out_file, trainable
 from search.trial_record import Failure, Run
@@ -161,8 +161,15 @@ def run_trials(study: "Study", files: StudyFiles, ending: Ending) -> None:
                     tune_config=tune.TuneConfig(
                         num_samples=-1,  # the searcher says when there are enough
                         max_concurrent_trials=study.trials_at_once,
-                        search_alg=StudySearch(record, study.space, settings.seed, settings.num_samples, ending),
-                        scheduler=build_scheduler(settings.scheduler, record, tutorial_baseline(study.space)),
+                        search_alg=StudySearch(
+                            record,
+                            study.space,
+                            build_sampler(settings.sampler, settings.seed, len(record.trials)),
+                            settings.seed,
+                            settings.num_samples,
+                            ending,
+                        ),
+                        scheduler=build_scheduler(settings, record),
                         reuse_actors=True,
                     ),
                     run_config=tune.RunConfig(

@@ -7,6 +7,7 @@ import optuna
 
 from search.ending import Ending
 from search.record import StudyRecord
+from search.sampler import tpe
 from search.searcher import StudySearch
 from search.server import ServerStorage
 from search.settings import Mode
@@ -35,7 +36,7 @@ def metrics(epoch: int, val_accuracy: float) -> EpochMetrics:
 
 def search(record: StudyRecord, space: SearchSpace = DEFAULT_SPACE, num_samples: int = 1000) -> StudySearch:
     """A searcher that has as many trials to propose as a test wants."""
-    return StudySearch(record, space, seed=0, num_samples=num_samples, ending=Ending())
+    return StudySearch(record, space, tpe(len(record.trials)), seed=0, num_samples=num_samples, ending=Ending())
 
 
 def facts(metric: str = "val_accuracy") -> dict[str, Any]:

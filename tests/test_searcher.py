@@ -40,7 +40,7 @@ def empty_record(folder: Path) -> StudyRecord:
 
 def test_finite_space_is_searched_without_repeats_and_then_the_study_ends(tmp_path: Path) -> None:
     record, ending = empty_record(tmp_path), Ending()
-    searcher = StudySearch(record, NINE_POINTS, seed=0, num_samples=20, ending=ending)
+    searcher = StudySearch(record, NINE_POINTS, tpe(0), seed=0, num_samples=20, ending=ending)
     points = []
     for number in range(9):
         proposal = searcher.suggest(str(number))

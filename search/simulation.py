@@ -1,0 +1,146 @@
+"""Replays a study against recorded learning curves: everything is a real study's but the clock, which jumps."""
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from optuna.storages import InMemoryStorage
+from ray.tune.schedulers import TrialScheduler
+
+from search.curves import Curve, GridCurves
+from search.ending import Ending
+from search.record import StudyRecord
+from search.sampler import build_sampler
+from search.scheduler import CONTINUE, build_scheduler
+from search.searcher import StudySearch
+from search.settings import StudySettings
+from search.space import SearchSpace, tutorial_baseline
+from search.study_curves import StudyTrial
+from search.trial_record import Failure, TrialRecord
+from training.loop import EpochMetrics
+
+Result = TypeVar("Result")
+Suggest = Callable[[str], dict[str, Any] | str | None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """An epoch that ended in a replayed study."""
+
+    trial: TrialRecord
+    metrics: EpochMetrics
+    clock: float
+    """Seconds since the study began."""
+    seconds_used: float
+    """Seconds that all workers together have trained until then."""
+
+
+class MemoryStorage(InMemoryStorage):
+    """A record that lives as long as the process."""
+
+    address = None
+
+    @property
+    def _backend(self) -> "MemoryStorage":
+        return self
+
+    def change(self, make: Callable[[], Result]) -> Result:
+        """Make a change: nothing can get between."""
+        return make()
+
+
+def memory_record(settings: StudySettings) -> StudyRecord:
+    """An empty record in memory."""
+    facts = {"settings": {"metric": settings.metric_name, "epochs": settings.epochs}}
+    storage: Any = MemoryStorage()
+    return StudyRecord.create(Path("a study that has no folder"), settings.mode, facts, server=storage)
+
+
+def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace, workers: int) -> list[Report]:
+    """Run the study that the settings describe against a grid's curves.
+
+    Raises:
+        ValueError: The grid has no curve for a configuration that was proposed.
+    """
+    record = memory_record(settings)
+    if settings.baseline:
+        record.enqueue_baseline(tutorial_baseline(space))
+    sampler = build_sampler(settings.sampler, settings.seed, trials_so_far=0)
+    search = StudySearch(record, space, sampler, settings.seed, settings.num_samples, Ending())
+    scheduler = build_scheduler(settings, record)
+    return simulate(
+        record, search.suggest, scheduler, lambda trial: curves.curve(trial.hyperparameters, trial.seed), workers
+    )
+
+
+def replay_trials(trials: list[StudyTrial], settings: StudySettings, workers: int) -> list[Report]:
+    """Run the trials of a study again, in the order given, as far as they went; trial 0 of the replay is the first."""
+    record = memory_record(settings)
+    left = iter(trials)
+
+    def suggest(trial_id: str) -> dict[str, Any] | None:
+        trial = next(left, None)
+        if trial is None:
+            return None
+        record.study.enqueue_trial({}, user_attrs={"baseline": trial.is_baseline})
+        record.start(trial_id, record.study.ask(), trial.number)
+        return {}
+
+    return simulate(
+        record, suggest, build_scheduler(settings, record), lambda trial: trials[trial.number].curve, workers
+    )
+
+
+def simulate(
+    record: StudyRecord,
+    suggest: Suggest,
+    scheduler: TrialScheduler,
+    curve_of: Callable[[TrialRecord], Curve],
+    workers: int,
+) -> list[Report]:
+    """Have workers take trials as they become free, and ask and tell what Ray and its callbacks would, at that time.
+
+    Args:
+        record: Where the trials are recorded.
+        suggest: Starts the next trial in the record; gives no dictionary when there is none now.
+        scheduler: Decides after each epoch whether its trial goes on.
+        curve_of: What a trial reports if it is not stopped; not empty.
+        workers: Trials at the same time.
+
+    Returns:
+        All epochs that were run, in order of time; of epochs that end at the same moment the one that began first.
+    """
+    reports: list[Report] = []
+    running: list[tuple[float, int, str, Curve, int]] = []
+    """When the step of each running trial ends, its place in the order of beginning, and which step of its curve."""
+    order, names = itertools.count(), itertools.count()
+    clock = seconds_used = 0.0
+    while True:
+        while len(running) < workers:
+            trial_id = f"replayed-{next(names)}"
+            if not isinstance(suggest(trial_id), dict):
+                break
+            curve = curve_of(record.running(trial_id))
+            scheduler.on_trial_add(None, SimpleNamespace(trial_id=trial_id))
+            heapq.heappush(running, (clock + curve[0].seconds, next(order), trial_id, curve, 0))
+        if not running:
+            return reports
+        busy, before = len(running), clock
+        clock, _, trial_id, curve, position = heapq.heappop(running)
+        seconds_used += busy * (clock - before)
+        step, goes_on = curve[position], position + 1 < len(curve)
+        if isinstance(step, Failure):
+            record.add_failure(trial_id, step)
+        else:
+            reports.append(Report(record.running(trial_id), step, clock, seconds_used))
+            decision = scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial_id), asdict(step))
+            record.add_epoch(trial_id, step)
+            goes_on = goes_on and decision == CONTINUE
+        if goes_on:
+            heapq.heappush(running, (clock + curve[position + 1].seconds, next(order), trial_id, curve, position + 1))
+        else:
+            record.finish(trial_id)
