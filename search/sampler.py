@@ -32,14 +32,14 @@ MAX_DRAWS = 20
 """How often one proposal is drawn before the last draw stands."""
 
 
-def tpe(seed: int) -> TPESampler:
+def tpe(seed: int, startup_trials: int = 5) -> TPESampler:
     """Tree-structured Parzen estimator.
 
     Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", section 4; multivariate as in Falkner et al.
     2018 (BOHB). Every option is explicit, because Optuna 5 changed the defaults.
     """
     return TPESampler(
-        n_startup_trials=5,
+        n_startup_trials=startup_trials,
         n_ei_candidates=24,
         multivariate=True,
         constant_liar=True,

@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,7 +60,7 @@ def memory_record(settings: StudySettings) -> StudyRecord:
     return StudyRecord.create(Path("a study that has no folder"), settings.mode, facts, server=storage)
 
 
-def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace, workers: int) -> list[Report]:
+def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace, workers: int) -> Iterator[Report]:
     """Run the study that the settings describe against a grid's curves.
 
     Raises:
@@ -77,7 +77,7 @@ def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace,
     )
 
 
-def replay_trials(trials: list[StudyTrial], settings: StudySettings, workers: int) -> list[Report]:
+def replay_trials(trials: list[StudyTrial], settings: StudySettings, workers: int) -> Iterator[Report]:
     """Run the trials of a study again, in the order given, as far as they went; trial 0 of the replay is the first."""
     record = memory_record(settings)
     left = iter(trials)
@@ -101,7 +101,7 @@ def simulate(
     scheduler: TrialScheduler,
     curve_of: Callable[[TrialRecord], Curve],
     workers: int,
-) -> list[Report]:
+) -> Iterator[Report]:
     """Have workers take trials as they become free, and ask and tell what Ray and its callbacks would, at that time.
 
     Args:
@@ -111,10 +111,9 @@ def simulate(
         curve_of: What a trial reports if it is not stopped; not empty.
         workers: Trials at the same time.
 
-    Returns:
-        All epochs that were run, in order of time; of epochs that end at the same moment the one that began first.
+    Yields:
+        Each epoch when it ends; of epochs that end at the same moment the one that began first.
     """
-    reports: list[Report] = []
     running: list[tuple[float, int, str, Curve, int]] = []
     """When the step of each running trial ends, its place in the order of beginning, and which step of its curve."""
     order, names = itertools.count(), itertools.count()
@@ -128,19 +127,19 @@ def simulate(
             scheduler.on_trial_add(None, SimpleNamespace(trial_id=trial_id))
             heapq.heappush(running, (clock + curve[0].seconds, next(order), trial_id, curve, 0))
         if not running:
-            return reports
+            return
         busy, before = len(running), clock
         clock, _, trial_id, curve, position = heapq.heappop(running)
         seconds_used += busy * (clock - before)
-        step, goes_on = curve[position], position + 1 < len(curve)
+        step, going_on = curve[position], position + 1 < len(curve)
         if isinstance(step, Failure):
             record.add_failure(trial_id, step)
         else:
-            reports.append(Report(record.running(trial_id), step, clock, seconds_used))
             decision = scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial_id), asdict(step))
             record.add_epoch(trial_id, step)
-            goes_on = goes_on and decision == CONTINUE
-        if goes_on:
+            going_on = going_on and decision == CONTINUE
+        trial = record.running(trial_id) if going_on else record.finish(trial_id)
+        if going_on:
             heapq.heappush(running, (clock + curve[position + 1].seconds, next(order), trial_id, curve, position + 1))
-        else:
-            record.finish(trial_id)
+        if isinstance(step, EpochMetrics):
+            yield Report(trial, step, clock, seconds_used)
