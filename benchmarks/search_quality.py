@@ -140,7 +140,10 @@ class Incumbent:
         self.shipped: Shipped = ({}, 0)
 
     def see(self, trial: TrialRecord, hyperparameters: dict[str, HyperparameterValue]) -> bool:
-        """Take note of a trial's newest epoch; returns whether something else would be shipped now."""
+        """Take note of a trial's newest report; returns whether something else would be shipped now."""
+        if trial.failure:
+            self._trials.pop(trial.number, None)  # what it measured does not stand
+            return False
         curve = [metrics.val_accuracy or 0.0 for metrics in trial.epochs]
         value = {"best epoch": max(curve), "last epoch": curve[-1], "mean of last 3": float(np.mean(curve[-3:]))}
         epoch = curve.index(max(curve)) + 1 if self._rule == "best epoch" else len(curve)
@@ -150,7 +153,7 @@ class Incumbent:
 
 
 def study(table: Table, policy: Policy, number: int) -> list[dict[str, Any]]:
-    """Replay one study; for each rule, the CPU at which the regret first reached the goal, and the regret along the way."""
+    """Replay one study; for each rule, when the regret first reached the goal, and what it was at each budget."""
     low, high, sgd_factor = RANGES[policy.learning_rates]
     space: SearchSpace = DEFAULT_SPACE | {"learning_rate": FloatDistribution(low, high, log=True)}
 
@@ -167,7 +170,8 @@ def study(table: Table, policy: Policy, number: int) -> list[dict[str, Any]]:
     if policy.baseline:
         nearest = max(low, float(baseline["learning_rate"]) / sgd_factor)  # where the sampler takes it to be
         record.enqueue_baseline(baseline | {"learning_rate": nearest})
-    search = StudySearch(record, space, policy.build_sampler(seed), seed, settings.num_samples, Ending())
+    sampler, many = policy.build_sampler(seed), settings.num_samples
+    search = StudySearch(record, space, sampler, seed=seed, num_samples=many, ending=Ending())
     incumbents = {rule: Incumbent(rule) for rule in RULES}
     regrets: dict[str, float] = {}
     reached = dict.fromkeys(RULES, np.inf)
@@ -195,6 +199,10 @@ def study(table: Table, policy: Policy, number: int) -> list[dict[str, Any]]:
     return [row | {"reached": reached[row["rule"]], "study": number} for row in at_budget]
 
 
+_tables: list[Table] = []
+"""Those of a worker process."""
+
+
 def work(task: tuple[int, Policy, range]) -> list[dict[str, Any]]:
     """Replay some of the studies of a policy; one row for each, rule and budget."""
     table, policy, numbers = task
@@ -206,8 +214,7 @@ def work(task: tuple[int, Policy, range]) -> list[dict[str, Any]]:
 
 def share(tables: list[Table]) -> None:
     """Give a worker process what all studies share."""
-    global _tables
-    _tables = tables
+    _tables[:] = tables
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -290,7 +297,9 @@ def show(summary: pd.DataFrame, table: Table) -> None:
     for budget in BUDGETS[1:]:
         print(f"\nRegret, in points, at the CPU of {budget} full trials (mean):\n")
         print(grid(default, "scheduler", "sampler", f"regret_{budget}"))
-    ranges = main[main["scheduler"].isin(["none", DEFAULT_SCHEDULER]) & main["sampler"].isin(["random", "tpe 5", "qmc"])]
+    ranges = main[
+        main["scheduler"].isin(["none", DEFAULT_SCHEDULER]) & main["sampler"].isin(["random", "tpe 5", "qmc"])
+    ]
     ranges = ranges.assign(policy=ranges["sampler"] + ", " + ranges["scheduler"])
     print("\nLearning rates; CPU to the goal as a part of random search's in the default range, then the regret:\n")
     print(grid(ranges, "policy", "learning_rates", "of_random") + "\n")

@@ -40,12 +40,12 @@ class GridCurves:
     @property
     def epochs(self) -> int:
         """Epochs of a run in full."""
-        return next(iter(self.metrics.values())).shape[2]
+        return int(next(iter(self.metrics.values())).shape[2])
 
     @property
     def seeds(self) -> int:
         """How often each combination was trained."""
-        return next(iter(self.metrics.values())).shape[1]
+        return int(next(iter(self.metrics.values())).shape[1])
 
     def curve(self, hyperparameters: dict[str, HyperparameterValue], trial_seed: int) -> Curve:
         """The curve of one training: one of the grid's seeds, drawn by the trial's.
@@ -63,17 +63,18 @@ class GridCurves:
         return steps
 
     def truth(self, hyperparameters: dict[str, HyperparameterValue], epoch: int, metric: MetricName) -> float:
-        """What a configuration is worth after so many epochs: the mean over the seeds, 0 for one that diverged."""
+        """What a configuration is worth after so many epochs: the mean over the seeds."""
         values = self._between(hyperparameters)[:, epoch - 1, METRICS.index(metric)]
-        return float(np.nan_to_num(values).mean())
+        return float(_diverged_last(values, metric).mean())
 
     def best_truth(self, metric: MetricName) -> float:
-        """The highest truth of all configurations and epochs."""
+        """The best that any configuration is worth after any number of epochs."""
+        best = np.min if metric.endswith("_loss") else np.max
         every = (values[..., METRICS.index(metric)] for values in self.metrics.values())
-        return max(float(np.nan_to_num(values).mean(axis=1).max()) for values in every)
+        return float(best([best(_diverged_last(values, metric).mean(axis=1)) for values in every]))
 
     def _between(self, hyperparameters: dict[str, HyperparameterValue]) -> NDArray[np.float64]:
-        """Curves of all seeds (seeds, epochs, metrics): linear in the logarithm of the learning rate between two runs."""
+        """Curves of all seeds (seeds, epochs, metrics), between two rates linear in the logarithm."""
         kind = str(hyperparameters["optimizer"]), int(hyperparameters["batch_size"])
         rate, rates = float(hyperparameters["learning_rate"]), self.learning_rates
         if kind not in self.metrics:
@@ -84,7 +85,13 @@ class GridCurves:
         runs = self.metrics[kind]
         position = float(np.interp(math.log(rate), np.log(rates), np.arange(len(rates))))
         below, weight = int(position), position % 1
-        return runs[below] if weight == 0 else (1 - weight) * runs[below] + weight * runs[below + 1]
+        between = runs[below] if weight == 0 else (1 - weight) * runs[below] + weight * runs[below + 1]
+        return np.asarray(between)
+
+
+def _diverged_last(values: NDArray[np.float64], metric: MetricName) -> NDArray[np.float64]:
+    """Values of a metric, the worst there can be for runs that have diverged."""
+    return np.where(np.isnan(values), math.inf if metric.endswith("_loss") else 0.0, values)
 
 
 def is_grid(table: pd.DataFrame) -> bool:
@@ -112,7 +119,7 @@ def numbers_of(file: Path, table: pd.DataFrame, columns: Sequence[str]) -> NDArr
     Raises:
         ValueError: A cell holds something else.
     """
-    numbers = table[[*columns]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    numbers: NDArray[np.float64] = table[[*columns]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
     if not np.isfinite(numbers).all() or (numbers < 0).any():
         raise ValueError(f"{file} is damaged: a value of {', '.join(columns)} is not a number >= 0")
     return numbers

@@ -111,15 +111,18 @@ def _pruned(trial: FrozenTrial) -> FrozenTrial:
 
 def _completed(trials: list[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
     best, worst = (max, min) if direction == StudyDirection.MAXIMIZE else (min, max)
-    reached = {
-        trial.number: best(trial.intermediate_values.values()) for trial in trials if trial.intermediate_values
-    }
-    seen = []
-    for trial in trials:
-        if trial.state == TrialState.PRUNED and reached:
-            trial = copy.copy(trial)
-            trial.state, trial.value = TrialState.COMPLETE, reached.get(trial.number, worst(reached.values()))
-        seen.append(trial)
+    reached = {trial.number: best(trial.intermediate_values.values()) for trial in trials if trial.intermediate_values}
+    return [
+        _with_value(trial, reached.get(trial.number, worst(reached.values())))
+        if trial.state == TrialState.PRUNED and reached
+        else trial
+        for trial in trials
+    ]
+
+
+def _with_value(trial: FrozenTrial, value: float) -> FrozenTrial:
+    seen = copy.copy(trial)
+    seen.state, seen.value = TrialState.COMPLETE, value
     return seen
 
 

@@ -26,9 +26,9 @@ class _Trial:
 class SuccessiveHalving(AsyncHyperBandScheduler):  # type: ignore[misc]
     """Asynchronous successive halving in one or more brackets.
 
-    Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning", algorithm 2, in Ray's stopping variant: with
-    reduction 3, at epochs 1, 3, 9, ... a trial goes on if it is among the best third of those of its bracket that came
-    as far before it. The second bracket begins with epoch 3, the next one with 9, and so on; each has e times as many
+    Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning", algorithm 2, in Ray's stopping variant:
+    with reduction 3, at epochs 1, 3, 9, ... a trial goes on if it is among the best third of those of its bracket that
+    came as far before it. The second bracket decides from epoch 3 on, the third from 9; each gets e times as many
     trials as the next one.
     """
 
@@ -104,6 +104,17 @@ def build_scheduler(settings: StudySettings, record: StudyRecord) -> TrialSchedu
             return StudyScheduler(MedianRule(**common, min_time_slice=math.inf), record)  # infinite: none is paused
         case "none":
             return FIFOScheduler()
+
+
+def describe(settings: StudySettings) -> str:
+    """What stops trials early, in words."""
+    match settings.scheduler:
+        case "none":
+            return "no scheduler"
+        case "median":
+            return f"median from epoch {settings.grace_epochs}"
+        case name:
+            return f"{name} from epoch {settings.grace_epochs}, reduction {settings.reduction}"
 
 
 def _deciding_epochs(settings: StudySettings) -> int:

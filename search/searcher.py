@@ -26,6 +26,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         record: StudyRecord,
         space: SearchSpace,
         drawn_by: BaseSampler,
+        *,
         seed: int,
         num_samples: int,
         ending: Ending,

@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,14 +29,29 @@ Suggest = Callable[[str], dict[str, Any] | str | None]
 
 @dataclass(frozen=True)
 class Report:
-    """An epoch that ended in a replayed study."""
+    """What a trial of a replayed study reported: an epoch, or how it failed."""
 
     trial: TrialRecord
-    metrics: EpochMetrics
+    step: EpochMetrics | Failure
+    ended: bool
+    """Whether it was the trial's last report."""
     clock: float
     """Seconds since the study began."""
     seconds_used: float
     """Seconds that all workers together have trained until then."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best that a replayed study has found when a trial ends, and for how much."""
+
+    value: float
+    trial: TrialRecord
+    epoch: int
+    """The trial's best."""
+    epochs_run: int
+    clock: float
+    seconds_used: float
 
 
 class MemoryStorage(InMemoryStorage):
@@ -70,7 +85,7 @@ def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace,
     if settings.baseline:
         record.enqueue_baseline(tutorial_baseline(space))
     sampler = build_sampler(settings.sampler, settings.seed, trials_so_far=0)
-    search = StudySearch(record, space, sampler, settings.seed, settings.num_samples, Ending())
+    search = StudySearch(record, space, sampler, seed=settings.seed, num_samples=settings.num_samples, ending=Ending())
     scheduler = build_scheduler(settings, record)
     return simulate(
         record, search.suggest, scheduler, lambda trial: curves.curve(trial.hyperparameters, trial.seed), workers
@@ -112,7 +127,7 @@ def simulate(
         workers: Trials at the same time.
 
     Yields:
-        Each epoch when it ends; of epochs that end at the same moment the one that began first.
+        Each report, in order of time; of epochs that end at the same moment the one that began first.
     """
     running: list[tuple[float, int, str, Curve, int]] = []
     """When the step of each running trial ends, its place in the order of beginning, and which step of its curve."""
@@ -141,5 +156,26 @@ def simulate(
         trial = record.running(trial_id) if going_on else record.finish(trial_id)
         if going_on:
             heapq.heappush(running, (clock + curve[position + 1].seconds, next(order), trial_id, curve, position + 1))
-        if isinstance(step, EpochMetrics):
-            yield Report(trial, step, clock, seconds_used)
+        yield Report(trial, step, not going_on, clock, seconds_used)
+
+
+def found_so_far(reports: Iterable[Report], settings: StudySettings) -> dict[int, Found]:
+    """What a study has found after so many trials have ended, from the first on that measured something that stands."""
+    sign = 1 if settings.mode == "max" else -1
+    best_epochs: dict[int, tuple[float, TrialRecord, int]] = {}
+    found: dict[int, Found] = {}
+    ended = epochs_run = 0
+    for report in reports:
+        number = report.trial.number
+        if isinstance(report.step, EpochMetrics):
+            epochs_run += 1
+            value = getattr(report.step, settings.metric_name)
+            if number not in best_epochs or sign * value > sign * best_epochs[number][0]:
+                best_epochs[number] = value, report.trial, report.step.epoch
+        else:
+            best_epochs.pop(number, None)  # what a failed trial measured does not stand
+        ended += report.ended
+        if report.ended and best_epochs:
+            best = max(best_epochs.values(), key=lambda best: sign * best[0])
+            found[ended] = Found(*best, epochs_run, report.clock, report.seconds_used)
+    return found

@@ -1,8 +1,9 @@
 """Learning curves of a study's own trials, so that it can be replayed with another scheduler or fewer trials."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -31,7 +32,7 @@ def is_study(table: pd.DataFrame) -> bool:
 def read_study(file: Path, epochs: pd.DataFrame) -> list[StudyTrial]:
     """Take the trials of a study from its `epochs.csv` and the `trials.csv` beside it, in order of their number.
 
-    Trials that took no time, because their worker died first, are left out.
+    Trials of which nothing is known but that they failed at once are left out.
 
     Raises:
         ValueError: A file is damaged, or they are not of one study.
@@ -44,26 +45,24 @@ def read_study(file: Path, epochs: pd.DataFrame) -> list[StudyTrial]:
     measured = [name for name in METRICS if not epochs[name].isna().all()]  # val_ only with a validation split
     curves: dict[int, list[EpochMetrics]] = {}
     for number, epoch, *values in numbers_of(file, epochs, ("trial_number", "epoch", *measured)).tolist():
-        metrics = dict.fromkeys(METRICS) | dict(zip(measured, values, strict=True))
+        metrics: dict[str, Any] = dict.fromkeys(METRICS) | dict(zip(measured, values, strict=True))
         curves.setdefault(int(number), []).append(EpochMetrics(epoch=int(epoch), **metrics))
-    expected = {int(row.trial_number): list(range(1, int(row.epochs) + 1)) for row in trials.itertuples()}
-    found = dict.fromkeys(expected, []) | {
-        number: [metrics.epoch for metrics in curve] for number, curve in curves.items()
-    }
-    if found != expected:
+    rows = sorted(trials.to_dict("records"), key=lambda row: row["trial_number"])
+    known = [(int(row["trial_number"]), epoch) for row in rows for epoch in range(1, int(row["epochs"]) + 1)]
+    if known != [(number, metrics.epoch) for number, curve in sorted(curves.items()) for metrics in curve]:
         raise ValueError(f"{file} is damaged, or {beside} is of another study: their trials and epochs differ")
-    study = [_trial(beside, row, curves.get(int(row["trial_number"]), [])) for _, row in trials.iterrows()]
-    return sorted((trial for trial in study if trial.curve), key=lambda trial: trial.number)
+    study = [_trial(beside, row, curves.get(int(row["trial_number"]), [])) for row in rows]
+    return [trial for trial in study if trial.curve]
 
 
-def _trial(file: Path, row: "pd.Series[object]", curve: list[EpochMetrics]) -> StudyTrial:
+def _trial(file: Path, row: dict[Hashable, Any], curve: Sequence[EpochMetrics]) -> StudyTrial:
+    """Put together what the two files say of one trial."""
     if row["status"] not in get_args(Status):
         raise ValueError(f"{file} is damaged: no trial has status {row['status']}")
     steps: Curve = curve
-    if row["status"] in FAILED and pd.notna(row["seconds"]):
-        left = float(str(row["seconds"])) - sum(metrics.seconds for metrics in curve)
-        kind = "diverged" if row["status"] == "diverged" else "exception"
-        steps = [*curve, Failure(kind, str(row.get("error")), seconds=max(0.0, left))]
-    searched = {field.name for field in fields(TrialConfig)} - {"epochs", "seed"} & {*map(str, row.index)}
+    if row["status"] in FAILED and row["seconds"] > 0:  # empty where the trial failed at once
+        left = max(0.0, float(row["seconds"]) - sum(metrics.seconds for metrics in curve))
+        steps = [*curve, Failure("diverged" if row["status"] == "diverged" else "exception", "", seconds=left)]
+    searched = ({field.name for field in fields(TrialConfig)} - {"epochs", "seed"}) & row.keys()
     is_baseline = all(row[name] == getattr(TrialConfig(), name) for name in searched)
-    return StudyTrial(int(str(row["trial_number"])), row["status"], is_baseline, steps)  # type: ignore[arg-type]
+    return StudyTrial(int(row["trial_number"]), row["status"], is_baseline, steps)
