@@ -111,7 +111,8 @@ def _pruned(trial: FrozenTrial) -> FrozenTrial:
 
 def _completed(trials: list[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
     best, worst = (max, min) if direction == StudyDirection.MAXIMIZE else (min, max)
-    reached = {trial.number: best(trial.intermediate_values.values()) for trial in trials if trial.intermediate_values}
+    measured = {trial.number: [*trial.intermediate_values.values(), *(trial.values or [])] for trial in trials}
+    reached = {number: best(values) for number, values in measured.items() if values}
     return [
         _with_value(trial, reached.get(trial.number, worst(reached.values())))
         if trial.state == TrialState.PRUNED and reached
@@ -137,6 +138,8 @@ class StudySampler(BaseSampler):
     def __init__(self, space: SearchSpace, drawn_by: BaseSampler) -> None:
         self._space = space
         self._drawn_by = drawn_by
+        self._knows_failures = isinstance(drawn_by, GPSampler)
+        """It takes failures for bad values, keeps away by itself, and would give the same when asked again."""
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
         """The whole space: points are drawn as wholes, from the first trial on."""
@@ -149,9 +152,10 @@ class StudySampler(BaseSampler):
             return {}
         trials = [earlier for earlier in study.get_trials(deepcopy=False) if contains(self._space, earlier.params)]
         proposed = {self._key(earlier.params) for earlier in trials if "evidence" not in earlier.user_attrs}
-        for _ in range(MAX_DRAWS):
+        for _ in range(1 if self._knows_failures else MAX_DRAWS):
             point = self._draw(study, trial, search_space)
-            if self._key(point) not in proposed and not self._fails_nearby(point, trials):
+            useless = not self._knows_failures and self._fails_nearby(point, trials)
+            if self._key(point) not in proposed and not useless:
                 return point
         return point if self._key(point) not in proposed else self._another(point, proposed)
 
@@ -171,7 +175,7 @@ class StudySampler(BaseSampler):
         self._drawn_by.after_trial(study, trial, state, values)
 
     def _draw(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Point:
-        seen: Any = _AsSeen(study, completed=isinstance(self._drawn_by, GPSampler))
+        seen: Any = _AsSeen(study, completed=self._knows_failures)
         draws = self._drawn_by.sample_relative(seen, trial, search_space)  # none of them, while it knows too little
         for name, distribution in search_space.items():
             if name not in draws:

@@ -34,12 +34,19 @@ def test_training_knows_nothing_of_the_search(file: Path) -> None:
     assert not roots & {"ray", "optuna", "pandas", "search"}
 
 
-@pytest.mark.parametrize("script", ["search/run.py", "training/run.py"])
-def test_help_imports_nothing_heavy(script: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        ("search/run.py", ["--dataset", "--epochs", "--seed", "--sampler", "--scheduler"]),
+        ("search/replay.py", ["TABLE", "--sampler", "--scheduler", "--workers"]),
+        ("training/run.py", ["--dataset", "--epochs", "--seed"]),
+    ],
+)
+def test_help_imports_nothing_heavy(script: str, options: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-X", "importtime", str(PROJECT / script), "--help"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in run.stderr.splitlines()}
     assert "tyro" in loaded
     assert not loaded & {"torch", "torchvision", "ray", "optuna", "pandas", "numpy", "sklearn"}
-    for option in ("--dataset", "--epochs", "--seed"):
+    for option in options:
         assert option in run.stdout

@@ -3,6 +3,7 @@
 import itertools
 import math
 from pathlib import Path
+from typing import get_args
 
 import optuna
 import pytest
@@ -14,9 +15,19 @@ from studies import FULL_EPOCHS, HandDrivenStudy, facts, metrics, search
 
 from search.ending import Ending
 from search.record import StudyRecord
-from search.sampler import Point, StudySampler, tpe
+from search.sampler import Point, StudySampler, build_sampler, gaussian_process, tpe
 from search.searcher import StudySearch
-from search.space import DEFAULT_SPACE, OrderedChoice, SearchSpace, contains, distance, distributions, num_points
+from search.settings import SamplerName
+from search.space import (
+    DEFAULT_SPACE,
+    OrderedChoice,
+    SearchSpace,
+    contains,
+    describe,
+    distance,
+    distributions,
+    num_points,
+)
 from search.trial_record import Failure
 
 NINE_POINTS: SearchSpace = {
@@ -84,12 +95,12 @@ def test_no_more_trials_than_wanted_and_a_dead_one_goes_on_first(tmp_path: Path)
     ]
 
 
-def failures_among_later_proposals(sampler: BaseSampler) -> int:
-    """Of 40 trials, the best at 0.003 and all above 0.01 failed: how many of the last 20 failed."""
+def failures_among_later_proposals(sampler: BaseSampler, trials: int = 40) -> int:
+    """Of so many trials, the best at 0.003 and all above 0.01 failed: how many of the second half failed."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=sampler, direction="maximize")
     failed = []
-    for _ in range(40):
+    for _ in range(trials):
         trial = study.ask(distributions(LEARNING_RATE))
         rate = trial.params["learning_rate"]
         failed.append(rate > 0.01)
@@ -97,7 +108,7 @@ def failures_among_later_proposals(sampler: BaseSampler) -> int:
             study.tell(trial, state=TrialState.FAIL)
         else:
             study.tell(trial, -abs(math.log(rate / 0.003)))
-    return sum(failed[20:])
+    return sum(failed[trials // 2 :])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -114,6 +125,64 @@ def test_failed_points_are_evidence_against_their_neighbourhood_only(tmp_path: P
         record.add_failure(str(number), Failure("exception", "ValueError: boom"))
         record.finish(str(number))
     assert isinstance(searcher.suggest("8"), dict)  # everything failed so far: the draw stands all the same
+
+
+@pytest.mark.parametrize("name", get_args(SamplerName))
+def test_every_sampler_draws_on_after_a_resume_and_proposes_nothing_twice(name: SamplerName, tmp_path: Path) -> None:
+    def propose(record: StudyRecord, seed: int, trials: int) -> None:
+        sampler = build_sampler(name, seed, len(record.trials))
+        searcher = StudySearch(record, NINE_POINTS, sampler, seed=seed, num_samples=20, ending=Ending())
+        for _ in range(trials):
+            trial_id = str(len(record.trials))
+            searcher.suggest(trial_id)
+            ended(record, trial_id, 0.1 * len(record.trials))
+
+    records = []
+    for folder, seed in (("one", 0), ("same", 0), ("other", 1)):
+        (tmp_path / folder).mkdir()
+        propose(StudyRecord.create(tmp_path / folder, "max", facts() | {"space": describe(NINE_POINTS)}), seed, 6)
+        records.append(StudyRecord.open(tmp_path / folder))
+        propose(records[-1], seed, 3)
+    one, same, other = ([tuple(trial.hyperparameters.values()) for trial in record.trials] for record in records)
+    assert one == same
+    assert one != other
+    assert len(set(one)) == 9
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp"])
+def test_few_proposals_of_learning_samplers_where_trials_fail(name: SamplerName) -> None:
+    sampler = StudySampler(LEARNING_RATE, build_sampler(name, 0, trials_so_far=0))
+    assert failures_among_later_proposals(sampler, trials=16) <= 2
+
+
+def test_gaussian_process_learns_from_trials_that_were_stopped_early() -> None:
+    """Only one trial in ten completes: without the others it would not have begun to model anything."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=StudySampler(LEARNING_RATE, gaussian_process(0)), direction="maximize")
+    off = []
+    for number in range(16):
+        trial = study.ask(distributions(LEARNING_RATE))
+        off.append(abs(math.log10(trial.params["learning_rate"] / 0.003)))
+        trial.report(-off[-1], 1)
+        study.tell(trial, -off[-1]) if number == 0 else study.tell(trial, state=TrialState.PRUNED)
+    assert max(off[10:]) < 1 < max(off[:5])
+
+
+def test_sobol_sequence_goes_on_where_it_was(tmp_path: Path) -> None:
+    def propose(record: StudyRecord, trials: int) -> None:
+        searcher = StudySearch(
+            record, LEARNING_RATE, build_sampler("qmc", 0, len(record.trials)), seed=0, num_samples=99, ending=Ending()
+        )
+        for _ in range(trials):
+            searcher.suggest(str(len(record.trials)))
+            ended(record, str(len(record.trials) - 1), 0.5)
+
+    record = StudyRecord.create(tmp_path, "max", facts() | {"space": describe(LEARNING_RATE)})
+    propose(record, 5)
+    propose(again := StudyRecord.open(tmp_path), 3)
+    rates = [float(trial.hyperparameters["learning_rate"]) for trial in again.trials]
+    eighths = {int(8 * math.log10(rate / 1e-4) / 4) for rate in rates}
+    assert eighths == set(range(8))  # one of the first eight points of the sequence lies in each eighth
 
 
 def test_number_of_points() -> None:
