@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 
 from search import provenance
+from search.curves import METRICS
 from training.config import DataConfig, TrialConfig
 from training.data import ImageData, ImageSplit, load_data
 from training.loop import TrainingDivergedError, train
@@ -58,7 +59,8 @@ def record(hyperparameters: Run) -> Run:
     start = time.process_time()
     try:
         for metrics in train(TrialConfig(**hyperparameters, epochs=_epochs), _data):
-            epochs.append(asdict(replace(metrics, seconds=time.process_time() - start)))
+            measured = {**asdict(metrics), "seconds": time.process_time() - start}
+            epochs.append({name: measured[name] for name in ("epoch", *METRICS)})
             start = time.process_time()
     except TrainingDivergedError:
         pass

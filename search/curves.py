@@ -23,7 +23,7 @@ Curve = Sequence[EpochMetrics | Failure]
 """What a trial reports if nothing stops it, epoch by epoch, and last how it fails, if it does."""
 
 GRID_COLUMNS = ("optimizer", "batch_size", "learning_rate", "seed")
-METRICS = tuple(field.name for field in fields(EpochMetrics) if field.name != "epoch")
+METRICS = tuple(field.name for field in fields(EpochMetrics) if field.name not in ("epoch", "evaluation_seconds"))
 
 
 @dataclass(frozen=True)
