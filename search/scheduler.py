@@ -77,6 +77,9 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         decision = self._judge(known, result["epoch"], result[self._record.metric])
         return CONTINUE if known.is_baseline else decision
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray pickles the scheduler into its scratch folder
+
     def _judge(self, trial: TrialRecord, epoch: int, value: float) -> str:
         if trial.number not in self._trials:
             self._trials[trial.number] = _Trial(str(trial.number), trial.seed)

@@ -1,9 +1,10 @@
 """Which trials are stopped, by each scheduler: driven by hand, on records in memory."""
 
+import pickle
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import pytest
@@ -185,6 +186,11 @@ def test_hyperband_has_brackets_that_decide_later_and_a_trial_keeps_its_own() ->
     assert stopped_after.keys() == {1, 3, 9, 10}
     assert stopped_after[1] > 1.5 * stopped_after[3] > 2 * stopped_after[9] > 0
     assert Counter(epochs_run(Driven("asha"))) == {10: 1, 1: 299}
+
+
+@pytest.mark.parametrize("scheduler", get_args(SchedulerName))
+def test_ray_can_pickle_it(scheduler: SchedulerName, tmp_path: Path) -> None:
+    assert pickle.dumps(Driven(scheduler, tmp_path / "study").scheduler)
 
 
 def test_failing_trial_is_left_to_end_by_itself() -> None:
