@@ -143,12 +143,14 @@ class Incumbent:
         """Take note of a trial's newest report; returns whether something else would be shipped now."""
         if trial.failure:
             self._trials.pop(trial.number, None)  # what it measured does not stand
-            return False
-        curve = [metrics.val_accuracy or 0.0 for metrics in trial.epochs]
-        value = {"best epoch": max(curve), "last epoch": curve[-1], "mean of last 3": float(np.mean(curve[-3:]))}
-        epoch = curve.index(max(curve)) + 1 if self._rule == "best epoch" else len(curve)
-        self._trials[trial.number] = value[self._rule], (hyperparameters, epoch)
-        before, (_, self.shipped) = self.shipped, max(self._trials.values(), key=lambda of_trial: of_trial[0])
+        else:
+            curve = [metrics.val_accuracy or 0.0 for metrics in trial.epochs]
+            value = {"best epoch": max(curve), "last epoch": curve[-1], "mean of last 3": float(np.mean(curve[-3:]))}
+            epoch = curve.index(max(curve)) + 1 if self._rule == "best epoch" else len(curve)
+            self._trials[trial.number] = value[self._rule], (hyperparameters, epoch)
+        before = self.shipped
+        if self._trials:
+            _, self.shipped = max(self._trials.values(), key=lambda of_trial: of_trial[0])
         return before != self.shipped
 
 

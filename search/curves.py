@@ -6,7 +6,7 @@ import math
 import random
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ Curve = Sequence[EpochMetrics | Failure]
 """What a trial reports if nothing stops it, epoch by epoch, and last how it fails, if it does."""
 
 GRID_COLUMNS = ("optimizer", "batch_size", "learning_rate", "seed")
-METRICS = tuple(field.name for field in fields(EpochMetrics) if field.name not in ("epoch", "evaluation_seconds"))
+METRICS = ("train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss", "seconds")
+"""Columns that a table of learning curves and the `epochs.csv` of every study have."""
 
 
 @dataclass(frozen=True)
