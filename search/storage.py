@@ -1,14 +1,21 @@
 """Where records are kept: a database, by default a file in the study's folder."""
 
+import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialSystemAttributeModel, TrialUserAttributeModel
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import UniqueConstraint, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
@@ -69,6 +76,9 @@ class EnduringStorage(RDBStorage):
         self.scoped_session = scoped_session(sessionmaker(bind=self.engine, class_=_Session))
         self.patience = NoPatience()
         """Says whether a change that failed for the sake of the disk, the folder or the server is tried again."""
+        self._unchanged: set[int] = set()
+        """Studies whose trials were read after the last statement that could change one."""
+        event.listen(self.engine, "before_cursor_execute", self._notice)
 
     def change(self, make: Callable[[], Result]) -> Result:
         """Make a change in one transaction: whole or not at all, and again until it succeeds or patience ends.
@@ -95,6 +105,7 @@ class EnduringStorage(RDBStorage):
                 session.commit()
             except (StorageInternalError, OperationalError, InterfaceError) as error:
                 session.rollback()
+                self._unchanged.clear()
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
                 if not isinstance(cause, OperationalError | InterfaceError):
                     raise  # not the disk's or the server's fault: it would fail for ever
@@ -106,6 +117,43 @@ class EnduringStorage(RDBStorage):
             finally:
                 session.close()
 
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set what is known of a trial by a name."""
+        self._put(TrialUserAttributeModel, {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)})
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set what Optuna itself keeps of a trial by a name."""
+        self._put(TrialSystemAttributeModel, {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)})
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """Set a point of a trial's curve."""
+        value, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(intermediate_value)
+        row = {"trial_id": trial_id, "step": step, "intermediate_value": value, "intermediate_value_type": kind}
+        self._put(TrialIntermediateValueModel, row)
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """Read what `_CachedStorage` does not know yet of a study's trials: nothing if none was changed meanwhile."""
+        if study_id in self._unchanged and trial_id_greater_than > -1:
+            return []
+        trials = super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+        self._unchanged.add(study_id)
+        return trials
+
+    def _notice(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if not statement.startswith("SELECT"):
+            self._unchanged.clear()
+
+    def _put(self, model: Any, row: dict[str, Any]) -> None:
+        """Insert or replace a row in one statement; Optuna's own way takes three, and makes objects of them first."""
+        with _create_scoped_session(self.scoped_session) as session:
+            session.connection().execute(_upsert(model, self.engine.name), row)
+
     def _receipt(self, session: Session) -> Any:  # noqa: ARG002
         """By what a transaction is known, should the answer to its commit get lost; a file always answers."""
         return None
@@ -113,6 +161,14 @@ class EnduringStorage(RDBStorage):
     def _is_made(self, session: Session, receipt: Any) -> bool:  # noqa: ARG002
         """Whether a transaction whose answer was lost has been committed."""
         return False
+
+
+@cache
+def _upsert(model: Any, dialect: str) -> Any:
+    """The statement that inserts a row of a trial, or replaces the one that is there."""
+    insert = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(model)
+    (unique,) = (rule for rule in model.__table__.constraints if isinstance(rule, UniqueConstraint))
+    return insert.on_conflict_do_update(index_elements=unique.columns, set_=insert.excluded)
 
 
 def check_file(file: Path) -> None:
