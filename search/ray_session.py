@@ -1,12 +1,15 @@
 """Ray on this machine for one study, and the token that lets processes into Ray."""
 
+import atexit
 import logging
 import os
 import secrets
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import chdir, contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import ray
 import torch
@@ -18,31 +21,69 @@ from training.config import PROJECT
 QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
-@contextmanager
-def ray_session(dashboard: bool) -> Iterator[str | None]:
-    """Start Ray on this machine, unless this process has Ray already; yields the address of a dashboard started here.
+class RaySession:
+    """Ray on this machine for one study, unless this process has Ray already.
 
-    Args:
-        dashboard: Start one, for this machine only.
+    It starts in a thread of its own, so that the data can be loaded meanwhile. The thread lives as long as Ray does:
+    the system ends Ray's processes with the thread that started them.
     """
-    dashboard_url, was_there = None, ray.is_initialized()
-    with _token_kept():
-        if not was_there:
-            with chdir(PROJECT):  # Ray lets workers import what lies here, before anything else
-                context = ray.init(
-                    address="local",  # plain ray.init() stumbles over what a killed cluster left behind
-                    num_cpus=provenance.available_cpus(),
-                    num_gpus=torch.cuda.device_count(),
-                    include_dashboard=dashboard,
-                    dashboard_host="127.0.0.1",
-                    **QUIET,
-                )
-            dashboard_url = context.dashboard_url
-        try:
-            yield dashboard_url
-        finally:
-            if not was_there:
-                ray.shutdown()
+
+    def __init__(self, *, dashboard: bool) -> None:
+        """Start nothing yet.
+
+        Args:
+            dashboard: Start one too, for this machine only.
+        """
+        self._dashboard = dashboard
+        self._is_ours = False
+        self._started: Future[str | None] | None = None
+        self._ended = Event()
+
+    def begin(self) -> None:
+        """Begin to start it; until `wait` returns, the current folder may be another one."""
+        if self._started is None:
+            self._started = Future()
+            atexit.register(self.close)
+            Thread(target=self._live, args=[self._started], daemon=True).start()
+
+    def wait(self) -> str | None:
+        """Wait until it has started; returns the address of a dashboard started here."""
+        self.begin()
+        assert self._started is not None
+        return self._started.result()
+
+    def close(self) -> None:
+        """End it; what has not started yet the system ends with this process."""
+        if self._is_ours:
+            self._is_ours = False
+            # Ray's autoscaler is of no use here, and takes a second to end once the rest has ended
+            ray._private.worker._global_node.kill_monitor(check_alive=False)
+            ray.shutdown()
+        self._ended.set()
+
+    def _live(self, started: "Future[str | None]") -> None:
+        with _token_kept():
+            try:
+                started.set_result(self._start())
+            except BaseException as error:
+                started.set_exception(error)
+            self._ended.wait()
+
+    def _start(self) -> str | None:
+        if ray.is_initialized():
+            return None
+        with chdir(PROJECT):  # Ray lets workers import what lies here, before anything else
+            context = ray.init(
+                address="local",  # plain ray.init() stumbles over what a killed cluster left behind
+                num_cpus=provenance.available_cpus(),
+                num_gpus=torch.cuda.device_count(),
+                include_dashboard=self._dashboard,
+                dashboard_host="127.0.0.1",
+                **QUIET,
+            )
+        self._is_ours = True
+        url: str | None = context.dashboard_url
+        return url
 
 
 def use_known_token() -> None:

@@ -2,17 +2,18 @@
 
 import time
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from search import cluster, progress, provenance, ray_session, study_folder
+from search import cluster, progress, provenance, study_folder
 from search.cluster import Cluster
 from search.ending import Ending
 from search.neighbours import Neighbour, announced, find_neighbours
 from search.patience import Patience
+from search.ray_session import RaySession
 from search.record import StudyRecord
 from search.resume import OF_ONE_START, find_study, not_comparable
 from search.room import room_for_trials
@@ -43,6 +44,8 @@ class Study:
     """Other studies that this machine runs."""
     began: float
     """When the command did, by `time.monotonic`."""
+    ray: RaySession
+    """Ray on this machine, where the trials run if there is no cluster."""
     cluster: Cluster | None = None
     """Where the trials run, if not on this machine alone."""
 
@@ -52,13 +55,16 @@ class Study:
         return self.settings.num_samples - len(self.record.ended())
 
 
-def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE, began: float | None = None) -> Study:
+def prepare_study(
+    settings: StudySettings, space: SearchSpace = DEFAULT_SPACE, began: float | None = None, *, at_once: bool = False
+) -> Study:
     """Check what only the machine can tell, load the data, and make or take up the record, in this order.
 
     Args:
         settings: Of the study.
         space: What is searched.
         began: When the command began, by `time.monotonic`; None for now.
+        at_once: Whether the study is going to be run at once: then Ray starts while the data are loaded.
 
     Raises:
         ValueError: The settings ask for more than there is, the data set is damaged or not that of the study, or
@@ -78,7 +84,12 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE, b
     if settings.resume:
         _check_free(Path(settings.resume), server)
     evidence = _evidence(settings, server) if settings.warm_start else None
-    data, warning = load_data(settings, settings.seed)
+    ray = RaySession(dashboard=settings.dashboard)
+    if at_once and not joined:
+        ray.begin()
+    data, warning = load_data(replace(settings, data_dir=settings.data_dir.absolute()), settings.seed)
+    if at_once and not joined:
+        ray.wait()
     if warning:
         print(f"WARNING: {warning}\n", flush=True)
     if settings.resume:
@@ -92,7 +103,7 @@ def prepare_study(settings: StudySettings, space: SearchSpace = DEFAULT_SPACE, b
     start |= {"trials_at_once": trials_at_once, "cpus_per_trial": settings.cpus_per_trial}
     record.set_facts({"starts": [*record.facts.get("starts", []), start]})
     return Study(
-        settings, parse(record.facts["space"]), data, record, folder, trials_at_once, neighbours, began, joined
+        settings, parse(record.facts["space"]), data, record, folder, trials_at_once, neighbours, began, ray, joined
     )
 
 
@@ -258,7 +269,7 @@ def _run_trials(study: Study, files: StudyFiles, ending: Ending) -> None:
             stack.callback(study.cluster.leave)
             dashboard_url = study.cluster.dashboard_url
         else:
-            dashboard_url = stack.enter_context(ray_session.ray_session(settings.dashboard))
+            dashboard_url = stack.enter_context(closing(study.ray)).wait()
         ending.handle_signals()
         progress.show_dashboard(dashboard_url)
         run_trials(study, files, ending)

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,8 @@ def _ray_in_a_folder_of_its_own() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def shared_ray() -> Iterator[None]:
     """One Ray for the studies of a module that run in this process; each start of Ray takes seconds."""
-    from search.ray_session import ray_session  # only after RAY_TMPDIR is set
+    from search.ray_session import RaySession  # only after RAY_TMPDIR is set
 
-    with ray_session(dashboard=False):
+    with closing(RaySession(dashboard=False)) as ray:
+        ray.wait()
         yield
