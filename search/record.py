@@ -289,10 +289,15 @@ class StudyRecord:
         if trial.status == "interrupted":  # it waits, with its values and its curve; the next ask goes on with it
             self.storage.set_trial_state_values(proposal._trial_id, TrialState.WAITING)
             return
-        best = self.best_epoch(trial) if trial.status == "completed" else None
-        if best:
+        value, best = None, self.best_epoch(trial)
+        if best and trial.status == "completed":
+            value = self.value(best)
             self._set(proposal, "last_value", self.value(trial.epochs[-1]))
-        self.study.tell(proposal, self.value(best) if best else None, state=_OPTUNA_STATE[trial.status])
+        elif best and trial.status == "stopped_early":
+            value = self.value(trial.epochs[-1])
+        # not by Study.tell, which reads the trial twice to find out what is known here
+        state = _OPTUNA_STATE[trial.status]
+        self.storage.set_trial_state_values(proposal._trial_id, state, None if value is None else [value])
 
     def _read_trials(self) -> None:
         """Read all trials that were begun; others were queued, or are evidence."""

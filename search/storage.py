@@ -145,6 +145,13 @@ class EnduringStorage(RDBStorage):
         self._unchanged.add(study_id)
         return trials
 
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        """Make a new trial, which `_CachedStorage` then knows without reading it."""
+        unchanged = set(self._unchanged)
+        trial = super()._create_new_trial(study_id, template_trial)
+        self._unchanged = unchanged
+        return trial
+
     def _notice(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if not statement.startswith("SELECT"):
             self._unchanged.clear()
