@@ -86,7 +86,7 @@ def test_same_error_three_times_in_a_row_ends_the_study(run: Run) -> None:
 
 
 def test_trial_that_hangs_is_ended(run: Run) -> None:
-    status, trials, _ = run(faulty.hangs, trial_timeout="4s")
+    status, trials, _ = run(faulty.hangs, trial_timeout="10s")
     assert status == 0
     assert trials["status"].tolist() == ["completed", "failed", "completed"]
     assert re.fullmatch(
