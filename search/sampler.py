@@ -140,6 +140,8 @@ class StudySampler(BaseSampler):
         self._drawn_by = drawn_by
         self._knows_failures = isinstance(drawn_by, GPSampler)
         """It takes failures for bad values, keeps away by itself, and would give the same when asked again."""
+        self._inside: dict[int, bool] = {}
+        """By number of a trial that has ended, whether the space holds its point; all are looked at for each draw."""
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
         """The whole space: points are drawn as wholes, from the first trial on."""
@@ -150,7 +152,7 @@ class StudySampler(BaseSampler):
         """Draw a point."""
         if not search_space:
             return {}
-        trials = [earlier for earlier in study.get_trials(deepcopy=False) if contains(self._space, earlier.params)]
+        trials = [earlier for earlier in study.get_trials(deepcopy=False) if self._is_inside(earlier)]
         proposed = {self._key(earlier.params) for earlier in trials if "evidence" not in earlier.user_attrs}
         for _ in range(1 if self._knows_failures else MAX_DRAWS):
             point = self._draw(study, trial, search_space)
@@ -185,6 +187,14 @@ class StudySampler(BaseSampler):
     def _nearest(self, name: str, draw: Any) -> HyperparameterValue:
         dimension = self._space[name]
         return dimension.nearest(draw) if isinstance(dimension, OrderedChoice) else draw
+
+    def _is_inside(self, trial: FrozenTrial) -> bool:
+        if trial.number not in self._inside:
+            inside = contains(self._space, trial.params)
+            if not trial.state.is_finished():
+                return inside
+            self._inside[trial.number] = inside
+        return self._inside[trial.number]
 
     def _fails_nearby(self, point: Point, trials: list[FrozenTrial]) -> bool:
         """Whether the nearest of the trials that have ended failed."""
