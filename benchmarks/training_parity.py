@@ -61,6 +61,9 @@ def our_accuracy(config: TrialConfig, data: ImageData) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data-dir", type=Path, default=DataConfig().data_dir)
+    parser.add_argument(
+        "--optimizers", nargs="+", choices=["sgd", "adam", "rmsprop"], default=["sgd", "adam", "rmsprop"]
+    )
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=2)
     options = parser.parse_args()
@@ -72,6 +75,8 @@ def main() -> None:
     print("| optimizer | batch size | plain loop | way | mean difference | standard error | largest |")
     print("| --- | ---: | ---: | --- | ---: | ---: | ---: |")
     for config in CONFIGS:
+        if config.optimizer not in options.optimizers:
+            continue
         seeded = [replace(config, seed=seed, epochs=options.epochs) for seed in range(options.seeds)]
         plain = [plain_accuracy(config, data) for config in seeded]
         name = "momentum" if config.momentum else config.optimizer
