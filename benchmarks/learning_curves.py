@@ -74,8 +74,8 @@ def share(data: ImageData, epochs: int) -> None:
     torch.set_num_threads(1)
 
 
-def ended(file: Path) -> list[Run]:
-    """The runs in a file of one run a line; a line that was cut off by a kill is none."""
+def whole_lines(file: Path) -> list[Any]:
+    """What is in a file of one JSON value a line, if there is one; a line that was cut off by a kill is none."""
     lines = file.read_text().splitlines(keepends=True) if file.exists() else []
     whole = [line for line in lines if line.endswith("\n")]
     file.write_text("".join(whole))
@@ -105,7 +105,7 @@ def main() -> None:
     config = DataConfig(dataset=options.dataset, data_dir=options.data_dir, val_fraction=options.val_fraction)
     data = subset(load_data(config, split_seed=0)[0], options.training_images)
     runs_file = options.table.with_name(options.table.name.replace(".csv.gz", ".jsonl"))
-    runs = ended(runs_file)
+    runs: list[Run] = whole_lines(runs_file)
     done = [{name: value for name, value in run.items() if name != "epochs"} for run in runs]
     to_do = [run for run in grid(options.seeds) if run not in done]
     workers = multiprocessing.get_context("fork").Pool(options.workers, share, (data, options.epochs))

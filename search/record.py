@@ -1,32 +1,26 @@
 """The record of a study: an Optuna study in a database that holds everything proposed and measured."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import optuna
 from optuna.storages import get_storage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from search import storage
 from search.facts import check_facts
+from search.record_reading import damage_told, read_trials
 from search.settings import MetricName, Mode
 from search.space import HyperparameterValue, SearchSpace, contains, distributions
-from search.trial_record import FAILED, MEASURED, Failure, Run, Status, TrialRecord, read_trial, with_run
+from search.trial_record import MEASURED, OPTUNA_STATE, Failure, Run, TrialRecord, with_run
 from training.checkpoint import Checkpoint
 from training.loop import EpochMetrics
 
 Result = TypeVar("Result")
-
-_OPTUNA_STATE: dict[Status, TrialState] = {
-    "completed": TrialState.COMPLETE,
-    "stopped_early": TrialState.PRUNED,
-    "diverged": TrialState.FAIL,
-    "failed": TrialState.FAIL,
-}
 
 
 class StudyRecord:
@@ -101,7 +95,7 @@ class StudyRecord:
             raise ValueError(f"no study in {folder}: it has no {storage.FILE_NAME}")
         if server is not None and file.is_file():
             raise ValueError(f"study {folder.name} has its record in {file}: leave out --storage")
-        with _damage_told(folder):
+        with damage_told(folder):
             if server is None:
                 storage.check_file(file)
             kept = get_storage(server or storage.open_file(file, new=False))
@@ -109,7 +103,10 @@ class StudyRecord:
             study = optuna.load_study(study_name=name, storage=kept)
             record = cls(folder, study, study.user_attrs)
             check_facts(record.facts, record.mode)
-            record._read_trials()
+            for trial in read_trials(record):
+                record.trials.append(trial)
+                for metrics in trial.epochs:
+                    record._see(trial, metrics)
         return record
 
     def take_up(self) -> None:
@@ -138,7 +135,7 @@ class StudyRecord:
             best = earlier.best_epoch(trial) if trial.status == "completed" else None
             self.study.add_trial(
                 optuna.trial.create_trial(
-                    state=_OPTUNA_STATE[trial.status],
+                    state=OPTUNA_STATE[trial.status],
                     value=earlier.value(best) if best else None,
                     params=dict(trial.hyperparameters),
                     distributions=distributions(space),
@@ -253,6 +250,10 @@ class StudyRecord:
         """The metric of the study in one epoch."""
         return float(getattr(metrics, self.metric))
 
+    def to_minimize(self, metrics: EpochMetrics) -> float:
+        """The metric of the study in one epoch, negated if it is to be maximised."""
+        return self.value(metrics) if self.mode == "min" else -self.value(metrics)
+
     def best_epoch(self, trial: TrialRecord) -> EpochMetrics | None:
         """The trial's best epoch by the metric, the earliest of equals; None before the first report."""
         return self._best_epochs.get(trial.number)
@@ -263,11 +264,10 @@ class StudyRecord:
 
     def ranked(self) -> list[TrialRecord]:
         """Trials that are not running, best first; those whose metrics do not stand come last, in order of proposal."""
-        sign = -1 if self.mode == "max" else 1
 
         def rank(trial: TrialRecord) -> tuple[bool, float, int]:
             best = self.best_epoch(trial) if trial.status in MEASURED else None
-            return best is None, sign * self.value(best) if best else 0.0, trial.number
+            return best is None, self.to_minimize(best) if best else 0.0, trial.number
 
         return sorted((trial for trial in self.trials if trial.status != "running"), key=rank)
 
@@ -278,8 +278,7 @@ class StudyRecord:
     def _see(self, trial: TrialRecord, metrics: EpochMetrics) -> None:
         """Note an epoch if it is the trial's best so far."""
         best = self.best_epoch(trial)
-        sign = -1 if self.mode == "max" else 1
-        if best is None or sign * self.value(metrics) < sign * self.value(best):
+        if best is None or self.to_minimize(metrics) < self.to_minimize(best):
             self._best_epochs[trial.number] = metrics
 
     def _write_end(self, trial: TrialRecord, proposal: Trial) -> None:
@@ -296,50 +295,8 @@ class StudyRecord:
         elif best and trial.status == "stopped_early":
             value = self.value(trial.epochs[-1])
         # not by Study.tell, which reads the trial twice to find out what is known here
-        state = _OPTUNA_STATE[trial.status]
+        state = OPTUNA_STATE[trial.status]
         self.storage.set_trial_state_values(proposal._trial_id, state, None if value is None else [value])
-
-    def _read_trials(self) -> None:
-        """Read all trials that were begun; others were queued, or are evidence."""
-        stored_trials = self.study.get_trials(deepcopy=False)
-        if [stored.number for stored in stored_trials] != list(range(len(stored_trials))):
-            raise ValueError("a trial is missing or there twice")
-        for stored in stored_trials:
-            if "ray_trial_id" in stored.user_attrs:
-                trial = read_trial(stored)
-                for metrics in trial.epochs:
-                    self._see(trial, metrics)
-                if not self._agrees(stored, trial):
-                    raise ValueError(f"what it says of trial {trial.number} contradicts itself")
-                self.trials.append(trial)
-            elif stored.state.is_finished() and "evidence" not in stored.user_attrs:
-                raise ValueError(f"trial {stored.number} has ended and never begun")
-
-    def _agrees(self, stored: FrozenTrial, trial: TrialRecord) -> bool:
-        """Whether all that the record says of one trial fits together: most of it is there twice, as Optuna's and ours.
-
-        An epoch whose process died while it was being recorded has no value in Optuna's curve.
-        """
-        curve = {metrics.epoch: self.value(metrics) for metrics in trial.epochs}
-        if (
-            trial.hyperparameters.keys() != self.facts["space"].keys()
-            or list(curve) != list(range(1, len(trial.epochs) + 1))
-            or not stored.intermediate_values.items() <= curve.items()
-        ):
-            return False
-        if trial.status == "interrupted":
-            return not stored.state.is_finished()
-        best = self.best_epoch(trial)
-        value = {
-            "completed": self.value(best) if best else None,
-            "stopped_early": stored.intermediate_values.get(stored.last_step or 0),
-        }
-        return (
-            stored.state == _OPTUNA_STATE.get(trial.status)
-            and stored.value == value.get(trial.status)
-            and (trial.status != "completed" or len(trial.epochs) >= self.epochs)
-            and (trial.failure.status if trial.failure else None) == (trial.status if trial.status in FAILED else None)
-        )
 
     def _set(self, proposal: Trial, name: str, value: Any) -> None:
         self.storage.set_trial_user_attr(proposal._trial_id, name, value)
@@ -353,13 +310,3 @@ class StudyRecord:
             if file.name not in kept and re.split(r"-epoch|\.", file.name)[0] not in going_on:
                 with suppress(OSError):  # it only takes room
                     file.unlink()
-
-
-@contextmanager
-def _damage_told(folder: Path) -> Iterator[None]:
-    """Turn what a damaged or foreign record does to its reader into one sentence."""
-    try:
-        yield
-    except Exception as error:  # whatever the damage does to sqlite, Optuna and ourselves
-        cause = str(getattr(error.__cause__ or error, "orig", error))
-        raise ValueError(f"the record of study {folder.name} is damaged: {type(error).__name__}: {cause}") from error

@@ -1,14 +1,11 @@
 """One trial as the record holds it: what was proposed, what was measured, how it ended."""
 
-import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 
-from search.plain_data import check_fields, check_type, from_plain
 from search.space import HyperparameterValue
-from training.config import TrialConfig
 from training.loop import EpochMetrics
 from training.terminal import printable
 
@@ -20,6 +17,14 @@ MEASURED: tuple[Status, ...] = ("completed", "stopped_early", "interrupted")
 
 FAILED: tuple[Status, ...] = ("diverged", "failed")
 """Trials that ended with a `Failure`."""
+
+OPTUNA_STATE: dict[Status, TrialState] = {
+    "completed": TrialState.COMPLETE,
+    "stopped_early": TrialState.PRUNED,
+    "diverged": TrialState.FAIL,
+    "failed": TrialState.FAIL,
+}
+"""What a trial that has ended is to Optuna."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,6 @@ class Failure:
 
 MOST_SECONDS = 1e9
 """More than a study takes: thirty years."""
-
-Measured = TypeVar("Measured", EpochMetrics, Failure)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,47 +123,6 @@ class TrialRecord:
         return round(seconds, 3) or None
 
 
-def read_trial(stored: FrozenTrial) -> TrialRecord:
-    """Read one trial back from Optuna's study; one that has not ended counts as interrupted.
-
-    Raises:
-        ValueError: It holds what no trial of ours can.
-        KeyError: Something is missing.
-    """
-    facts = stored.user_attrs
-    ended = stored.state.is_finished()  # else the process ended first, perhaps while it was writing how the trial did
-    trial = TrialRecord(
-        stored.number,
-        check_type("ray_trial_id", facts["ray_trial_id"], str),
-        check_fields(TrialConfig, stored.params),
-        check_type("seed", facts["seed"], int),
-        check_type("baseline", facts.get("baseline", False), bool),
-        check_type("status", facts["status"], Status) if ended else "interrupted",
-        deaths=check_type("deaths", facts.get("deaths", 0), int),
-    )
-    for name in facts:
-        if name.startswith("epoch "):
-            metrics, run = _read_with_run(EpochMetrics, facts[name])
-            _check_range(metrics)
-            trial.add_epoch(metrics, run)
-    trial.epochs.sort(key=lambda metrics: metrics.epoch)
-    if ended and "failure" in facts:
-        trial.add_failure(*_read_with_run(Failure, facts["failure"]))
-    return trial
-
-
 def with_run(measured: EpochMetrics | Failure, run: Run | None) -> dict[str, Any]:
     """As plain data, which `read_trial` reads."""
     return asdict(measured) | ({"run": asdict(run)} if run else {})
-
-
-def _read_with_run(measured: type[Measured], stored: object) -> tuple[Measured, Run | None]:
-    values = dict(check_type(measured.__name__, stored, dict[str, Any]))
-    run = values.pop("run", None)
-    return from_plain(measured, values), None if run is None else from_plain(Run, run)
-
-
-def _check_range(metrics: EpochMetrics) -> None:
-    for name, value in asdict(metrics).items():
-        if value is not None and not 0 <= value <= (1 if name.endswith("accuracy") else math.inf):
-            raise ValueError(f"{name} cannot be {value}")

@@ -1,11 +1,13 @@
 """What the comparison of samplers and schedulers computes from replayed studies."""
 
+import itertools
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import tables
-from search_quality import BUDGETS, RULES, Incumbent, Policy, Table, study, summarize
+from quality_summary import summarize
+from search_quality import BUDGETS, RULES, Incumbent, Policy, Table, study
 from studies import metrics
 
 from search.trial_record import Failure, TrialRecord
@@ -18,11 +20,12 @@ def trial(number: int, *accuracies: float) -> TrialRecord:
 
 @pytest.mark.parametrize(
     ("rule", "shipped"),
-    [("best epoch", (0.01, 2)), ("last epoch", (1.0, 3)), ("mean of last 3", (0.1, 4))],
+    [("best epoch", (0.01, 2)), ("last epoch", (1.0, 3)), ("mean of last 3", (0.1, 4)), ("best mean of 3", (0.001, 3))],
 )
-def test_three_rules_ship_three_winners(rule: str, shipped: tuple[float, int]) -> None:
+def test_each_rule_ships_its_winner(rule: str, shipped: tuple[float, int]) -> None:
     incumbent = Incumbent(rule)
-    for of_trial in (trial(0, 0.1, 0.3, 0.8), trial(1, 0.1, 0.7, 0.7, 0.7), trial(2, 0.1, 0.9, 0.4)):
+    curves = (0.1, 0.3, 0.8), (0.1, 0.7, 0.7, 0.7), (0.1, 0.9, 0.4), (0.75, 0.75, 0.75, 0.0)
+    for of_trial in itertools.starmap(trial, ((number, *curve) for number, curve in enumerate(curves))):
         incumbent.see(of_trial, of_trial.hyperparameters)
     assert incumbent.shipped == ({"learning_rate": shipped[0]}, shipped[1])
 
