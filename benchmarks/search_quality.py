@@ -76,7 +76,7 @@ STARTS = {
     "baseline, rmsprop, adam": [BASELINE, RMSPROP, ADAM],
     "adam, rmsprop, baseline": [ADAM, RMSPROP, BASELINE],
 }
-"""What a study tries before its sampler draws: the tutorial's settings, in full, and the same with another optimizer."""
+"""What a study tries before its sampler draws: the tutorial's settings, in full, and the same with other optimizers."""
 RULES = ("best epoch", "last epoch", "mean of last 3", "best mean of 3")
 """How the winner is chosen: by which value of a trial. What is shipped is its best epoch, its last one, or the last of
 the three epochs in a row whose mean is best."""
@@ -202,10 +202,7 @@ def study(table: Table, policy: Policy, number: int) -> list[dict[str, Any]]:
     for point in starts:
         rate = float(point["learning_rate"]) / (sgd_factor if point["optimizer"] == "sgd" else 1.0)
         seen = point | {"learning_rate": max(low, rate)}  # where the sampler takes it to be
-        if point is BASELINE:
-            record.enqueue_baseline(seen)
-        else:
-            record.study.enqueue_trial(seen)
+        record.study.enqueue_trial(seen, user_attrs={"baseline": point is BASELINE})
     sampler, many = policy.build_sampler(seed), settings.num_samples
     search = StudySearch(record, space, sampler, seed=seed, num_samples=many, ending=Ending())
     incumbents = {rule: Incumbent(rule) for rule in RULES}

@@ -15,7 +15,7 @@ from search import storage
 from search.facts import check_facts
 from search.record_reading import damage_told, read_trials
 from search.settings import MetricName, Mode
-from search.space import HyperparameterValue, SearchSpace, contains, distributions
+from search.space import SearchSpace, contains, distributions, starting_points
 from search.trial_record import MEASURED, OPTUNA_STATE, Failure, Run, TrialRecord, with_run
 from training.checkpoint import Checkpoint
 from training.loop import EpochMetrics
@@ -176,9 +176,14 @@ class StudyRecord:
 
         self.change(write)
 
-    def enqueue_baseline(self, hyperparameters: dict[str, HyperparameterValue]) -> None:
-        """Have the tutorial's own values proposed before any of the sampler's."""
-        self.study.enqueue_trial(hyperparameters, user_attrs={"baseline": True})
+    def enqueue_starting_points(self, space: SearchSpace, most: int) -> None:
+        """Have the starting points of a space proposed before any of the sampler's; of more than `most` the last ones.
+
+        The last one of all is the baseline.
+        """
+        points = starting_points(space)
+        for point in points[-most:]:
+            self.study.enqueue_trial(point, user_attrs={"baseline": point is points[-1]})
 
     def start(self, trial_id: str, proposal: Trial, seed: int) -> TrialRecord:
         """Record a trial that has just been proposed, or one that goes on after an interruption; part of a `change`."""

@@ -30,7 +30,7 @@ class ReplaySettings:
     num_samples: int | None = None
     """Trials of a study, by default 20; a study's own trials are as many as they are."""
     baseline: bool = True
-    """Begin with the tutorial's own settings, in full."""
+    """Begin with the tutorial's own settings, in full, and with each other optimizer in them."""
     metric: MetricName | None = None
     """Highest accuracy or lowest loss to search for; by default val_accuracy, or what there is."""
     workers: int = 2

@@ -18,7 +18,7 @@ from search.sampler import build_sampler
 from search.scheduler import CONTINUE, build_scheduler
 from search.searcher import StudySearch
 from search.settings import StudySettings
-from search.space import SearchSpace, tutorial_baseline
+from search.space import SearchSpace
 from search.study_curves import StudyTrial
 from search.trial_record import Failure, TrialRecord
 from training.loop import EpochMetrics
@@ -83,7 +83,7 @@ def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace,
     """
     record = memory_record(settings)
     if settings.baseline:
-        record.enqueue_baseline(tutorial_baseline(space))
+        record.enqueue_starting_points(space, settings.num_samples)
     sampler = build_sampler(settings.sampler, settings.seed, trials_so_far=0)
     search = StudySearch(record, space, sampler, seed=settings.seed, num_samples=settings.num_samples, ending=Ending())
     scheduler = build_scheduler(settings, record)

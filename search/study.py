@@ -19,7 +19,7 @@ from search.resume import OF_ONE_START, find_study, not_comparable
 from search.room import room_for_trials
 from search.server import ServerStorage, open_server
 from search.settings import StudySettings
-from search.space import DEFAULT_SPACE, SearchSpace, describe, parse, tutorial_baseline
+from search.space import DEFAULT_SPACE, SearchSpace, describe, parse
 from search.storage import FILE_NAME, RecordUnwritableError
 from search.study_files import StudyFiles
 from search.study_folder import StudyFolder
@@ -175,7 +175,7 @@ def _make_study(
             taken = record.take_evidence(evidence, space)
             record.set_facts({"evidence": {"study": evidence.folder.name, "trials": taken, "of": len(evidence.trials)}})
         if settings.baseline:
-            record.enqueue_baseline(tutorial_baseline(space))
+            record.enqueue_starting_points(space, most=1 if evidence else settings.num_samples)
 
     def make(folder: Path, name: str) -> None:
         facts = _facts(settings, space, data)

@@ -11,7 +11,7 @@ from search.sampler import tpe
 from search.searcher import StudySearch
 from search.server import ServerStorage
 from search.settings import Mode
-from search.space import DEFAULT_SPACE, SearchSpace, describe, tutorial_baseline
+from search.space import DEFAULT_SPACE, SearchSpace, describe
 from search.trial_record import Failure, Run, TrialRecord
 from training.loop import EpochMetrics
 
@@ -68,7 +68,7 @@ class HandDrivenStudy:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         mode: Mode = "min" if metric == "val_loss" else "max"
         self.record = StudyRecord.create(folder, mode, facts(metric), server=server)
-        self.record.enqueue_baseline(tutorial_baseline(DEFAULT_SPACE))
+        self.record.enqueue_starting_points(DEFAULT_SPACE, most=1)
         self.search = search(self.record)
         self._clock = 10.0
 

@@ -22,7 +22,7 @@ from search.scheduler import build_scheduler
 from search.searcher import StudySearch
 from search.settings import SamplerName, SchedulerName, StudySettings
 from search.simulation import found_so_far, replay_grid, replay_trials
-from search.space import DEFAULT_SPACE, describe, tutorial_baseline
+from search.space import DEFAULT_SPACE, describe, starting_points
 from search.study_curves import StudyTrial, read_study
 from search.trial_record import Failure
 from training.config import PROJECT
@@ -69,16 +69,14 @@ def test_order_of_events_and_the_clock_by_hand() -> None:
 
 
 def test_what_ended_first_counts_when_a_later_trial_is_judged() -> None:
-    slow_and_good, fast_and_bad = given_trial(0, 5, 0.9, 0.9), given_trial(1, 1, 0.1, 0.1)
-    one_worker, two_workers = (
-        [
-            len(report.trial.epochs)
-            for report in replay_trials([slow_and_good, fast_and_bad], StudySettings(epochs=2), n)
-        ]
-        for n in (1, 2)
+    slow_and_good = [given_trial(number, 5, 0.9, 0.9) for number in (0, 1)]
+    trials = [*slow_and_good, given_trial(2, 1, 0.1, 0.1)]
+    one_worker, three_workers = (
+        [len(report.trial.epochs) for report in replay_trials(trials, StudySettings(epochs=2), workers)]
+        for workers in (1, 3)
     )
-    assert one_worker == [1, 2, 1]
-    assert two_workers == [1, 2, 1, 2]  # nobody had come before it
+    assert one_worker == [1, 2, 1, 2, 1]
+    assert three_workers == [1, 2, 1, 1, 2, 2]  # nobody had come before it
 
 
 def test_failed_trial_takes_its_time_and_what_it_measured_does_not_stand() -> None:
@@ -113,8 +111,8 @@ def test_same_seed_same_replay_and_another_one_another(curves: GridCurves, sampl
 
     first = proposals(0)
     assert first == proposals(0)
-    assert first[0] == tutorial_baseline(DEFAULT_SPACE) == proposals(1)[0]
-    assert first[1:] != proposals(1)[1:]
+    assert first[:3] == starting_points(DEFAULT_SPACE) == proposals(1)[:3]
+    assert first[3:] != proposals(1)[3:]
     assert len({tuple(point.values()) for point in first}) == 7
 
 
@@ -132,7 +130,7 @@ def test_replay_proposes_what_a_real_study_with_one_worker_does(curves: GridCurv
     study = settings(num_samples=12, seed=5)
     facts = {"settings": {"metric": "val_accuracy", "epochs": tables.EPOCHS}, "space": describe(DEFAULT_SPACE)}
     record = StudyRecord.create(tmp_path, "max", facts)
-    record.enqueue_baseline(tutorial_baseline(DEFAULT_SPACE))
+    record.enqueue_starting_points(DEFAULT_SPACE, study.num_samples)
     sampler = build_sampler(study.sampler, study.seed, trials_so_far=0)
     search = StudySearch(record, DEFAULT_SPACE, sampler, seed=5, num_samples=12, ending=Ending())
     scheduler = build_scheduler(study, record)

@@ -221,7 +221,7 @@ def test_earlier_study_is_evidence_but_none_of_its_trials_is_one_of_ours(tmp_pat
     assert later.take_evidence(earlier.record, narrow) == len(inside)
     assert later.trials == []
     assert later.best() is None
-    later.enqueue_baseline({"learning_rate": 1e-3, "batch_size": 64, "optimizer": "sgd"})
+    later.enqueue_starting_points(DEFAULT_SPACE, most=1)
     proposal = search(later, narrow).suggest("a")
     assert isinstance(proposal, dict)
     (trial,) = later.trials

@@ -6,7 +6,15 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from search.sampler import StudySampler, tpe
-from search.space import DEFAULT_SPACE, OrderedChoice, SearchSpace, describe, distributions, tutorial_baseline
+from search.space import (
+    DEFAULT_SPACE,
+    OrderedChoice,
+    SearchSpace,
+    describe,
+    distributions,
+    starting_points,
+    tutorial_baseline,
+)
 from training.config import TrialConfig
 
 BATCH_SIZES = OrderedChoice((32, 64, 128, 256, 512))
@@ -31,6 +39,13 @@ def test_baseline_is_the_tutorials_and_lies_in_the_space() -> None:
     for name, value in tutorial_baseline(DEFAULT_SPACE).items():
         distribution = distributions(DEFAULT_SPACE)[name]
         assert distribution._contains(distribution.to_internal_repr(value))
+
+
+def test_study_starts_with_each_other_optimizer_and_then_the_baseline() -> None:
+    points = starting_points(DEFAULT_SPACE)
+    assert [point.pop("optimizer") for point in points] == ["adam", "rmsprop", "sgd"]
+    assert points == [{"learning_rate": 1e-3, "batch_size": 64}] * 3
+    assert starting_points({"batch_size": BATCH_SIZES}) == [{"batch_size": 64}]
 
 
 def test_ordered_choice_draws_members_only_and_each_about_as_often() -> None:

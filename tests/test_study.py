@@ -69,7 +69,7 @@ def test_every_trial_is_a_row_of_both_tables(finished: subprocess.CompletedProce
 
 
 def test_baseline_is_never_stopped(finished: subprocess.CompletedProcess[str], results: Path) -> None:
-    baseline = read_trials(results / "first").loc[0]
+    baseline = read_trials(results / "first").loc[2]
     assert (baseline["learning_rate"], baseline["batch_size"], baseline["optimizer"]) == (1e-3, 64, "sgd")
     assert baseline["status"] == "completed"
 
@@ -198,11 +198,11 @@ def test_reused_worker_keeps_nothing_of_earlier_trials(
         {"learning_rate": 1e-3, "batch_size": 32, "optimizer": "adam"},
     )
 
-    def enqueue_points(record: StudyRecord, baseline: object) -> None:
+    def enqueue_points(record: StudyRecord, space: object, most: int) -> None:
         for point in points:
             record.study.enqueue_trial(point)
 
-    monkeypatch.setattr(StudyRecord, "enqueue_baseline", enqueue_points)
+    monkeypatch.setattr(StudyRecord, "enqueue_starting_points", enqueue_points)
     _, folder = run_with_trainable(
         faulty.always_seed_0,
         monkeypatch,
