@@ -106,7 +106,7 @@ class Policy:
         return StudySettings(scheduler=name, num_samples=10**6, epochs=epochs, seed=seed, **options)  # type: ignore[arg-type]
 
 
-DEFAULT = Policy("tpe 5", "asha grace 1 reduction 3")
+DEFAULT = Policy("tpe 5", "asha grace 1 reduction 3", start="adam, rmsprop, baseline")
 """What a real study does."""
 
 
@@ -121,7 +121,7 @@ def policies(gp: bool) -> list[Policy]:
         *(Policy(*way, learning_rates) for way, learning_rates in itertools.product(ways, RANGES)),
         *(
             Policy("tpe 5", f"asha grace 1 reduction {reduction}", learning_rates, start)
-            for reduction, learning_rates, start in itertools.product((3, 4), RANGES, STARTS)
+            for reduction, learning_rates, start in itertools.product((3, 4), [*RANGES][::2], STARTS)
         ),
         *(Policy("random", "none", start=start) for start in STARTS),
     ]
