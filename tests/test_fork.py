@@ -96,11 +96,13 @@ def test_options_of_one_start_are_not_inherited(tmp_path: Path) -> None:
 
 def test_name_of_a_study_that_was_never_whole_is_free(tmp_path: Path) -> None:
     """A process that dies while it makes a study leaves no folder of that name."""
-    run = "import os, sys; from pathlib import Path; from search import study; from search.record import StudyRecord; "
+    imports = (
+        "import os, sys; from pathlib import Path; from search import study; "
+        "from search.record import StudyRecord; from search.settings import StudySettings; "
+    )
     dies = "StudyRecord.enqueue_starting_points = lambda *_, **__: os._exit(9); "
-    settings = "from search.settings import StudySettings; "
     prepare = "study.prepare_study(StudySettings(dataset='digits', name='mine', results_dir=Path(sys.argv[1])))"
-    died = subprocess.run([sys.executable, "-c", run + dies + settings + prepare, str(tmp_path)], check=False)
+    died = subprocess.run([sys.executable, "-c", imports + dies + prepare, str(tmp_path)], check=False)
     assert died.returncode == 9
     assert not (tmp_path / "mine").exists()
     assert prepared(tmp_path, "--name", "mine").record.trials == []
