@@ -177,13 +177,10 @@ class StudyRecord:
         self.change(write)
 
     def enqueue_starting_points(self, space: SearchSpace, most: int) -> None:
-        """Have the starting points of a space proposed before any of the sampler's; of more than `most` the last ones.
-
-        The last one of all is the baseline.
-        """
+        """Have the starting points of a space proposed before any of the sampler's, the baseline first."""
         points = starting_points(space)
-        for point in points[-most:]:
-            self.study.enqueue_trial(point, user_attrs={"baseline": point is points[-1]})
+        for point in points[:most]:
+            self.study.enqueue_trial(point, user_attrs={"baseline": point is points[0]})
 
     def start(self, trial_id: str, proposal: Trial, seed: int) -> TrialRecord:
         """Record a trial that has just been proposed, or one that goes on after an interruption; part of a `change`."""

@@ -37,8 +37,8 @@ class StudySettings(DataConfig):
     reduction: int = 3
     """asha and hyperband: one in so many trials goes on at each decision, and the next is so many times later; >= 2."""
     baseline: bool = True
-    """Begin with the tutorial's own settings, in full, so that the study says what it gained, and before them with each
-    other optimizer in its place."""
+    """Begin with the tutorial's own settings, in full, so that the study says what it gained, and with each other
+    optimizer in them."""
     precision: PrecisionName = "fp32"
     """Numbers in the trainings: fp32, 32 bits; bf16, 16 bits in the matrix products; auto, bf16 where it is faster."""
     seed: int = 0

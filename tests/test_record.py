@@ -26,7 +26,7 @@ def stored_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder / 'study.db'}").trials
 
 
-def test_baseline_is_the_last_starting_point_and_seeds_count_up(study: HandDrivenStudy) -> None:
+def test_baseline_is_trial_0_and_seeds_count_up(study: HandDrivenStudy) -> None:
     first, second = study.suggest("a"), study.suggest("b")
     assert {name: first[name] for name in ("learning_rate", "batch_size", "optimizer", "seed")} == {
         "learning_rate": 1e-3,

@@ -77,11 +77,6 @@ def test_asha_stops_a_trial_behind_two_thirds_after_its_first_epoch() -> None:
     assert [study.run(0.8)[-1], study.run(0.8)[-1], study.run(0.3)[-1]] == [GO_ON, GO_ON, STOP]
 
 
-def test_second_trial_goes_on_however_far_it_is_behind() -> None:
-    study = Driven("asha")
-    assert [study.run(0.8)[-1], study.run(0.3)[-1], study.run(0.5)[-1]] == [GO_ON, GO_ON, STOP]
-
-
 def test_grace_and_reduction_say_when_asha_decides_and_how_strictly() -> None:
     ascending = [0.1 * trial for trial in range(1, 10)]
     lenient, strict = Driven("asha", reduction=2), Driven("asha", grace_epochs=2, reduction=4)
@@ -95,12 +90,12 @@ def test_grace_and_reduction_say_when_asha_decides_and_how_strictly() -> None:
 @pytest.mark.parametrize("scheduler", STOPPING)
 def test_baseline_runs_in_full_however_bad_it_is_and_counts_for_the_others(scheduler: SchedulerName) -> None:
     study = Driven(scheduler)
-    for _ in range(9):
+    for _ in range(3):
         study.run(*[0.9] * 10)
     assert study.run(*[0.1] * 9, attributes=BASELINE) == [GO_ON] * 9
     assert STOP in study.run(*[0.05] * 9)
     only = Driven(scheduler)
-    for _ in range(9):
+    for _ in range(3):
         only.run(*[0.9] * 10, attributes=BASELINE)
     assert STOP in only.run(*[0.5] * 9)
 
@@ -131,7 +126,7 @@ def test_resumed_study_stops_as_if_it_had_not_been_interrupted(scheduler: Schedu
 def test_resumed_trial_is_not_judged_for_epochs_that_it_left_behind(scheduler: SchedulerName, tmp_path: Path) -> None:
     study = Driven(scheduler, tmp_path / "study", grace_epochs=3, reduction=2)
     study.report(study.start({}), 0.2, 0.2, 0.2, 0.2)  # the first to come so far: it goes on
-    for _ in range(8):
+    for _ in range(4):
         study.run(*[0.9] * 6)
     study.start_again()
     again = study.start()
@@ -187,10 +182,10 @@ def test_hyperband_has_brackets_that_decide_later_and_a_trial_keeps_its_own() ->
     ran = epochs_run(study)
     assert ran == epochs_run(again)
     stopped_after = Counter(ran)
-    assert stopped_after[10] == 6  # the first two in each bracket
+    assert stopped_after[10] == 3  # the first in each bracket
     assert stopped_after.keys() == {1, 3, 9, 10}
     assert stopped_after[1] > 1.5 * stopped_after[3] > 2 * stopped_after[9] > 0
-    assert Counter(epochs_run(Driven("asha"))) == {10: 2, 1: 298}
+    assert Counter(epochs_run(Driven("asha"))) == {10: 1, 1: 299}
 
 
 @pytest.mark.parametrize("scheduler", get_args(SchedulerName))

@@ -41,9 +41,9 @@ def test_baseline_is_the_tutorials_and_lies_in_the_space() -> None:
         assert distribution._contains(distribution.to_internal_repr(value))
 
 
-def test_study_starts_with_each_other_optimizer_and_then_the_baseline() -> None:
+def test_study_starts_with_the_baseline_and_then_with_each_other_optimizer() -> None:
     points = starting_points(DEFAULT_SPACE)
-    assert [point.pop("optimizer") for point in points] == ["adam", "rmsprop", "sgd"]
+    assert [point.pop("optimizer") for point in points] == ["sgd", "rmsprop", "adam"]
     assert points == [{"learning_rate": 1e-3, "batch_size": 64}] * 3
     assert starting_points({"batch_size": BATCH_SIZES}) == [{"batch_size": 64}]
 
