@@ -38,7 +38,7 @@ from search.scheduler import build_scheduler
 from search.searcher import StudySearch
 from search.settings import StudySettings
 from search.simulation import memory_record, simulate
-from search.space import DEFAULT_SPACE, HyperparameterValue, SearchSpace, members, tutorial_baseline
+from search.space import DEFAULT_SPACE, HyperparameterValue, SearchSpace, members, starting_points, tutorial_baseline
 from search.trial_record import TrialRecord
 
 REPLAYED = Path(__file__).with_suffix(".jsonl")
@@ -73,7 +73,7 @@ STARTS = {
     "sampler": [],
     "baseline": [BASELINE],
     "baseline, adam, rmsprop": [BASELINE, ADAM, RMSPROP],
-    "baseline, rmsprop, adam": [BASELINE, RMSPROP, ADAM],
+    "baseline, rmsprop, adam": starting_points(DEFAULT_SPACE),
     "adam, rmsprop, baseline": [ADAM, RMSPROP, BASELINE],
 }
 """What a study tries before its sampler draws: the tutorial's settings, in full, and the same with other optimizers."""
@@ -202,7 +202,7 @@ def study(table: Table, policy: Policy, number: int) -> list[dict[str, Any]]:
     for point in starts:
         rate = float(point["learning_rate"]) / (sgd_factor if point["optimizer"] == "sgd" else 1.0)
         seen = point | {"learning_rate": max(low, rate)}  # where the sampler takes it to be
-        record.study.enqueue_trial(seen, user_attrs={"baseline": point is BASELINE})
+        record.study.enqueue_trial(seen, user_attrs={"baseline": point == BASELINE})
     sampler, many = policy.build_sampler(seed), settings.num_samples
     search = StudySearch(record, space, sampler, seed=seed, num_samples=many, ending=Ending())
     incumbents = {rule: Incumbent(rule) for rule in RULES}
