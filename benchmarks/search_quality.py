@@ -265,7 +265,7 @@ def main() -> None:
     tables = [Table.read(file) for file in options.tables]
     tasks: dict[str, Task] = {}
     for gp, studies in ((False, options.studies), (True, options.gp_studies)):
-        for policy, first, table in itertools.product(policies(gp), range(0, studies, CHUNK), range(len(tables))):
+        for first, policy, table in itertools.product(range(0, studies, CHUNK), policies(gp), range(len(tables))):
             numbers = range(first, min(first + CHUNK, studies))
             sha256 = tables[table].curves.facts["sha256"]
             tasks[f"{sha256[:8]} {policy} {numbers}"] = table, policy, numbers
