@@ -108,4 +108,5 @@ class Ending(Stopper):  # type: ignore[misc]
         with suppress(OSError):  # who read it may have gone
             os.write(sys.stdout.fileno(), f"\n{told}\n".encode())
         if again:
+            time.sleep(0.2)  # a live view has to take it up
             os._exit(128 + number)

@@ -3,13 +3,21 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 from search.record import StudyRecord
 from search.trial_record import Run, TrialRecord
 
-PARTS = ("training", "evaluation", "start_up", "ray_and_sampler", "lost", "idle")
+PART_NAMES = {
+    "training": "training",
+    "evaluation": "evaluation",
+    "start_up": "start-up",
+    "ray_and_sampler": "Ray and sampler",
+    "lost": "lost",
+    "idle": "idle",
+}
+"""The parts of the ledger, and what people are shown."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,17 @@ class Stretch:
         return measured_to_its_end and self.run is self.trial.runs[max(self.trial.runs)]
 
 
+@dataclass(frozen=True)
+class WorkerTrial:
+    """A trial, or the part of it that one worker ran without a break by another trial; in seconds."""
+
+    worker: str
+    trial: TrialRecord
+    began: float
+    """Since the study was first started, the time between two starts left out."""
+    ended: float
+
+
 def time_ledger(record: StudyRecord) -> dict[str, float] | None:
     """What the cores did: the whole, which is cores x wall clock of all starts of the study, and its parts.
 
@@ -42,17 +61,33 @@ def time_ledger(record: StudyRecord) -> dict[str, float] | None:
     two of them and after the last. So their sum shows whether anything was left out or counted twice.
 
     Returns:
-        Core seconds of `whole` and of each of `PARTS`; None for a study from before this was recorded.
+        Core seconds of `whole` and of each of `PART_NAMES`; None for a study from before this was recorded.
     """
     starts = record.facts.get("starts", [])
     if not starts or not all("trials_at_once" in start for start in starts):
         return None
     stretches = _stretches(record)
-    ledger = dict.fromkeys(("whole", *PARTS), 0.0)
+    ledger = dict.fromkeys(("whole", *PART_NAMES), 0.0)
     for number, start in enumerate(starts):
         for part, core_seconds in _of_one_start(start, stretches[number]):
             ledger[part] += core_seconds
     return {part: round(core_seconds, 1) for part, core_seconds in ledger.items()}
+
+
+def worker_trials(record: StudyRecord) -> list[WorkerTrial]:
+    """What each worker ran, worker by worker in the order in which they began."""
+    stretches = _stretches(record)
+    starts = record.facts.get("starts", [])
+    found = []
+    offset = 0.0
+    for number, start in enumerate(starts):
+        for place, worker in enumerate(_by_worker(stretches[number]), start=1):
+            name = f"worker {place}" if len(starts) == 1 else f"start {number + 1}, worker {place}"
+            for _, of_trial in groupby(worker, key=lambda stretch: stretch.trial.number):
+                first, *_, last = [*of_trial] * 2
+                found.append(WorkerTrial(name, last.trial, offset + first.began, offset + last.run.reported))
+        offset += _wall(start, stretches[number])
+    return found
 
 
 def wall_seconds(record: StudyRecord) -> float:
@@ -90,13 +125,17 @@ def _of_one_start(start: dict[str, Any], stretches: list[Stretch]) -> Iterator[t
     at_once, cores_each = start["trials_at_once"], start["cpus_per_trial"]
     yield "whole", cores * wall
     yield "idle", (cores - at_once * cores_each) * wall
+    workers = _by_worker(stretches)
+    for part, seconds in chain(*map(_while_at_work, workers), _while_not_at_work(workers, at_once, wall)):
+        yield part, seconds * cores_each
+
+
+def _by_worker(stretches: list[Stretch]) -> list[list[Stretch]]:
+    """What each worker reported; the worker that began first comes first."""
     workers: dict[tuple[int, int], list[Stretch]] = defaultdict(list)
     for stretch in stretches:
         workers[stretch.run.node, stretch.run.pid].append(stretch)
-    for part, seconds in chain(
-        *map(_while_at_work, workers.values()), _while_not_at_work(list(workers.values()), at_once, wall)
-    ):
-        yield part, seconds * cores_each
+    return sorted(workers.values(), key=lambda worker: worker[0].began)
 
 
 def _while_at_work(worker: list[Stretch]) -> Iterator[tuple[str, float]]:
@@ -114,7 +153,7 @@ def _while_at_work(worker: list[Stretch]) -> Iterator[tuple[str, float]]:
 def _while_not_at_work(workers: list[list[Stretch]], at_once: int, wall: float) -> Iterator[tuple[str, float]]:
     """Before the first trial of each worker, and after the last one if no other worker took its place."""
     last_reports: list[Stretch] = []
-    for worker in sorted(workers, key=lambda worker: worker[0].began):
+    for worker in workers:
         if len(last_reports) < at_once:
             yield "start_up", worker[0].began
         else:

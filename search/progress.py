@@ -1,60 +1,64 @@
-"""What the terminal shows while a study runs: its head, then a line for each ended trial."""
+"""What is told of a study while it runs: its head, then a line for each ended trial."""
 
+import os
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, Self
 
-from search.neighbours import Neighbour
 from search.provenance import available_cpus
 from search.record import StudyRecord
-from search.settings import StudySettings
-from search.space import SearchSpace
 from search.trial_record import TrialRecord
 from training.config import PROJECT
-from training.data import ImageData
+from training.loop import EpochMetrics
 from training.terminal import printable
 
+if TYPE_CHECKING:
+    from search.study import Study
 
-def show_start(
-    settings: StudySettings, record: StudyRecord, data: ImageData, trials_at_once: int, cluster: dict[str, int] | None
-) -> None:
-    """Print what is searched, on which data, on which machine or cluster, and where the results go."""
+
+def head_lines(study: "Study") -> list[str]:
+    """What is searched, on which data, on which machine or cluster, where the results go, and what is there already."""
+    settings, record, data = study.settings, study.record, study.data
     direction = "highest" if settings.mode == "max" else "lowest"
-    place, cpus, nodes = "machine", available_cpus(), ""
-    if cluster:
-        place, cpus, nodes = "cluster", cluster["cpus"], f", {cluster['nodes']} node{'s' * (cluster['nodes'] > 1)}"
     stops = settings.scheduler != "none"
     stopping = f"{settings.scheduler}, which ends weak trials early" if stops else "none: all epochs are run"
-    print(
-        f"Study {record.folder.name}\n"
+    place, cpus, nodes = "machine", available_cpus(), ""
+    if study.cluster:
+        size = study.cluster.facts()
+        place, cpus, nodes = "cluster", size["cpus"], f", {size['nodes']} node{'s' * (size['nodes'] > 1)}"
+    lines = [
+        f"Study {record.folder.name}",
         f"  data     {data.name}: {len(data.train):,} training, {len(data.val):,} validation, "
-        f"{len(data.test):,} test images\n"
+        f"{len(data.test):,} test images",
         f"  search   {settings.num_samples} trials of {settings.epochs} epochs for the {direction} "
-        f"{settings.metric_name}, proposed by {settings.sampler}\n"
-        f"  stopping {stopping}\n"
-        f"  {place}  {trials_at_once} at once, {settings.cpus_per_trial} of {cpus} cores each{nodes}\n"
-        f"  results  {record.folder}" + (f"\n  record   {record.address}" if record.address else ""),
-        flush=True,
-    )
+        f"{settings.metric_name}, proposed by {settings.sampler}",
+        f"  stopping {stopping}",
+        f"  {place}  {study.trials_at_once} at once, {settings.cpus_per_trial} of {cpus} cores each{nodes}",
+        f"  results  {record.folder}",
+    ]
+    if record.address:
+        lines.append(f"  record   {record.address}")
+    lines += [
+        f"  beside   study {printable(neighbour.study)}, which uses {neighbour.cpus} cores"
+        for neighbour in study.neighbours
+    ]
+    if evidence := record.facts.get("evidence"):
+        lines.append(f"  evidence {evidence['trials']} of {evidence['of']} trials of study {evidence['study']}")
+    if record.trials:
+        lines.append(f"  resumed  {len(record.ended())} trials have ended; {_left_to_do(study)}")
+    return lines
 
 
-def show_resumed(record: StudyRecord, trials_to_run: int) -> None:
-    """Print what a resumed study has and what is left to do."""
-    interrupted = sum(trial.status == "interrupted" for trial in record.trials)
-    going_on = f", {interrupted} of them from their last epoch" if interrupted else ""
-    left = f"{trials_to_run} to run{going_on}" if trials_to_run > 0 else "nothing to run; --num-samples +20 adds twenty"
-    print(f"  resumed  {len(record.ended())} trials have ended; {left}", flush=True)
+def _left_to_do(study: "Study") -> str:
+    if study.trials_to_run <= 0:
+        return "nothing to run; --num-samples +20 adds twenty"
+    interrupted = sum(trial.status == "interrupted" for trial in study.record.trials)
+    return f"{study.trials_to_run} to run" + (f", {interrupted} of them from their last epoch" if interrupted else "")
 
 
-def show_neighbours(neighbours: list[Neighbour]) -> None:
-    """Print which other studies this one shares the machine with."""
-    for neighbour in neighbours:
-        print(f"  beside   study {printable(neighbour.study)}, which uses {neighbour.cpus} cores", flush=True)
-
-
-def show_evidence(evidence: dict[str, Any]) -> None:
-    """Print what a new study takes over from an earlier one."""
-    print(f"  evidence {evidence['trials']} of {evidence['of']} trials of study {evidence['study']}", flush=True)
+def dashboard_line(url: str) -> str:
+    """Where the Ray dashboard is and how to get in."""
+    return f"  watch    http://{url} (for its token: ray get-auth-token)"
 
 
 def show_early_end(reason: str, record: StudyRecord, results_dir: Path, *, can_go_on: bool) -> None:
@@ -66,25 +70,54 @@ def show_early_end(reason: str, record: StudyRecord, results_dir: Path, *, can_g
     print(f"\n{reason}" + (f" To go on: python search/run.py {shlex.join(words)}" if can_go_on else ""), flush=True)
 
 
-def show_dashboard(url: str | None) -> None:
-    """Print where the Ray dashboard is and how to get in."""
-    if url:
-        print(f"  watch    http://{url} (for its token: ray get-auth-token)", flush=True)
-
-
 def show_event(sentence: str) -> None:
     """Print what happened to the study, between the lines of its trials."""
     print(f"  ! {sentence}", flush=True)
 
 
-class TrialLines:
-    """Prints one line for each ended trial under a common heading; a star marks each new best."""
+class View(Protocol):
+    """What the terminal shows from the beginning of a study until it is over."""
 
-    def __init__(self, record: StudyRecord, space: SearchSpace) -> None:
-        self._record = record
-        self._widths = {name: max(len(name), 7) for name in space}
+    def __enter__(self) -> Self:
+        """Begin with what is known of the study."""
 
-    def show_heading(self) -> None:
+    def __exit__(self, *_: object) -> None:
+        """The study is over."""
+
+    def show_dashboard(self, url: str) -> None:
+        """Say where the dashboard is."""
+
+    def begin_trials(self) -> None:
+        """Trials are about to run."""
+
+    def show_ended(self, trial: TrialRecord) -> None:
+        """A trial has just ended."""
+
+
+class PlainView(View):
+    """Lines for a file, or for a terminal that shows no other: a head, then one for each ended trial.
+
+    A star marks each new best.
+    """
+
+    def __init__(self, study: "Study") -> None:
+        self._study = study
+        self._record = study.record
+        self._widths = {name: max(len(name), 7) for name in study.space}
+
+    def __enter__(self) -> Self:
+        """Print what is searched."""
+        print("\n".join(head_lines(self._study)), flush=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left to be said."""
+
+    def show_dashboard(self, url: str) -> None:
+        """Print where the dashboard is."""
+        print(dashboard_line(url), flush=True)
+
+    def begin_trials(self) -> None:
         """Print the names of the columns."""
         names = "  ".join(name.rjust(width) for name, width in self._widths.items())
         print(
@@ -92,8 +125,8 @@ class TrialLines:
             flush=True,
         )
 
-    def show(self, trial: TrialRecord) -> None:
-        """Print the line of a trial that has just ended."""
+    def show_ended(self, trial: TrialRecord) -> None:
+        """Print its line."""
         values = "  ".join(
             format_value(trial.hyperparameters.get(name, "")).rjust(width) for name, width in self._widths.items()
         )
@@ -107,6 +140,21 @@ class TrialLines:
             f"{trial.status}{error}",
             flush=True,
         )
+
+
+def gain_over_baseline(record: StudyRecord, best: EpochMetrics, name: str) -> str | None:
+    """What an epoch gains in a metric over the best one with the tutorial's settings; None if those were not tried."""
+    baseline = record.baseline()
+    start = record.best_epoch(baseline) if baseline else None
+    if start is None:
+        return None
+    gain = getattr(best, name) - getattr(start, name)
+    return f"{gain * 100:+.1f} points of {name}" if name.endswith("accuracy") else f"{gain:+.4f} {name}"
+
+
+def as_typed(path: Path) -> Path:
+    """A path as one would type it: relative to where the command was started, if that is not longer."""
+    return min((path, Path(os.path.relpath(path))), key=lambda form: len(str(form)))
 
 
 def format_value(value: object) -> str:

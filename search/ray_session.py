@@ -1,6 +1,7 @@
 """Ray on this machine for one study, and the token that lets processes into Ray."""
 
 import atexit
+import importlib
 import logging
 import os
 import secrets
@@ -81,6 +82,8 @@ class RaySession:
                 dashboard_host="127.0.0.1",
                 **QUIET,
             )
+        # Ray's colorama would reset the colours of a terminal at exit, into an output that spells such things out
+        atexit.unregister(importlib.import_module("colorama.initialise").reset_all)
         self._is_ours = True
         url: str | None = context.dashboard_url
         return url

@@ -260,6 +260,18 @@ class StudyRecord:
         """The trial's best epoch by the metric, the earliest of equals; None before the first report."""
         return self._best_epochs.get(trial.number)
 
+    def best_value(self, trial: TrialRecord) -> float:
+        """The metric of the study in the best epoch of a trial that has reported."""
+        return self.value(self._best_epochs[trial.number])
+
+    def measured(self) -> list[TrialRecord]:
+        """Trials that have reported and whose metrics stand, in order of proposal."""
+        return [trial for trial in self.trials if trial.status in MEASURED and trial.epochs]
+
+    def baseline(self) -> TrialRecord | None:
+        """The trial that was given the tutorial's settings."""
+        return next((trial for trial in self.trials if trial.is_baseline), None)
+
     def ended(self) -> list[TrialRecord]:
         """Trials that will not go on."""
         return [trial for trial in self.trials if trial.has_ended]

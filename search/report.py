@@ -1,4 +1,4 @@
-"""Write the files of a study anew from its record and print its summary, be it finished, killed or still running."""
+"""Write the report and the files of a study anew from its record and print its summary; it may be running or killed."""
 
 import sys
 from dataclasses import dataclass, field
@@ -35,10 +35,12 @@ def main() -> int:
         refuse(str(error))
 
     from search import space  # torch and optuna take seconds
+    from search.findings import find
     from search.record import StudyRecord
     from search.server import open_server
     from search.study_files import StudyFiles
     from search.study_folder import StudyFolder
+    from search.study_report import images_of, write_report
     from search.summary import show_summary
 
     try:
@@ -53,7 +55,12 @@ def main() -> int:
         StudyFiles(record, search_space).write()
     except (ValueError, OSError) as error:
         print(f"The files stay as they are: {error}")
-    show_summary(settings, record.facts["dataset"]["name"], record, search_space)
+    findings = find(record, search_space)
+    try:
+        write_report(record, search_space, findings, images_of(settings, record))
+    except OSError as error:
+        print(f"The report cannot be written: {error}")
+    show_summary(settings, record, search_space, findings)
     return 0
 
 

@@ -55,6 +55,8 @@ class StudySettings(DataConfig):
     """Folder that receives the study's folder."""
     dashboard: bool = True
     """Start the Ray dashboard on this machine, or say where that of the cluster is."""
+    quiet: bool = False
+    """Print a line for each ended trial instead of a live view, as where the output is no terminal."""
     max_failures: int = 1
     """How often a trial whose worker died goes on in another one, from its last epoch; >= 0."""
     trial_timeout: str | None = None

@@ -86,9 +86,13 @@ def contains(space: SearchSpace, point: dict[str, HyperparameterValue]) -> bool:
 
 def distance(space: SearchSpace, one: dict[str, HyperparameterValue], other: dict[str, HyperparameterValue]) -> float:
     """Euclidean distance of two points, each range scaled to [0, 1] and unlike choices 1 apart."""
-    steps = (_position(space[name], one[name]) - _position(space[name], other[name]) for name in space)
-    unlike = sum(one[name] != other[name] for name in space if isinstance(space[name], CategoricalDistribution))
-    return math.sqrt(sum(step**2 for step in steps) + unlike)
+    steps = (
+        float(one[name] != other[name])
+        if isinstance(dimension, CategoricalDistribution)
+        else position(dimension, one[name]) - position(dimension, other[name])
+        for name, dimension in space.items()
+    )
+    return math.sqrt(sum(step**2 for step in steps))
 
 
 def _holds(dimension: Dimension, value: HyperparameterValue) -> bool:
@@ -97,17 +101,34 @@ def _holds(dimension: Dimension, value: HyperparameterValue) -> bool:
     return value in (members(dimension) or ())
 
 
-def _position(dimension: Dimension, value: Any) -> float:
-    """Where a value lies in its range, in [0, 1]; 0 for choices without an order."""
+def position(dimension: Dimension, value: Any) -> float:
+    """Where a value lies in its range, in [0, 1]; choices have equal steps between them, in the order given."""
     match dimension:
-        case OrderedChoice():
-            return dimension.values.index(value) / (len(dimension.values) - 1)
+        case OrderedChoice() | CategoricalDistribution():
+            choices = members(dimension) or ()
+            return choices.index(value) / max(1, len(choices) - 1)
         case FloatDistribution() if dimension.log:
             return math.log(value / dimension.low) / math.log(dimension.high / dimension.low)
         case FloatDistribution():
             return float((value - dimension.low) / (dimension.high - dimension.low))
-        case CategoricalDistribution():
-            return 0.0
+
+
+def value_at(dimension: FloatDistribution | OrderedChoice, place: float) -> float:
+    """The value at a position of a range; between the members of an ordered choice too, by ratio."""
+    low, high = ends(dimension)
+    return float(low * (high / low) ** place if is_log(dimension) else low + place * (high - low))
+
+
+def ends(dimension: FloatDistribution | OrderedChoice) -> tuple[float, float]:
+    """The lowest and the highest value."""
+    if isinstance(dimension, OrderedChoice):
+        return dimension.values[0], dimension.values[-1]
+    return dimension.low, dimension.high
+
+
+def is_log(dimension: Dimension) -> bool:
+    """Whether values are compared by ratio."""
+    return isinstance(dimension, OrderedChoice) or (isinstance(dimension, FloatDistribution) and dimension.log)
 
 
 def tutorial_baseline(space: SearchSpace) -> dict[str, HyperparameterValue]:

@@ -1,5 +1,7 @@
 """Prepares and runs a study: from checked settings to a record, files and a summary."""
 
+import os
+import sys
 import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -11,8 +13,11 @@ import optuna
 from search import cluster, progress, provenance, study_folder
 from search.cluster import Cluster
 from search.ending import Ending
+from search.findings import Findings, find
+from search.live_view import LiveView
 from search.neighbours import Neighbour, announced, find_neighbours
 from search.patience import Patience
+from search.progress import PlainView, View
 from search.ray_session import RaySession
 from search.record import StudyRecord
 from search.resume import OF_ONE_START, find_study, not_comparable
@@ -23,6 +28,7 @@ from search.space import DEFAULT_SPACE, SearchSpace, describe, parse
 from search.storage import FILE_NAME, RecordUnwritableError
 from search.study_files import StudyFiles
 from search.study_folder import StudyFolder
+from search.study_report import write_report
 from search.summary import show_summary
 from search.tuning import run_trials
 from training.data import ImageData, load_data
@@ -116,29 +122,44 @@ def run_study(study: Study) -> int:
     """
     settings, record = study.settings, study.record
     ending, files = Ending(settings.time_budget_seconds), StudyFiles(record, study.space)
-    _show_start(study)
     with closing(study.folder), closing(record), ending.on_signals():
         try:
-            if record.address is None:
-                study.folder.keep(record.folder / FILE_NAME)
-            record.be_patient(Patience(study.folder, ending))
-            files.keep_up(at_once=True)
-            _point_latest_to(record.folder)
-            if study.trials_to_run > 0:
-                _run_trials(study, files, ending)
-            record.interrupt_running()
-            *earlier, this = record.facts["starts"]
-            seconds = round(time.monotonic() - study.began, 3)
-            record.set_facts({"starts": [*earlier, this | {"seconds": seconds}]})
+            with _view(study) as view:
+                _run_to_the_end(study, files, ending, view)
         except RecordUnwritableError as error:
             print(f"\nStopped: {error}. What was recorded before is safe.")
             return ending.exit_status(EXIT_NOTHING_COMPLETED)
         files.keep_up(at_once=True)
-        show_summary(settings, study.data.name, record, study.space)
+        findings = find(record, study.space)
+        _write_report(study, findings)
+        show_summary(settings, record, study.space, findings)
         if study.trials_to_run > 0:
             progress.show_early_end(ending.reason, record, settings.results_dir, can_go_on=not ending.exhausted)
     completed = any(trial.status == "completed" for trial in record.trials)
     return ending.exit_status(EXIT_OK if completed else EXIT_NOTHING_COMPLETED)
+
+
+def _run_to_the_end(study: Study, files: StudyFiles, ending: Ending, view: View) -> None:
+    """Run the trials, and record how long that took."""
+    record = study.record
+    if record.address is None:
+        study.folder.keep(record.folder / FILE_NAME)
+    record.be_patient(Patience(study.folder, ending))
+    files.keep_up(at_once=True)
+    _point_latest_to(record.folder)
+    if study.trials_to_run > 0:
+        _run_trials(study, files, ending, view)
+    record.interrupt_running()
+    *earlier, this = record.facts["starts"]
+    seconds = round(time.monotonic() - study.began, 3)
+    record.set_facts({"starts": [*earlier, this | {"seconds": seconds}]})
+
+
+def _write_report(study: Study, findings: Findings) -> None:
+    try:
+        write_report(study.record, study.space, findings, study.data)
+    except OSError as error:
+        progress.show_event(f"the report cannot be written ({error.strerror}); search/report.py makes it later")
 
 
 def _point_latest_to(folder: Path) -> None:
@@ -248,19 +269,14 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict
     }
 
 
-def _show_start(study: Study) -> None:
-    settings, record = study.settings, study.record
-    size = study.cluster.facts() if study.cluster else None
-    progress.show_start(settings, record, study.data, study.trials_at_once, size)
-    if study.neighbours:
-        progress.show_neighbours(study.neighbours)
-    if record.facts.get("evidence"):
-        progress.show_evidence(record.facts["evidence"])
-    if record.trials:
-        progress.show_resumed(record, study.trials_to_run)
+def _view(study: Study) -> View:
+    """A live view if somebody looks at a terminal that can show one."""
+    if study.settings.quiet or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        return PlainView(study)
+    return LiveView(study)
 
 
-def _run_trials(study: Study, files: StudyFiles, ending: Ending) -> None:
+def _run_trials(study: Study, files: StudyFiles, ending: Ending, view: View) -> None:
     settings = study.settings
     with ExitStack() as stack:
         cpus_taken = min(study.trials_at_once * settings.cpus_per_trial, provenance.available_cpus())
@@ -271,5 +287,6 @@ def _run_trials(study: Study, files: StudyFiles, ending: Ending) -> None:
         else:
             dashboard_url = stack.enter_context(closing(study.ray)).wait()
         ending.handle_signals()
-        progress.show_dashboard(dashboard_url)
-        run_trials(study, files, ending)
+        if dashboard_url:
+            view.show_dashboard(dashboard_url)
+        run_trials(study, files, ending, view)

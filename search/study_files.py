@@ -79,13 +79,13 @@ def _summary(record: StudyRecord) -> dict[str, Any]:
     }
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Put a text into a file in one step: a reader sees the old file or the new one, never a part."""
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Put a text, or bytes, into a file in one step: a reader sees the old file or the new one, never a part."""
     draft = file.with_name(f".{file.name}.draft")
     draft.unlink(missing_ok=True)
     try:
-        with draft.open("x", encoding="utf-8") as stream:  # x: a link in a folder that was sent leads nowhere
-            stream.write(text)
+        with draft.open("xb") as stream:  # x: a link in a folder that was sent leads nowhere
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(file)

@@ -1,4 +1,4 @@
-"""What the terminal shows when a study is over."""
+"""What the terminal shows when a study is over: no more than a screen."""
 
 import shlex
 from collections import Counter
@@ -7,59 +7,53 @@ from pathlib import Path
 
 import pandas as pd
 
-from search.ledger import PARTS, time_ledger, wall_seconds
-from search.progress import format_value
+from search.findings import Findings
+from search.ledger import PART_NAMES, time_ledger, wall_seconds
+from search.progress import as_typed, format_value, gain_over_baseline
 from search.record import StudyRecord
 from search.settings import StudySettings
 from search.space import SearchSpace
-from search.trial_record import MEASURED, TrialRecord
+from search.trial_record import TrialRecord
 from search.trial_table import trial_table
-from training.config import DatasetName
-from training.loop import EpochMetrics
 from training.run import TrainingSettings
 
 
-def show_summary(settings: StudySettings, dataset: DatasetName, record: StudyRecord, space: SearchSpace) -> None:
-    """Print what the study found, how much it gained over the tutorial's settings, and where the files are."""
-    ended = record.ranked()
-    counts = Counter(trial.status for trial in ended)
+def show_summary(settings: StudySettings, record: StudyRecord, space: SearchSpace, findings: Findings) -> None:
+    """Print what the study found, how much it gained over the tutorial's settings, and where to look further."""
+    ended = record.ended()
+    counts = Counter(trial.status for trial in record.ranked())
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     seconds = wall_seconds(record)
     print(
-        f"\n{dataset}: {len(ended)} of {settings.num_samples} trials in {duration(seconds)}: {listed or 'none ended'}"
+        f"\n{record.facts['dataset']['name']}: {len(ended)} of {settings.num_samples} trials in {duration(seconds)}: "
+        f"{listed or 'none ended'}"
     )
-    _show_time(record, seconds)
+    _show_time(record)
     best = record.best()
     if best is None:
         print("No trial measured anything that stands; the errors are in trials.csv and errors/.")
     else:
-        _show_best(settings, dataset, record, best)
+        _show_best(settings, record, best)
         table = trial_table(record, space)
-        measured = table[table["status"].isin(MEASURED) & table[record.metric].notna()]
+        measured = table[table["trial_number"].isin([trial.number for trial in record.measured()])]
         _show_best_five(measured, space, record.metric)
         _show_by_optimizer(measured, record.metric, settings.mode)
-    print(f"\nFiles, {disk_use(record.folder)}: {record.folder}")
-    record_file = "" if record.address else "  study.db"
-    print(f"  trials.csv  epochs.csv  study.json{record_file}   (see results/README.md)")
+        print(f"Train the best again:\n  {_training_command(settings, record, best)}")
+    if findings.advice:
+        first, *others = findings.advice
+        print(f"Next: {first.sentence}" + (f" ({len(others)} more in the report)" if others else ""))
+    _show_files(record)
 
 
-def _show_time(record: StudyRecord, seconds: float) -> None:
+def _show_time(record: StudyRecord) -> None:
     ledger = time_ledger(record)
     if ledger is None or not ledger["whole"]:
         return
-    names = {"start_up": "start-up", "ray_and_sampler": "Ray and sampler"}
-    shares = {part: 100 * ledger[part] / ledger["whole"] for part in PARTS if ledger[part]}
-    listed = ", ".join(f"{names.get(part, part)} {share:.0f} %" for part, share in shares.items())
-    print(f"Time, {ledger['whole'] / seconds:.0f} cores x {seconds:.0f} s: {listed}")
+    shares = {name: 100 * ledger[part] / ledger["whole"] for part, name in PART_NAMES.items() if ledger[part]}
+    print(f"Time: {', '.join(f'{name} {share:.0f}%' for name, share in shares.items())}")
 
 
-def disk_use(folder: Path) -> str:
-    """The size of all files in a folder, in words."""
-    megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
-    return f"{megabytes:.1f} MB"
-
-
-def _show_best(settings: StudySettings, dataset: DatasetName, record: StudyRecord, best: TrialRecord) -> None:
+def _show_best(settings: StudySettings, record: StudyRecord, best: TrialRecord) -> None:
     metrics = record.best_epoch(best)
     assert metrics is not None, "the best trial has reported"
     names = dict.fromkeys([record.metric, "test_accuracy"])
@@ -68,15 +62,18 @@ def _show_best(settings: StudySettings, dataset: DatasetName, record: StudyRecor
     print("  " + ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items()))
     if settings.val_fraction == 0:
         print("  chosen by the test set, as there is no validation split: the best value is optimistic")
-    _show_gain(record, metrics)
-    print(f"Train it again:\n  {_training_command(settings, dataset, best)}")
+    baseline = record.baseline()
+    gains = [gain for name in names if (gain := gain_over_baseline(record, metrics, name))]
+    if baseline and gains:
+        so_far = "" if baseline.status == "completed" else f" ({baseline.status} in epoch {len(baseline.epochs)})"
+        print(f"  over the tutorial{so_far}: {', '.join(gains)}")
 
 
-def _training_command(settings: StudySettings, dataset: DatasetName, trial: TrialRecord) -> str:
+def _training_command(settings: StudySettings, record: StudyRecord, trial: TrialRecord) -> str:
     """The command line that trains a trial of the study alone and gets the same numbers."""
     same = TrainingSettings(
         **trial.hyperparameters,  # type: ignore[arg-type]
-        dataset=dataset,
+        dataset=record.facts["dataset"]["name"],
         data_dir=settings.data_dir,
         val_fraction=settings.val_fraction,
         epochs=settings.epochs,
@@ -91,37 +88,32 @@ def _training_command(settings: StudySettings, dataset: DatasetName, trial: Tria
     return shlex.join(["python", "training/run.py", *words])
 
 
-def _show_gain(record: StudyRecord, best: EpochMetrics) -> None:
-    baseline = next((trial for trial in record.ranked() if trial.is_baseline), None)
-    start = record.best_epoch(baseline) if baseline else None
-    if baseline is None or start is None:
-        return
-    gains = []
-    for name in dict.fromkeys([record.metric, "test_accuracy"]):
-        gain = getattr(best, name) - getattr(start, name)
-        gains.append(f"{gain * 100:+.1f} points of {name}" if name.endswith("accuracy") else f"{gain:+.4f} {name}")
-    so_far = (
-        "" if baseline.status == "completed" else f", which ended {baseline.status} in epoch {len(baseline.epochs)}"
-    )
-    print(f"Gain over the tutorial's settings (trial {baseline.number}{so_far}):\n  {', '.join(gains)}")
-
-
 def _show_best_five(measured: pd.DataFrame, space: SearchSpace, metric: str) -> None:
     metrics = list(dict.fromkeys([metric, "test_accuracy"]))
     table = measured[["trial_number", *space, *metrics]].head(5)
     formats = {name: "{:.4f}".format for name in metrics}
-    print("\nThe best five")
-    print(table.to_string(index=False, float_format=format_value, formatters=formats))
+    print("\n" + table.to_string(index=False, float_format=format_value, formatters=formats))
 
 
 def _show_by_optimizer(measured: pd.DataFrame, metric: str, mode: str) -> None:
     if "optimizer" not in measured:
         return
-    groups = measured.groupby("optimizer")[metric].agg(["count", mode, "median"]).reset_index()
-    groups.columns = pd.Index(["optimizer", "trials", "best", "median"])
-    groups = groups.sort_values("best", ascending=mode == "min")
-    print(f"\n{metric} by optimizer")
-    print(groups.to_string(index=False, float_format="{:.4f}".format))
+    groups = measured.groupby("optimizer")[metric].agg(["count", mode]).sort_values(mode, ascending=mode == "min")
+    listed = [f"{name} {best:.4f} ({trials})" for name, trials, best in groups.itertuples()]
+    print(f"Best by optimizer (trials): {', '.join(listed)}")
+
+
+def _show_files(record: StudyRecord) -> None:
+    folder = as_typed(record.folder)
+    print(f"Report: {folder / 'report.html'} (the folder holds {disk_use(record.folder)})")
+    address = record.address or f"sqlite:///{folder / 'study.db'}"
+    print(f"Browse: optuna-dashboard {shlex.quote(address)}")
+
+
+def disk_use(folder: Path) -> str:
+    """The size of all files in a folder, in words."""
+    megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    return f"{megabytes:.1f} MB"
 
 
 def duration(seconds: float) -> str:

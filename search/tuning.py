@@ -12,6 +12,7 @@ from ray.exceptions import OutOfMemoryError
 
 from search import progress
 from search.ending import Ending
+from search.progress import View
 from search.record import StudyRecord
 from search.sampler import build_sampler
 from search.scheduler import build_scheduler
@@ -32,10 +33,10 @@ MAX_CRASHES = 3
 class RecordTrials(tune.Callback):  # type: ignore[misc]
     """Brings what Ray's trials report into the record, the tables and the terminal."""
 
-    def __init__(self, study: "Study", files: StudyFiles, ending: Ending):
+    def __init__(self, study: "Study", files: StudyFiles, ending: Ending, view: View):
         self._record = study.record
         self._files = files
-        self._lines = progress.TrialLines(study.record, study.space)
+        self._view = view
         self._max_failures = study.settings.max_failures
         self._ending = ending
         self._study_began = study.began
@@ -45,7 +46,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         """The worker of each trial that has reported, by Ray's name of the trial, which is another one elsewhere."""
         self._troubles: set[str] = set()
         """What workers could not do, once each."""
-        self._lines.show_heading()
+        self._view.begin_trials()
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Record an epoch, or the reason for which the trial is about to end."""
@@ -127,13 +128,13 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         self._files.keep_up()
         if trial.status != "interrupted":
             self._ending.see(trial)
-            self._lines.show(trial)
+            self._view.show_ended(trial)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles callbacks into its scratch folder
 
 
-def run_trials(study: "Study", files: StudyFiles, ending: Ending) -> None:
+def run_trials(study: "Study", files: StudyFiles, ending: Ending, view: View) -> None:
     """Run trials until as many as wanted have ended, or the study ends early.
 
     Ray Tune itself crashes when a worker is killed for memory, among other things. The record knows what was running,
@@ -151,7 +152,7 @@ def run_trials(study: "Study", files: StudyFiles, ending: Ending) -> None:
         mode=record.mode,
         timeout=settings.trial_timeout_seconds,
     )
-    callback = RecordTrials(study, files, ending)
+    callback = RecordTrials(study, files, ending, view)
     crashes, state_before = 0, None
     while not ending.wants_no_more_trials():
         try:

@@ -1,5 +1,7 @@
 """Studies driven by hand, without Ray and without training, for tests."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +13,8 @@ from search.sampler import tpe
 from search.searcher import StudySearch
 from search.server import ServerStorage
 from search.settings import Mode
-from search.space import DEFAULT_SPACE, SearchSpace, describe
+from search.simulation import MemoryStorage
+from search.space import DEFAULT_SPACE, OrderedChoice, SearchSpace, describe, distributions
 from search.trial_record import Failure, Run, TrialRecord
 from training.loop import EpochMetrics
 
@@ -104,3 +107,43 @@ class HandDrivenStudy:
         self.suggest("cut off")
         self.record.add_epoch("cut off", metrics(1, 0.55))
         self.record.interrupt_running()
+
+
+def planted_study(
+    folder: Path,
+    curve: Callable[[dict[str, Any]], list[float]],
+    *,
+    trials: int = 40,
+    space: SearchSpace = DEFAULT_SPACE,
+    epochs: int = 10,
+    seed: int = 0,
+) -> StudyRecord:
+    """A study of random points whose validation accuracies a function gives, by epoch; nothing is written.
+
+    A curve shorter than the epochs is that of a trial that was stopped early; one that ends in NaN diverged.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    settings = facts()["settings"] | {"epochs": epochs, "num_samples": trials}
+    told = facts() | {"settings": settings, "space": describe(space), "starts": []}
+    server: Any = MemoryStorage()
+    record = StudyRecord.create(folder, "max", told, server=server)
+    sampler, ranges = optuna.samplers.RandomSampler(seed), distributions(space)
+    drawing = optuna.create_study(sampler=sampler)
+    for number in range(trials):
+        drawn = drawing.ask(ranges).params
+        point = {
+            name: dimension.nearest(drawn[name]) if isinstance(dimension, OrderedChoice) else drawn[name]
+            for name, dimension in space.items()
+        }
+        trial = TrialRecord(number, f"ray{number}", point, seed + number)
+        record.trials.append(trial)
+        accuracies = curve(point)
+        diverged = bool(accuracies) and math.isnan(accuracies[-1])
+        for epoch, accuracy in enumerate(accuracies[:-1] if diverged else accuracies, start=1):
+            trial.add_epoch(metrics(epoch, accuracy), None)
+            record._see(trial, trial.epochs[-1])
+        trial.status = "completed" if len(trial.epochs) == epochs else "stopped_early"
+        if diverged:
+            trial.add_failure(Failure("diverged", "train_loss is nan"), None)
+            trial.status = "diverged"
+    return record

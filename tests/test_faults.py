@@ -18,9 +18,9 @@ import pandas as pd
 import pytest
 from studies import NUMBERS
 
-from search import study as study_module
 from search import tuning
 from search.cluster import Node
+from search.progress import head_lines
 from search.record import StudyRecord
 from search.resume import stored_settings
 from search.settings import StudySettings
@@ -304,8 +304,7 @@ def test_second_study_on_a_machine_leaves_the_first_its_cores(
     settings = StudySettings(dataset="digits", results_dir=tmp_path)
     with neighbour(cpus=6):
         beside = prepare_study(settings)
-    study_module._show_start(beside)
-    assert "  beside   study first, which uses 6 cores\n" in capsys.readouterr().out
+    assert "  beside   study first, which uses 6 cores" in head_lines(beside)
     assert beside.trials_at_once == 2
     with neighbour(cpus=8) as process:
         assert prepare_study(settings).trials_at_once == 1  # at least one

@@ -10,7 +10,7 @@ import pytest
 from studies import HandDrivenStudy, metrics
 
 from search import tuning
-from search.ledger import PARTS, time_ledger, wall_seconds
+from search.ledger import PART_NAMES, time_ledger, wall_seconds
 from search.record import StudyRecord
 from search.settings import StudySettings
 from search.study import prepare_study, run_study
@@ -39,7 +39,7 @@ def parts(record: StudyRecord) -> dict[str, float]:
     """The parts that are not zero, after a check that they add up."""
     ledger = time_ledger(record)
     assert ledger is not None
-    assert sum(ledger[part] for part in PARTS) == pytest.approx(ledger["whole"], rel=0.03)
+    assert sum(ledger[part] for part in PART_NAMES) == pytest.approx(ledger["whole"], rel=0.03)
     return {part: seconds for part, seconds in ledger.items() if seconds}
 
 
@@ -152,7 +152,9 @@ def test_parts_of_a_real_study_add_up(
     assert measured["training"] == pytest.approx((epochs["seconds"] - epochs["evaluation_seconds"]).sum(), abs=0.1)
     assert epochs.groupby("trial_number")[["start", "node", "pid"]].nunique().eq(1).all(axis=None)
     assert json.loads((tmp_path / "study" / "study.json").read_text())["time"] == time_ledger(record)
-    assert f" cores x {wall_seconds(record):.0f} s: training " in capfd.readouterr().out
+    ledger, told = time_ledger(record), capfd.readouterr().out
+    assert ledger is not None
+    assert f"Time: training {ledger['training'] / ledger['whole']:.0%}, evaluation " in told
 
 
 def test_parts_add_up_where_a_worker_was_killed(

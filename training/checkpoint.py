@@ -90,6 +90,19 @@ class Checkpoint:
         return self._sign * float(getattr(metrics, self._metric))
 
 
+def load_weights(model: torch.nn.Module, file: Path) -> None:
+    """Give a network the weights of a file that a `Checkpoint` wrote.
+
+    Raises:
+        ValueError: The file is damaged, or its weights are those of another network.
+    """
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+    except Exception as error:  # whatever the damage does to torch
+        raise ValueError(f"{file.name} is damaged ({type(error).__name__})") from None
+
+
 def _replace(file: Path, write: Callable[[Path], object]) -> None:
     draft = file.with_name(f".{file.name}.draft")
     draft.unlink(missing_ok=True)

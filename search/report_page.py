@@ -1,0 +1,349 @@
+"""The report of a study: one HTML file that needs nothing else, with its charts, what they show, and the tables."""
+
+import math
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from search import charts
+from search.best_model import BestModel
+from search.charts import Figure
+from search.findings import Findings
+from search.importance import EVALUATOR, LEVEL, RESAMPLES
+from search.ledger import PART_NAMES, time_ledger, wall_seconds, worker_trials
+from search.progress import format_value
+from search.record import StudyRecord
+from search.same_budget import ENOUGH_TRIALS, SameBudget
+from search.space import SearchSpace, members
+from search.summary import duration
+from search.trial_record import TrialRecord
+from search.trial_table import trial_table
+
+FILE_NAME = "report.html"
+Z_95 = 1.96
+"""Half the width of a 95 % interval, in standard errors."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page: what one sees, in a sentence, and the charts."""
+
+    title: str
+    sentence: str
+    figures: list[Figure] = field(default_factory=list)
+    side_by_side: bool = False
+
+
+def render(record: StudyRecord, space: SearchSpace, findings: Findings, model: BestModel | str) -> str:
+    """The page as HTML.
+
+    Args:
+        record: The study.
+        space: What was searched.
+        findings: What was computed from the record.
+        model: How the best model classifies the test images, or why that cannot be told.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    table = trial_table(record, space)
+    sections = [*_sections(record, space, findings, model)]
+    return environment.get_template(FILE_NAME).render(
+        name=record.folder.name,
+        nonce=secrets.token_urlsafe(16),
+        plotly=files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8"),
+        state=_state(record),
+        headline=_headline(record),
+        certainty=_certainty(record),
+        advice=findings.advice,
+        sections=sections,
+        figures=[section.figures for section in sections],
+        model=model if isinstance(model, BestModel) else None,
+        failures=_failures(record),
+        columns=list(table.columns),
+        rows=[[_cell(value) for value in row] for row in table.itertuples(index=False)],
+        best=getattr(record.best(), "number", None),
+        provenance=_provenance(record),
+    )
+
+
+def _state(record: StudyRecord) -> str:
+    """Whether the study is over, when it is not."""
+    going_on = sum(not trial.has_ended for trial in record.trials)
+    wanted = record.facts["settings"].get("num_samples", len(record.trials))
+    ended = len(record.ended())
+    if ended >= wanted:
+        return ""
+    more = f"; {going_on} can go on from their last epoch" if going_on else ""
+    return f"{ended} of {wanted} trials have ended{more}."
+
+
+def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
+    """Name, figure and remark of what counts most."""
+    best, facts = record.best(), record.facts
+    metrics = record.best_epoch(best) if best else None
+    if best is None or metrics is None:
+        return [("trials", str(len(record.ended())), "none measured anything that stands")]
+    chosen = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
+    cards = [("best configuration", chosen, f"trial {best.number}, epoch {metrics.epoch}")]
+    by_test = record.metric.startswith("test_")
+    if metrics.val_accuracy is not None:
+        cards.append(("validation accuracy", f"{metrics.val_accuracy:.4f}", "chosen by it, so slightly optimistic"))
+    spread = Z_95 * math.sqrt(metrics.test_accuracy * (1 - metrics.test_accuracy) / facts["dataset"]["test_images"])
+    remark = (
+        "chosen by it, so optimistic"
+        if by_test
+        else f"± {spread:.4f} (95 %, {facts['dataset']['test_images']:,} images)"
+    )
+    cards.append(("test accuracy", f"{metrics.test_accuracy:.4f}", remark))
+    baseline = record.baseline()
+    start = record.best_epoch(baseline) if baseline else None
+    if start and baseline is not best:
+        gain = 100 * (metrics.test_accuracy - start.test_accuracy)
+        cards.append(
+            ("gain over the tutorial", f"{gain:+.1f} points", f"of test accuracy; it had {start.test_accuracy:.4f}")
+        )
+    counts = Counter(trial.status for trial in record.trials)
+    listed = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
+    cards.append(("trials", str(len(record.trials)), listed))
+    stopped = [trial for trial in record.trials if trial.status == "stopped_early"]
+    saved = sum(record.epochs - len(trial.epochs) for trial in stopped)
+    if saved:
+        whole = saved + sum(len(trial.epochs) for trial in record.trials)
+        cards.append(("epochs saved", f"{saved / whole:.0%}", f"{saved} of {whole}, by stopping weak trials early"))
+    cards.append(("time", duration(wall_seconds(record)), _where(record)))
+    return cards
+
+
+def _where(record: StudyRecord) -> str:
+    *_, last = record.facts.get("starts") or [None]
+    if last is None:
+        return ""
+    cores = (last.get("cluster") or last["machine"])["cpus"]
+    return f"{cores} cores, {last['machine']['processor']}"
+
+
+def _certainty(record: StudyRecord) -> list[str]:
+    """Which trials, and which choices, cannot be told from the best on so many validation images."""
+    best, images = record.best(), record.facts["dataset"]["validation_images"]
+    if best is None or record.metric != "val_accuracy" or not images:
+        return []
+    top = record.best_value(best)
+    rivals = [
+        trial
+        for trial in sorted(record.measured(), key=record.best_value, reverse=True)
+        if top - record.best_value(trial) <= _resolution(top, record.best_value(trial), images)
+    ]
+    if len(rivals) == 1:
+        return [f"No other trial comes within what {images:,} validation images can tell apart."]
+    numbers = ", ".join(str(trial.number) for trial in rivals[:8]) + (" …" if len(rivals) > 8 else "")
+    worst = min(record.best_value(trial) for trial in rivals)
+    sentences = [
+        f"{len(rivals)} trials ({numbers}; {record.metric} {worst:.4f} to {top:.4f}) cannot be told apart on "
+        f"{images:,} validation images: differences below about {_resolution(top, worst, images):.4f} can be chance."
+    ]
+    return sentences + _choices_among(record, rivals)
+
+
+def _choices_among(record: StudyRecord, rivals: list[TrialRecord]) -> list[str]:
+    """What the trials that may be the best have in common."""
+    sentences = []
+    for name in record.facts["space"]:
+        values = [trial.hyperparameters[name] for trial in rivals]
+        if isinstance(values[0], str):
+            tried = Counter(trial.hyperparameters[name] for trial in record.trials)
+            among = Counter(values)
+            listed = ", ".join(f"{count} with {value}" for value, count in among.most_common())
+            without = [str(value) for value in tried if value not in among]
+            none = (
+                f", none of the {sum(tried[value] for value in without)} with {' or '.join(without)}" if without else ""
+            )
+            sentences.append(f"{name}: {listed}{none}.")
+        else:
+            low, high = min(values, key=float), max(values, key=float)
+            reach = format_value(low) if low == high else f"{format_value(low)} to {format_value(high)}"
+            sentences.append(f"{name}: {reach}.")
+    return sentences
+
+
+def _resolution(one: float, other: float, images: int) -> float:
+    """The least difference of two accuracies that so many images can tell apart, as if measured on different ones."""
+    return Z_95 * math.sqrt((one * (1 - one) + other * (1 - other)) / images)
+
+
+def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model: BestModel | str) -> Iterator[Section]:
+    best, metric = record.best(), record.metric
+    measured = record.measured()
+    if best:
+        stopped = sum(trial.status == "stopped_early" for trial in measured)
+        ending = f" {stopped} lines end where their trials were stopped early." if stopped else ""
+        scale = (
+            " The scale is stretched towards 1, where the differences matter." if metric.endswith("accuracy") else ""
+        )
+        dashed = " Dashed: the tutorial's settings." if record.baseline() else ""
+        yield Section(
+            "Learning curves",
+            f"{metric} of every trial after each epoch; trial {best.number}, in orange, is the best."
+            f"{dashed}{ending}{scale}",
+            [charts.learning_curves(record)],
+        )
+        yield Section(
+            "Optimisation history",
+            f"The best {metric} of each trial in the order in which they were proposed. The last gain came with trial "
+            f"{best.number}. Hollow points were stopped early and might have gone further.",
+            [charts.optimisation_history(record)],
+        )
+        yield Section(
+            "Parallel coordinates",
+            f"Each line is a trial: its hyperparameters and the best {metric} it reached. Bright lines are the best; "
+            "where they run together, the search has found what works.",
+            [charts.parallel_coordinates(record, space)],
+        )
+        yield Section(
+            "One hyperparameter at a time",
+            f"The best {metric} of each trial over each hyperparameter. The star is the best trial; hollow points were "
+            "stopped early, so that only the filled ones show what a value is good for.",
+            [charts.slice_of(record, space, name) for name in space],
+            side_by_side=True,
+        )
+    yield from _contours(space, findings.compared, metric)
+    yield from _importances(findings)
+    runs = worker_trials(record)
+    if runs:
+        workers = len({run.worker for run in runs})
+        yield Section(
+            "Workers",
+            f"What ran where and when, by number of the trial, on {workers} worker processes. Gaps are idle or lost "
+            "time.",
+            [charts.timeline(runs)],
+        )
+    ledger = time_ledger(record)
+    if ledger and ledger["whole"]:
+        useful = (ledger["training"] + ledger["evaluation"]) / ledger["whole"]
+        largest = max((part for part in PART_NAMES if part not in ("training", "evaluation")), key=ledger.__getitem__)
+        yield Section(
+            "Time ledger",
+            f"{useful:.0%} of all core seconds went to training and evaluation. The largest other part is "
+            f"{PART_NAMES[largest]}, {ledger[largest] / ledger['whole']:.0%}.",
+            [charts.ledger_bar(ledger)],
+        )
+    if isinstance(model, BestModel):
+        yield _confusion(model, record.facts["dataset"]["classes"])
+    elif best:
+        yield Section("What the best model mistakes", f"Not shown: {model}.")
+
+
+def _contours(space: SearchSpace, compared: SameBudget | None, metric: str) -> Iterator[Section]:
+    if compared is None or not {"learning_rate", "batch_size"} <= space.keys():
+        return
+    optimizers = (members(space["optimizer"]) or ()) if "optimizer" in space else (None,)
+    figures = [
+        charts.contour(compared, space, ("learning_rate", "batch_size"), metric, None if name is None else str(name))
+        for name in optimizers
+    ]
+    yield Section(
+        "Learning rate and batch size",
+        f"{metric} {compared.words}, for each optimizer. Between the trials it is interpolated; where no trial was, "
+        "nothing is shown.",
+        [figure for figure in figures if figure],
+        side_by_side=True,
+    )
+
+
+def _importances(findings: Findings) -> Iterator[Section]:
+    compared, found = findings.compared, findings.importances
+    if compared is None:
+        sentence = f"Not shown: fewer than {ENOUGH_TRIALS} trials measured anything."
+        yield Section("Hyperparameter importance", sentence)
+        return
+    if not found:
+        yield Section("Hyperparameter importance", "Not shown: all trials have the same value.")
+        return
+    full = "" if compared.is_full else f" Fewer than {ENOUGH_TRIALS} ran in full, where the picture may be another."
+    sure = [importance.name for importance in found if not importance.is_noise]
+    told = f"Told from noise: {', '.join(sure)}." if sure else "None can be told from noise."
+    yield Section(
+        "Hyperparameter importance",
+        f"How much of the differences in the metric each explains, {compared.words}. {told} For grey ones "
+        f"0 lies in the interval.{full} Evaluator: {EVALUATOR}; lines are {LEVEL} % bootstrap intervals over "
+        f"the trials, {RESAMPLES} resamples.",
+        [charts.importance_bars(found)],
+    )
+
+
+def _confusion(model: BestModel, classes: list[str]) -> Section:
+    total = sum(map(sum, model.confusion))
+    wrong = [
+        (count, classes[row], classes[column])
+        for row, line in enumerate(model.confusion)
+        for column, count in enumerate(line)
+        if row != column
+    ]
+    errors = sum(count for count, _, _ in wrong)
+    sentence = (
+        f"The best model (trial {model.trial}, epoch {model.epoch}) mistakes {errors:,} of {total:,} test images."
+    )
+    if errors:
+        count, true, seen = max(wrong)
+        sentence += f" Its most frequent mistake: {true} seen as {seen}, {count} times."
+    return Section("What the best model mistakes", sentence, [charts.confusion(model.confusion, classes)])
+
+
+def _failures(record: StudyRecord) -> list[dict[str, Any]]:
+    """Trials that diverged or failed, by class and error."""
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for trial in record.trials:
+        if trial.failure:
+            groups[trial.failure.kind.replace("_", " "), trial.failure.error].append(trial.number)
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    return [{"kind": kind, "error": error, "trials": numbers} for (kind, error), numbers in ordered]
+
+
+def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
+    facts, dataset = record.facts, record.facts["dataset"]
+    images = ", ".join(f"{dataset[f'{part}_images']:,} {part}" for part in ("training", "validation", "test"))
+    lines = [("data", f"{dataset['name']}: {images} images"), ("data checksum", f"sha256 {dataset['sha256']}")]
+    lines += [("searched", f"{name}: {_range(dimension)}") for name, dimension in facts["space"].items()]
+    settings = {name: value for name, value in facts["settings"].items() if value is not None}
+    lines.append(("settings", ", ".join(f"{name} {value}" for name, value in settings.items())))
+    if "evidence" in facts:
+        evidence = facts["evidence"]
+        lines.append(("evidence", f"{evidence['trials']} of {evidence['of']} trials of study {evidence['study']}"))
+    for number, start in enumerate(facts.get("starts", []), start=1):
+        machine = start["machine"]
+        gpus = f", {', '.join(machine['gpus'])}" if machine.get("gpus") else ""
+        which = f"start {number}" if len(facts["starts"]) > 1 else "start"
+        lines += [
+            (which, start["time"]),
+            ("command", start["command"]),
+            ("commit", start["git_commit"] or "unknown"),
+            ("machine", f"{machine['processor']}, {machine['cpus']} cores, {machine.get('memory_gib', '?')} GiB{gpus}"),
+            ("versions", ", ".join(f"{name} {version}" for name, version in start["versions"].items())),
+        ]
+    return [*lines, ("report written", datetime.now().astimezone().isoformat(timespec="seconds"))]
+
+
+def _range(dimension: dict[str, Any]) -> str:
+    match dimension:
+        case {"ordered": values} | {"choices": values}:
+            return ", ".join(map(str, values))
+        case _:
+            return f"{dimension['low']} to {dimension['high']}" + (" (log)" if dimension["log"] else "")
+
+
+def _cell(value: Any) -> dict[str, Any]:
+    """What a cell of the table shows, and what it is sorted by."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return {"text": "", "key": ""}
+    return {"text": format_value(value), "key": value if isinstance(value, int | float) else str(value)}

@@ -1,0 +1,62 @@
+"""Writes the report of a study and its pictures from the record."""
+
+from dataclasses import replace
+
+from search import pictures, report_page
+from search.best_model import BestModel, examine_best
+from search.findings import Findings
+from search.record import StudyRecord
+from search.settings import StudySettings
+from search.space import SearchSpace
+from search.study_files import write_atomically
+from training import mnist_family
+from training.data import ImageData, load_data
+
+
+def write_report(record: StudyRecord, space: SearchSpace, findings: Findings, data: ImageData | str) -> None:
+    """Write `report.html` and the pictures in `plots/`.
+
+    Args:
+        record: The study.
+        space: What was searched.
+        findings: What was computed from the record.
+        data: The study's images, which show what the best model mistakes; or why there are none.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    page = report_page.render(record, space, findings, _examine(record, data))
+    write_atomically(record.folder / report_page.FILE_NAME, page)
+    plots = record.folder / "plots"
+    if plots.is_symlink():
+        plots.unlink()  # a link in a folder that was sent leads nowhere
+    plots.mkdir(exist_ok=True)
+    if record.best():
+        write_atomically(plots / "learning-curves.png", pictures.learning_curves(record))
+        write_atomically(plots / "history.png", pictures.optimisation_history(record))
+    if findings.compared and findings.importances:
+        picture = pictures.importance_bars(record, findings.compared, findings.importances)
+        write_atomically(plots / "importance.png", picture)
+
+
+def images_of(settings: StudySettings, record: StudyRecord) -> ImageData | str:
+    """The images of a study as they lie in the data folder, or why they are of no use; nothing is downloaded."""
+    name = record.facts["dataset"]["name"]
+    if name != "digits" and not mnist_family.is_present(name, settings.data_dir):
+        return f"{name} is not in the data folder"
+    try:
+        data, _ = load_data(replace(settings, dataset=name), settings.seed)
+    except (ValueError, OSError) as error:
+        return str(error)
+    if data.sha256 != record.facts["dataset"]["sha256"]:
+        return f"{name} in the data folder is not what the study was run on"
+    return data
+
+
+def _examine(record: StudyRecord, data: ImageData | str) -> BestModel | str:
+    if isinstance(data, str):
+        return data
+    try:
+        return examine_best(record, data)
+    except ValueError as error:
+        return str(error)

@@ -1,0 +1,172 @@
+"""The doctor reports what was planted, and keeps silent where nothing is wrong."""
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from studies import planted_study
+
+from search.doctor import _wider
+from search.findings import Findings, find
+from search.space import DEFAULT_SPACE, Dimension, OrderedChoice, SearchSpace, ends, parse
+
+SPACE = DEFAULT_SPACE
+
+
+def rises_to(height: float, epochs: int = 10) -> list[float]:
+    """A curve that comes near its height early on and stands still at the end."""
+    return [height * (1 - 0.5**epoch) if epoch < 6 else height for epoch in range(1, epochs + 1)]
+
+
+def hill(point: dict[str, Any], peak: float = 1e-2) -> float:
+    """An accuracy with an optimum at a learning rate, at batch size 128 and with Adam."""
+    away = (math.log10(point["learning_rate"] / peak)) ** 2 * 0.06 + (math.log2(point["batch_size"] / 128)) ** 2 * 0.03
+    return 0.9 - away - {"adam": 0.0, "rmsprop": 0.05, "sgd": 0.15}[point["optimizer"]]
+
+
+def findings(tmp_path: Path, curve: Any, **options: Any) -> Findings:
+    record = planted_study(tmp_path, curve, **options)
+    return find(record, options.get("space", SPACE))
+
+
+def sentences(found: Findings) -> str:
+    return "\n".join(advice.sentence for advice in found.advice)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_harmless_space_gets_no_advice(tmp_path: Path, seed: int) -> None:
+    found = findings(tmp_path, lambda point: rises_to(hill(point, peak=3e-3)), trials=60, seed=seed)
+    assert "widen" not in sentences(found)
+    assert "diverged" not in sentences(found)
+    assert "epochs" not in sentences(found)
+    assert "noise" not in sentences(found)
+
+
+def test_optimum_above_the_range_is_reported_with_a_wider_one(tmp_path: Path) -> None:
+    found = findings(tmp_path, lambda point: rises_to(hill(point, peak=3.0)), trials=200)
+    (advice,) = [advice for advice in found.advice if "learning_rate" in advice.sentence and "widen" in advice.sentence]
+    assert "within 5% of the upper bound, 0.1" in advice.sentence
+    assert advice.space == "[learning_rate]\nlow = 0.0001\nhigh = 1.0\nlog = true"
+
+
+def test_optimum_below_the_range_is_reported(tmp_path: Path) -> None:
+    found = findings(tmp_path, lambda point: rises_to(hill(point, peak=1e-6)), trials=200)
+    (advice,) = [advice for advice in found.advice if "lower bound" in advice.sentence]
+    assert advice.space == "[learning_rate]\nlow = 1e-05\nhigh = 0.1\nlog = true"
+
+
+def test_best_at_the_last_member_of_an_ordered_choice_is_reported(tmp_path: Path) -> None:
+    def curve(point: dict[str, Any]) -> list[float]:
+        return rises_to(
+            0.5 + 0.05 * math.log2(point["batch_size"]) - 0.01 * abs(math.log10(point["learning_rate"]) + 2)
+        )
+
+    (advice,) = [advice for advice in findings(tmp_path, curve).advice if advice.space]
+    assert advice.sentence.startswith("The best batch_size, 512, lies at the upper bound, 512: widen it")
+    assert advice.space == "[batch_size]\nordered = [32, 64, 128, 256, 512, 1024, 2048]"
+
+
+@pytest.mark.parametrize("side", ["lower", "upper"])
+@pytest.mark.parametrize(
+    ("name", "dimension"),
+    [("learning_rate", FloatDistribution(1e-4, 0.1, log=True)), ("batch_size", OrderedChoice((8, 32, 64)))],
+)
+def test_advised_space_can_be_read_as_one(name: str, dimension: Dimension, side: str) -> None:
+    wider = _wider(name, dimension, side)  # type: ignore[arg-type]
+    assert wider is not None
+    low, high = ends(parse(tomllib.loads(wider))[name])  # type: ignore[arg-type]
+    old_low, old_high = ends(dimension)  # type: ignore[arg-type]
+    assert (low < old_low, high > old_high) == (side == "lower", side == "upper")
+
+
+def test_no_range_is_advised_that_the_hyperparameter_cannot_have() -> None:
+    assert _wider("batch_size", OrderedChoice((1, 2, 4)), "lower") is None
+
+
+def test_where_trials_diverge_is_told(tmp_path: Path) -> None:
+    def curve(point: dict[str, Any]) -> list[float]:
+        bad = point["optimizer"] == "sgd" and point["learning_rate"] > 0.002
+        return [0.1, math.nan] if bad else rises_to(hill(point))
+
+    record = planted_study(tmp_path, curve, trials=60)
+    diverged = [trial for trial in record.trials if trial.status == "diverged"]
+    lowest = min(float(trial.hyperparameters["learning_rate"]) for trial in diverged)
+    told = sentences(find(record, SPACE))
+    assert f"{len(diverged)} of 60, all with optimizer sgd and learning_rate from {lowest:.4g} on" in told
+
+
+def test_few_divergences_are_no_matter(tmp_path: Path) -> None:
+    def curve(point: dict[str, Any]) -> list[float]:
+        return [0.1, math.nan] if point["learning_rate"] > 0.09 else rises_to(hill(point))
+
+    assert "diverged" not in sentences(findings(tmp_path, curve, trials=60))
+
+
+def test_hyperparameter_without_effect_cannot_be_told_from_noise(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+
+    def curve(point: dict[str, Any]) -> list[float]:
+        return rises_to(0.8 - 0.1 * abs(math.log10(point["learning_rate"]) + 2) + random.normal(0, 0.01))
+
+    told = sentences(findings(tmp_path, curve, trials=40))
+    assert "The effect of optimizer cannot be told from noise" in told
+    assert "The effect of batch_size cannot be told from noise" in told
+    assert "The effect of learning_rate" not in told
+
+
+def test_pure_noise_is_called_noise_nearly_always(tmp_path: Path) -> None:
+    """Intervals of 95 % leave 0 out 6 to 8 times in a hundred: the forest is the same for all trials."""
+    random = np.random.default_rng(0)
+    studies = 20
+    told = [
+        findings(tmp_path, lambda _: rises_to(0.8 + random.normal(0, 0.02)), trials=20, seed=seed).importances
+        for seed in range(studies)
+    ]
+    effects = [not importance.is_noise for found in told for importance in found]
+    assert sum(effects) <= 0.12 * len(effects)
+
+
+def test_still_improving_curve_asks_for_more_epochs(tmp_path: Path) -> None:
+    found = findings(tmp_path, lambda point: [hill(point) * (0.5 + 0.05 * epoch) for epoch in range(1, 11)])
+    assert "try more, --epochs 20" in sentences(found)
+
+
+def test_no_gain_for_long_is_told(tmp_path: Path) -> None:
+    record = planted_study(tmp_path, lambda _: rises_to(0.5), trials=30)
+    assert "No gain in the last 29 of 30 trials" in sentences(find(record, SPACE))
+
+
+def test_too_few_trials_support_nothing(tmp_path: Path) -> None:
+    found = findings(tmp_path, lambda point: rises_to(hill(point, peak=3.0)), trials=5)
+    assert (found.compared, found.importances, found.advice) == (None, [], [])
+
+
+def test_trials_are_compared_after_as_many_epochs_as_enough_of_them_ran(tmp_path: Path) -> None:
+    numbers = iter(range(30))
+
+    def curve(_: dict[str, Any]) -> list[float]:
+        number = next(numbers)
+        return rises_to(0.5 + 0.001 * number)[: 10 if number < 9 else 3 if number < 28 else 1]
+
+    record = planted_study(tmp_path, curve, trials=30)
+    compared = find(record, SPACE).compared
+    assert compared is not None
+    assert (compared.epochs, compared.is_full, len(compared.trials)) == (3, False, 28)
+    assert compared.values[0] == pytest.approx(0.5 * (1 - 0.5**3))
+    assert compared.words == "after 3 epochs, which 28 trials reached"
+
+
+def test_space_of_one_choice_explains_all(tmp_path: Path) -> None:
+    space: SearchSpace = {"optimizer": CategoricalDistribution(("sgd", "adam"))}
+    found = findings(tmp_path, lambda point: rises_to({"sgd": 0.5, "adam": 0.6}[point["optimizer"]]), space=space)
+    (importance,) = found.importances
+    assert importance.share == pytest.approx(1, abs=0.15)
+    assert not importance.is_noise
+
+
+def test_equal_values_have_no_importance(tmp_path: Path) -> None:
+    assert findings(tmp_path, lambda _: rises_to(0.5)).importances == []

@@ -1,0 +1,171 @@
+"""The live view, in a terminal that is emulated: what is on the screen, whatever else is printed or happens."""
+
+import fcntl
+import os
+import pty
+import select
+import shlex
+import shutil
+import signal
+import struct
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyte
+import pytest
+
+from search.live_view import LiveView, clock, sparkline
+from search.progress import PlainView
+from search.settings import StudySettings
+from search.study import _view, prepare_study
+from training.config import PROJECT
+
+ROWS = 30
+
+
+class Terminal:
+    """A program in a terminal of its own."""
+
+    def __init__(self, columns: int, *command: str) -> None:
+        self.screen = pyte.HistoryScreen(columns, ROWS, history=1000)
+        self._stream = pyte.ByteStream(self.screen)
+        self._pid, self._descriptor = pty.fork()
+        if self._pid == 0:
+            os.environ |= {"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}
+            time.sleep(0.2)  # until the terminal has its size
+            os.execvp(command[0], command)
+        self._set_size(columns)
+
+    def _set_size(self, columns: int) -> None:
+        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
+
+    def resize(self, columns: int) -> None:
+        """As a user does with the mouse."""
+        self.screen.resize(ROWS, columns)
+        self._set_size(columns)
+        os.kill(self._pid, signal.SIGWINCH)
+
+    def send(self, signal_number: int) -> None:
+        """Send a signal to the program."""
+        os.kill(self._pid, signal_number)
+
+    @property
+    def lines(self) -> list[str]:
+        """What is on the screen."""
+        return [line.rstrip() for line in self.screen.display]
+
+    @property
+    def text(self) -> str:
+        """The same, and what has left the screen upwards."""
+        left = ["".join(line[column].data for column in range(self.screen.columns)) for line in self.screen.history.top]
+        return "\n".join([*(line.rstrip() for line in left), *self.lines])
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Wait until the screen shows something."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, self.text
+            assert self._read(), self.text
+
+    def wait(self) -> int:
+        """Wait until the program ends; returns its exit status."""
+        while self._read():
+            pass
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+
+    def _read(self) -> bool:
+        if select.select([self._descriptor], [], [], 0.1)[0]:
+            try:
+                self._stream.feed(os.read(self._descriptor, 65536))
+            except OSError:  # the program has ended
+                return False
+        return True
+
+
+def study(columns: int, folder: Path, *options: str) -> Terminal:
+    words = ["--dataset", "digits", "--no-dashboard", "--results-dir", str(folder), "--name", "live", *options]
+    return Terminal(columns, sys.executable, str(Path(__file__).with_name("chatty_search.py")), *words)
+
+
+def test_view_stands_whatever_is_printed_and_however_wide_the_terminal_is(tmp_path: Path) -> None:
+    """Printed from Python and past it, to both outputs, with what would command a terminal."""
+    terminal = study(200, tmp_path, "--num-samples", "8", "--epochs", "60")
+    terminal.wait_for(lambda: "/60" in terminal.text)
+    for columns in (200, 80, 60):
+        terminal.resize(columns)
+        terminal.wait_for(lambda: shows_one_view(terminal.lines))
+        time.sleep(0.5)  # at least one more picture
+        terminal.wait_for(lambda: shows_one_view(terminal.lines))
+    assert terminal.wait() == 0
+    assert "━" not in terminal.text  # the view is gone
+    assert "digits: 8 of 8 trials" in terminal.text
+    for said in ("printed", "to stderr", "past Python", "\\x1b[2J spelled out"):
+        assert terminal.text.count(f"chatter {said}") == 8, terminal.text
+    assert terminal.text.replace("chatter \\x1b[2J", "").count("\\x1b") == 0  # nothing else was spelled out
+
+
+def shows_one_view(lines: list[str]) -> bool:
+    """Whether each of its parts is there, and once."""
+    parts = [" elapsed", "Study live", "━", "best     ", "epochs   ", "epoch     now"]
+    return [sum(part in line for line in lines) for part in parts] == [1] * len(parts)
+
+
+def test_interrupted_study_gives_the_terminal_back(tmp_path: Path) -> None:
+    terminal = study(80, tmp_path, "--num-samples", "50", "--epochs", "200")
+    terminal.wait_for(lambda: "/200" in terminal.text)
+    terminal.send(signal.SIGINT)
+    assert terminal.wait() == 130
+    assert "Stopping; once more to stop at once." in terminal.text
+    assert "To go on: python search/run.py --resume" in terminal.text
+    assert "━" not in terminal.text
+
+
+def test_second_interrupt_says_so_before_it_ends_at_once(tmp_path: Path) -> None:
+    terminal = study(80, tmp_path, "--num-samples", "50", "--epochs", "200")
+    terminal.wait_for(lambda: "/200" in terminal.text)
+    terminal.send(signal.SIGINT)
+    terminal.send(signal.SIGINT)
+    terminal.send(signal.SIGTERM)
+    assert terminal.wait() in (130, 143)
+    assert "Stopped at once" in terminal.text
+
+
+@pytest.mark.parametrize(
+    ("quiet", "is_terminal", "kind", "view"),
+    [
+        (False, True, "xterm", LiveView),
+        (True, True, "xterm", PlainView),
+        (False, False, "xterm", PlainView),
+        (False, True, "dumb", PlainView),
+    ],
+)
+def test_view_is_live_where_somebody_sees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool, is_terminal: bool, kind: str, view: type
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    monkeypatch.setenv("TERM", kind)
+    settings = StudySettings(dataset="digits", results_dir=tmp_path, quiet=quiet)
+    assert type(_view(prepare_study(settings))) is view
+
+
+def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path) -> None:
+    """The study that was kept, reported in 24 lines of 80 columns, the next prompt included."""
+    shutil.copytree(PROJECT / "results" / "fashion-mnist-reference", tmp_path / "results" / "fashion-mnist-reference")
+    report = shlex.join([sys.executable, str(PROJECT / "search" / "report.py"), "results/fashion-mnist-reference"])
+    terminal = Terminal(80, "sh", "-c", f"cd {shlex.quote(str(tmp_path))} && {report}")
+    assert terminal.wait() == 0
+    assert terminal.text.rstrip().count("\n") + 1 <= 23, terminal.text
+
+
+def test_sparkline_goes_from_the_lowest_to_the_highest() -> None:
+    assert sparkline([0.1, 0.5, 0.9]) == "▁▅█"
+    assert sparkline([0.5, 0.5]) == "▅▅"
+    assert sparkline([]) == ""
+    assert len(sparkline([float(epoch) for epoch in range(100)])) == 12
+
+
+def test_clock_shows_hours_only_when_there_are_any() -> None:
+    assert [clock(seconds) for seconds in (0, 83.4, 3723)] == ["0:00", "1:23", "1:02:03"]

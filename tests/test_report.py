@@ -1,0 +1,243 @@
+"""The report: every part of it, from real records; a browser looks at it in test_report_in_browser.py."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects
+import pytest
+from PIL import Image
+from studies import HandDrivenStudy, planted_study
+from test_doctor import hill, rises_to
+
+from search import report_page
+from search.best_model import BestModel, examine_best
+from search.findings import find
+from search.record import StudyRecord
+from search.space import DEFAULT_SPACE
+from search.study_report import images_of, write_report
+from training.checkpoint import Checkpoint
+from training.config import PROJECT, TrialConfig
+from training.data import ImageData
+from training.loop import train
+
+REFERENCE = PROJECT / "results" / "fashion-mnist-reference"
+TITLES = [
+    "How sure that is",
+    "What to try next",
+    "Learning curves",
+    "Optimisation history",
+    "Parallel coordinates",
+    "One hyperparameter at a time",
+    "Learning rate and batch size",
+    "Hyperparameter importance",
+    "Workers",
+    "Time ledger",
+    "What the best model mistakes",
+    "All trials",
+    "Provenance",
+]
+
+
+def page_of(record: StudyRecord, model: BestModel | str = "no images") -> str:
+    return report_page.render(record, DEFAULT_SPACE, find(record, DEFAULT_SPACE), model)
+
+
+def without_plotly(page: str) -> str:
+    """The page without the library, which is four fifths of it."""
+    return re.sub(r'<script nonce="[^"]*">/\*\*.*?</script>', "", page, count=1, flags=re.DOTALL)
+
+
+def figures_of(page: str) -> list[list[dict[str, Any]]]:
+    (data,) = re.findall(r'id="figures">(.*?)</script>', page)
+    figures: list[list[dict[str, Any]]] = json.loads(data)
+    return figures
+
+
+@pytest.fixture(scope="module")
+def reference_page() -> str:
+    return page_of(StudyRecord.open(REFERENCE))
+
+
+def test_reference_study_has_all_parts_in_order(reference_page: str) -> None:
+    assert re.findall(r"<h2>(.*?)</h2>", reference_page) == TITLES
+
+
+def test_headline_agrees_with_the_tables(reference_page: str) -> None:
+    record = StudyRecord.open(REFERENCE)
+    best = record.best()
+    assert best is not None
+    metrics = record.best_epoch(best)
+    assert metrics is not None
+    text = re.sub(r"<[^>]+>", " ", without_plotly(reference_page).partition("</header>")[0])
+    assert f"validation accuracy {metrics.val_accuracy:.4f}" in re.sub(r"\s+", " ", text)
+    assert f"test accuracy {metrics.test_accuracy:.4f} ± 0.00" in re.sub(r"\s+", " ", text)
+
+
+def test_plotly_knows_every_attribute_of_every_chart(reference_page: str) -> None:
+    figures = [figure for of_section in figures_of(reference_page) for figure in of_section]
+    assert len(figures) == 12
+    for figure in figures:
+        plotly.graph_objects.Figure(figure)  # refuses attributes that there are not
+
+
+def test_page_needs_nothing_from_outside(reference_page: str) -> None:
+    class Links(HTMLParser):
+        found: list[str] = []  # noqa: RUF012
+
+        def handle_starttag(self, _: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.found += [str(value) for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+
+    Links().feed(without_plotly(reference_page))
+    assert [link for link in Links.found if not link.startswith("data:image/png;base64,")] == []
+    assert "default-src 'none'" in reference_page
+
+
+def test_everything_that_a_user_or_an_error_named_is_escaped(tmp_path: Path) -> None:
+    record = planted_study(tmp_path / "<img src=x onerror=alert(1)>", lambda point: rises_to(hill(point)))
+    evil = "</script><script>alert(2)</script>"
+    record.trials[3].failure = record.trials[3].failure or None
+    record.facts["starts"] = [
+        {
+            "time": "now",
+            "command": f"python search/run.py --name '{evil}'",
+            "versions": {"python": evil},
+            "git_commit": None,
+            "machine": {"processor": evil, "cpus": 2, "gpus": []},
+        }
+    ]
+    page = without_plotly(page_of(record))
+    assert "<img src=x" not in page
+    assert "alert(2)</script>" not in page
+    assert "&lt;/script&gt;&lt;script&gt;alert(2)" in page
+
+
+def test_thousand_trials_stay_small(tmp_path: Path) -> None:
+    record = planted_study(tmp_path, lambda point: rises_to(hill(point)), trials=1000)
+    page = page_of(record)
+    assert len(page.encode()) < 15e6
+    assert max(len(figure["data"]) for of_section in figures_of(page) for figure in of_section) <= 10
+
+
+def test_study_of_every_kind_of_end_is_reported(tmp_path: Path) -> None:
+    study = HandDrivenStudy(tmp_path)
+    study.run_one_of_each()
+    page = without_plotly(page_of(study.record))
+    assert "<h2>Failures</h2>" in page
+    assert "ValueError: boom" in page
+    assert "1 can go on from their last epoch" in page
+    for figure in (figure for of_section in figures_of(page) for figure in of_section):
+        plotly.graph_objects.Figure(figure)
+
+
+def test_study_that_measured_nothing_is_reported(tmp_path: Path) -> None:
+    page = without_plotly(page_of(HandDrivenStudy(tmp_path).record))
+    assert "none measured anything that stands" in page
+
+
+def trained_study(folder: Path, data: ImageData, epochs: int = 3) -> StudyRecord:
+    """A study of one trial whose model was kept."""
+    record = planted_study(folder, lambda _: rises_to(0.5), trials=1, epochs=epochs)
+    (trial,) = record.trials
+    trial.epochs.clear()
+    record._best_epochs.clear()
+    trial.hyperparameters = {"learning_rate": 0.01, "batch_size": 32, "optimizer": "adam"}
+    config = TrialConfig(**trial.hyperparameters, seed=trial.seed, epochs=epochs)  # type: ignore[arg-type]
+    for metrics in train(config, data, Checkpoint(record.checkpoint(trial), "val_accuracy", "max")):
+        trial.add_epoch(metrics, None)
+        record._see(trial, metrics)
+    return record
+
+
+def test_best_model_is_the_one_that_was_measured(tmp_path: Path, digits: ImageData) -> None:
+    record = trained_study(tmp_path, digits)
+    model = examine_best(record, digits)
+    best = record.best_epoch(record.trials[0])
+    assert best is not None
+    right = sum(line[row] for row, line in enumerate(model.confusion))
+    assert sum(map(sum, model.confusion)) == len(digits.test)
+    assert right / len(digits.test) == pytest.approx(best.test_accuracy)
+    assert [sum(line) for line in model.confusion] == digits.test.labels.bincount().tolist()
+    probabilities = [image.probability for image in model.most_wrong]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert all(image.true_class != image.seen_as for image in model.most_wrong)
+    page = without_plotly(page_of(record, model))
+    assert page.count("data:image/png;base64,") == len(model.most_wrong) > 0
+
+
+def test_model_that_is_not_the_measured_one_is_not_shown(tmp_path: Path, digits: ImageData) -> None:
+    record = trained_study(tmp_path, digits)
+    best = record.trials[0].epochs.index(record._best_epochs[0])
+    forged = replace(record.trials[0].epochs[best], test_accuracy=0.999)
+    record.trials[0].epochs[best] = record._best_epochs[0] = forged
+    with pytest.raises(ValueError, match=r"has test_accuracy 0\.\d{4}, and 0\.9990 was measured"):
+        examine_best(record, digits)
+
+
+def test_damaged_or_missing_model_is_told(tmp_path: Path, digits: ImageData) -> None:
+    record = trained_study(tmp_path, digits)
+    (file,) = Checkpoint(record.checkpoint(record.trials[0])).best_files()
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="is damaged"):
+        examine_best(record, digits)
+    file.unlink()
+    with pytest.raises(ValueError, match="was not kept"):
+        examine_best(record, digits)
+
+
+def test_pictures_are_written(tmp_path: Path) -> None:
+    record = planted_study(tmp_path, lambda point: rises_to(hill(point)))
+    write_report(record, DEFAULT_SPACE, find(record, DEFAULT_SPACE), "no images")
+    pictures = sorted((tmp_path / "plots").iterdir())
+    assert [file.name for file in pictures] == ["history.png", "importance.png", "learning-curves.png"]
+    for file in pictures:
+        with Image.open(file) as picture:
+            assert picture.size == (1080, 600)
+
+
+def test_link_in_the_place_of_the_pictures_leads_nowhere(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "plots").symlink_to(elsewhere)
+    record = planted_study(folder, lambda point: rises_to(hill(point)))
+    write_report(record, DEFAULT_SPACE, find(record, DEFAULT_SPACE), "no images")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_running_study_is_reported_too(tmp_path: Path) -> None:
+    """The process that runs it keeps its lock; the report is written beside it."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    study = HandDrivenStudy(folder)
+    study.run_trial(0.5, 0.6, 0.6)
+    study.suggest("running")
+    holder = "import sys, time; from search.study_folder import StudyFolder; from pathlib import Path; "
+    holder += "f = StudyFolder(Path(sys.argv[1])); print('locked', flush=True); time.sleep(100)"
+    with subprocess.Popen([sys.executable, "-c", holder, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        command = [sys.executable, str(PROJECT / "search" / "report.py"), "study", "--results-dir", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        process.kill()
+    assert done.returncode == 0, done.stderr
+    assert "The files stay as they are: study study is being run by process" in done.stdout
+    assert "1 can go on" in (folder / "report.html").read_text()
+
+
+def test_images_are_those_of_the_study_or_none(tmp_path: Path, digits: ImageData) -> None:
+    from search.settings import StudySettings
+
+    record = planted_study(tmp_path, lambda point: rises_to(hill(point)), trials=1)
+    settings = StudySettings(dataset="digits")
+    assert images_of(settings, record) == "digits in the data folder is not what the study was run on"
+    record.facts["dataset"]["sha256"] = digits.sha256
+    assert isinstance(images_of(settings, record), ImageData)
+    record.facts["dataset"]["name"] = "kmnist"
+    assert images_of(replace(settings, data_dir=tmp_path), record) == "kmnist is not in the data folder"
