@@ -175,7 +175,7 @@ def _epochs(record: StudyRecord) -> Iterator[Advice]:
     """Whether the best trial was still improving when its epochs were over."""
     best = record.best()
     third = record.epochs // 3
-    if best is None or third == 0 or len(best.epochs) < record.epochs:
+    if best is None or third < 2 or len(best.epochs) < record.epochs:
         return
     values = np.array([record.to_minimize(metrics) for metrics in best.epochs])
     before, last = values[-2 * third : -third].mean(), values[-third:].mean()

@@ -73,7 +73,7 @@ class LiveView(View):
         self._printer.join(timeout=1.0)  # a process started meanwhile may hold the pipe open
         self._live.stop()
 
-    def show_dashboard(self, url: str) -> None:
+    def show_dashboard(self, url: str | None) -> None:
         """Show where the dashboard is."""
         self._head.append(dashboard_line(url))
 

@@ -56,9 +56,11 @@ def _left_to_do(study: "Study") -> str:
     return f"{study.trials_to_run} to run" + (f", {interrupted} of them from their last epoch" if interrupted else "")
 
 
-def dashboard_line(url: str) -> str:
+def dashboard_line(url: str | None) -> str:
     """Where the Ray dashboard is and how to get in."""
-    return f"  watch    http://{url} (for its token: ray get-auth-token)"
+    if url is None:
+        return "  watch    the Ray dashboard does not answer"
+    return f"  watch    http://{url} (it asks for a token: ray get-auth-token)"
 
 
 def show_early_end(reason: str, record: StudyRecord, results_dir: Path, *, can_go_on: bool) -> None:
@@ -84,7 +86,7 @@ class View(Protocol):
     def __exit__(self, *_: object) -> None:
         """The study is over."""
 
-    def show_dashboard(self, url: str) -> None:
+    def show_dashboard(self, url: str | None) -> None:
         """Say where the dashboard is."""
 
     def begin_trials(self) -> None:
@@ -113,7 +115,7 @@ class PlainView(View):
     def __exit__(self, *_: object) -> None:
         """Nothing is left to be said."""
 
-    def show_dashboard(self, url: str) -> None:
+    def show_dashboard(self, url: str | None) -> None:
         """Print where the dashboard is."""
         print(dashboard_line(url), flush=True)
 

@@ -6,19 +6,24 @@ import logging
 import os
 import secrets
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import chdir, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from threading import Event, Thread
 
 import ray
 import torch
 from ray._private.authentication.authentication_token_setup import _enable_token_auth
+from ray.job_config import JobConfig
 
 from search import provenance
 from training.config import PROJECT
 
+ANSWER_SECONDS = 5.0
+"""How long the dashboard's page may take."""
 QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
@@ -35,6 +40,8 @@ class RaySession:
         Args:
             dashboard: Start one too, for this machine only.
         """
+        self.job_name = "tunesmith"
+        """What the dashboard calls this process; of use until it starts."""
         self._dashboard = dashboard
         self._is_ours = False
         self._started: Future[str | None] | None = None
@@ -48,7 +55,7 @@ class RaySession:
             Thread(target=self._live, args=[self._started], daemon=True).start()
 
     def wait(self) -> str | None:
-        """Wait until it has started; returns the address of a dashboard started here."""
+        """Wait until it has started; returns the address of a dashboard that was started here and answers."""
         self.begin()
         assert self._started is not None
         return self._started.result()
@@ -80,13 +87,23 @@ class RaySession:
                 num_gpus=torch.cuda.device_count(),
                 include_dashboard=self._dashboard,
                 dashboard_host="127.0.0.1",
+                job_config=JobConfig(metadata={"job_name": self.job_name}),
                 **QUIET,
             )
         # Ray's colorama would reset the colours of a terminal at exit, into an output that spells such things out
         atexit.unregister(importlib.import_module("colorama.initialise").reset_all)
         self._is_ours = True
         url: str | None = context.dashboard_url
-        return url
+        return url if url and _answers(url) else None
+
+
+def _answers(address: str) -> bool:
+    """Whether there is a page at an address."""
+    try:
+        with urllib.request.urlopen(f"http://{address}", timeout=ANSWER_SECONDS) as page:
+            return bool(page.status == HTTPStatus.OK)
+    except OSError:
+        return False
 
 
 def use_known_token() -> None:

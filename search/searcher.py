@@ -49,9 +49,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Propose the next configuration.
 
         Returns:
-            The searched hyperparameters and the seed, which are fields of `TrialConfig`; and what a worker needs to go
-            on with a trial, `checkpoint` (a path) and `epochs_recorded`. None while the running trials decide whether
-            more are needed; `FINISHED` when the study is over.
+            The searched hyperparameters and the seed, which are fields of `TrialConfig`; the `number` of the trial; and
+            what a worker needs to go on with it, `checkpoint` (a path) and `epochs_recorded`. None while the running
+            trials decide whether more are needed; `FINISHED` when the study is over.
         """
         if self._ending.wants_no_more_trials():
             return str(Searcher.FINISHED)
@@ -66,6 +66,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return {
             **trial.hyperparameters,
             "seed": trial.seed,
+            "number": trial.number,
             "checkpoint": str(self._record.checkpoint(trial)),
             "epochs_recorded": len(trial.epochs),
         }

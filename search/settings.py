@@ -57,6 +57,8 @@ class StudySettings(DataConfig):
     """Start the Ray dashboard on this machine, or say where that of the cluster is."""
     quiet: bool = False
     """Print a line for each ended trial instead of a live view, as where the output is no terminal."""
+    dashboard_linger: str | None = None
+    """Keep the Ray dashboard open so long after the study, for example 10m; Ctrl-C ends it."""
     max_failures: int = 1
     """How often a trial whose worker died goes on in another one, from its last epoch; >= 0."""
     trial_timeout: str | None = None
@@ -99,7 +101,7 @@ class StudySettings(DataConfig):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}")
         if self.fork and self.resume is None and self.warm_start is None:
             raise ValueError("fork needs resume, which says what to fork from")
-        _ = self.trial_timeout_seconds, self.time_budget_seconds
+        _ = self.trial_timeout_seconds, self.time_budget_seconds, self.dashboard_linger_seconds
         check_choice("sampler", self.sampler, SamplerName)
         check_choice("scheduler", self.scheduler, SchedulerName)
         check_choice("precision", self.precision, PrecisionName)
@@ -127,6 +129,11 @@ class StudySettings(DataConfig):
     def time_budget_seconds(self) -> float | None:
         """Seconds that this start of the study may take."""
         return _seconds("time_budget", self.time_budget)
+
+    @property
+    def dashboard_linger_seconds(self) -> float:
+        """Seconds that the dashboard outlives the study."""
+        return _seconds("dashboard_linger", self.dashboard_linger) or 0.0
 
     def _check_metric(self) -> None:
         check_choice("metric", self.metric_name, MetricName)

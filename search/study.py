@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from search.study_folder import StudyFolder
 from search.study_report import write_report
 from search.summary import show_summary
 from search.tuning import run_trials
+from training import mnist_family
 from training.data import ImageData, load_data
 
 EXIT_OK, EXIT_NOTHING_COMPLETED = 0, 1
@@ -91,9 +92,12 @@ def prepare_study(
         _check_free(Path(settings.resume), server)
     evidence = _evidence(settings, server) if settings.warm_start else None
     ray = RaySession(dashboard=settings.dashboard)
-    if at_once and not joined:
+    name = _name_known(settings)
+    if name and at_once and not joined:
+        ray.job_name = name
         ray.begin()
     data, warning = load_data(replace(settings, data_dir=settings.data_dir.absolute()), settings.seed)
+    ray.job_name = name = name or study_folder.new_name(settings, data.name)
     if at_once and not joined:
         ray.wait()
     if warning:
@@ -103,7 +107,7 @@ def prepare_study(
     else:
         if evidence:
             _check_evidence(evidence, settings, data)
-        folder = StudyFolder(_make_study(settings, space, data, evidence, server))
+        folder = StudyFolder(_make_study(settings, name, space, data, evidence=evidence, server=server))
         record = StudyRecord.open(folder.path, server)
     start = provenance.collect() | ({"cluster": joined.facts()} if joined else {})
     start |= {"trials_at_once": trials_at_once, "cpus_per_trial": settings.cpus_per_trial}
@@ -120,8 +124,29 @@ def run_study(study: Study) -> int:
         The exit status: 0 if a trial completed, 1 if none did or every trial raised the same error, 128 and the signal
         after SIGINT or SIGTERM.
     """
+    ending = Ending(study.settings.time_budget_seconds)
+    with closing(study.ray):
+        status = _run_and_report(study, ending)
+        if study.settings.dashboard_linger and ending.signal is None and study.cluster is None:
+            _linger(study.settings, study.ray.wait())
+    return status
+
+
+def _linger(settings: StudySettings, dashboard_url: str | None) -> None:
+    """Keep Ray, and with it the dashboard, until the time is up or somebody presses Ctrl-C."""
+    if dashboard_url is None:
+        print("\nThere is no dashboard to keep open.")
+        return
+    print(
+        f"\nThe dashboard stays at http://{dashboard_url} for {settings.dashboard_linger}; Ctrl-C ends it.", flush=True
+    )
+    with suppress(KeyboardInterrupt):
+        time.sleep(settings.dashboard_linger_seconds)
+
+
+def _run_and_report(study: Study, ending: Ending) -> int:
     settings, record = study.settings, study.record
-    ending, files = Ending(settings.time_budget_seconds), StudyFiles(record, study.space)
+    files = StudyFiles(record, study.space)
     with closing(study.folder), closing(record), ending.on_signals():
         try:
             with _view(study) as view:
@@ -182,10 +207,22 @@ def _evidence(settings: StudySettings, server: ServerStorage | None) -> StudyRec
     return StudyRecord.open(folder, None if (folder / FILE_NAME).exists() else server)
 
 
+def _name_known(settings: StudySettings) -> str | None:
+    """The name of the study; None if it depends on whether the default data set can be had."""
+    if settings.resume:
+        return Path(settings.resume).name
+    if settings.name is None and settings.dataset == "auto":
+        present = mnist_family.is_present("fashion-mnist", settings.data_dir)
+        return study_folder.new_name(settings, "fashion-mnist") if present else None
+    return study_folder.new_name(settings, settings.dataset)
+
+
 def _make_study(
     settings: StudySettings,
+    name: str,
     space: SearchSpace,
     data: ImageData,
+    *,
     evidence: StudyRecord | None,
     server: ServerStorage | None,
 ) -> Path:
@@ -202,7 +239,7 @@ def _make_study(
         facts = _facts(settings, space, data)
         StudyRecord.create(folder, settings.mode, facts, name=name, server=server, fill=fill).close()
 
-    return study_folder.make_folder(settings, data.name, make, server)
+    return study_folder.make_folder(settings, name, make, server)
 
 
 def _old_record(
@@ -285,8 +322,10 @@ def _run_trials(study: Study, files: StudyFiles, ending: Ending, view: View) -> 
             stack.callback(study.cluster.leave)
             dashboard_url = study.cluster.dashboard_url
         else:
-            dashboard_url = stack.enter_context(closing(study.ray)).wait()
+            dashboard_url = study.ray.wait()
+            if not settings.dashboard_linger:
+                stack.callback(study.ray.close)  # at once: it would go on to tell what became of workers
         ending.handle_signals()
-        if dashboard_url:
+        if settings.dashboard:
             view.show_dashboard(dashboard_url)
         run_trials(study, files, ending, view)

@@ -4,7 +4,7 @@ import itertools
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -62,16 +62,22 @@ class StudyFolder:
         self.keep(self._file)
 
 
+def new_name(settings: StudySettings, dataset: str) -> str:
+    """The name of a study that starts now: as the settings say, or after the data set, the date and the time."""
+    return settings.name or f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
 def make_folder(
-    settings: StudySettings, dataset: str, fill: Callable[[Path, str], object], server: ServerStorage | None = None
+    settings: StudySettings, name: str, fill: Callable[[Path, str], object], server: ServerStorage | None = None
 ) -> Path:
-    """Make the folder of a new study, called as the settings say or after the data set, the date and the time.
+    """Make the folder of a new study.
 
     It appears under its name when it is filled: a process that dies before that leaves the name free.
 
     Args:
-        settings: Where, and perhaps the name.
-        dataset: Names the study if the settings do not.
+        settings: Where.
+        name: From `new_name`. If it is taken and was not asked for, a number is put behind it: other studies may start
+            in the same second.
         fill: Puts what makes it a study into a folder, for the name that it will have.
         server: Where the record is going to be; this process alone may use the name there.
 
@@ -80,7 +86,7 @@ def make_folder(
         RecordUnwritableError: Another process begins a study of this name on the server.
     """
     results_dir = settings.results_dir.resolve()
-    names = _names(settings, dataset)
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     while True:
         name = next(names)
         taken = _taken(results_dir / name, server)
@@ -98,15 +104,6 @@ def make_folder(
                 shutil.rmtree(draft, ignore_errors=True)
         if settings.name is not None:
             raise ValueError(f"name {name} is taken: {taken or results_dir / name}")  # or somebody was faster
-
-
-def _names(settings: StudySettings, dataset: str) -> Iterator[str]:
-    """The name that was asked for, or as many as needed: other studies may start in the same second."""
-    if settings.name is not None:
-        yield settings.name
-    name = f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-    yield name
-    yield from (f"{name}-{number}" for number in itertools.count(2))
 
 
 def check_free(folder: Path) -> None:

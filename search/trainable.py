@@ -48,7 +48,10 @@ def trainable(
     last_report = time.perf_counter()
     torch.set_num_threads(threads)
     hyperparameters = dict(sample)
-    file, epochs_recorded = Path(hyperparameters.pop("checkpoint")), hyperparameters.pop("epochs_recorded")
+    number, file = hyperparameters.pop("number"), Path(hyperparameters.pop("checkpoint"))
+    epochs_recorded = hyperparameters.pop("epochs_recorded")
+    # the log of a worker is what the Ray dashboard shows of a trial
+    print(f"trial {number}: " + ", ".join(f"{name} {value}" for name, value in hyperparameters.items()), flush=True)
     checkpoint = Checkpoint(file, metric, mode)
     try:
         with _ended_after(timeout, file):
@@ -59,6 +62,7 @@ def trainable(
                     earlier = metrics.epoch <= checkpoint.epochs_restored  # trained, but not reported
                     waiting_seconds = None if earlier else now - last_report - metrics.seconds
                     last_report = now
+                    print(f"trial {number}: epoch {metrics.epoch}: {metric} {getattr(metrics, metric):.4f}", flush=True)
                     notes = {"waiting_seconds": waiting_seconds, "trouble": checkpoint.take_trouble()}
                     tune.report({**asdict(metrics), **notes})
     except TrainingDivergedError as error:

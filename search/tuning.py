@@ -12,6 +12,7 @@ from ray.exceptions import OutOfMemoryError
 
 from search import progress
 from search.ending import Ending
+from search.gauges import Gauges
 from search.progress import View
 from search.record import StudyRecord
 from search.sampler import build_sampler
@@ -37,6 +38,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         self._record = study.record
         self._files = files
         self._view = view
+        self._gauges = Gauges(study.record)
         self._max_failures = study.settings.max_failures
         self._ending = ending
         self._study_began = study.began
@@ -62,6 +64,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
             waiting_seconds = result["waiting_seconds"]
             run = None if waiting_seconds is None else self._run(result, waiting_seconds)
             self._record.add_epoch(trial.trial_id, metrics, run)
+            self._gauges.show(self._record.running(trial.trial_id))
 
     def _run(self, result: dict[str, Any], waiting_seconds: float) -> Run:
         return Run(
@@ -125,6 +128,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
 
     def _finish(self, trial_id: str, *, interrupted: bool = False) -> None:
         trial = self._record.finish(trial_id, interrupted=interrupted)
+        self._gauges.show(trial)
         self._files.keep_up()
         if trial.status != "interrupted":
             self._ending.see(trial)
@@ -152,6 +156,7 @@ def run_trials(study: "Study", files: StudyFiles, ending: Ending, view: View) ->
         mode=record.mode,
         timeout=settings.trial_timeout_seconds,
     )
+    run.__name__ = record.folder.name  # what the dashboard calls a worker
     callback = RecordTrials(study, files, ending, view)
     crashes, state_before = 0, None
     while not ending.wants_no_more_trials():

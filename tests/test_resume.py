@@ -139,7 +139,7 @@ def test_files_of_a_killed_study_are_rebuilt_from_its_record_alone(tmp_path: Pat
         (tmp_path / "study" / name).unlink()
     command = [sys.executable, str(PROJECT / "search" / "report.py"), "study", "--results-dir", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "digits: 1 of 2 trials" in run.stdout
+    assert "digits: 0 of 2 trials" in run.stdout
     assert "1 interrupted" in run.stdout
     assert len(curve(tmp_path / "study", trial_number=0)) == epochs_recorded(tmp_path / "study") >= 5
     assert json.loads((tmp_path / "study" / "study.json").read_text())["trials"] == {"interrupted": 1}

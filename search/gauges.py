@@ -1,0 +1,32 @@
+"""Gauges that a running study keeps at Ray's metrics endpoint, for Prometheus and Grafana."""
+
+from collections import Counter
+from typing import get_args
+
+from ray.util.metrics import Gauge
+
+from search.record import StudyRecord
+from search.trial_record import Status, TrialRecord
+
+
+class Gauges:
+    """How far the trials of one study are; Ray puts `ray_` before each name."""
+
+    def __init__(self, record: StudyRecord) -> None:
+        """Nothing is shown before the first trial reports."""
+        self._record = record
+        self._study = {"study": record.folder.name}
+        words = {"description": f"{record.metric} of a trial after its newest epoch", "tag_keys": ("study", "trial")}
+        self._metric = Gauge(f"tunesmith_{record.metric}", **words)
+        self._epochs = Gauge("tunesmith_epochs", "epochs that all trials have run", ("study",))
+        self._trials = Gauge("tunesmith_trials", "trials by state", ("study", "state"))
+
+    def show(self, trial: TrialRecord) -> None:
+        """Bring up to date what a report, or the end, of a trial changes."""
+        if trial.epochs:
+            value = self._record.value(trial.epochs[-1])
+            self._metric.set(value, {**self._study, "trial": str(trial.number)})
+        self._epochs.set(sum(len(trial.epochs) for trial in self._record.trials), self._study)
+        counts = Counter(trial.status for trial in self._record.trials)
+        for state in get_args(Status):
+            self._trials.set(counts[state], {**self._study, "state": state})
