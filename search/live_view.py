@@ -119,7 +119,7 @@ class LiveView(View):
         return grid
 
     def _best(self) -> list[RenderableType]:
-        record, best = self._record, self._record.best()
+        record, best = self._record, self._best_so_far()
         lines: list[RenderableType] = [Text("best     none yet", "dim"), Text("")]
         metrics = record.best_epoch(best) if best else None
         if best and metrics:
@@ -137,6 +137,16 @@ class LiveView(View):
             Text(f"epochs   {run} run, {saved} saved by stopping weak trials early", no_wrap=True, overflow="ellipsis")
         )
         return lines
+
+    def _best_so_far(self) -> TrialRecord | None:
+        """The best trial, be it still running."""
+        going_on = [trial for trial in self._record.trials if trial.status == "running" and trial.epochs]
+        sign = -1 if self._record.mode == "min" else 1
+        return max(
+            [*self._record.measured(), *going_on],
+            key=lambda trial: (sign * self._record.best_value(trial), -trial.number),
+            default=None,
+        )
 
     def _running(self, *, is_narrow: bool) -> RenderableType:
         """A row for each trial that runs, and as many empty ones as there could be more: the height stays the same."""
