@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -36,7 +37,7 @@ def learning_curves(record: StudyRecord) -> bytes:
     statuses = dict.fromkeys(trial.status for trial in record.trials if trial.epochs and trial not in (best, baseline))
     others = [Line2D([], [], color=STATUS_COLOURS[status], label=status.replace("_", " ")) for status in statuses]
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(handles=[*axes.get_legend_handles_labels()[0], *others], frameon=False, fontsize=9)
+    _legend(figure, [*axes.get_legend_handles_labels()[0], *others])
     return _png(figure)
 
 
@@ -58,7 +59,7 @@ def optimisation_history(record: StudyRecord) -> bytes:
     if baseline and baseline.number in values:
         axes.axhline(values[baseline.number], color=BASELINE, linestyle="--", label="tutorial's settings")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=9)
+    _legend(figure, axes.get_legend_handles_labels()[0])
     return _png(figure)
 
 
@@ -88,6 +89,11 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Below the axes, where it hides nothing."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
 
 
 def _curve(axes: Axes, record: StudyRecord, trial: TrialRecord, colour: str, **style: Any) -> None:

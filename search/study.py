@@ -1,7 +1,5 @@
 """Prepares and runs a study: from checked settings to a record, files and a summary."""
 
-import os
-import sys
 import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +31,7 @@ from search.summary import show_summary
 from search.tuning import run_trials
 from training import mnist_family
 from training.data import ImageData, load_data
+from training.progress_bar import progress_bar, shows_more_than_lines
 
 EXIT_OK, EXIT_NOTHING_COMPLETED = 0, 1
 
@@ -99,7 +98,8 @@ def prepare_study(
     data, warning = load_data(replace(settings, data_dir=settings.data_dir.absolute()), settings.seed)
     ray.job_name = name = name or study_folder.new_name(settings, data.name)
     if at_once and not joined:
-        ray.wait()
+        with progress_bar("Starting Ray"):
+            ray.wait()
     if warning:
         print(f"WARNING: {warning}\n", flush=True)
     if settings.resume:
@@ -308,9 +308,7 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict
 
 def _view(study: Study) -> View:
     """A live view if somebody looks at a terminal that can show one."""
-    if study.settings.quiet or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
-        return PlainView(study)
-    return LiveView(study)
+    return PlainView(study) if study.settings.quiet or not shows_more_than_lines() else LiveView(study)
 
 
 def _run_trials(study: Study, files: StudyFiles, ending: Ending, view: View) -> None:

@@ -35,6 +35,7 @@ def main() -> int:
 
     from training.data import load_data
     from training.loop import Training, TrainingDivergedError
+    from training.progress_bar import progress_bar, shows_more_than_lines
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -46,13 +47,16 @@ def main() -> int:
         print(f"WARNING: {warning}\n")
     print(f"{data.name}: {len(data.train)} training, {len(data.val)} validation, {len(data.test)} test images\n")
     training = Training(settings, data)
+    on_terminal = shows_more_than_lines()
     try:
         for epoch in range(1, settings.epochs + 1):
             print(f"Epoch {epoch}\n-------------------------------")
-            for batch, (loss, images_seen) in enumerate(training.train_epoch()):
-                if batch % 100 == 0:
-                    print(f"loss: {loss.item():>7f}  [{images_seen:>5d}/{len(data.train):>5d}]")
-            metrics = training.measure_epoch()
+            with progress_bar(f"Epoch {epoch} of {settings.epochs}", len(data.train)) as show:
+                for batch, (loss, images_seen) in enumerate(training.train_epoch()):
+                    if batch % 100 == 0:
+                        line = f"loss: {loss.item():>7f}  [{images_seen:>5d}/{len(data.train):>5d}]"
+                        show(images_seen, line) if on_terminal else print(line)
+                metrics = training.measure_epoch()
             if metrics.val_accuracy is not None:
                 print(f"Validation Error: \n Accuracy: {metrics.val_accuracy:.1%}, Avg loss: {metrics.val_loss:>8f} \n")
             print(f"Test Error: \n Accuracy: {metrics.test_accuracy:.1%}, Avg loss: {metrics.test_loss:>8f} \n")
