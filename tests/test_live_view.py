@@ -1,88 +1,20 @@
 """The live view, in a terminal that is emulated: what is on the screen, whatever else is printed or happens."""
 
-import fcntl
-import os
-import pty
-import select
 import shlex
 import shutil
 import signal
-import struct
 import sys
-import termios
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import pyte
 import pytest
+from terminal_emulator import Terminal
 
 from search.live_view import LiveView, clock, sparkline
 from search.progress import PlainView
 from search.settings import StudySettings
 from search.study import _view, prepare_study
 from training.config import PROJECT
-
-ROWS = 30
-
-
-class Terminal:
-    """A program in a terminal of its own."""
-
-    def __init__(self, columns: int, *command: str) -> None:
-        self.screen = pyte.HistoryScreen(columns, ROWS, history=1000)
-        self._stream = pyte.ByteStream(self.screen)
-        self._pid, self._descriptor = pty.fork()
-        if self._pid == 0:
-            os.environ |= {"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}
-            time.sleep(0.2)  # until the terminal has its size
-            os.execvp(command[0], command)
-        self._set_size(columns)
-
-    def _set_size(self, columns: int) -> None:
-        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
-
-    def resize(self, columns: int) -> None:
-        """As a user does with the mouse."""
-        self.screen.resize(ROWS, columns)
-        self._set_size(columns)
-        os.kill(self._pid, signal.SIGWINCH)
-
-    def send(self, signal_number: int) -> None:
-        """Send a signal to the program."""
-        os.kill(self._pid, signal_number)
-
-    @property
-    def lines(self) -> list[str]:
-        """What is on the screen."""
-        return [line.rstrip() for line in self.screen.display]
-
-    @property
-    def text(self) -> str:
-        """The same, and what has left the screen upwards."""
-        left = ["".join(line[column].data for column in range(self.screen.columns)) for line in self.screen.history.top]
-        return "\n".join([*(line.rstrip() for line in left), *self.lines])
-
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
-        """Wait until the screen shows something."""
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, self.text
-            assert self._read(), self.text
-
-    def wait(self) -> int:
-        """Wait until the program ends; returns its exit status."""
-        while self._read():
-            pass
-        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-
-    def _read(self) -> bool:
-        if select.select([self._descriptor], [], [], 0.1)[0]:
-            try:
-                self._stream.feed(os.read(self._descriptor, 65536))
-            except OSError:  # the program has ended
-                return False
-        return True
 
 
 def study(columns: int, folder: Path, *options: str) -> Terminal:

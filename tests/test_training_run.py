@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from terminal_emulator import Terminal
+
 from training.config import PROJECT
 
 
@@ -28,3 +30,12 @@ def test_divergence_is_said_in_one_line() -> None:
     run = run_training("--dataset", "digits", "--learning-rate", "1e20")
     assert run.returncode == 1
     assert re.fullmatch(r"Diverged: train_loss is .* in epoch 1 after \d+ images; .*\n", run.stderr)
+
+
+def test_terminal_has_a_bar_for_each_epoch_which_leaves_nothing() -> None:
+    script = str(PROJECT / "training" / "run.py")
+    terminal = Terminal(100, sys.executable, script, "--dataset", "digits", "--epochs", "2", "--batch-size", "1")
+    terminal.wait_for(lambda: any(line.startswith("Epoch 2 of 2 ━") and "loss: " in line for line in terminal.lines))
+    assert terminal.wait() == 0
+    assert "━" not in terminal.text
+    assert terminal.text.count("Test Error:") == 2
