@@ -1,6 +1,7 @@
 """The charts that people paste, as PNG pictures: learning curves, optimisation history, importance."""
 
 import io
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from search.importance import LEVEL, Importance
 from search.record import StudyRecord
 from search.same_budget import SameBudget
 from search.trial_record import TrialRecord
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell about its cache of fonts
 
 SIZE_INCHES = (7.2, 4.0)
 DOTS_PER_INCH = 150

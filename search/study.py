@@ -4,6 +4,7 @@ import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import optuna
@@ -26,7 +27,6 @@ from search.space import DEFAULT_SPACE, SearchSpace, describe, parse
 from search.storage import FILE_NAME, RecordUnwritableError
 from search.study_files import StudyFiles
 from search.study_folder import StudyFolder
-from search.study_report import write_report
 from search.summary import show_summary
 from search.tuning import run_trials
 from training import mnist_family
@@ -180,7 +180,16 @@ def _run_to_the_end(study: Study, files: StudyFiles, ending: Ending, view: View)
     record.set_facts({"starts": [*earlier, this | {"seconds": seconds}]})
 
 
+def _import_report() -> None:
+    """Import what the report needs: seconds, which nobody notices while the trials train."""
+    import sklearn.ensemble  # noqa: F401
+
+    import search.study_report  # noqa: F401
+
+
 def _write_report(study: Study, findings: Findings) -> None:
+    from search.study_report import write_report
+
     try:
         write_report(study.record, study.space, findings, study.data)
     except OSError as error:
@@ -326,4 +335,5 @@ def _run_trials(study: Study, files: StudyFiles, ending: Ending, view: View) -> 
         ending.handle_signals()
         if settings.dashboard:
             view.show_dashboard(dashboard_url)
+        Thread(target=_import_report, daemon=True).start()
         run_trials(study, files, ending, view)
