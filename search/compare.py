@@ -17,8 +17,12 @@ from training.terminal import guard_output
 class CompareSettings:
     """Options of `python search/compare.py`."""
 
-    studies: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
-    """Two or more studies, each by its name, its folder or as latest; repeats (tpe-1, tpe-2) count as one."""
+    studies: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="STUDY STUDY...", help_behavior_hint="(two or more)"),
+    ]
+    """The studies, each by its name, its folder or as latest; repeats (tpe-1, tpe-2) are taken together."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
     """Folder that holds the studies' folders."""
     output: Path | None = None

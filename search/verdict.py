@@ -54,7 +54,7 @@ class Verdict:
                 f"(interval {ends} {self.unit})."
             )
         low, high = sorted((abs(self.low), abs(self.high)))
-        word = "better" if self.gain > 0 else "worse"
+        word = "better" if self.low > 0 else "worse"
         return (
             f"{self.arm} is {word} than {self.reference}{within}, by {abs(self.gain):.{digits}f} {self.unit} "
             f"({LEVEL} % interval {low:.{digits}f} to {high:.{digits}f})."
@@ -78,7 +78,7 @@ def judge(arm: Arm, reference: Arm) -> list[Verdict | NoVerdict]:
     trials of the two are all of one arm, whatever the distribution of the values, so less often than once in 20.
 
     With enough studies, a resample is a draw of studies with replacement, and the distances from the mean are widened
-    by what so few studies hide: sqrt(n / (n - 1)), and Student's t over the normal quantile (Hesterberg 2015, "What
+    by what so few studies hide: sqrt(n / (n - 1)), and Welch's t over the normal quantile (Hesterberg 2015, "What
     Teachers Should Know About the Bootstrap", The American Statistician 69).
 
     In both, the noise of an accuracy on so many images is added, as if each arm had been measured on other ones.
@@ -107,7 +107,7 @@ def _compare(arm: Arm, reference: Arm, first: int | None = None) -> Verdict:
     bests = [np.array([values[0] for values in side]) for side in sides]
     gain = float(bests[0].mean() - bests[1].mean())
     if min(map(len, sides)) >= ENOUGH_STUDIES:
-        widening = t.ppf(0.5 + LEVEL / 200, len(bests[0]) + len(bests[1]) - 2) / t.ppf(0.5 + LEVEL / 200, math.inf)
+        widening = _students_t(*bests) / t.ppf(0.5 + LEVEL / 200, math.inf)
         ours, theirs = (_of_studies(values, chance) for values in bests)
         gains = gain + widening * (ours - theirs)
     else:
@@ -119,6 +119,15 @@ def _compare(arm: Arm, reference: Arm, first: int | None = None) -> Verdict:
     in_points = arm.first.metric.endswith("accuracy")
     unit, scale = ("points", 100.0) if in_points else ("nats", 1.0)
     return Verdict(arm.name, reference.name, unit, scale * gain, scale * float(low), scale * float(high), first)
+
+
+def _students_t(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+    """The quantile of t with the degrees of freedom of two samples that may spread differently (Welch 1947)."""
+    shares = np.array([bests.var(ddof=1) / len(bests) for bests in (ours, theirs)])
+    if not shares.any():
+        return float(t.ppf(0.5 + LEVEL / 200, len(ours) + len(theirs) - 2))
+    freedom = shares.sum() ** 2 / (shares**2 / [len(ours) - 1, len(theirs) - 1]).sum()
+    return float(t.ppf(0.5 + LEVEL / 200, freedom))
 
 
 def _of_studies(bests: NDArray[np.float64], chance: np.random.Generator) -> NDArray[np.float64]:

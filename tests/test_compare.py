@@ -54,12 +54,13 @@ def page_of(comparison: Comparison) -> str:
     return without_plotly(comparison_page.render(comparison))
 
 
-@pytest.mark.parametrize("images", [1000, 10**12])
-def test_equal_studies_differ_at_most_once_in_twenty(tmp_path: Path, images: int) -> None:
-    """With countless images the accuracies are exact, and only the luck of the search is left."""
-    studies = [lucky_study(tmp_path / f"study {seed}", seed, images=images) for seed in range(200)]
-    sentences = [verdict_of(*studies[place : place + 2]).sentence for place in range(0, 200, 2)]
-    assert sum("no difference" in sentence for sentence in sentences) >= 95
+def test_equal_studies_differ_at_most_once_in_twenty(tmp_path: Path) -> None:
+    studies = [lucky_study(tmp_path / f"study {seed}", seed) for seed in range(200)]
+    for images in (1000, 10**12):  # with countless images only the luck of the search is left
+        for record in studies:
+            record.facts["dataset"] |= {"validation_images": images}
+        sentences = [verdict_of(*studies[place : place + 2]).sentence for place in range(0, 200, 2)]
+        assert sum("no difference" in sentence for sentence in sentences) >= 95
 
 
 @pytest.mark.parametrize("repeats", [2, 3, 5])
