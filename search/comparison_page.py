@@ -1,6 +1,7 @@
 """The page of a comparison: one HTML file with the verdict, the best values so far, a table and what differs."""
 
 from datetime import datetime
+from html import escape
 
 from search.arms import Arm
 from search.best_so_far import Band, Cost, band
@@ -85,7 +86,8 @@ def _traces(arm: Arm, found: Band, colour: str) -> list[Figure]:
         "hoverinfo": "skip",
     }
     mean = step | {
-        "name": arm.name + (f" ({len(arm.records)} studies)" if len(arm.records) > 1 else ""),
+        "name": escape(arm.name)  # plotly takes some of HTML for its own
+        + (f" ({len(arm.records)} studies)" if len(arm.records) > 1 else ""),
         "y": [height_of(record, value) for value in found.mean],
         "text": [f"{value:.4f}" for value in found.mean],
         "hovertemplate": "%{x}: %{text}<extra></extra>",

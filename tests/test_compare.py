@@ -244,6 +244,7 @@ def test_everything_that_a_study_is_called_is_escaped(tmp_path: Path) -> None:
     records = [lucky_study(tmp_path / name, place) for place, name in enumerate([evil, "good"])]
     records[0].facts["settings"] |= {"sampler": "</script><script>alert(2)</script>"}
     page = page_of(compare(records))
+    assert figures_of(page)[0][0]["data"][0]["name"] == "&lt;img src=x onerror=alert(1)&gt;"  # plotly reads HTML
     assert "<img src=x" not in page
     assert "alert(2)</script>" not in page
     assert "&lt;/script&gt;&lt;script&gt;alert(2)" in page
