@@ -52,9 +52,7 @@ def learning_curves(record: StudyRecord) -> Figure:
     if best:
         traces.append(_curves(record, [best], f"best, trial {best.number}", BEST, width=3))
     values = [record.value(metrics) for trial in record.trials for metrics in trial.epochs]
-    return _figure(
-        traces, x={"title": "epoch", "dtick": _step(record.epochs)}, y=_metric_axis(record, values), height=400
-    )
+    return chart(traces, x={"title": "epoch", "dtick": _step(record.epochs)}, y=metric_axis(record, values), height=400)
 
 
 def _curves(record: StudyRecord, trials: list[TrialRecord], name: str, colour: str, **line: Any) -> Figure:
@@ -65,7 +63,7 @@ def _curves(record: StudyRecord, trials: list[TrialRecord], name: str, colour: s
     for trial in trials:
         x += [*(metrics.epoch for metrics in trial.epochs), None]
         values = [record.value(metrics) for metrics in trial.epochs]
-        y += [*(_height(record, value) for value in values), None]
+        y += [*(height_of(record, value) for value in values), None]
         labels += [
             *(f"{_label(trial)}<br>epoch {epoch}: {value:.4f}" for epoch, value in enumerate(values, start=1)),
             None,
@@ -101,18 +99,18 @@ def optimisation_history(record: StudyRecord) -> Figure:
                 "mode": "lines",
                 "name": "best so far",
                 "x": [trial.number for trial in measured],
-                "y": [_height(record, value) for value in so_far.tolist()],
+                "y": [height_of(record, value) for value in so_far.tolist()],
                 "line": line,
                 "hoverinfo": "skip",
             }
         )
-    figure = _figure(
-        traces, x={"title": "trial"}, y=_metric_axis(record, [record.best_value(trial) for trial in measured])
+    figure = chart(
+        traces, x={"title": "trial"}, y=metric_axis(record, [record.best_value(trial) for trial in measured])
     )
     baseline = record.baseline()
     if baseline and baseline in measured:
         level = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y"}
-        height = _height(record, record.best_value(baseline))
+        height = height_of(record, record.best_value(baseline))
         figure["layout"]["shapes"] = [level | {"y0": height, "y1": height, "line": {"color": BASELINE, "dash": "dash"}}]
     return figure
 
@@ -158,7 +156,7 @@ def parallel_coordinates(record: StudyRecord, space: SearchSpace) -> Figure:
     ]
     steps = [(share, low + share * (high - low)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
     annotations += _axis_notes(len(space), steps)
-    figure = _figure(traces, x={}, y={"visible": False, "range": [-0.06, 1.06], "fixedrange": True}, height=380)
+    figure = chart(traces, x={}, y={"visible": False, "range": [-0.06, 1.06], "fixedrange": True}, height=380)
     figure["layout"]["xaxis"] = {
         "tickvals": list(range(len(axes))),
         "ticktext": axes,
@@ -198,7 +196,7 @@ def slice_of(record: StudyRecord, space: SearchSpace, name: str) -> Figure:
         star = _points(record, [best], "best", x=[best.hyperparameters[name]])
         traces.append(star | {"marker": {"color": BEST, "size": 13, "symbol": "star"}})
     values = [record.best_value(trial) for trial in record.measured()]
-    figure = _figure(traces, x=axis_of(name, space[name]), y=_metric_axis(record, values), height=300)
+    figure = chart(traces, x=axis_of(name, space[name]), y=metric_axis(record, values), height=300)
     figure["layout"]["showlegend"] = False
     return figure
 
@@ -247,7 +245,7 @@ def contour(
     if area:
         area |= {"colorscale": SCALE, "zmin": worst, "zmax": best}
     across, up = (axis_of(name, space[name]) for name in plane)
-    figure = _figure([area, points] if area else [points], x=across, y=up, height=320)
+    figure = chart([area, points] if area else [points], x=across, y=up, height=320)
     figure["layout"]["title"] = {"text": optimizer or "", "x": 0.5, "y": 0.98, "font": {"size": 13}}
     return figure
 
@@ -295,7 +293,7 @@ def importance_bars(found: Sequence[Importance]) -> Figure:
     }
     ends = (min([0.0, *(one.low for one in found)]), max([1.0, *(one.high for one in found)]))
     x = {"title": "share of the variance", "range": [ends[0] - 0.02, ends[1] + 0.02], "tickformat": ".0%"}
-    return _figure([bars], x=x, y={}, height=120 + 45 * len(shown))
+    return chart([bars], x=x, y={}, height=120 + 45 * len(shown))
 
 
 def timeline(stretches: Sequence[WorkerTrial]) -> Figure:
@@ -322,7 +320,7 @@ def timeline(stretches: Sequence[WorkerTrial]) -> Figure:
                 }
             )
     y = {"categoryorder": "array", "categoryarray": workers[::-1]}
-    figure = _figure(
+    figure = chart(
         traces, x={"title": "seconds since the command", "rangemode": "tozero"}, y=y, height=120 + 42 * len(workers)
     )
     figure["layout"]["barmode"] = "overlay"
@@ -344,7 +342,7 @@ def ledger_bar(ledger: dict[str, float]) -> Figure:
         for part, name in PART_NAMES.items()
         if ledger[part]
     ]
-    figure = _figure(traces, x={"tickformat": ".0%", "range": [0, 1]}, y={"visible": False}, height=150)
+    figure = chart(traces, x={"tickformat": ".0%", "range": [0, 1]}, y={"visible": False}, height=150)
     figure["layout"]["barmode"] = "stack"
     figure["layout"]["legend"]["traceorder"] = "normal"
     return figure
@@ -377,7 +375,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     }
     y = {"title": "true class", "autorange": "reversed", "type": "category", "showgrid": False}
     x = {"title": "seen as", "type": "category", "tickangle": -45, "showgrid": False}
-    return _figure([colours, numbers], x=x, y=y, height=480)
+    return chart([colours, numbers], x=x, y=y, height=480)
 
 
 def axis_of(name: str, dimension: Dimension) -> Figure:
@@ -394,7 +392,8 @@ def axis_of(name: str, dimension: Dimension) -> Figure:
             return {"title": name}
 
 
-def _figure(traces: Iterable[Figure], *, x: Figure, y: Figure, height: int = 340) -> Figure:
+def chart(traces: Iterable[Figure], *, x: Figure, y: Figure, height: int = 340) -> Figure:
+    """Traces in the layout that all charts share."""
     layout = {
         "height": height,
         "margin": {"l": 60, "r": 24, "t": 34, "b": 48},
@@ -415,7 +414,7 @@ ACCURACIES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 
 """Marked on the axis, where they are not too close to each other."""
 
 
-def _metric_axis(record: StudyRecord, values: Sequence[float]) -> Figure:
+def metric_axis(record: StudyRecord, values: Sequence[float]) -> Figure:
     """Accuracies by their errors on a log scale, upside down: what counts happens near 1. Losses as they are."""
     if record.metric.endswith("accuracy"):
         ticks = {"tickvals": [1 - accuracy for accuracy in ACCURACIES], "ticktext": list(map(str, ACCURACIES))}
@@ -424,7 +423,7 @@ def _metric_axis(record: StudyRecord, values: Sequence[float]) -> Figure:
     return {"title": record.metric, **({"type": "log"} if spread else {})}
 
 
-def _height(record: StudyRecord, value: float) -> float:
+def height_of(record: StudyRecord, value: float) -> float:
     """Where a value of the metric lies on its axis; no error at all as half an image."""
     if not record.metric.endswith("accuracy"):
         return value
@@ -439,7 +438,7 @@ def _points(record: StudyRecord, trials: list[TrialRecord], status: str, x: list
         "mode": "markers",
         "name": status.replace("_", " "),
         "x": x,
-        "y": [_height(record, record.best_value(trial)) for trial in trials],
+        "y": [height_of(record, record.best_value(trial)) for trial in trials],
         "text": [
             f"{_label(trial)}<br>{len(trial.epochs)} epochs<br>{record.metric} {record.best_value(trial):.4f}"
             for trial in trials

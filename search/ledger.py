@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, groupby, pairwise
+from itertools import accumulate, chain, groupby, pairwise
 from typing import Any
 
 from search.record import StudyRecord
@@ -77,16 +77,14 @@ def time_ledger(record: StudyRecord) -> dict[str, float] | None:
 def worker_trials(record: StudyRecord) -> list[WorkerTrial]:
     """What each worker ran, worker by worker in the order in which they began."""
     stretches = _stretches(record)
-    starts = record.facts.get("starts", [])
+    *offsets, _ = start_offsets(record)
     found = []
-    offset = 0.0
-    for number, start in enumerate(starts):
+    for number, offset in enumerate(offsets):
         for place, worker in enumerate(_by_worker(stretches[number]), start=1):
-            name = f"worker {place}" if len(starts) == 1 else f"start {number + 1}, worker {place}"
+            name = f"worker {place}" if len(offsets) == 1 else f"start {number + 1}, worker {place}"
             for _, of_trial in groupby(worker, key=lambda stretch: stretch.trial.number):
                 first, *_, last = [*of_trial] * 2
                 found.append(WorkerTrial(name, last.trial, offset + first.began, offset + last.run.reported))
-        offset += _wall(start, stretches[number])
     return found
 
 
@@ -94,9 +92,14 @@ def wall_seconds(record: StudyRecord) -> float:
     """Wall clock of all starts; of one that was killed, until its last report."""
     if "seconds" in record.facts:
         return float(record.facts["seconds"])  # a study from before each start had its own
+    return round(start_offsets(record)[-1], 1)
+
+
+def start_offsets(record: StudyRecord) -> list[float]:
+    """When each start of the study began, and when the last one ended; in seconds, the time between two left out."""
     stretches = _stretches(record)
     walls = [_wall(start, stretches[number]) for number, start in enumerate(record.facts.get("starts", []))]
-    return round(sum(walls), 1)
+    return [0.0, *accumulate(walls)]
 
 
 def _stretches(record: StudyRecord) -> dict[int, list[Stretch]]:

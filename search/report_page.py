@@ -1,27 +1,21 @@
 """The report of a study: one HTML file that needs nothing else, with its charts, what they show, and the tables."""
 
 import math
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from search import charts
 from search.best_model import BestModel
-from search.charts import Figure
 from search.findings import Findings
 from search.importance import EVALUATOR, LEVEL, RESAMPLES
 from search.ledger import PART_NAMES, time_ledger, wall_seconds, worker_trials
+from search.page import Section, render_page
 from search.progress import format_value
 from search.record import StudyRecord
 from search.same_budget import ENOUGH_TRIALS, SameBudget
-from search.space import SearchSpace, members
+from search.space import SearchSpace, members, range_words
 from search.summary import duration
 from search.trial_record import TrialRecord
 from search.trial_table import trial_table
@@ -29,16 +23,6 @@ from search.trial_table import trial_table
 FILE_NAME = "report.html"
 Z_95 = 1.96
 """Half the width of a 95 % interval, in standard errors."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of the page: what one sees, in a sentence, and the charts."""
-
-    title: str
-    sentence: str
-    figures: list[Figure] = field(default_factory=list)
-    side_by_side: bool = False
 
 
 def render(record: StudyRecord, space: SearchSpace, findings: Findings, model: BestModel | str) -> str:
@@ -50,25 +34,15 @@ def render(record: StudyRecord, space: SearchSpace, findings: Findings, model: B
         findings: What was computed from the record.
         model: How the best model classifies the test images, or why that cannot be told.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     table = trial_table(record, space)
-    sections = [*_sections(record, space, findings, model)]
-    return environment.get_template(FILE_NAME).render(
+    return render_page(
+        FILE_NAME,
+        [*_sections(record, space, findings, model)],
         name=record.folder.name,
-        nonce=secrets.token_urlsafe(16),
-        plotly=files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8"),
         state=_state(record),
         headline=_headline(record),
         certainty=_certainty(record),
         advice=findings.advice,
-        sections=sections,
-        figures=[section.figures for section in sections],
         model=model if isinstance(model, BestModel) else None,
         failures=_failures(record),
         columns=list(table.columns),
@@ -314,7 +288,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
     facts, dataset = record.facts, record.facts["dataset"]
     images = ", ".join(f"{dataset[f'{part}_images']:,} {part}" for part in ("training", "validation", "test"))
     lines = [("data", f"{dataset['name']}: {images} images"), ("data checksum", f"sha256 {dataset['sha256']}")]
-    lines += [("searched", f"{name}: {_range(dimension)}") for name, dimension in facts["space"].items()]
+    lines += [("searched", f"{name}: {range_words(dimension)}") for name, dimension in facts["space"].items()]
     settings = {name: value for name, value in facts["settings"].items() if value is not None}
     lines.append(("settings", ", ".join(f"{name} {value}" for name, value in settings.items())))
     if "evidence" in facts:
@@ -332,14 +306,6 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
             ("versions", ", ".join(f"{name} {version}" for name, version in start["versions"].items())),
         ]
     return [*lines, ("report written", datetime.now().astimezone().isoformat(timespec="seconds"))]
-
-
-def _range(dimension: dict[str, Any]) -> str:
-    match dimension:
-        case {"ordered": values} | {"choices": values}:
-            return ", ".join(map(str, values))
-        case _:
-            return f"{dimension['low']} to {dimension['high']}" + (" (log)" if dimension["log"] else "")
 
 
 def _cell(value: Any) -> dict[str, Any]:

@@ -162,6 +162,15 @@ def describe(space: SearchSpace) -> dict[str, dict[str, Any]]:
     return described
 
 
+def range_words(dimension: dict[str, Any]) -> str:
+    """A dimension of a search space, as the record describes it, in words."""
+    match dimension:
+        case {"ordered": values} | {"choices": values}:
+            return ", ".join(map(str, values))
+        case _:
+            return f"{dimension['low']} to {dimension['high']}" + (" (log)" if dimension["log"] else "")
+
+
 def parse(described: object) -> SearchSpace:
     """The space that `describe` described.
 

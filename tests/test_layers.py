@@ -38,6 +38,7 @@ def test_training_knows_nothing_of_the_search(file: Path) -> None:
     ("script", "options"),
     [
         ("search/run.py", ["--dataset", "--epochs", "--seed", "--sampler", "--scheduler"]),
+        ("search/compare.py", ["STUDY", "--results-dir", "--output"]),
         ("search/replay.py", ["TABLE", "--sampler", "--scheduler", "--workers"]),
         ("training/run.py", ["--dataset", "--epochs", "--seed"]),
     ],

@@ -1,0 +1,72 @@
+"""Compare studies: what each found and cost, in what they differ, and whether that is more than chance."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from search.resume import find_study
+from training.command_line import parse, refuse
+from training.config import PROJECT
+from training.terminal import guard_output
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """Options of `python search/compare.py`."""
+
+    studies: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="STUDY STUDY...", help_behavior_hint="(two or more)"),
+    ]
+    """The studies, each by its name, its folder or as latest; repeats (tpe-1, tpe-2) are taken together."""
+    results_dir: Path = field(default_factory=lambda: PROJECT / "results")
+    """Folder that holds the studies' folders."""
+    output: Path | None = None
+    """The HTML page; by default comparison.html in the results folder."""
+    storage: str | None = None
+    """PostgreSQL server that holds the records of those that have no study.db."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be compared with anything."""
+        if len(self.studies) < 2:
+            raise ValueError(f"there must be two studies or more to compare, got {len(self.studies)}")
+
+
+def main() -> int:
+    """Compare as the command line says; returns the exit status."""
+    options = parse(CompareSettings, __doc__ or "")
+    try:
+        folders = [find_study(study, options.results_dir, options.storage) for study in options.studies]
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+
+    from search import comparison, comparison_page  # optuna and pandas take seconds
+    from search.record import StudyRecord
+    from search.server import open_server
+    from search.storage import FILE_NAME
+    from search.study_files import write_atomically
+
+    try:
+        server = open_server(options.storage) if options.storage is not None else None
+        records = [StudyRecord.open(folder, None if (folder / FILE_NAME).is_file() else server) for folder in folders]
+        compared = comparison.compare(records)
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    comparison.show(compared)
+    page = options.output or options.results_dir / comparison_page.FILE_NAME
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(page, comparison_page.render(compared))
+    except OSError as error:
+        refuse(f"{page} cannot be written: {error.strerror}")
+    comparison.show_page(page)
+    return 0
+
+
+if __name__ == "__main__":
+    guard_output(outlive_reader=True)
+    sys.exit(main())

@@ -1,0 +1,330 @@
+"""The comparison of studies: what is refused, and that it claims a difference where there is one and nowhere else."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects
+import pytest
+from studies import HandDrivenStudy, planted_study
+from test_doctor import rises_to
+from test_report import figures_of, without_plotly
+
+from search import comparison_page
+from search.arms import Arm, differences, into_arms
+from search.best_so_far import band, have_clocks
+from search.comparison import Comparison, compare, show
+from search.record import StudyRecord
+from search.simulation import MemoryStorage
+from search.trial_record import Run
+from search.verdict import Verdict, judge
+from training.config import PROJECT
+
+REFERENCE = PROJECT / "results" / "fashion-mnist-reference"
+
+
+def lucky_study(folder: Path, seed: int, *, gain: float = 0.0, images: int = 10_000, trials: int = 20) -> StudyRecord:
+    """A study whose trials reach accuracies that chance gives, each better by a gain."""
+    chance = np.random.default_rng(seed)
+
+    def curve(_: dict[str, Any]) -> list[float]:
+        return rises_to(gain + 0.9 - 0.1 * float(chance.exponential()) ** 0.7, epochs=3)
+
+    record = planted_study(folder, curve, trials=trials, epochs=3, seed=seed)
+    record.facts["dataset"] |= {"validation_images": images}
+    record.facts["settings"] |= {"seed": seed}
+    return record
+
+
+def verdict_of(*records: StudyRecord) -> Verdict:
+    """The only verdict on two studies or arms."""
+    first, second = into_arms(records)
+    (verdict,) = judge(second, first)
+    assert isinstance(verdict, Verdict)
+    return verdict
+
+
+def page_of(comparison: Comparison) -> str:
+    return without_plotly(comparison_page.render(comparison))
+
+
+def test_equal_studies_differ_at_most_once_in_twenty(tmp_path: Path) -> None:
+    studies = [lucky_study(tmp_path / f"study {seed}", seed) for seed in range(200)]
+    for images in (1000, 10**12):  # with countless images only the luck of the search is left
+        for record in studies:
+            record.facts["dataset"] |= {"validation_images": images}
+        sentences = [verdict_of(*studies[place : place + 2]).sentence for place in range(0, 200, 2)]
+        assert sum("no difference" in sentence for sentence in sentences) >= 95
+
+
+@pytest.mark.parametrize("repeats", [2, 3, 5])
+def test_equal_arms_of_several_studies_differ_as_seldom(tmp_path: Path, repeats: int) -> None:
+    pool = [lucky_study(tmp_path / f"study {seed}", seed) for seed in range(60)]
+    chance = np.random.default_rng(repeats)
+    clear = 0
+    for _ in range(40):
+        drawn = [pool[place] for place in chance.choice(len(pool), 2 * repeats, replace=False)]
+        one, other = Arm("one", tuple(drawn[:repeats])), Arm("other", tuple(drawn[repeats:]))
+        clear += judge(other, one)[0].is_clear
+    assert clear <= 2
+
+
+def test_planted_difference_is_found(tmp_path: Path) -> None:
+    pairs = [
+        (lucky_study(tmp_path / "weak", seed), lucky_study(tmp_path / "strong", seed + 100, gain=0.08))
+        for seed in range(20)
+    ]
+    verdicts = [verdict_of(*pair) for pair in pairs]
+    assert sum(verdict.is_clear and verdict.gain > 0 for verdict in verdicts) >= 19
+    assert sum(verdict.low <= 8 <= verdict.high for verdict in verdicts) >= 18
+    assert all(verdict.low <= verdict.gain <= verdict.high for verdict in verdicts)
+    assert re.fullmatch(
+        r"strong is better than weak, by \d+\.\d\d points \(95 % interval \d+\.\d\d to \d+\.\d\d\)\.",
+        verdicts[0].sentence,
+    )
+    assert "weak is worse than strong, by" in verdict_of(*reversed(pairs[0])).sentence
+
+
+def test_repeats_find_a_difference_that_one_study_cannot_show(tmp_path: Path) -> None:
+    weak = [lucky_study(tmp_path / f"weak-{seed}", seed) for seed in range(6)]
+    strong = [lucky_study(tmp_path / f"strong-{seed}", seed + 10, gain=0.03) for seed in range(6)]
+    assert not verdict_of(weak[0], strong[0]).is_clear
+    verdict = verdict_of(*weak, *strong)
+    assert verdict.is_clear
+    assert verdict.sentence.startswith("strong is better than weak, by ")
+
+
+def test_few_images_hide_a_difference(tmp_path: Path) -> None:
+    pair = [lucky_study(tmp_path / name, seed, gain=gain) for name, seed, gain in [("a", 0, 0.0), ("b", 1, 0.05)]]
+    sure = verdict_of(*pair)
+    for record in pair:
+        record.facts["dataset"] |= {"validation_images": 50}
+    unsure = verdict_of(*pair)
+    assert unsure.high - unsure.low > 15 > sure.high - sure.low
+
+
+def test_too_few_trials_get_no_verdict(tmp_path: Path) -> None:
+    many = lucky_study(tmp_path / "many", 0)
+    few = lucky_study(tmp_path / "few", 1, trials=5, gain=0.09)
+    (verdict,) = compare([many, few]).verdicts
+    assert verdict.sentence.startswith("few against many: no verdict, because only 5 trials of few measured")
+
+
+def test_more_trials_are_also_compared_at_an_equal_number(tmp_path: Path) -> None:
+    few, many = lucky_study(tmp_path / "few", 0, trials=10), lucky_study(tmp_path / "many", 1, trials=40)
+    overall, equal = compare([few, many]).verdicts
+    assert "first" not in overall.sentence
+    assert "many against few, by the first 10 trials of each study: no difference" in equal.sentence
+
+
+def test_lower_loss_is_better(tmp_path: Path) -> None:
+    studies = []
+    for name, gain in [("weak", 0.0), ("strong", 0.3)]:
+        study = HandDrivenStudy(tmp_path / name, metric="val_loss", server=MemoryStorage())  # type: ignore[arg-type]
+        for place in range(8):
+            study.run_trial(0.3 + gain + 0.01 * place)
+        studies.append(study.record)
+    comparison = compare(studies)
+    (verdict,) = comparison.verdicts
+    assert isinstance(verdict, Verdict)
+    assert verdict.gain == pytest.approx(0.3)
+    assert verdict.sentence.startswith("strong is better than weak, by 0.3000 nats (95 % interval 0.2")
+    assert "a lower loss" in comparison.explanation
+    assert "the luck of the images is not known for a loss" in comparison.explanation
+    strong = band(comparison.arms[1], "epochs")
+    assert strong
+    assert strong.mean == sorted(strong.mean, reverse=True)
+
+
+def test_repeats_are_one_arm(tmp_path: Path) -> None:
+    names = ["tpe-1", "random_7", "tpe-2", "tpe-seed3", "gp"]
+    arms = into_arms([lucky_study(tmp_path / name, place, trials=1) for place, name in enumerate(names)])
+    assert [(arm.name, len(arm.records)) for arm in arms] == [("tpe", 3), ("random_7", 1), ("gp", 1)]
+
+
+def test_studies_of_one_stem_are_arms_of_their_own(tmp_path: Path) -> None:
+    records = [lucky_study(tmp_path / folder / "tpe-1", 0, trials=1) for folder in ("here", "there")]
+    first, second = into_arms(records)
+    assert first.name.endswith("here/tpe-1")
+    assert second.name.endswith("there/tpe-1")
+
+
+def test_studies_named_by_the_time_are_no_repeats(tmp_path: Path) -> None:
+    names = ["digits-20260101-120000", "digits-20260101-130000", "digits-20260102-120000-2"]
+    records = [lucky_study(tmp_path / name, place, trials=1) for place, name in enumerate(names)]
+    assert [arm.name for arm in into_arms(records)] == names
+
+
+def test_band_holds_the_mean_and_the_extremes(tmp_path: Path) -> None:
+    heights = {"tpe-1": [0.5, 0.7, 0.6, 0.9], "tpe-2": [0.6, 0.6, 0.8, 0.8, 0.95]}
+    records = []
+    for name, values in heights.items():
+        curves = iter([[value] for value in values])
+        records.append(planted_study(tmp_path / name, lambda _: next(curves), trials=len(values), epochs=1))  # noqa: B023
+    found = band(Arm("tpe", tuple(records)), "trials")
+    assert found
+    assert found.places == [1, 2, 3, 4]
+    assert found.mean == pytest.approx([0.55, 0.65, 0.75, 0.85])
+    assert found.low == [0.5, 0.6, 0.7, 0.8]
+    assert found.high == [0.6, 0.7, 0.8, 0.9]
+
+
+def test_seconds_are_those_of_the_clock_where_all_have_one(tmp_path: Path) -> None:
+    record = planted_study(tmp_path, lambda _: [0.5, 0.6, 0.7], trials=2, epochs=3)
+    arm = Arm("study", (record,))
+    assert not have_clocks([arm])
+    in_turn = band(arm, "seconds", clocks=False)
+    assert in_turn
+    assert in_turn.places == [0.5, 1.0, 1.5, 3.0]
+    machine = {"machine": {"cpus": 2}}
+    record.facts["starts"] = [machine | {"seconds": 100.0}, machine]
+    for trial in record.trials:
+        trial.runs = {
+            epoch: Run(start=trial.number, node=0, pid=1, waiting_seconds=0.0, reported=10.0 * epoch)
+            for epoch in (1, 2, 3)
+        }
+    record.trials[1].epochs[2] = record._best_epochs[1] = replace(record.trials[1].epochs[2], val_accuracy=0.8)
+    assert have_clocks([arm])
+    found = band(arm, "seconds")
+    assert found
+    assert found.places == [10, 20, 30, 130]
+    assert found.mean == [0.5, 0.6, 0.7, 0.8]
+
+
+def test_trials_whose_metrics_do_not_stand_count_but_find_nothing(tmp_path: Path) -> None:
+    curves = iter([[0.99, float("nan")], [0.5], [0.6]])
+    record = planted_study(tmp_path, lambda _: next(curves), trials=3, epochs=1)
+    found = band(Arm("study", (record,)), "trials")
+    assert found
+    assert (found.places, found.mean) == ([2, 3], [0.5, 0.6])
+
+
+def test_settings_that_differ_are_told(tmp_path: Path) -> None:
+    records = [lucky_study(tmp_path / name, place, trials=6) for place, name in enumerate(["tpe-1", "tpe-2", "gp"])]
+    for record, sampler in zip(records, ["tpe", "tpe", "gp"], strict=True):
+        record.facts["settings"] |= {"sampler": sampler, "name": record.folder.name, "results_dir": sampler}
+        version, cores = ("1.0", 2) if sampler == "tpe" else ("2.0", 4)
+        start = {"versions": {"torch": version, "ray": "3"}, "git_commit": None, "machine": {"cpus": cores}}
+        record.facts["starts"] = [start]
+    records[2].facts["space"] = records[2].facts["space"] | {"learning_rate": {"low": 0.1, "high": 0.2, "log": False}}
+    found = {difference.name: difference.values for difference in differences(into_arms(records))}
+    assert found == {
+        "setting sampler": ("tpe", "gp"),
+        "range of learning_rate": ("0.0001 to 0.1 (log)", "0.1 to 0.2"),
+        "version of torch": ("1.0", "2.0"),
+        "machine cpus": ("2", "4"),
+    }
+    records[1].facts["settings"] |= {"sampler": "random"}
+    assert differences(into_arms(records))[0].values == ("tpe or random", "gp")
+    assert "setting seed" in [difference.name for difference in differences(into_arms(records[:2]))]
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_plotly_knows_every_attribute_of_every_chart(tmp_path: Path, repeats: bool) -> None:
+    names = ["tpe-1", "tpe-2", "gp-1", "gp-2"] if repeats else ["tpe", "gp"]
+    comparison = compare([lucky_study(tmp_path / name, place) for place, name in enumerate(names)])
+    page = page_of(comparison)
+    figures = [figure for of_section in figures_of(page) for figure in of_section]
+    assert [len(figure["data"]) for figure in figures] == [6 if repeats else 2] * 3
+    for figure in figures:
+        plotly.graph_objects.Figure(figure)  # refuses attributes that there are not
+    assert page.index("no difference") < page.index("Over trials") < page.index("What differs")
+    assert ("the band reaches" in page) == repeats
+    assert "default-src 'none'" in page
+
+
+def test_everything_that_a_study_is_called_is_escaped(tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    records = [lucky_study(tmp_path / name, place) for place, name in enumerate([evil, "good"])]
+    records[0].facts["settings"] |= {"sampler": "</script><script>alert(2)</script>"}
+    page = page_of(compare(records))
+    assert figures_of(page)[0][0]["data"][0]["name"] == "&lt;img src=x onerror=alert(1)&gt;"  # plotly reads HTML
+    assert "<img src=x" not in page
+    assert "alert(2)</script>" not in page
+    assert "&lt;/script&gt;&lt;script&gt;alert(2)" in page
+
+
+def test_studies_that_measured_nothing_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = [HandDrivenStudy(tmp_path / name, server=MemoryStorage()).record for name in "ab"]  # type: ignore[arg-type]
+    comparison = compare(records)
+    show(comparison)
+    assert "no verdict, because only 0 trials" in capsys.readouterr().out
+    assert "no verdict" in page_of(comparison)
+
+
+def test_terminal_is_not_too_narrow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"a-name-that-somebody-found-telling-{end}" for end in ("one", "another")]
+    records = [lucky_study(tmp_path / name, place) for place, name in enumerate(names)]
+    records[0].facts["settings"] |= {"scheduler": "asha", "sampler": "tpe"}
+    show(compare(records))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["arm", "studies", "trials", "epochs", "seconds", "val_accuracy", "test_accuracy"]
+    assert any("setting scheduler: asha" in line for line in lines)
+
+
+def in_metric(record: StudyRecord) -> None:
+    record.metric = "test_accuracy"
+
+
+def in_data(record: StudyRecord) -> None:
+    record.facts["dataset"] |= {"name": "kmnist"}
+
+
+def in_files(record: StudyRecord) -> None:
+    record.facts["dataset"] |= {"sha256": "0123456789abcdef"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (in_metric, "their metrics are val_accuracy and test_accuracy"),
+        (in_data, "their data sets are digits and kmnist"),
+        (in_files, "their files of data set digits are not the same, sha256 not the whol and 0123456789ab"),
+    ],
+)
+def test_numbers_that_do_not_mean_the_same_are_refused(
+    tmp_path: Path, change: Callable[[StudyRecord], None], told: str
+) -> None:
+    one, other = (lucky_study(tmp_path / name, 0, trials=1) for name in ("one", "other"))
+    change(other)
+    with pytest.raises(ValueError, match=f"one and other cannot be compared: {told}"):
+        compare([one, other])
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROJECT / "search" / "compare.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "there must be two studies or more to compare, got 0"),
+        (["latest"], "there must be two studies or more to compare, got 1"),
+        ([REFERENCE.name, "nowhere"], "there is no study nowhere: "),
+        ([REFERENCE.name, REFERENCE], "study fashion-mnist-reference is given twice"),
+    ],
+)
+def test_mistakes_get_one_sentence(words: list[str | Path], told: str) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {told}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_study_and_its_copy_do_not_differ(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        shutil.copytree(REFERENCE, tmp_path / name)
+    done = run("one", "other", "--results-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "other against one: no difference that this data can show" in done.stdout
+    assert "Settings, versions and machine are the same." in done.stdout
+    assert max(map(len, done.stdout.partition("\nPage: ")[0].splitlines())) <= 80
+    assert "no difference" in without_plotly((tmp_path / "comparison.html").read_text())
