@@ -10,6 +10,7 @@ from training.config import PROJECT, DataConfig, PrecisionName, check_choice, ch
 MetricName = Literal["val_accuracy", "val_loss", "test_accuracy", "test_loss"]
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
 SchedulerName = Literal["asha", "median", "hyperband", "none"]
+LoggerName = Literal["tensorboard"]
 Mode = Literal["max", "min"]
 
 SHORTEST_TIME, LONGEST_TIME = 0.001, 10**9
@@ -57,6 +58,8 @@ class StudySettings(DataConfig):
     """Start the Ray dashboard on this machine, or say where that of the cluster is."""
     quiet: bool = False
     """Print a line for each ended trial instead of a live view, as where the output is no terminal."""
+    log: tuple[LoggerName, ...] = ()
+    """Where else the study is shown while it runs; several at once if you like. See docs/dashboards.md."""
     max_failures: int = 1
     """How often a trial whose worker died goes on in another one, from its last epoch; >= 0."""
     trial_timeout: str | None = None
@@ -103,6 +106,10 @@ class StudySettings(DataConfig):
         check_choice("sampler", self.sampler, SamplerName)
         check_choice("scheduler", self.scheduler, SchedulerName)
         check_choice("precision", self.precision, PrecisionName)
+        for logger in self.log:
+            check_choice("log", logger, LoggerName)
+        if len(set(self.log)) < len(self.log):
+            raise ValueError(f"log must name each of them once, got {' '.join(self.log)}")
         check_seed("seed", self.seed)
         check_seed("the last trial's seed", self.seed + self.num_samples - 1)
         self._check_metric()

@@ -12,6 +12,7 @@ from ray.exceptions import OutOfMemoryError
 
 from search import progress
 from search.ending import Ending
+from search.loggers import Loggers
 from search.progress import View
 from search.record import StudyRecord
 from search.sampler import build_sampler
@@ -33,9 +34,10 @@ MAX_CRASHES = 3
 class RecordTrials(tune.Callback):  # type: ignore[misc]
     """Brings what Ray's trials report into the record, the tables and the terminal."""
 
-    def __init__(self, study: "Study", files: StudyFiles, ending: Ending, view: View):
+    def __init__(self, study: "Study", files: StudyFiles, loggers: Loggers, ending: Ending, view: View):
         self._record = study.record
         self._files = files
+        self._loggers = loggers
         self._view = view
         self._max_failures = study.settings.max_failures
         self._ending = ending
@@ -62,6 +64,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
             waiting_seconds = result["waiting_seconds"]
             run = None if waiting_seconds is None else self._run(result, waiting_seconds)
             self._record.add_epoch(trial.trial_id, metrics, run)
+            self._loggers.epoch(self._record.running(trial.trial_id))
 
     def _run(self, result: dict[str, Any], waiting_seconds: float) -> Run:
         return Run(
@@ -128,13 +131,14 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         self._files.keep_up()
         if trial.status != "interrupted":
             self._ending.see(trial)
+            self._loggers.ended(trial)
             self._view.show_ended(trial)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles callbacks into its scratch folder
 
 
-def run_trials(study: "Study", files: StudyFiles, ending: Ending, view: View) -> None:
+def run_trials(study: "Study", files: StudyFiles, loggers: Loggers, ending: Ending, view: View) -> None:
     """Run trials until as many as wanted have ended, or the study ends early.
 
     Ray Tune itself crashes when a worker is killed for memory, among other things. The record knows what was running,
@@ -152,7 +156,7 @@ def run_trials(study: "Study", files: StudyFiles, ending: Ending, view: View) ->
         mode=record.mode,
         timeout=settings.trial_timeout_seconds,
     )
-    callback = RecordTrials(study, files, ending, view)
+    callback = RecordTrials(study, files, loggers, ending, view)
     crashes, state_before = 0, None
     while not ending.wants_no_more_trials():
         try:
