@@ -59,12 +59,12 @@ class TensorBoardLog:
         return self._runs[trial.number]
 
     def _write_row(self, run: "_Run", trial: TrialRecord) -> None:
-        best_values = {}
+        best_name = f"best_{self._record.metric}"
         if trial.epochs and trial.status not in FAILED:
             best = min(trial.epochs, key=self._record.to_minimize)
-            best_values = {f"best_{self._record.metric}": self._record.value(best)}
-            run.write(_values(best_values), best.epoch)
-        table, row, _ = hparams(dict(trial.hyperparameters), best_values)
+            run.write(_values({best_name: self._record.value(best)}), best.epoch)
+        # the columns are those of any one trial, so each names them, whether it has a value or not
+        table, row, _ = hparams(dict(trial.hyperparameters), {best_name: None})
         run.write(table)
         run.write(row)
         run.write(_session_end("STATUS_FAILURE" if trial.status in FAILED else "STATUS_SUCCESS"))

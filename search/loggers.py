@@ -1,5 +1,6 @@
 """Shows a study elsewhere while it runs, in TensorBoard, MLflow or W&B; whatever happens there, the study goes on."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -47,7 +48,7 @@ def check_packages(settings: StudySettings) -> None:
     """
     for name in settings.log:
         try:
-            _maker(name)
+            _maker(name, settings)
         except ImportError as error:
             package = "tensorboardX" if name == "tensorboard" else name
             raise ValueError(f"log {name} needs the package {package} ({error}): pip install {package}") from None
@@ -62,7 +63,7 @@ class Loggers:
     def __init__(self, settings: StudySettings, record: StudyRecord) -> None:
         """Begin with what the record holds already."""
         self._record = record
-        self._listeners = [_Listener(name, partial(_maker(name), record)) for name in settings.log]
+        self._listeners = [_Listener(name, partial(_maker(name, settings), record)) for name in settings.log]
         self._is_closed = False
         for trial in record.trials:
             self._tell("ended" if trial.has_ended else "epoch", trial)
@@ -152,10 +153,17 @@ class _Listener:
             self._trouble = printable(sentence if len(sentence) <= 300 else f"{sentence[:300]}…")
 
 
-def _maker(name: LoggerName) -> Callable[[StudyRecord], Logger]:
+def _maker(name: LoggerName, settings: StudySettings) -> Callable[[StudyRecord], Logger]:
     """What makes a logger for a record; its package is imported here."""
     match name:
         case "tensorboard":
             from search.log_tensorboard import TensorBoardLog
 
             return TensorBoardLog
+        case "mlflow":
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing is sent that was not asked for
+            os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+            from search.log_mlflow import MlflowLog
+
+            own = f"sqlite:///{settings.results_dir.resolve() / 'mlflow.db'}"
+            return partial(MlflowLog, uri=settings.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or own)

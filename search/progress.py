@@ -9,6 +9,7 @@ from search.provenance import available_cpus
 from search.record import StudyRecord
 from search.settings import StudySettings
 from search.trial_record import TrialRecord
+from training.command_line import without_password
 from training.config import PROJECT
 from training.loop import EpochMetrics
 from training.terminal import printable
@@ -72,6 +73,8 @@ def show_early_end(reason: str, record: StudyRecord, settings: StudySettings, *,
         words += ["--storage", record.address]
     if settings.log:
         words += ["--log", *settings.log]
+    if settings.mlflow_uri is not None:
+        words += ["--mlflow-uri", without_password(settings.mlflow_uri)]
     print(f"\n{reason}" + (f" To go on: python search/run.py {shlex.join(words)}" if can_go_on else ""), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What TensorBoard is shown of a study; studies driven by hand, and a whole one."""
+"""What TensorBoard and MLflow are shown of a study; studies driven by hand, and a whole one."""
 
 import subprocess
 import sys
@@ -12,8 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from search import loggers as loggers_module
+from search import provenance
 from search.loggers import Loggers
 from search.record import StudyRecord
+from search.resume import OF_ONE_START
 from search.settings import LoggerName, StudySettings
 from search.trial_record import Failure, TrialRecord
 from training.config import PROJECT
@@ -115,6 +117,8 @@ def test_tensorboard_has_a_row_of_hyperparameters_for_each_trial(folder: Path) -
     assert scalar(events_of(folder, 0), "best_val_accuracy") == [(2, 0.7)]
     assert scalar(events_of(folder, 1), "best_val_accuracy") == [(1, 0.3)]
     assert "best_val_accuracy" not in events_of(folder, 2).Tags()["scalars"]
+    (column,) = table["_hparams_/experiment"].experiment.metric_infos  # TensorBoard takes those of any trial
+    assert column.name.tag == "best_val_accuracy"
 
 
 def test_resumed_trial_goes_on_in_its_folder_without_writing_epochs_twice(folder: Path) -> None:
@@ -155,6 +159,79 @@ def test_trials_from_before_a_logger_was_asked_for_are_shown_too(folder: Path) -
         shown = scalar(events, "val_accuracy") if trial.epochs else []
         assert shown == [(epoch.epoch, epoch.val_accuracy) for epoch in trial.epochs]
         assert ("_hparams_/session_end_info" in hyperparameter_table(events)) == trial.has_ended
+
+
+def mlflow_runs(folder: Path) -> tuple[Any, dict[int, Any], Any]:
+    """The run of a study, those of its trials by number, and a client."""
+    mlflow = pytest.importorskip("mlflow")
+    client = mlflow.MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("tunesmith").experiment_id])
+    (study,) = [run for run in runs if "trial_number" not in run.data.tags]
+    trials = {int(run.data.tags["trial_number"]): run for run in runs if "trial_number" in run.data.tags}
+    assert len(trials) == len(runs) - 1
+    return study, trials, client
+
+
+@pytest.fixture
+def began(folder: Path) -> HandDrivenStudy:
+    """A study that was started, as MLflow and W&B want to know."""
+    study = HandDrivenStudy(folder)
+    study.record.set_facts({"starts": [provenance.collect()]})
+    return study
+
+
+def test_mlflow_has_a_run_for_the_study_and_one_in_it_for_each_trial(folder: Path, began: HandDrivenStudy) -> None:
+    pytest.importorskip("mlflow")
+    loggers = logged(began.record, "mlflow")
+    run_trial(began, loggers, 0.5, 0.7, 0.6)
+    run_trial(began, loggers, 0.3)
+    run_trial(began, loggers, 0.9, failure=Failure("diverged", "train_loss is nan"))
+    checkpoint = folder / "checkpoints" / "trial-0000-epoch-0002.pt"
+    checkpoint.parent.mkdir(exist_ok=True)
+    checkpoint.write_bytes(b"weights")
+    (folder / "report.html").write_text("report")
+    loggers.close()
+    study, trials, client = mlflow_runs(folder)
+    assert (study.info.run_name, study.info.status) == ("study", "FINISHED")
+    assert study.data.params["metric"] == "val_accuracy"
+    assert study.data.metrics == {"best_val_accuracy": 0.7}
+    assert {file.path for file in client.list_artifacts(study.info.run_id)} == {checkpoint.name, "report.html"}
+    assert [trials[number].info.status for number in range(3)] == ["FINISHED", "FINISHED", "FAILED"]
+    assert [trials[number].data.tags["status"] for number in range(3)] == ["completed", "stopped_early", "diverged"]
+    assert trials[2].data.tags["error"] == "train_loss is nan"
+    assert trials[0].data.params == {"learning_rate": "0.001", "batch_size": "64", "optimizer": "sgd", "seed": "0"}
+    assert trials[0].data.metrics["best_val_accuracy"] == 0.7
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials.values()} == {study.info.run_id}
+    history = client.get_metric_history(trials[0].info.run_id, "val_accuracy")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.5), (2, 0.7), (3, 0.6)]
+
+
+def test_mlflow_runs_go_on_with_the_study(folder: Path, began: HandDrivenStudy) -> None:
+    pytest.importorskip("mlflow")
+    loggers = logged(began.record, "mlflow")
+    run_trial(began, loggers, 0.5, 0.7, 0.6)
+    run_into_interruption(began, loggers, 0.4)
+    loggers.close()
+    began.record.close()
+    first_study, first_trials, _ = mlflow_runs(folder)
+    assert first_trials[1].info.status == "KILLED"
+    go_on(folder, "mlflow", accuracies=(0.6, 0.8), epochs_so_far=1)
+    study, trials, client = mlflow_runs(folder)
+    assert study.info.run_id == first_study.info.run_id
+    assert {run.info.run_id for run in trials.values()} == {run.info.run_id for run in first_trials.values()}
+    assert trials[1].info.status == "FINISHED"
+    history = client.get_metric_history(trials[1].info.run_id, "val_accuracy")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.4), (2, 0.6), (3, 0.8)]
+    assert trials[0].info.end_time == first_trials[0].info.end_time
+
+
+def test_mlflow_address_is_kept_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = "postgresql://user:secret@host/runs"
+    monkeypatch.setattr(sys, "argv", ["search/run.py", "--log", "mlflow", "--mlflow-uri", uri])
+    assert "secret" not in provenance.command()
+    assert {"log", "mlflow_uri"} <= OF_ONE_START
+    with pytest.raises(ValueError, match="mlflow_uri needs log mlflow"):
+        StudySettings(mlflow_uri=uri)
 
 
 class Raises:
@@ -222,7 +299,7 @@ def test_study_does_not_wait_for_a_logger_for_ever(
 
 
 def test_unknown_logger_is_refused() -> None:
-    with pytest.raises(ValueError, match="log must be one of tensorboard, got aim"):
+    with pytest.raises(ValueError, match="log must be one of tensorboard, mlflow, got aim"):
         StudySettings(log=("aim",))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="log must name each of them once"):
         StudySettings(log=("tensorboard", "tensorboard"))
