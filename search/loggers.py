@@ -160,6 +160,10 @@ def _maker(name: LoggerName, settings: StudySettings) -> Callable[[StudyRecord],
             from search.log_tensorboard import TensorBoardLog
 
             return TensorBoardLog
+        case "wandb":
+            from search.log_wandb import WandbLog
+
+            return WandbLog
         case "mlflow":
             os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing is sent that was not asked for
             os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

@@ -10,7 +10,7 @@ from training.config import PROJECT, DataConfig, PrecisionName, check_choice, ch
 MetricName = Literal["val_accuracy", "val_loss", "test_accuracy", "test_loss"]
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
 SchedulerName = Literal["asha", "median", "hyperband", "none"]
-LoggerName = Literal["tensorboard", "mlflow"]
+LoggerName = Literal["tensorboard", "mlflow", "wandb"]
 Mode = Literal["max", "min"]
 
 SHORTEST_TIME, LONGEST_TIME = 0.001, 10**9
@@ -59,7 +59,8 @@ class StudySettings(DataConfig):
     quiet: bool = False
     """Print a line for each ended trial instead of a live view, as where the output is no terminal."""
     log: tuple[LoggerName, ...] = ()
-    """Where else the study is shown while it runs; several at once if you like. See docs/dashboards.md."""
+    """Where else the study is shown while it runs, one or several: tensorboard, mlflow, wandb (Weights & Biases). See
+    docs/dashboards.md."""
     mlflow_uri: str | None = None
     """Database or server of MLflow, for example http://host:5000; by default what MLFLOW_TRACKING_URI says, or else
     mlflow.db in results_dir."""

@@ -1,5 +1,6 @@
-"""What TensorBoard and MLflow are shown of a study; studies driven by hand, and a whole one."""
+"""What TensorBoard, MLflow and W&B are shown of a study; studies driven by hand, and a whole one."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -234,6 +235,60 @@ def test_mlflow_address_is_kept_without_its_password(monkeypatch: pytest.MonkeyP
         StudySettings(mlflow_uri=uri)
 
 
+def wandb_history(folder: Path, trial: int) -> list[list[tuple[int, float]]]:
+    """Steps and accuracies in each offline run of a trial."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    histories = []
+    for file in sorted(folder.glob(f"wandb/offline-run-*-{trial:04}/*.wandb")):
+        history, content, position = [], file.read_bytes(), 7
+        assert len(content) < 2**15, "a record may be in two parts"
+        while position < len(content):  # checksum, length, type
+            start, length = position + 7, int.from_bytes(content[position + 4 : position + 6], "little")
+            record, position = Record.FromString(content[start : start + length]), start + length
+            if record.HasField("history"):
+                values = {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
+                history.append((record.history.step.num, json.loads(values["val_accuracy"])))
+        histories.append(history)
+    return histories
+
+
+@pytest.fixture
+def nobody_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing may be asked there
+
+
+def test_wandb_runs_are_kept_offline_and_go_on_with_the_study(
+    folder: Path, began: HandDrivenStudy, nobody_logged_in: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("wandb")
+    loggers = logged(began.record, "wandb")
+    run_trial(began, loggers, 0.5, 0.7, 0.6)
+    run_trial(began, loggers, 0.9, failure=Failure("diverged", "train_loss is nan"))
+    run_into_interruption(began, loggers, 0.4)
+    loggers.close()
+    began.record.close()
+    go_on(folder, "wandb", accuracies=(0.6, 0.8), epochs_so_far=1)
+    assert wandb_history(folder, 0) == [[(1, 0.5), (2, 0.7), (3, 0.6)]]
+    assert wandb_history(folder, 1) == [[(1, 0.9)]]
+    assert wandb_history(folder, 2) == [[(1, 0.4)], [(2, 0.6), (3, 0.8)]]
+    output = capfd.readouterr()
+    assert output.out + output.err == ""
+
+
+def test_wandb_is_switched_off_if_it_would_have_to_ask_who_you_are(
+    began: HandDrivenStudy, nobody_logged_in: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    logged(began.record, "wandb").close()
+    sentence = "WANDB_MODE is online and nobody is logged in: wandb login"
+    assert capfd.readouterr().out == f"  ! wandb is switched off (ValueError: {sentence}); the study goes on\n"
+
+
 class Raises:
     """A logger that fails with its second epoch."""
 
@@ -299,7 +354,7 @@ def test_study_does_not_wait_for_a_logger_for_ever(
 
 
 def test_unknown_logger_is_refused() -> None:
-    with pytest.raises(ValueError, match="log must be one of tensorboard, mlflow, got aim"):
+    with pytest.raises(ValueError, match="log must be one of tensorboard, mlflow, wandb, got aim"):
         StudySettings(log=("aim",))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="log must name each of them once"):
         StudySettings(log=("tensorboard", "tensorboard"))
