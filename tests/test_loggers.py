@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,17 @@ def test_trials_from_before_a_logger_was_asked_for_are_shown_too(folder: Path) -
         assert ("_hparams_/session_end_info" in hyperparameter_table(events)) == trial.has_ended
 
 
+def test_epochs_that_would_take_too_much_time_are_shown_later(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loggers_module, "SHARE_OF_TIME", 1e-9)
+    study = HandDrivenStudy(folder)
+    loggers = logged(study.record, "tensorboard")
+    run_trial(study, loggers, 0.5, 0.7, 0.6)
+    run_into_interruption(study, loggers, 0.4, 0.5)
+    loggers.close()
+    assert scalar(events_of(folder, 0), "val_accuracy") == [(1, 0.5), (2, 0.7), (3, 0.6)]
+    assert scalar(events_of(folder, 1), "val_accuracy") == [(1, 0.4), (2, 0.5)]
+
+
 def mlflow_runs(folder: Path) -> tuple[Any, dict[int, Any], Any]:
     """The run of a study, those of its trials by number, and a client."""
     mlflow = pytest.importorskip("mlflow")
@@ -174,8 +186,10 @@ def mlflow_runs(folder: Path) -> tuple[Any, dict[int, Any], Any]:
 
 
 @pytest.fixture
-def began(folder: Path) -> HandDrivenStudy:
-    """A study that was started, as MLflow and W&B want to know."""
+def began(folder: Path, monkeypatch: pytest.MonkeyPatch) -> HandDrivenStudy:
+    """A study that was started, as MLflow and W&B want to know, where nothing is set for them."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
     study = HandDrivenStudy(folder)
     study.record.set_facts({"starts": [provenance.collect()]})
     return study
@@ -271,6 +285,7 @@ def test_wandb_runs_are_kept_offline_and_go_on_with_the_study(
     run_into_interruption(began, loggers, 0.4)
     loggers.close()
     began.record.close()
+    time.sleep(1.0)  # W&B names folders by the second, and a study takes longer to start
     go_on(folder, "wandb", accuracies=(0.6, 0.8), epochs_so_far=1)
     assert wandb_history(folder, 0) == [[(1, 0.5), (2, 0.7), (3, 0.6)]]
     assert wandb_history(folder, 1) == [[(1, 0.9)]]
