@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from search.provenance import available_cpus
 from search.record import StudyRecord
+from search.settings import StudySettings
 from search.trial_record import TrialRecord
+from training.command_line import without_password
 from training.config import PROJECT
 from training.loop import EpochMetrics
 from training.terminal import printable
@@ -38,6 +40,8 @@ def head_lines(study: "Study") -> list[str]:
     ]
     if record.address:
         lines.append(f"  record   {record.address}")
+    if settings.log:
+        lines.append(f"  log      {', '.join(settings.log)}; docs/dashboards.md says how to look at it")
     lines += [
         f"  beside   study {printable(neighbour.study)}, which uses {neighbour.cpus} cores"
         for neighbour in study.neighbours
@@ -63,12 +67,16 @@ def dashboard_line(url: str | None) -> str:
     return f"  watch    http://{url} (it asks for a token: ray get-auth-token)"
 
 
-def show_early_end(reason: str, record: StudyRecord, results_dir: Path, *, can_go_on: bool) -> None:
+def show_early_end(reason: str, record: StudyRecord, settings: StudySettings, *, can_go_on: bool) -> None:
     """Print why a study ended before all its trials had, and the command that goes on with it."""
-    usual_place = results_dir.resolve() == PROJECT / "results"
+    usual_place = settings.results_dir.resolve() == PROJECT / "results"
     words = ["--resume", record.folder.name if usual_place else str(record.folder)]
     if record.address:
         words += ["--storage", record.address]
+    if settings.log:
+        words += ["--log", *settings.log]
+    if settings.mlflow_uri is not None:
+        words += ["--mlflow-uri", without_password(settings.mlflow_uri)]
     print(f"\n{reason}" + (f" To go on: python search/run.py {shlex.join(words)}" if can_go_on else ""), flush=True)
 
 

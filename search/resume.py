@@ -17,7 +17,10 @@ from search.plain_data import check_fields, check_type
 from search.settings import StudySettings
 from training.config import PROJECT
 
-OF_ONE_START = {"resume", "fork", "warm_start", "time_budget", "storage", "address", "quiet", "dashboard_linger"}
+OF_ONE_START = {
+    *("resume", "fork", "warm_start", "time_budget", "storage", "address"),
+    *("quiet", "dashboard_linger", "log", "mlflow_uri"),
+}
 """Settings of one start of a study, which the next one does not inherit."""
 CHANGEABLE = OF_ONE_START | {
     *("num_samples", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "dashboard"),

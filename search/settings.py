@@ -10,6 +10,7 @@ from training.config import PROJECT, DataConfig, PrecisionName, check_choice, ch
 MetricName = Literal["val_accuracy", "val_loss", "test_accuracy", "test_loss"]
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
 SchedulerName = Literal["asha", "median", "hyperband", "none"]
+LoggerName = Literal["tensorboard", "mlflow", "wandb"]
 Mode = Literal["max", "min"]
 
 SHORTEST_TIME, LONGEST_TIME = 0.001, 10**9
@@ -59,6 +60,12 @@ class StudySettings(DataConfig):
     """Print a line for each ended trial instead of a live view, as where the output is no terminal."""
     dashboard_linger: str | None = None
     """Keep the Ray dashboard open so long after the study, for example 10m; Ctrl-C ends it."""
+    log: tuple[LoggerName, ...] = ()
+    """Where else the study is shown while it runs, one or several: tensorboard, mlflow, wandb (Weights & Biases). See
+    docs/dashboards.md."""
+    mlflow_uri: str | None = None
+    """Database or server of MLflow, for example http://host:5000; by default what MLFLOW_TRACKING_URI says, or else
+    mlflow.db in results_dir."""
     max_failures: int = 1
     """How often a trial whose worker died goes on in another one, from its last epoch; >= 0."""
     trial_timeout: str | None = None
@@ -108,6 +115,7 @@ class StudySettings(DataConfig):
         check_seed("seed", self.seed)
         check_seed("the last trial's seed", self.seed + self.num_samples - 1)
         self._check_metric()
+        self._check_log()
         self._check_folders()
 
     @property
@@ -141,6 +149,14 @@ class StudySettings(DataConfig):
             raise ValueError(f"metric {self.metric_name} would choose by the test set; that needs val_fraction 0")
         if self.val_fraction == 0 and self.metric_name.startswith("val_"):
             raise ValueError(f"metric {self.metric_name} needs validation images, but val_fraction is 0")
+
+    def _check_log(self) -> None:
+        for logger in self.log:
+            check_choice("log", logger, LoggerName)
+        if len(set(self.log)) < len(self.log):
+            raise ValueError(f"log must name each of them once, got {' '.join(self.log)}")
+        if self.mlflow_uri is not None and "mlflow" not in self.log:
+            raise ValueError("mlflow_uri needs log mlflow")
 
     def _check_folders(self) -> None:
         if self.results_dir.exists() and not self.results_dir.is_dir():

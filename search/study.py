@@ -14,6 +14,7 @@ from search.cluster import Cluster
 from search.ending import Ending
 from search.findings import Findings, find
 from search.live_view import LiveView
+from search.loggers import Loggers, check_packages
 from search.neighbours import Neighbour, announced, find_neighbours
 from search.patience import Patience
 from search.progress import PlainView, View
@@ -79,6 +80,7 @@ def prepare_study(
     """
     began = time.monotonic() if began is None else began
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    check_packages(settings)
     joined = cluster.join(settings.address) if settings.address else None
     neighbours = [] if joined else find_neighbours()
     trials_at_once = room_for_trials(settings, joined, neighbours)
@@ -146,25 +148,26 @@ def _linger(settings: StudySettings, dashboard_url: str | None) -> None:
 
 def _run_and_report(study: Study, ending: Ending) -> int:
     settings, record = study.settings, study.record
-    files = StudyFiles(record, study.space)
-    with closing(study.folder), closing(record), ending.on_signals():
+    files, loggers = StudyFiles(record, study.space), Loggers(settings, record)
+    with closing(study.folder), closing(record), closing(loggers), ending.on_signals():
         try:
             with _view(study) as view:
-                _run_to_the_end(study, files, ending, view)
+                _run_to_the_end(study, files, loggers, ending, view)
         except RecordUnwritableError as error:
             print(f"\nStopped: {error}. What was recorded before is safe.")
             return ending.exit_status(EXIT_NOTHING_COMPLETED)
         files.keep_up(at_once=True)
         findings = find(record, study.space)
         _write_report(study, findings)
+        loggers.close()
         show_summary(settings, record, study.space, findings)
         if study.trials_to_run > 0:
-            progress.show_early_end(ending.reason, record, settings.results_dir, can_go_on=not ending.exhausted)
+            progress.show_early_end(ending.reason, record, settings, can_go_on=not ending.exhausted)
     completed = any(trial.status == "completed" for trial in record.trials)
     return ending.exit_status(EXIT_OK if completed else EXIT_NOTHING_COMPLETED)
 
 
-def _run_to_the_end(study: Study, files: StudyFiles, ending: Ending, view: View) -> None:
+def _run_to_the_end(study: Study, files: StudyFiles, loggers: Loggers, ending: Ending, view: View) -> None:
     """Run the trials, and record how long that took."""
     record = study.record
     if record.address is None:
@@ -173,7 +176,7 @@ def _run_to_the_end(study: Study, files: StudyFiles, ending: Ending, view: View)
     files.keep_up(at_once=True)
     _point_latest_to(record.folder)
     if study.trials_to_run > 0:
-        _run_trials(study, files, ending, view)
+        _run_trials(study, files, loggers, ending, view)
     record.interrupt_running()
     *earlier, this = record.facts["starts"]
     seconds = round(time.monotonic() - study.began, 3)
@@ -320,7 +323,7 @@ def _view(study: Study) -> View:
     return PlainView(study) if study.settings.quiet or not shows_more_than_lines() else LiveView(study)
 
 
-def _run_trials(study: Study, files: StudyFiles, ending: Ending, view: View) -> None:
+def _run_trials(study: Study, files: StudyFiles, loggers: Loggers, ending: Ending, view: View) -> None:
     settings = study.settings
     with ExitStack() as stack:
         cpus_taken = min(study.trials_at_once * settings.cpus_per_trial, provenance.available_cpus())
@@ -336,4 +339,4 @@ def _run_trials(study: Study, files: StudyFiles, ending: Ending, view: View) -> 
         if settings.dashboard:
             view.show_dashboard(dashboard_url)
         Thread(target=_import_report, daemon=True).start()
-        run_trials(study, files, ending, view)
+        run_trials(study, files, loggers, ending, view)

@@ -13,6 +13,7 @@ from ray.exceptions import OutOfMemoryError
 from search import progress
 from search.ending import Ending
 from search.gauges import Gauges
+from search.loggers import Loggers
 from search.progress import View
 from search.record import StudyRecord
 from search.sampler import build_sampler
@@ -34,9 +35,10 @@ MAX_CRASHES = 3
 class RecordTrials(tune.Callback):  # type: ignore[misc]
     """Brings what Ray's trials report into the record, the tables and the terminal."""
 
-    def __init__(self, study: "Study", files: StudyFiles, ending: Ending, view: View):
+    def __init__(self, study: "Study", files: StudyFiles, loggers: Loggers, ending: Ending, view: View):
         self._record = study.record
         self._files = files
+        self._loggers = loggers
         self._view = view
         self._gauges = Gauges(study.record)
         self._max_failures = study.settings.max_failures
@@ -65,6 +67,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
             run = None if waiting_seconds is None else self._run(result, waiting_seconds)
             self._record.add_epoch(trial.trial_id, metrics, run)
             self._gauges.show(self._record.running(trial.trial_id))
+            self._loggers.epoch(self._record.running(trial.trial_id))
 
     def _run(self, result: dict[str, Any], waiting_seconds: float) -> Run:
         return Run(
@@ -132,13 +135,14 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         self._files.keep_up()
         if trial.status != "interrupted":
             self._ending.see(trial)
+            self._loggers.ended(trial)
             self._view.show_ended(trial)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles callbacks into its scratch folder
 
 
-def run_trials(study: "Study", files: StudyFiles, ending: Ending, view: View) -> None:
+def run_trials(study: "Study", files: StudyFiles, loggers: Loggers, ending: Ending, view: View) -> None:
     """Run trials until as many as wanted have ended, or the study ends early.
 
     Ray Tune itself crashes when a worker is killed for memory, among other things. The record knows what was running,
@@ -157,7 +161,7 @@ def run_trials(study: "Study", files: StudyFiles, ending: Ending, view: View) ->
         timeout=settings.trial_timeout_seconds,
     )
     run.__name__ = record.folder.name  # what the dashboard calls a worker
-    callback = RecordTrials(study, files, ending, view)
+    callback = RecordTrials(study, files, loggers, ending, view)
     crashes, state_before = 0, None
     while not ending.wants_no_more_trials():
         try:
