@@ -118,10 +118,11 @@ def optimisation_history(record: StudyRecord) -> Figure:
 def parallel_coordinates(record: StudyRecord, space: SearchSpace) -> Figure:
     """A line for each trial through its hyperparameters to its best value, coloured by this value."""
     trials = record.measured()
-    values = np.array([record.best_value(trial) for trial in trials])
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    height = (values - low) / ((high - low) or 1.0)
-    rank = np.argsort(np.argsort(values if record.mode == "max" else -values)) / max(1, len(values) - 1)
+    values = [record.best_value(trial) for trial in trials]
+    merits = np.array([_merit(record, value) for value in values])
+    low, high = (float(merits.min()), float(merits.max())) if len(merits) else (0.0, 1.0)
+    heights = (merits - low) / ((high - low) or 1.0)
+    rank = np.argsort(np.argsort(merits)) / max(1, len(merits) - 1)
     bands, traces = 8, []
     for band in range(bands):
         x: list[float | None] = []
@@ -131,7 +132,7 @@ def parallel_coordinates(record: StudyRecord, space: SearchSpace) -> Figure:
         for index in inside:
             trial = trials[index]
             x += [*range(len(space) + 1), None]
-            y += [*(position(space[name], trial.hyperparameters[name]) for name in space), float(height[index]), None]
+            y += [*(position(space[name], trial.hyperparameters[name]) for name in space), float(heights[index]), None]
             text += [*([f"{_label(trial)}<br>{record.metric} {values[index]:.4f}"] * (len(space) + 1)), None]
         colour = sample_colorscale(SCALE, (band + 0.5) / bands)[0]
         line = {"color": colour, "width": 1.2 if band < bands - 1 else 2.5}
@@ -154,8 +155,8 @@ def parallel_coordinates(record: StudyRecord, space: SearchSpace) -> Figure:
         for column, name in enumerate(space)
         for note in _axis_notes(column, [(position(space[name], value), value) for value in _ticks(space[name])])
     ]
-    steps = [(share, low + share * (high - low)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    annotations += _axis_notes(len(space), steps)
+    marks = [((merit - low) / ((high - low) or 1.0), value) for merit, value in _marks(record, values)]
+    annotations += _axis_notes(len(space), marks)
     figure = chart(traces, x={}, y={"visible": False, "range": [-0.06, 1.06], "fixedrange": True}, height=380)
     figure["layout"]["xaxis"] = {
         "tickvals": list(range(len(axes))),
@@ -206,7 +207,7 @@ Plane = tuple[str, str]
 
 
 def contour(
-    compared: SameBudget, space: SearchSpace, plane: Plane, metric: str, optimizer: str | None = None
+    record: StudyRecord, compared: SameBudget, space: SearchSpace, plane: Plane, optimizer: str | None = None
 ) -> Figure | None:
     """Values between the trials, those of one optimizer or all, over two hyperparameters; and the trials themselves.
 
@@ -220,7 +221,10 @@ def contour(
     if not chosen:
         return None
     trials, values = zip(*chosen, strict=True)
-    worst, best = min(compared.values), max(compared.values)
+    merits = [_merit(record, value) for value in values]
+    of_all = [_merit(record, value) for value in compared.values]
+    marks = _marks(record, compared.values)
+    bar = {"tickvals": [merit for merit, _ in marks], "ticktext": [format_value(value) for _, value in marks]}
     points = {
         "type": "scatter",
         "mode": "markers",
@@ -228,26 +232,39 @@ def contour(
         "y": [trial.hyperparameters[plane[1]] for trial in trials],
         "text": [_label(trial) for trial in trials],
         "customdata": values,
-        "hovertemplate": f"%{{text}}<br>{metric} %{{customdata:.4f}}<extra></extra>",
+        "hovertemplate": f"%{{text}}<br>{record.metric} %{{customdata:.4f}}<extra></extra>",
         "marker": {
-            "color": values,
+            "color": merits,
             "colorscale": SCALE,
-            "cmin": worst,
-            "cmax": best,
+            "cmin": min(of_all),
+            "cmax": max(of_all),
             "showscale": True,
-            "colorbar": {"thickness": 12, "tickformat": ".2f", "outlinewidth": 0},
+            "colorbar": {"thickness": 12, "outlinewidth": 0, **bar},
             "size": 9,
             "line": {"color": "#ffffff", "width": 1},
         },
         "showlegend": False,
     }
-    area = _between(trials, values, plane, space)
+    area = _between(trials, merits, plane, space)
     if area:
-        area |= {"colorscale": SCALE, "zmin": worst, "zmax": best}
+        area |= {"colorscale": SCALE, "zmin": min(of_all), "zmax": max(of_all)}
     across, up = (axis_of(name, space[name]) for name in plane)
     figure = chart([area, points] if area else [points], x=across, y=up, height=320)
     figure["layout"]["title"] = {"text": optimizer or "", "x": 0.5, "y": 0.98, "font": {"size": 13}}
     return figure
+
+
+def _merit(record: StudyRecord, value: float) -> float:
+    """How good a value of the metric is, on the stretched scale of the axes; more is better."""
+    height = height_of(record, value)
+    return -math.log10(height) if record.metric.endswith("accuracy") else -height
+
+
+def _marks(record: StudyRecord, values: Sequence[float]) -> list[tuple[float, float]]:
+    """Merits to be marked on a scale, and the values that they stand for."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    between = ACCURACIES if record.metric.endswith("accuracy") else np.linspace(low, high, 5).tolist()
+    return [(_merit(record, value), value) for value in between if low <= value <= high]
 
 
 def _between(trials: Sequence[TrialRecord], values: Sequence[float], plane: Plane, space: SearchSpace) -> Figure | None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -34,8 +35,8 @@ class Advice:
 
     sentence: str
     """With the evidence."""
-    space: str = ""
-    """What to put into the search space instead, as TOML."""
+    snippet: str = ""
+    """What to type, or to put into the search space as TOML."""
 
 
 def diagnose(
@@ -52,9 +53,9 @@ def diagnose(
     advice = [*_bounds(record, space, compared, found), *_diverged(record, space), *_epochs(record), *_plateau(record)]
     return advice + [
         Advice(
-            f"The effect of {importance.name} cannot be told from noise: its share of the variance lies between "
-            f"{round(importance.low, 2) + 0:.0%} and {importance.high:.0%} ({LEVEL} % interval), where 0 is none; "
-            f"{record.metric} {compared.words}."
+            f"{importance.name} may as well stay fixed: that it matters cannot be told from noise ({LEVEL} % interval "
+            f"of its share of the variance {round(importance.low, 2) + 0:.0%} to {importance.high:.0%}; "
+            f"{record.metric} {compared.words})."
         )
         for importance in found
         if importance.is_noise and compared is not None
@@ -184,8 +185,9 @@ def _epochs(record: StudyRecord) -> Iterator[Advice]:
     if last_is_best and gain > enough:
         shown = f"{gain * 100:.1f} points" if record.metric.endswith("accuracy") else f"{gain:.3g}"
         yield Advice(
-            f"The best trial was still improving at its last epoch ({record.metric} better by {shown} in its last "
-            f"{third} epochs than in the {third} before): try more, --epochs {2 * record.epochs}."
+            f"The best trial was still improving at its last epoch (last {third} epochs better by {shown} than the "
+            f"{third} before): try more.",
+            f"python search/run.py --resume {shlex.quote(record.folder.name)} --fork --epochs {2 * record.epochs}",
         )
 
 

@@ -15,7 +15,7 @@ from search.page import Section, render_page
 from search.progress import format_value
 from search.record import StudyRecord
 from search.same_budget import ENOUGH_TRIALS, SameBudget
-from search.space import SearchSpace, members, range_words
+from search.space import SearchSpace, members, range_words, starting_points
 from search.summary import duration
 from search.trial_record import TrialRecord
 from search.trial_table import trial_table
@@ -40,7 +40,7 @@ def render(record: StudyRecord, space: SearchSpace, findings: Findings, model: B
         [*_sections(record, space, findings, model)],
         name=record.folder.name,
         state=_state(record),
-        headline=_headline(record),
+        headline=_headline(record, space),
         certainty=_certainty(record),
         advice=findings.advice,
         model=model if isinstance(model, BestModel) else None,
@@ -63,7 +63,7 @@ def _state(record: StudyRecord) -> str:
     return f"{ended} of {wanted} trials have ended{more}."
 
 
-def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
+def _headline(record: StudyRecord, space: SearchSpace) -> list[tuple[str, str, str]]:
     """Name, figure and remark of what counts most."""
     best, facts = record.best(), record.facts
     metrics = record.best_epoch(best) if best else None
@@ -85,9 +85,8 @@ def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
     start = record.best_epoch(baseline) if baseline else None
     if start and baseline is not best:
         gain = 100 * (metrics.test_accuracy - start.test_accuracy)
-        cards.append(
-            ("gain over the tutorial", f"{gain:+.1f} points", f"of test accuracy; it had {start.test_accuracy:.4f}")
-        )
+        remark = f"of test accuracy; it had {start.test_accuracy:.4f}{_of_other_starts(record, space)}"
+        cards.append(("gain over the tutorial", f"{gain:+.1f} points", remark))
     counts = Counter(trial.status for trial in record.trials)
     listed = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
     cards.append(("trials", str(len(record.trials)), listed))
@@ -98,6 +97,14 @@ def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
         cards.append(("epochs saved", f"{saved / whole:.0%}", f"{saved} of {whole}, by stopping weak trials early"))
     cards.append(("time", duration(wall_seconds(record)), _where(record)))
     return cards
+
+
+def _of_other_starts(record: StudyRecord, space: SearchSpace) -> str:
+    """What the tutorial's settings with another optimizer reached: that much takes no search."""
+    others = starting_points(space)[1:]
+    best = next((trial for trial in record.ranked() if trial.hyperparameters in others), None)
+    metrics = record.best_epoch(best) if best else None
+    return f", with {best.hyperparameters['optimizer']} {metrics.test_accuracy:.4f}" if best and metrics else ""
 
 
 def _where(record: StudyRecord) -> str:
@@ -127,7 +134,7 @@ def _certainty(record: StudyRecord) -> list[str]:
         f"{len(rivals)} trials ({numbers}; {record.metric} {worst:.4f} to {top:.4f}) cannot be told apart on "
         f"{images:,} validation images: differences below about {_resolution(top, worst, images):.4f} can be chance."
     ]
-    return sentences + _choices_among(record, rivals)
+    return sentences + _choices_among(record, rivals) + _best_of_each_choice(record)
 
 
 def _choices_among(record: StudyRecord, rivals: list[TrialRecord]) -> list[str]:
@@ -148,6 +155,21 @@ def _choices_among(record: StudyRecord, rivals: list[TrialRecord]) -> list[str]:
             low, high = min(values, key=float), max(values, key=float)
             reach = format_value(low) if low == high else f"{format_value(low)} to {format_value(high)}"
             sentences.append(f"{name}: {reach}.")
+    return sentences
+
+
+def _best_of_each_choice(record: StudyRecord) -> list[str]:
+    """What each choice has reached, and how often it was given all epochs."""
+    measured = sorted(record.measured(), key=record.best_value, reverse=True)
+    sentences = []
+    for name, dimension in record.facts["space"].items():
+        told = []
+        for choice in dict.fromkeys(trial.hyperparameters[name] for trial in measured if "choices" in dimension):
+            alike = [trial for trial in measured if trial.hyperparameters[name] == choice]
+            full = sum(trial.status == "completed" for trial in alike)
+            told.append(f"{choice} {record.best_value(alike[0]):.4f} ({full} of {len(alike)} trials ran in full)")
+        if told:
+            sentences.append(f"Best with each {name}: {', '.join(told)}.")
     return sentences
 
 
@@ -191,7 +213,7 @@ def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model
             [charts.slice_of(record, space, name) for name in space],
             side_by_side=True,
         )
-    yield from _contours(space, findings.compared, metric)
+    yield from _contours(record, space, findings.compared)
     yield from _importances(findings)
     runs = worker_trials(record)
     if runs:
@@ -218,18 +240,18 @@ def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model
         yield Section("What the best model mistakes", f"Not shown: {model}.")
 
 
-def _contours(space: SearchSpace, compared: SameBudget | None, metric: str) -> Iterator[Section]:
+def _contours(record: StudyRecord, space: SearchSpace, compared: SameBudget | None) -> Iterator[Section]:
     if compared is None or not {"learning_rate", "batch_size"} <= space.keys():
         return
     optimizers = (members(space["optimizer"]) or ()) if "optimizer" in space else (None,)
     figures = [
-        charts.contour(compared, space, ("learning_rate", "batch_size"), metric, None if name is None else str(name))
+        charts.contour(record, compared, space, ("learning_rate", "batch_size"), None if name is None else str(name))
         for name in optimizers
     ]
     yield Section(
         "Learning rate and batch size",
-        f"{metric} {compared.words}, for each optimizer. Between the trials it is interpolated; where no trial was, "
-        "nothing is shown.",
+        f"{record.metric} {compared.words}, for each optimizer. Between the trials it is interpolated; where no trial "
+        "was, nothing is shown.",
         [figure for figure in figures if figure],
         side_by_side=True,
     )

@@ -21,15 +21,16 @@ class SameBudget:
     trials: tuple[TrialRecord, ...]
     values: tuple[float, ...]
 
+    is_all: bool
+    """Whether every trial that measured anything is among them."""
+
     @property
     def words(self) -> str:
         """What the values are, after the name of the metric."""
-        after = f"after {self.epochs} epoch{'s' * (self.epochs > 1)}"
-        return (
-            f"of the {len(self.trials)} trials that ran in full"
-            if self.is_full
-            else f"{after}, which {len(self.trials)} trials reached"
-        )
+        if self.is_full:
+            return f"of the {len(self.trials)} trials that ran in full"
+        which = f"all {len(self.trials)}" if self.is_all else str(len(self.trials))
+        return f"after {self.epochs} epoch{'s' * (self.epochs > 1)}, which {which} trials reached"
 
 
 def same_budget(record: StudyRecord) -> SameBudget | None:
@@ -47,5 +48,5 @@ def same_budget(record: StudyRecord) -> SameBudget | None:
         if len(trials) >= ENOUGH_TRIALS and (is_full or len(trials) >= NEARLY_ALL * len(measured)):
             best = [min(trial.epochs[:epochs], key=record.to_minimize) for trial in trials]
             values = tuple(record.value(metrics) for metrics in best)
-            return SameBudget(epochs, is_full, tuple(trials), values)
+            return SameBudget(epochs, is_full, tuple(trials), values, len(trials) == len(measured))
     return None

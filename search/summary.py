@@ -42,6 +42,8 @@ def show_summary(settings: StudySettings, record: StudyRecord, space: SearchSpac
     if findings.advice:
         first, *others = findings.advice
         print(f"Next: {first.sentence}" + (f" ({len(others)} more in the report)" if others else ""))
+        if first.snippet and "\n" not in first.snippet:
+            print(f"  {first.snippet}")
     _show_files(record)
 
 

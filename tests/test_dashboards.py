@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,21 @@ def test_report_is_drawn_for_dark_and_for_paper(report: Path) -> None:
         assert opened.execute_script(colour) == "rgb(0, 0, 0)"
 
 
+@contextmanager
+def killed_at_last(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that would outlive a test that fails."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_ray_dashboard_knows_the_study(tmp_path: Path) -> None:
     """Its jobs page has the name, its actors too, and the gauges are at the metrics endpoint."""
     words = ["--dataset", "digits", "--num-samples", "3", "--epochs", "3", "--name", "seen-study"]
     command = [sys.executable, str(PROJECT / "search" / "run.py"), *words, "--results-dir", str(tmp_path)]
-    with subprocess.Popen([*command, "--dashboard-linger", "5m"], stdout=subprocess.PIPE, text=True) as study:
+    with killed_at_last([*command, "--dashboard-linger", "5m"]) as study:
         assert study.stdout is not None
         output = ""
         while "The dashboard stays at" not in output:
