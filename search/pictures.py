@@ -2,6 +2,7 @@
 
 import io
 import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -121,5 +122,6 @@ def _error(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _png(figure: Figure) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png")
+    with warnings.catch_warnings(action="ignore"):  # of letters in a name that no font has
+        figure.savefig(stream, format="png")
     return stream.getvalue()

@@ -1,5 +1,6 @@
 """Prepares and runs a study: from checked settings to a record, files and a summary."""
 
+import signal
 import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
@@ -142,6 +143,7 @@ def _linger(settings: StudySettings, dashboard_url: str | None) -> None:
     print(
         f"\nThe dashboard stays at http://{dashboard_url} for {settings.dashboard_linger}; Ctrl-C ends it.", flush=True
     )
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background begins deaf to it
     with suppress(KeyboardInterrupt):
         time.sleep(settings.dashboard_linger_seconds)
 

@@ -168,7 +168,7 @@ def hostile(tmp_path: Path) -> Path:
 def test_report_of_hostile_texts_commands_no_terminal(hostile: Path) -> None:
     run = report(hostile)
     assert run.returncode == 0, run.stderr
-    assert "10 trials" in run.stdout or "11 of" in run.stdout
+    assert "digits: 10 of 20 trials" in run.stdout
     assert is_harmless(run.stdout + run.stderr)
     refused = subprocess.run(
         [*COMMAND_LINE, "--resume", str(hostile), "--epochs", HOSTILE], capture_output=True, text=True, check=False
