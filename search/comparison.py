@@ -77,7 +77,7 @@ def overview(arms: Sequence[Arm]) -> pd.DataFrame:
             "arm": arm.name,
             "studies": len(arm.records),
             "trials": np.mean([len(record.ended()) for record in arm.records]),
-            "epochs": np.mean([sum(len(trial.epochs) for trial in record.trials) for record in arm.records]),
+            "epochs": np.mean([record.epochs_run() for record in arm.records]),
             "seconds": np.mean([wall_seconds(record) for record in arm.records]),
         }
         for name in dict.fromkeys([metric, "test_accuracy"]):

@@ -5,7 +5,7 @@ from html import escape
 
 from search.arms import Arm
 from search.best_so_far import Band, Cost, band
-from search.charts import BASELINE, BEST, COMPLETED, FAILURE, STOPPED, Figure, chart, height_of, metric_axis
+from search.chart_layout import BASELINE, BEST, COMPLETED, FAILURE, STOPPED, Figure, chart, height_of, metric_axis
 from search.comparison import Comparison, overview
 from search.page import Section, render_page
 from search.summary import duration

@@ -20,13 +20,16 @@ class Gauges:
         self._metric = Gauge(f"tunesmith_{record.metric}", **words)
         self._epochs = Gauge("tunesmith_epochs", "epochs that all trials have run", ("study",))
         self._trials = Gauge("tunesmith_trials", "trials by state", ("study", "state"))
+        self._epochs_run = record.epochs_run()  # counted on: to sum them up for each report would take ever longer
 
-    def show(self, trial: TrialRecord) -> None:
-        """Bring up to date what a report, or the end, of a trial changes."""
-        if trial.epochs:
-            value = self._record.value(trial.epochs[-1])
-            self._metric.set(value, {**self._study, "trial": str(trial.number)})
-        self._epochs.set(sum(len(trial.epochs) for trial in self._record.trials), self._study)
+    def epoch(self, trial: TrialRecord) -> None:
+        """Show one more epoch of a trial."""
+        self._epochs_run += 1
+        self._epochs.set(self._epochs_run, self._study)
+        self._metric.set(self._record.value(trial.epochs[-1]), {**self._study, "trial": str(trial.number)})
+
+    def ended(self) -> None:
+        """Show how many trials are in which state, after one has ended."""
         counts = Counter(trial.status for trial in self._record.trials)
         for state in get_args(Status):
             self._trials.set(counts[state], {**self._study, "state": state})

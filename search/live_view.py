@@ -72,6 +72,7 @@ class LiveView(View):
         self._capture.end()
         self._printer.join(timeout=1.0)  # a process started meanwhile may hold the pipe open
         self._live.stop()
+        self._capture.terminal.close()
 
     def show_dashboard(self, url: str | None) -> None:
         """Show where the dashboard is."""
@@ -130,12 +131,8 @@ class LiveView(View):
             first.append(f", {gain} over the tutorial's settings" if gain else "")
             values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
             lines = [first, _line(f"         {values}")]
-        stopped = [trial for trial in record.trials if trial.status == "stopped_early"]
-        saved = sum(record.epochs - len(trial.epochs) for trial in stopped)
-        run = sum(len(trial.epochs) for trial in record.trials)
-        lines.append(
-            Text(f"epochs   {run} run, {saved} saved by stopping weak trials early", no_wrap=True, overflow="ellipsis")
-        )
+        run, saved = record.epochs_run(), record.epochs_saved()
+        lines.append(_line(f"epochs   {run} run, {saved} saved by stopping weak trials early"))
         return lines
 
     def _best_so_far(self) -> TrialRecord | None:

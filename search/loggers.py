@@ -91,6 +91,8 @@ class Loggers:
             listener.wait(deadline)
 
     def _tell(self, call: Call, trial: TrialRecord, *, may_wait: bool = False) -> None:
+        if not self._listeners:
+            return
         told = replace(trial, epochs=list(trial.epochs))  # the study goes on meanwhile
         for listener in self._listeners:
             listener.tell(call, told, may_wait=may_wait)

@@ -9,7 +9,16 @@ from typing import Any
 
 import jinja2
 
-from search.charts import Figure
+from search.chart_layout import Figure
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    """An image, and what is seen in it."""
+
+    png: str
+    """As a data URL."""
+    words: str
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,7 @@ class Section:
     sentence: str
     figures: list[Figure] = field(default_factory=list)
     side_by_side: bool = False
+    images: list[CaptionedImage] = field(default_factory=list)
 
 
 def render_page(template: str, sections: Sequence[Section], **values: Any) -> str:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from search.charts import ACCURACIES, BASELINE, BEST, COMPLETED, STATUS_COLOURS, STOPPED
+from search.chart_layout import ACCURACIES, BASELINE, BEST, COMPLETED, STATUS_COLOURS, STOPPED
 from search.importance import LEVEL, Importance
 from search.record import StudyRecord
 from search.same_budget import SameBudget

@@ -272,6 +272,14 @@ class StudyRecord:
         """The trial that was given the tutorial's settings."""
         return next((trial for trial in self.trials if trial.is_baseline), None)
 
+    def epochs_run(self) -> int:
+        """Epochs of all trials."""
+        return sum(len(trial.epochs) for trial in self.trials)
+
+    def epochs_saved(self) -> int:
+        """Epochs that trials did not run because they were stopped early."""
+        return sum(self.epochs - len(trial.epochs) for trial in self.trials if trial.status == "stopped_early")
+
     def ended(self) -> list[TrialRecord]:
         """Trials that will not go on."""
         return [trial for trial in self.trials if trial.has_ended]

@@ -11,7 +11,7 @@ from search.best_model import BestModel
 from search.findings import Findings
 from search.importance import EVALUATOR, LEVEL, RESAMPLES
 from search.ledger import PART_NAMES, time_ledger, wall_seconds, worker_trials
-from search.page import Section, render_page
+from search.page import CaptionedImage, Section, render_page
 from search.progress import format_value
 from search.record import StudyRecord
 from search.same_budget import ENOUGH_TRIALS, SameBudget
@@ -43,7 +43,6 @@ def render(record: StudyRecord, space: SearchSpace, findings: Findings, model: B
         headline=_headline(record, space),
         certainty=_certainty(record),
         advice=findings.advice,
-        model=model if isinstance(model, BestModel) else None,
         failures=_failures(record),
         columns=list(table.columns),
         rows=[[_cell(value) for value in row] for row in table.itertuples(index=False)],
@@ -90,10 +89,8 @@ def _headline(record: StudyRecord, space: SearchSpace) -> list[tuple[str, str, s
     counts = Counter(trial.status for trial in record.trials)
     listed = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
     cards.append(("trials", str(len(record.trials)), listed))
-    stopped = [trial for trial in record.trials if trial.status == "stopped_early"]
-    saved = sum(record.epochs - len(trial.epochs) for trial in stopped)
-    if saved:
-        whole = saved + sum(len(trial.epochs) for trial in record.trials)
+    if saved := record.epochs_saved():
+        whole = saved + record.epochs_run()
         cards.append(("epochs saved", f"{saved / whole:.0%}", f"{saved} of {whole}, by stopping weak trials early"))
     cards.append(("time", duration(wall_seconds(record)), _where(record)))
     return cards
@@ -127,7 +124,8 @@ def _certainty(record: StudyRecord) -> list[str]:
         if top - record.best_value(trial) <= _resolution(top, record.best_value(trial), images)
     ]
     if len(rivals) == 1:
-        return [f"No other trial comes within what {images:,} validation images can tell apart."]
+        alone = f"No other trial comes within what {images:,} validation images can tell apart."
+        return [alone, *_best_of_each_choice(record)]
     numbers = ", ".join(str(trial.number) for trial in rivals[:8]) + (" …" if len(rivals) > 8 else "")
     worst = min(record.best_value(trial) for trial in rivals)
     sentences = [
@@ -280,20 +278,27 @@ def _importances(findings: Findings) -> Iterator[Section]:
 
 def _confusion(model: BestModel, classes: list[str]) -> Section:
     total = sum(map(sum, model.confusion))
-    wrong = [
+    mistakes = [
         (count, classes[row], classes[column])
         for row, line in enumerate(model.confusion)
         for column, count in enumerate(line)
         if row != column
     ]
-    errors = sum(count for count, _, _ in wrong)
+    errors = sum(count for count, _, _ in mistakes)
     sentence = (
         f"The best model (trial {model.trial}, epoch {model.epoch}) mistakes {errors:,} of {total:,} test images."
     )
     if errors:
-        count, true, seen = max(wrong)
+        count, true, seen = max(mistakes)
         sentence += f" Its most frequent mistake: {true} seen as {seen}, {count} times."
-    return Section("What the best model mistakes", sentence, [charts.confusion(model.confusion, classes)])
+    if model.most_wrong:
+        sentence += " Below the table, those of which it was surest."
+    images = [
+        CaptionedImage(wrong.png, f"{wrong.true_class}, seen as {wrong.seen_as} ({100 * wrong.probability:.1f} %)")
+        for wrong in model.most_wrong
+    ]
+    figure = charts.confusion(model.confusion, classes)
+    return Section("What the best model mistakes", sentence, [figure], images=images)
 
 
 def _failures(record: StudyRecord) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from search import cluster, progress, provenance, study_folder
 from search.cluster import Cluster
 from search.ending import Ending
 from search.findings import Findings, find
-from search.live_view import LiveView
 from search.loggers import Loggers, check_packages
 from search.neighbours import Neighbour, announced, find_neighbours
 from search.patience import Patience
@@ -322,7 +321,11 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict
 
 def _view(study: Study) -> View:
     """A live view if somebody looks at a terminal that can show one."""
-    return PlainView(study) if study.settings.quiet or not shows_more_than_lines() else LiveView(study)
+    if study.settings.quiet or not shows_more_than_lines():
+        return PlainView(study)
+    from search.live_view import LiveView  # rich: a fifth of a second
+
+    return LiveView(study)
 
 
 def _run_trials(study: Study, files: StudyFiles, loggers: Loggers, ending: Ending, view: View) -> None:

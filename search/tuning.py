@@ -66,7 +66,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
             waiting_seconds = result["waiting_seconds"]
             run = None if waiting_seconds is None else self._run(result, waiting_seconds)
             self._record.add_epoch(trial.trial_id, metrics, run)
-            self._gauges.show(self._record.running(trial.trial_id))
+            self._gauges.epoch(self._record.running(trial.trial_id))
             self._loggers.epoch(self._record.running(trial.trial_id))
 
     def _run(self, result: dict[str, Any], waiting_seconds: float) -> Run:
@@ -131,7 +131,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
 
     def _finish(self, trial_id: str, *, interrupted: bool = False) -> None:
         trial = self._record.finish(trial_id, interrupted=interrupted)
-        self._gauges.show(trial)
+        self._gauges.ended()
         self._files.keep_up()
         if trial.status != "interrupted":
             self._ending.see(trial)

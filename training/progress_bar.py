@@ -5,9 +5,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 Update = Callable[[float, str], None]
 """Takes how much is done, and a note that stands behind the bar."""
 
@@ -31,6 +28,9 @@ def progress_bar(words: str, total: float | None = None) -> Iterator[Update]:
     if not shows_more_than_lines():
         yield lambda _done, _note: None
         return
+    from rich.console import Console  # a fifth of a second
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as terminal:  # past what guards standard output
         columns = (
             TextColumn("{task.description}"),
