@@ -1,7 +1,7 @@
 """Write the report and the files of a study anew from its record and print its summary; it may be running or killed."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +21,8 @@ class ReportSettings:
     """The study: its name, its folder or latest."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
     """Folder that holds the studies' folders."""
+    data_dir: Path | None = None
+    """Folder of the images, which show what the best model mistakes; by default that of the study."""
     storage: str | None = None
     """PostgreSQL server that holds the record, if the study was run with this option."""
 
@@ -31,6 +33,8 @@ def main() -> int:
     try:
         folder = find_study(options.study, options.results_dir, options.storage)
         settings = stored_settings(folder, options.storage)
+        if options.data_dir is not None:
+            settings = replace(settings, data_dir=options.data_dir)
     except (ValueError, OSError) as error:
         refuse(str(error))
 
