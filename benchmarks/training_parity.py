@@ -34,7 +34,7 @@ def plain_accuracy(config: TrialConfig, data: ImageData) -> float:
     """Train with the tutorial's loop and torch's optimizers as they are by default."""
     torch.manual_seed(config.seed)
     torch.set_flush_denormal(False)
-    model = build_network(config, data)
+    model = build_network(config, data.image_shape, len(data.classes))
     loss_fn = nn.CrossEntropyLoss()
     if config.optimizer == "sgd":
         optimizer: torch.optim.Optimizer = torch.optim.SGD(

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from search.record import StudyRecord
 from training.checkpoint import Checkpoint, load_weights
-from training.config import TrialConfig
 from training.data import ImageData, batches
 from training.loop import EVALUATION_BATCH_SIZE
 from training.networks import build_network
@@ -56,8 +55,7 @@ def examine_best(record: StudyRecord, data: ImageData) -> BestModel:
     files = Checkpoint(record.checkpoint(best)).best_files() if best else []
     if best is None or metrics is None or not files:
         raise ValueError("the best model was not kept")
-    config = TrialConfig(**best.hyperparameters, seed=best.seed)  # type: ignore[arg-type]
-    model = build_network(config, data)
+    model = build_network(record.config(best), data.image_shape, len(data.classes))
     load_weights(model, files[-1])
     probabilities = _probabilities(model, data)
     seen, labels = probabilities.argmax(1), data.test.labels

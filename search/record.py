@@ -18,7 +18,9 @@ from search.settings import MetricName, Mode
 from search.space import SearchSpace, contains, distributions, starting_points
 from search.trial_record import MEASURED, OPTUNA_STATE, Failure, Run, TrialRecord, with_run
 from training.checkpoint import Checkpoint
+from training.config import TrialConfig
 from training.loop import EpochMetrics
+from training.network_config import config_type
 
 Result = TypeVar("Result")
 
@@ -247,6 +249,21 @@ class StudyRecord:
     def checkpoint(self, trial: TrialRecord) -> Path:
         """Where a worker keeps what it needs to go on with a trial, while the trial has not ended."""
         return self.folder / "checkpoints" / f"trial-{trial.number:04}.pt"
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What is the same in every trial: fields of `TrialConfig`."""
+        settings = self.facts["settings"]
+        return {name: settings[name] for name in ("epochs", "precision", "network") if name in settings}
+
+    def config(self, trial: TrialRecord) -> TrialConfig:
+        """All that a trial was trained with; imports the network's file, if it has one.
+
+        Raises:
+            ValueError: The network cannot be imported, or does not take these hyperparameters any more.
+        """
+        kind = config_type(self.fixed.get("network", TrialConfig.network))
+        return kind(**self.fixed, **trial.hyperparameters, seed=trial.seed)  # type: ignore[arg-type]
 
     def value(self, metrics: EpochMetrics) -> float:
         """The metric of the study in one epoch."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from training.config import PROJECT, DataConfig, PrecisionName, check_choice, check_seed
+from training.config import PROJECT, DataConfig, PrecisionName, check_choice, check_network, check_seed
 
 MetricName = Literal["val_accuracy", "val_loss", "test_accuracy", "test_loss"]
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
@@ -40,6 +40,9 @@ class StudySettings(DataConfig):
     baseline: bool = True
     """Begin with the tutorial's own settings, in full, so that the study says what it gained, and with each other
     optimizer in them."""
+    network: str = "mlp"
+    """mlp: the tutorial's network; cnn: a small convolutional one; or the place of a function that builds yours,
+    path/to/file.py:build or package.module:build. See docs/guide.md."""
     precision: PrecisionName = "fp32"
     """Numbers in the trainings: fp32, 32 bits; bf16, 16 bits in the matrix products; auto, bf16 where it is faster."""
     seed: int = 0
@@ -106,6 +109,7 @@ class StudySettings(DataConfig):
             raise ValueError(f"max_failures must be >= 0, got {self.max_failures}")
         if self.address is not None and not re.fullmatch(r"auto|[^\s/@]+:\d+", self.address):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}")
+        check_network(self.network)
         if self.fork and self.resume is None and self.warm_start is None:
             raise ValueError("fork needs resume, which says what to fork from")
         _ = self.trial_timeout_seconds, self.time_budget_seconds, self.dashboard_linger_seconds

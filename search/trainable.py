@@ -13,17 +13,16 @@ import torch
 from ray import tune
 
 from training.checkpoint import Checkpoint
-from training.config import PrecisionName, TrialConfig
 from training.data import ImageData
 from training.loop import TrainingDivergedError, train
+from training.network_config import config_type
 
 
 def trainable(
     sample: dict[str, Any],
     *,
     data: ImageData,
-    epochs: int,
-    precision: PrecisionName,
+    fixed: dict[str, Any],
     threads: int,
     device: str,
     metric: str,
@@ -37,8 +36,7 @@ def trainable(
     Args:
         sample: What `StudySearch.suggest` proposed.
         data: The study's data, the same object in every trial of a worker.
-        epochs: Epochs of a trial that is not stopped early.
-        precision: Numbers in the training; see `TrialConfig`.
+        fixed: What is the same in every trial: fields of `TrialConfig`, `network` and `epochs` among them.
         threads: Threads that torch uses.
         device: Where the network is trained, `cpu` or `cuda`.
         metric: Field of `EpochMetrics` by which the best epoch is kept.
@@ -55,7 +53,7 @@ def trainable(
     checkpoint = Checkpoint(file, metric, mode)
     try:
         with _ended_after(timeout, file):
-            config = TrialConfig(**hyperparameters, epochs=epochs, precision=precision)
+            config = config_type(fixed["network"])(**fixed, **hyperparameters)
             for metrics in train(config, data.to(device), checkpoint):
                 if metrics.epoch > epochs_recorded:
                     now = time.perf_counter()

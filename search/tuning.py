@@ -152,8 +152,7 @@ def run_trials(study: "Study", files: StudyFiles, loggers: Loggers, ending: Endi
     run = tune.with_parameters(
         trainable,
         data=study.data,
-        epochs=settings.epochs,
-        precision=settings.precision,
+        fixed=record.fixed,
         threads=settings.cpus_per_trial,
         device="cuda" if settings.gpus_per_trial else "cpu",
         metric=record.metric,

@@ -22,7 +22,7 @@ def test_defaults_are_the_tutorials() -> None:
         ("momentum", 1.0, r"momentum must be in \[0, 1\), got 1.0"),
         ("weight_decay", -1.0, "weight_decay must be >= 0, got -1.0"),
         ("epochs", 0, "epochs must be >= 1, got 0"),
-        ("network", "resnet", "network must be one of mlp, got resnet"),
+        ("network", "resnet", "network must be one of mlp, cnn or a place like path/to/file.py:build, got resnet"),
         ("seed", -1, "seed must be between 0 and 4294967295, got -1"),
     ],
 )

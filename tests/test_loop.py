@@ -30,7 +30,7 @@ def test_network_has_the_tutorials_layers(digits: ImageData) -> None:
     assert shapes == [(512, 784), (512,), (512, 512), (512,), (10, 512), (10,)]
     assert [type(layer) for layer in network.linear_relu_stack] == [nn.Linear, nn.ReLU] * 2 + [nn.Linear]
     assert network(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
-    assert build_network(TrialConfig(), digits)(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+    assert build_network(TrialConfig(), (1, 8, 8), 10)(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
 
 
 def test_same_config_and_seed_give_the_same_numbers(digits: ImageData) -> None:

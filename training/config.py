@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
-NetworkName = Literal["mlp"]
 PrecisionName = Literal["fp32", "bf16", "auto"]
 DatasetName = Literal["fashion-mnist", "mnist", "kmnist", "digits"]
 DatasetChoice = Literal["auto", "fashion-mnist", "mnist", "kmnist", "digits"]
+
+NETWORKS = ("mlp", "cnn")
+"""The networks of this project; any other name is the place of a function."""
 
 PROJECT = Path(__file__).resolve().parent.parent
 MAX_SEED = 2**32 - 1
@@ -29,6 +31,19 @@ def check_choice(name: str, value: str, known: object) -> None:
     """
     if value not in get_args(known):
         raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value}")
+
+
+def check_network(network: str) -> None:
+    """Refuse what is neither a network of ours nor the place of a function; nothing is imported.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    where, colon, function = network.rpartition(":")
+    if network not in NETWORKS and not (colon and where and function.isidentifier()):
+        raise ValueError(
+            f"network must be one of {', '.join(NETWORKS)} or a place like path/to/file.py:build, got {network}"
+        )
 
 
 def check_seed(name: str, seed: int) -> None:
@@ -59,8 +74,9 @@ class TrialConfig:
     """Passes over the training images; >= 1."""
     shuffle: bool = True
     """New random order of the images in each epoch."""
-    network: NetworkName = "mlp"
-    """mlp: the tutorial's 784-512-512-10 network with ReLU."""
+    network: str = "mlp"
+    """mlp: the tutorial's network, 784-512-512-10 with ReLU; cnn: a small convolutional one; or the place of a function
+    that builds yours, path/to/file.py:build or package.module:build."""
     precision: PrecisionName = "fp32"
     """fp32: 32-bit numbers throughout; bf16: 16-bit numbers in the matrix products of the training; auto: bf16 where it
     was measured to be faster, which is batch size 64 and more on a processor made for it."""
@@ -82,7 +98,7 @@ class TrialConfig:
             raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
         if self.epochs < 1:
             raise ValueError(f"epochs must be >= 1, got {self.epochs}")
-        check_choice("network", self.network, NetworkName)
+        check_network(self.network)
         check_choice("precision", self.precision, PrecisionName)
         check_seed("seed", self.seed)
 

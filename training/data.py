@@ -57,6 +57,12 @@ class ImageData:
     sha256: str
     """Checksum of all images and labels before the split."""
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
     def to(self, device: str) -> "ImageData":
         """Put all images and labels on a device; networks are then trained there."""
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))

@@ -109,7 +109,7 @@ class Training:
         torch.set_flush_denormal(True)  # the moments of weights that stand still fade until computing with them is slow
         self.config = config
         self.data = data
-        self.model = build_network(config, data).to(data.train.images.device)
+        self.model = build_network(config, data.image_shape, len(data.classes)).to(data.train.images.device)
         self.optimizer = build_optimizer(config, self.model.parameters())
         self.loss_fn = nn.CrossEntropyLoss()
         self.autocast = autocast(config, data.train.images.device)
