@@ -31,6 +31,7 @@ from optuna.samplers import BaseSampler
 from quality_summary import GOAL, is_of, show, summarize, told
 
 from search.curves import GridCurves, read_csv, read_grid
+from search.dimension import HyperparameterValue, members
 from search.ending import Ending
 from search.provenance import command, machine, versions
 from search.sampler import build_sampler, tpe
@@ -38,8 +39,10 @@ from search.scheduler import build_scheduler
 from search.searcher import StudySearch
 from search.settings import StudySettings
 from search.simulation import memory_record, simulate
-from search.space import DEFAULT_SPACE, HyperparameterValue, SearchSpace, members, starting_points, tutorial_baseline
+from search.space import SearchSpace, starting_points
+from search.space_file import default_space
 from search.trial_record import TrialRecord
+from training.network_config import config_type
 
 REPLAYED = Path(__file__).with_suffix(".jsonl")
 SUMMARY = Path(__file__).with_suffix(".csv")
@@ -67,13 +70,15 @@ RANGES = {
 }
 """Ends of the learning rate, and how many times higher both are for sgd."""
 DEFAULT_RANGE = next(iter(RANGES))
-BASELINE = tutorial_baseline(DEFAULT_SPACE)
+DEFAULT_SPACE = default_space("mlp")
+DEFAULTS = asdict(config_type("mlp")())
+BASELINE = DEFAULT_SPACE.point(DEFAULTS)
 ADAM, RMSPROP = BASELINE | {"optimizer": "adam"}, BASELINE | {"optimizer": "rmsprop"}
 STARTS = {
     "sampler": [],
     "baseline": [BASELINE],
     "baseline, adam, rmsprop": [BASELINE, ADAM, RMSPROP],
-    "baseline, rmsprop, adam": starting_points(DEFAULT_SPACE),
+    "baseline, rmsprop, adam": starting_points(DEFAULT_SPACE, DEFAULTS),
     "adam, rmsprop, baseline": [ADAM, RMSPROP, BASELINE],
 }
 """What a study tries before its sampler draws: the tutorial's settings, in full, and the same with other optimizers."""
@@ -187,7 +192,7 @@ class Incumbent:
 def study(table: Table, policy: Policy, number: int) -> list[dict[str, Any]]:
     """Replay one study; for each rule, when the regret first reached the goal, and what it was at each budget."""
     low, high, sgd_factor = RANGES[policy.learning_rates]
-    space: SearchSpace = DEFAULT_SPACE | {"learning_rate": FloatDistribution(low, high, log=True)}
+    space = SearchSpace({**DEFAULT_SPACE, "learning_rate": FloatDistribution(low, high, log=True)})
     starts = STARTS[policy.start]
 
     def trained(trial: TrialRecord) -> dict[str, HyperparameterValue]:

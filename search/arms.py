@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from search.progress import as_typed
 from search.record import StudyRecord
-from search.space import range_words
+from search.space import words
 
 REPEAT = re.compile(r"[-_](seed)?\d+$", re.IGNORECASE)
 """What names of repeats end with: tpe-1, tpe_2, tpe-seed3."""
@@ -109,8 +109,8 @@ def _told(record: StudyRecord) -> Iterator[tuple[str, str]]:
     for name, value in facts["settings"].items():
         if name not in WITHOUT_EFFECT:
             yield f"setting {name}", "none" if value is None else str(value)
-    for name, dimension in facts["space"].items():
-        yield f"range of {name}", range_words(dimension)
+    for name, described in facts["space"].items():
+        yield f"range of {name}", words(described)
     for part in ("training", "validation", "test"):
         yield f"{part} images", f"{facts['dataset'][f'{part}_images']:,}"
     if "evidence" in facts:

@@ -5,8 +5,8 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
+from search.dimension import Dimension, OrderedChoice, is_log
 from search.record import StudyRecord
-from search.space import Dimension, OrderedChoice, is_log
 
 Figure = dict[str, Any]
 """`data` and `layout` as plotly names them; colours of text and grid are the page's."""
@@ -27,9 +27,10 @@ def axis_of(name: str, dimension: Dimension) -> Figure:
     match dimension:
         case OrderedChoice():
             values = list(dimension.values)
-            return {"title": name, "type": "log", "tickvals": values, "ticktext": list(map(str, values))}
+            kind = "log" if dimension.log else "linear"
+            return {"title": name, "type": kind, "tickvals": values, "ticktext": list(map(str, values))}
         case CategoricalDistribution():
-            return {"title": name, "type": "category", "categoryarray": list(dimension.choices)}
+            return {"title": name, "type": "category", "categoryarray": list(map(str, dimension.choices))}
         case _ if is_log(dimension):
             return {"title": name, "type": "log", "exponentformat": "power", "dtick": 1}
         case _:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution
 from plotly.colors import sample_colorscale
 from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import QhullError
@@ -24,12 +24,13 @@ from search.chart_layout import (
     height_of,
     metric_axis,
 )
+from search.dimension import Dimension, HyperparameterValue, OrderedChoice, position, value_at
 from search.importance import Importance
 from search.ledger import PART_NAMES, WorkerTrial
 from search.progress import format_value
 from search.record import StudyRecord
 from search.same_budget import SameBudget
-from search.space import Dimension, OrderedChoice, SearchSpace, position, value_at
+from search.space import SearchSpace
 from search.trial_record import FAILED, TrialRecord
 
 PART_COLOURS = dict(zip(PART_NAMES, ("#3f7fd0", "#8bb6ea", "#8e5bd0", "#b08a2e", "#d23f3f", "#8a9099"), strict=True))
@@ -133,7 +134,7 @@ def parallel_coordinates(record: StudyRecord, space: SearchSpace) -> Figure:
         for index in inside:
             trial = trials[index]
             x += [*range(len(space) + 1), None]
-            y += [*(position(space[name], trial.hyperparameters[name]) for name in space), float(heights[index]), None]
+            y += [*(_place(space, name, trial) for name in space), float(heights[index]), None]
             text += [*([f"{_label(trial)}<br>{record.metric} {values[index]:.4f}"] * (len(space) + 1)), None]
         colour = sample_colorscale(SCALE, (band + 0.5) / bands)[0]
         line = {"color": colour, "width": 1.2 if band < bands - 1 else 2.5}
@@ -158,7 +159,12 @@ def parallel_coordinates(record: StudyRecord, space: SearchSpace) -> Figure:
     ]
     marks = [((merit - low) / ((high - low) or 1.0), value) for merit, value in _marks(record, values)]
     annotations += _axis_notes(len(space), marks)
-    figure = chart(traces, x={}, y={"visible": False, "range": [-0.06, 1.06], "fixedrange": True}, height=380)
+    for column, name in enumerate(space):
+        if any(name not in trial.hyperparameters for trial in trials):
+            annotations += _axis_notes(column, [(NOT_DRAWN, "not drawn")])
+    figure = chart(
+        traces, x={}, y={"visible": False, "range": [NOT_DRAWN - 0.04, 1.06], "fixedrange": True}, height=380
+    )
     figure["layout"]["xaxis"] = {
         "tickvals": list(range(len(axes))),
         "ticktext": axes,
@@ -169,6 +175,15 @@ def parallel_coordinates(record: StudyRecord, space: SearchSpace) -> Figure:
     }
     figure["layout"]["annotations"] = annotations
     return figure
+
+
+NOT_DRAWN = -0.1
+"""Where a line passes the axis of a hyperparameter that its trial does not have."""
+
+
+def _place(space: SearchSpace, name: str, trial: TrialRecord) -> float:
+    value = trial.hyperparameters.get(name)
+    return NOT_DRAWN if value is None else position(space[name], value)
 
 
 def _axis_notes(column: int, ticks: Sequence[tuple[float, Any]]) -> list[Figure]:
@@ -190,17 +205,21 @@ def _axis_notes(column: int, ticks: Sequence[tuple[float, Any]]) -> list[Figure]
 def slice_of(record: StudyRecord, space: SearchSpace, name: str) -> Figure:
     """The best value of each trial over one hyperparameter."""
     traces = [
-        _points(record, trials, status, x=[trial.hyperparameters[name] for trial in trials])
-        for status, trials in _by_status(record).items()
+        _points(record, trials, status, x=[_shown(trial.hyperparameters[name]) for trial in trials])
+        for status, trials in _by_status(record, with_value_of=name).items()
     ]
     best = record.best()
-    if best:
-        star = _points(record, [best], "best", x=[best.hyperparameters[name]])
+    if best and name in best.hyperparameters:
+        star = _points(record, [best], "best", x=[_shown(best.hyperparameters[name])])
         traces.append(star | {"marker": {"color": BEST, "size": 13, "symbol": "star"}})
     values = [record.best_value(trial) for trial in record.measured()]
     figure = chart(traces, x=axis_of(name, space[name]), y=metric_axis(record, values), height=300)
     figure["layout"]["showlegend"] = False
     return figure
+
+
+def _shown(value: HyperparameterValue) -> HyperparameterValue:
+    return str(value) if isinstance(value, bool) else value
 
 
 Plane = tuple[str, str]
@@ -217,7 +236,8 @@ def contour(
     chosen = [
         (trial, value)
         for trial, value in zip(compared.trials, compared.values, strict=True)
-        if optimizer is None or trial.hyperparameters["optimizer"] == optimizer
+        if (optimizer is None or trial.hyperparameters.get("optimizer") == optimizer)
+        and {*plane} <= trial.hyperparameters.keys()
     ]
     if not chosen:
         return None
@@ -413,10 +433,11 @@ def _points(record: StudyRecord, trials: list[TrialRecord], status: str, x: list
     }
 
 
-def _by_status(record: StudyRecord) -> dict[str, list[TrialRecord]]:
+def _by_status(record: StudyRecord, with_value_of: str | None = None) -> dict[str, list[TrialRecord]]:
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for trial in record.measured():
-        groups[trial.status].append(trial)
+        if with_value_of is None or with_value_of in trial.hyperparameters:
+            groups[trial.status].append(trial)
     return groups
 
 
@@ -432,7 +453,7 @@ def _ticks(dimension: Dimension) -> list[Any]:
             return list(dimension.values)
         case CategoricalDistribution():
             return list(dimension.choices)
-        case FloatDistribution():
+        case _:
             return [value_at(dimension, place) for place in np.linspace(0, 1, 4)]
 
 

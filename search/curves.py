@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from search.dimension import HyperparameterValue
 from search.settings import MetricName
-from search.space import HyperparameterValue
 from search.trial_record import Failure
 from training.loop import EpochMetrics
 

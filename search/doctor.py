@@ -1,20 +1,23 @@
 """The space doctor: what a study says about its own search space, where its evidence supports it."""
 
-import json
 import math
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from search.dimension import OrderedChoice, Range, ends, is_log, position
 from search.importance import LEVEL, Importance
 from search.progress import format_value
 from search.record import StudyRecord
 from search.same_budget import SameBudget
-from search.space import OrderedChoice, SearchSpace, describe, ends, is_log, parse, position
+from search.space import Fixed, Point, SearchSpace, describe_case
+from search.space_file import to_table
 from search.trial_record import TrialRecord
+from training.config import NETWORKS, TrialConfig
+from training.network_config import config_type
 
 NEAR = 0.05
 """This part of a range, at each end, is near its bound."""
@@ -70,17 +73,15 @@ def _bounds(
     if best is None or compared is None:
         return
     noise = {importance.name for importance in found if importance.is_noise}
-    for name, dimension in space.items():
+    for name, dimension in space.searched(best.hyperparameters).items():
         if isinstance(dimension, CategoricalDistribution) or name in noise:
             continue
         place = position(dimension, best.hyperparameters[name])
         side = next((side for side, away in (("lower", place), ("upper", 1 - place)) if away <= NEAR), None)
         if side is None:
             continue
-        share = _share_on_side(
-            record, compared, [position(dimension, trial.hyperparameters[name]) for trial in compared.trials], side
-        )
-        wider = _wider(name, dimension, side)
+        share = _share_on_side(record, space, compared, name, side)
+        wider = _wider(space, record.fixed.get("network", TrialConfig.network), name, side, best.hyperparameters)
         if share < SURE or wider is None:
             continue
         where = "at" if isinstance(dimension, OrderedChoice) else f"within {NEAR:.0%} of"
@@ -92,38 +93,53 @@ def _bounds(
         )
 
 
-def _share_on_side(record: StudyRecord, compared: SameBudget, places: list[float], side: str) -> float:
+def _share_on_side(record: StudyRecord, space: SearchSpace, compared: SameBudget, name: str, side: str) -> float:
     """In how many resamples of the trials the best one lies in the outer fifth on this side."""
     random = np.random.default_rng(0)
     values = np.array(compared.values) * (1 if record.mode == "max" else -1)
+    points = [trial.hyperparameters for trial in compared.trials]
+    ranges = [space.searched(point).get(name) for point in points]
+    places = [
+        position(dimension, point[name]) if dimension else 0.5 for dimension, point in zip(ranges, points, strict=True)
+    ]
     outer = np.array([(1 - place if side == "upper" else place) <= 0.2 for place in places])
     drawn = random.integers(len(values), size=(RESAMPLES, len(values)))
     return float(outer[drawn[np.arange(RESAMPLES), values[drawn].argmax(1)]].mean())
 
 
-def _wider(name: str, dimension: FloatDistribution | OrderedChoice, side: str) -> str | None:
-    """The same range as TOML, longer on one side: by a factor of ten, by two more members, or by its half.
+def _wider(space: SearchSpace, network: str, name: str, side: str, best: Point) -> str | None:
+    """The range of the best trial as TOML, longer on one side: by a factor of ten, by two more members, by its half.
 
     None where the hyperparameter takes no such values.
     """
+    case = next(case for case in space.cases[name] if case.counts(space.with_fixed(best)))
+    dimension = case.dimension
+    assert not isinstance(dimension, CategoricalDistribution | Fixed), "only ranges can be wider"
     low, high = ends(dimension)
-    wider: FloatDistribution | OrderedChoice
+    change = (9 * high if side == "upper" else 0.9 * low) if is_log(dimension) else (high - low) / 2
+    low, high = (low, high + change) if side == "upper" else (low - change, high)
+    wider: Range
     try:
-        if isinstance(dimension, OrderedChoice):
-            near, end = dimension.values[1::-1] if side == "lower" else dimension.values[-2:]
-            more = {max(1, round(end * (end / near) ** step)) for step in (1, 2)}
-            wider = OrderedChoice(tuple(sorted({*dimension.values, *more})))
-        else:
-            change = (9 * high if side == "upper" else 0.9 * low) if is_log(dimension) else (high - low) / 2
-            low, high = (low, high + change) if side == "upper" else (low - change, high)
-            wider = FloatDistribution(float(f"{low:.6g}"), float(f"{high:.6g}"), log=dimension.log)
-        described = describe({name: wider})
-        if wider == dimension or not parse(described):
-            return None
+        match dimension:
+            case OrderedChoice():
+                near, end = dimension.values[1::-1] if side == "lower" else dimension.values[-2:]
+                more = [end * (end / near) ** step if dimension.log else end + (end - near) * step for step in (1, 2)]
+                whole = isinstance(dimension.distribution, IntDistribution)
+                added = {max(1, round(value)) if whole else float(f"{value:.6g}") for value in more}
+                wider = OrderedChoice(tuple(sorted({*dimension.values, *added})))
+            case IntDistribution():
+                wider = IntDistribution(
+                    max(1, round(low)) if side == "lower" else dimension.low, round(high), dimension.log
+                )
+            case FloatDistribution():
+                wider = FloatDistribution(float(f"{low:.6g}"), float(f"{high:.6g}"), log=dimension.log)
+        if network in NETWORKS:  # what another one takes only its file knows
+            for end in ends(wider):
+                config_type(network)(**{name: end})  # type: ignore[arg-type]
     except ValueError:
         return None
-    lines = [f"{key} = {json.dumps(value)}" for key, value in described[name].items()]
-    return "\n".join([f"[{name}]", *lines])
+    described = describe_case(replace(case, dimension=wider))
+    return None if wider == dimension else to_table(name, described, several=len(space.cases[name]) > 1)
 
 
 @dataclass(frozen=True)
@@ -136,7 +152,7 @@ class _Region:
 
 def _diverged(record: StudyRecord, space: SearchSpace) -> Iterator[Advice]:
     """Where trials diverge, in the fewest words that hold for all of them."""
-    ended = [trial for trial in record.ended() if trial.hyperparameters.keys() == space.keys()]
+    ended = record.ended()
     diverged = [trial for trial in ended if trial.status == "diverged"]
     if len(diverged) < FEW or len(diverged) < MANY_DIVERGED * len(ended):
         return
@@ -154,22 +170,27 @@ def _regions(ended: list[TrialRecord], diverged: list[TrialRecord], space: Searc
     yield _Region("", tuple(ended))
     choices: list[tuple[str, list[TrialRecord]]] = [("", ended)]
     for name, dimension in space.items():
-        shared = {trial.hyperparameters[name] for trial in diverged}
-        if isinstance(dimension, CategoricalDistribution) and len(shared) == 1:
+        shared = {trial.hyperparameters.get(name) for trial in diverged}
+        if isinstance(dimension, CategoricalDistribution) and len(shared) == 1 and None not in shared:
             (choice,) = shared
-            inside = [trial for trial in ended if trial.hyperparameters[name] == choice]
+            inside = [trial for trial in ended if trial.hyperparameters.get(name) == choice]
             choices.append((f"{name} {choice}", inside))
             yield _Region(f"{name} {choice}", tuple(inside))
     for words, trials in choices:
         for name, dimension in space.items():
-            if isinstance(dimension, CategoricalDistribution):
+            drawn = [(trial, float(trial.hyperparameters[name])) for trial in trials if _is_number(trial, name)]
+            values = [value for trial, value in drawn if trial.status == "diverged"]
+            if isinstance(dimension, CategoricalDistribution) or len(values) < len(diverged):
                 continue
-            values = [float(trial.hyperparameters[name]) for trial in diverged]
             joined = f"{words} and {name}" if words else name
-            above = tuple(trial for trial in trials if float(trial.hyperparameters[name]) >= min(values))
-            below = tuple(trial for trial in trials if float(trial.hyperparameters[name]) <= max(values))
+            above = tuple(trial for trial, value in drawn if value >= min(values))
+            below = tuple(trial for trial, value in drawn if value <= max(values))
             yield _Region(f"{joined} from {format_value(min(values))} on", above)
             yield _Region(f"{joined} up to {format_value(max(values))}", below)
+
+
+def _is_number(trial: TrialRecord, name: str) -> bool:
+    return not isinstance(trial.hyperparameters.get(name, ""), str)
 
 
 def _epochs(record: StudyRecord) -> Iterator[Advice]:

@@ -9,7 +9,7 @@ import optuna
 from search.curves import GridCurves
 from search.scheduler import describe
 from search.simulation import Found, found_so_far, replay_grid
-from search.space import DEFAULT_SPACE
+from search.space_file import default_space
 from training.loop import EpochMetrics
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def show(curves: GridCurves, options: "ReplaySettings") -> None:
     studies, in_full = [], []
     for number in range(options.seeds):
         settings = options.study_settings(epochs=curves.epochs, seed=options.seed + SEED_STEP * number)
-        reports = list(replay_grid(curves, settings, DEFAULT_SPACE, options.workers))
+        reports = list(replay_grid(curves, settings, default_space(settings.network), options.workers))
         studies.append(found_so_far(reports, settings))
         trials = {report.trial.number: report.trial for report in reports}.values()
         curve = [step for trial in trials for step in curves.curve(trial.hyperparameters, trial.seed)]

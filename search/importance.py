@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from search.dimension import position
 from search.same_budget import SameBudget
-from search.space import SearchSpace, position
+from search.space import Point, SearchSpace
 
 EVALUATOR = "permutation in a random forest, out of bag (Breiman 2001)"
 TREES = 200
@@ -54,12 +55,17 @@ def importances(compared: SameBudget, space: SearchSpace, seed: int = 0) -> list
     if np.ptp(values) == 0:
         return []
     points = [compared.trials[index].hyperparameters for index in chosen]
-    places = np.array([[position(space[name], point[name]) for name in space] for point in points])
+    places = np.array([[_place(space, name, point) for name in space] for point in points])
     increases = _increases(places, values, random) / (2 * values.var())
     drawn = random.integers(len(values), size=(RESAMPLES, len(values)))
     lows, highs = np.percentile(increases[drawn].mean(1), [(100 - LEVEL) / 2, (100 + LEVEL) / 2], axis=0)
     found = zip(space, increases.mean(0), lows, highs, strict=True)
     return sorted((Importance(name, *map(float, numbers)) for name, *numbers in found), key=lambda one: -one.share)
+
+
+def _place(space: SearchSpace, name: str, point: Point) -> float:
+    """Where a value lies in its range, in [0, 1]; below that if it was not drawn."""
+    return position(space[name], point[name]) if name in point else -0.5
 
 
 def _increases(places: Numbers, values: Numbers, random: np.random.Generator) -> Numbers:

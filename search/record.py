@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -15,7 +17,7 @@ from search import storage
 from search.facts import check_facts
 from search.record_reading import damage_told, read_trials
 from search.settings import MetricName, Mode
-from search.space import SearchSpace, contains, distributions, starting_points
+from search.space import SearchSpace, contains, parse, starting_points
 from search.trial_record import MEASURED, OPTUNA_STATE, Failure, Run, TrialRecord, with_run
 from training.checkpoint import Checkpoint
 from training.config import TrialConfig
@@ -140,7 +142,7 @@ class StudyRecord:
                     state=OPTUNA_STATE[trial.status],
                     value=earlier.value(best) if best else None,
                     params=dict(trial.hyperparameters),
-                    distributions=distributions(space),
+                    distributions=space.distributions(trial.hyperparameters),
                     intermediate_values={metrics.epoch: earlier.value(metrics) for metrics in trial.epochs},
                     user_attrs={"evidence": f"trial {trial.number} of {earlier.folder.name}"},
                 )
@@ -180,7 +182,7 @@ class StudyRecord:
 
     def enqueue_starting_points(self, space: SearchSpace, most: int) -> None:
         """Have the starting points of a space proposed before any of the sampler's, the baseline first."""
-        points = starting_points(space)
+        points = starting_points(space, asdict(config_type(self.fixed.get("network", TrialConfig.network))()))
         for point in points[:most]:
             self.study.enqueue_trial(point, user_attrs={"baseline": point is points[0]})
 
@@ -250,6 +252,11 @@ class StudyRecord:
         """Where a worker keeps what it needs to go on with a trial, while the trial has not ended."""
         return self.folder / "checkpoints" / f"trial-{trial.number:04}.pt"
 
+    @cached_property
+    def space(self) -> SearchSpace:
+        """What is searched."""
+        return parse(self.facts["space"])
+
     @property
     def fixed(self) -> dict[str, Any]:
         """What is the same in every trial: fields of `TrialConfig`."""
@@ -263,7 +270,8 @@ class StudyRecord:
             ValueError: The network cannot be imported, or does not take these hyperparameters any more.
         """
         kind = config_type(self.fixed.get("network", TrialConfig.network))
-        return kind(**self.fixed, **trial.hyperparameters, seed=trial.seed)  # type: ignore[arg-type]
+        given = {**self.fixed, **self.space.with_fixed(trial.hyperparameters)}
+        return kind(**given, seed=trial.seed)
 
     def value(self, metrics: EpochMetrics) -> float:
         """The metric of the study in one epoch."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from optuna.trial import FrozenTrial
 
-from search.plain_data import check_fields, check_type, from_plain
+from search.plain_data import check_type, from_plain
+from search.space import contains
 from search.trial_record import FAILED, OPTUNA_STATE, Failure, Run, Status, TrialRecord
-from training.config import TrialConfig
 from training.loop import EpochMetrics
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _read_trial(stored: FrozenTrial) -> TrialRecord:
     trial = TrialRecord(
         stored.number,
         check_type("ray_trial_id", facts["ray_trial_id"], str),
-        check_fields(TrialConfig, stored.params),
+        check_type("hyperparameters", stored.params, dict[str, float | str | bool]),
         check_type("seed", facts["seed"], int),
         check_type("baseline", facts.get("baseline", False), bool),
         check_type("status", facts["status"], Status) if ended else "interrupted",
@@ -81,7 +81,7 @@ def _agrees(record: "StudyRecord", stored: FrozenTrial, trial: TrialRecord) -> b
     """
     curve = {metrics.epoch: record.value(metrics) for metrics in trial.epochs}
     if (
-        trial.hyperparameters.keys() != record.facts["space"].keys()
+        not contains(record.space, trial.hyperparameters)
         or list(curve) != list(range(1, len(trial.epochs) + 1))
         or not stored.intermediate_values.items() <= curve.items()
     ):

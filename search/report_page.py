@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from optuna.distributions import CategoricalDistribution
+
 from search import charts
 from search.best_model import BestModel
+from search.dimension import members
 from search.findings import Findings
 from search.importance import EVALUATOR, LEVEL, RESAMPLES
 from search.ledger import PART_NAMES, time_ledger, wall_seconds, worker_trials
@@ -15,7 +18,7 @@ from search.page import CaptionedImage, Section, render_page
 from search.progress import format_value
 from search.record import StudyRecord
 from search.same_budget import ENOUGH_TRIALS, SameBudget
-from search.space import SearchSpace, members, range_words, starting_points
+from search.space import SearchSpace, starting_points, words
 from search.summary import duration
 from search.trial_record import TrialRecord
 from search.trial_table import trial_table
@@ -98,7 +101,8 @@ def _headline(record: StudyRecord, space: SearchSpace) -> list[tuple[str, str, s
 
 def _of_other_starts(record: StudyRecord, space: SearchSpace) -> str:
     """What the tutorial's settings with another optimizer reached: that much takes no search."""
-    others = starting_points(space)[1:]
+    baseline = record.baseline()
+    others = starting_points(space, baseline.hyperparameters)[1:] if baseline else []
     best = next((trial for trial in record.ranked() if trial.hyperparameters in others), None)
     metrics = record.best_epoch(best) if best else None
     return f", with {best.hyperparameters['optimizer']} {metrics.test_accuracy:.4f}" if best and metrics else ""
@@ -138,10 +142,12 @@ def _certainty(record: StudyRecord) -> list[str]:
 def _choices_among(record: StudyRecord, rivals: list[TrialRecord]) -> list[str]:
     """What the trials that may be the best have in common."""
     sentences = []
-    for name in record.facts["space"]:
-        values = [trial.hyperparameters[name] for trial in rivals]
-        if isinstance(values[0], str):
-            tried = Counter(trial.hyperparameters[name] for trial in record.trials)
+    for name, dimension in record.space.items():
+        values = [trial.hyperparameters[name] for trial in rivals if name in trial.hyperparameters]
+        if not values:
+            continue
+        if isinstance(dimension, CategoricalDistribution):
+            tried = Counter(trial.hyperparameters[name] for trial in record.trials if name in trial.hyperparameters)
             among = Counter(values)
             listed = ", ".join(f"{count} with {value}" for value, count in among.most_common())
             without = [str(value) for value in tried if value not in among]
@@ -160,10 +166,12 @@ def _best_of_each_choice(record: StudyRecord) -> list[str]:
     """What each choice has reached, and how often it was given all epochs."""
     measured = sorted(record.measured(), key=record.best_value, reverse=True)
     sentences = []
-    for name, dimension in record.facts["space"].items():
+    for name, dimension in record.space.items():
         told = []
-        for choice in dict.fromkeys(trial.hyperparameters[name] for trial in measured if "choices" in dimension):
-            alike = [trial for trial in measured if trial.hyperparameters[name] == choice]
+        chosen = [trial for trial in measured if name in trial.hyperparameters]
+        is_choice = isinstance(dimension, CategoricalDistribution)
+        for choice in dict.fromkeys(trial.hyperparameters[name] for trial in chosen if is_choice):
+            alike = [trial for trial in chosen if trial.hyperparameters[name] == choice]
             full = sum(trial.status == "completed" for trial in alike)
             told.append(f"{choice} {record.best_value(alike[0]):.4f} ({full} of {len(alike)} trials ran in full)")
         if told:
@@ -315,7 +323,10 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
     facts, dataset = record.facts, record.facts["dataset"]
     images = ", ".join(f"{dataset[f'{part}_images']:,} {part}" for part in ("training", "validation", "test"))
     lines = [("data", f"{dataset['name']}: {images} images"), ("data checksum", f"sha256 {dataset['sha256']}")]
-    lines += [("searched", f"{name}: {range_words(dimension)}") for name, dimension in facts["space"].items()]
+    lines += [
+        ("searched" if name in record.space else "fixed", f"{name}: {words(described)}")
+        for name, described in facts["space"].items()
+    ]
     settings = {name: value for name, value in facts["settings"].items() if value is not None}
     lines.append(("settings", ", ".join(f"{name} {value}" for name, value in settings.items())))
     if "evidence" in facts:

@@ -20,6 +20,7 @@ from training.config import PROJECT
 OF_ONE_START = {
     *("resume", "fork", "warm_start", "time_budget", "storage", "address"),
     *("quiet", "dashboard_linger", "log", "mlflow_uri"),
+    *("space", "set", "show_space"),  # what they came to is in the record
 }
 """Settings of one start of a study, which the next one does not inherit."""
 CHANGEABLE = OF_ONE_START | {

@@ -33,11 +33,31 @@ def read_settings(words: list[str]) -> StudySettings:
     return replace(settings, results_dir=stored.results_dir, resume=stored.resume)
 
 
+def show_space(settings: StudySettings) -> None:
+    """Print what a study with these settings would search.
+
+    Raises:
+        ValueError: The search space breaks a rule, or the study that is resumed or forked does not exist.
+    """
+    from search.space_file import space_in_force, to_toml
+
+    stored, earlier = None, settings.resume or (settings.warm_start if settings.fork else None)
+    if earlier:
+        from search.record import StudyRecord  # torch and optuna take seconds
+
+        stored = StudyRecord.open(find_study(earlier, settings.results_dir)).space
+    print(to_toml(space_in_force(settings, stored)))
+
+
 def main() -> int:
     """Run the study that the command line describes; returns the exit status."""
     began = time.monotonic()
     try:
         settings = read_settings(sys.argv[1:])
+
+        if settings.show_space:
+            show_space(settings)
+            return 0
 
         from search.study import prepare_study, run_study  # torch and Ray take seconds
 

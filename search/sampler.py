@@ -1,7 +1,6 @@
 """Which configuration is tried next: Optuna's sampler draws, and what is known to be of no use is drawn again."""
 
 import copy
-import itertools
 import math
 import warnings
 from collections.abc import Container
@@ -14,19 +13,10 @@ from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, T
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.dimension import HyperparameterValue, distribution, nearest
+from search.flat_space import FlatSpace
 from search.settings import SamplerName
-from search.space import (
-    HyperparameterValue,
-    OrderedChoice,
-    SearchSpace,
-    contains,
-    distance,
-    distributions,
-    members,
-    num_points,
-)
-
-Point = dict[str, HyperparameterValue]
+from search.space import Point, SearchSpace, case_ranges, contains, distance, num_points
 
 MAX_DRAWS = 20
 """How often one proposal is drawn before the last draw stands."""
@@ -83,10 +73,12 @@ class _AsSeen:
 
     They look like trials that were pruned before their first report. A Gaussian process learns from completed trials
     alone, and to it all that have ended look like those: with the best value that they reached, or the worst of all.
+    Where hyperparameters have conditions, they look as `FlatSpace` says.
     """
 
-    def __init__(self, study: Study, completed: bool) -> None:
+    def __init__(self, study: Study, flat: FlatSpace | None, completed: bool) -> None:
         self._study = study
+        self._flat = flat
         self._completed = completed
 
     def __getattr__(self, name: str) -> Any:
@@ -100,6 +92,8 @@ class _AsSeen:
         seen = [_pruned(trial) if trial.state == TrialState.FAIL and trial.params else trial for trial in trials]
         if self._completed:
             seen = _completed(seen, self._study.direction)
+        if self._flat:
+            seen = [_with_draws(trial, self._flat) if trial.params else trial for trial in seen]
         return seen if states is None else [trial for trial in seen if trial.state in states]
 
 
@@ -121,6 +115,12 @@ def _completed(trials: list[FrozenTrial], direction: StudyDirection) -> list[Fro
     ]
 
 
+def _with_draws(trial: FrozenTrial, flat: FlatSpace) -> FrozenTrial:
+    seen = copy.copy(trial)
+    seen.params, seen.distributions = flat.draws(trial.params, trial.number), flat.distributions
+    return seen
+
+
 def _with_value(trial: FrozenTrial, value: float) -> FrozenTrial:
     seen = copy.copy(trial)
     seen.state, seen.value = TrialState.COMPLETE, value
@@ -132,11 +132,12 @@ class StudySampler(BaseSampler):
 
     Optuna's samplers know nothing of trials that failed, and have no memory of points in a finite space. Here they see
     failed trials as the worst there are, and a draw is repeated while it is a known point, or while the trial nearest
-    to it failed. The members of ordered choices are drawn from a range, and the nearest member is taken.
+    to it failed. They draw from a `FlatSpace`, which knows what their draws stand for.
     """
 
     def __init__(self, space: SearchSpace, drawn_by: BaseSampler) -> None:
         self._space = space
+        self._flat = FlatSpace(space)
         self._drawn_by = drawn_by
         self._knows_failures = isinstance(drawn_by, GPSampler)
         """It takes failures for bad values, keeps away by itself, and would give the same when asked again."""
@@ -145,8 +146,9 @@ class StudySampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
         """The whole space: points are drawn as wholes, from the first trial on."""
-        queued = trial.params or "fixed_params" in trial.system_attrs
-        return {} if queued else distributions(self._space)
+        if trial.params or "fixed_params" in trial.system_attrs:  # it is queued
+            return {}
+        return {name: distribution(case_ranges(self._space, name)[0]) for name in self._space}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Point:
         """Draw a point."""
@@ -155,7 +157,7 @@ class StudySampler(BaseSampler):
         trials = [earlier for earlier in study.get_trials(deepcopy=False) if self._is_inside(earlier)]
         proposed = {self._key(earlier.params) for earlier in trials if "evidence" not in earlier.user_attrs}
         for _ in range(1 if self._knows_failures else MAX_DRAWS):
-            point = self._draw(study, trial, search_space)
+            point = self._draw(study, trial)
             useless = not self._knows_failures and self._fails_nearby(point, trials)
             if self._key(point) not in proposed and not useless:
                 return point
@@ -166,7 +168,7 @@ class StudySampler(BaseSampler):
     ) -> Any:
         """Draw one hyperparameter by itself: what a queued point leaves open."""
         draw = self._drawn_by.sample_independent(study, trial, param_name, param_distribution)
-        return self._nearest(param_name, draw)
+        return nearest(self._space.searched(trial.params)[param_name], draw)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Pass on what Optuna tells its samplers."""
@@ -176,17 +178,14 @@ class StudySampler(BaseSampler):
         """Pass on what Optuna tells its samplers."""
         self._drawn_by.after_trial(study, trial, state, values)
 
-    def _draw(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Point:
-        seen: Any = _AsSeen(study, completed=self._knows_failures)
-        draws = self._drawn_by.sample_relative(seen, trial, search_space)  # none of them, while it knows too little
-        for name, distribution in search_space.items():
+    def _draw(self, study: Study, trial: FrozenTrial) -> Point:
+        flat = self._flat.distributions
+        seen: Any = _AsSeen(study, self._flat if self._space.is_conditional else None, completed=self._knows_failures)
+        draws = self._drawn_by.sample_relative(seen, trial, flat)  # none of them, while it knows too little
+        for name, drawn_from in flat.items():
             if name not in draws:
-                draws[name] = self._drawn_by.sample_independent(seen, trial, name, distribution)
-        return {name: self._nearest(name, draws[name]) for name in search_space}
-
-    def _nearest(self, name: str, draw: Any) -> HyperparameterValue:
-        dimension = self._space[name]
-        return dimension.nearest(draw) if isinstance(dimension, OrderedChoice) else draw
+                draws[name] = self._drawn_by.sample_independent(seen, trial, name, drawn_from)
+        return self._flat.point(draws)
 
     def _is_inside(self, trial: FrozenTrial) -> bool:
         if trial.number not in self._inside:
@@ -204,14 +203,12 @@ class StudySampler(BaseSampler):
         nearest = min(ended, key=lambda trial: distance(self._space, point, trial.params))
         return nearest.state == TrialState.FAIL
 
-    def _another(self, point: Point, proposed: set[tuple[HyperparameterValue, ...]]) -> Point:
+    def _another(self, point: Point, proposed: set[tuple[HyperparameterValue | None, ...]]) -> Point:
         """The nearest point that was not proposed yet; the given one if there is none, or no end of them."""
         if num_points(self._space) == math.inf:
             return point
-        values = [members(dimension) or () for dimension in self._space.values()]
-        points = (dict(zip(self._space, combination, strict=True)) for combination in itertools.product(*values))
-        left = [candidate for candidate in points if self._key(candidate) not in proposed]
+        left = [candidate for candidate in self._space.points() if self._key(candidate) not in proposed]
         return min(left, key=lambda candidate: distance(self._space, point, candidate), default=point)
 
-    def _key(self, point: Point) -> tuple[HyperparameterValue, ...]:
-        return tuple(point[name] for name in self._space)
+    def _key(self, point: Point) -> tuple[HyperparameterValue | None, ...]:
+        return tuple(point.get(name) for name in self._space)

@@ -7,10 +7,11 @@ from optuna.samplers import BaseSampler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from search.dimension import distribution
 from search.ending import Ending
 from search.record import StudyRecord
 from search.sampler import StudySampler
-from search.space import SearchSpace, distributions, num_points
+from search.space import Point, SearchSpace, num_points
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]
@@ -32,7 +33,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         ending: Ending,
     ) -> None:
         super().__init__(
-            space=distributions(space),
+            space={name: distribution(dimension) for name, dimension in space.items()},
             metric=record.metric,
             mode=record.mode,
             sampler=StudySampler(space, drawn_by),
@@ -42,6 +43,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._record = record
         self._first_seed = seed
         self._num_samples = num_samples
+        self._space_searched = space
         self._num_points = num_points(space)
         self._ending = ending
 
@@ -49,7 +51,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Propose the next configuration.
 
         Returns:
-            The searched hyperparameters and the seed, which are fields of `TrialConfig`; the `number` of the trial; and
+            The hyperparameters, searched and fixed, and the seed, which are fields of the trial's configuration; the
+            `number` of the trial; and
             what a worker needs to go on with it, `checkpoint` (a path) and `epochs_recorded`. None while the running
             trials decide whether more are needed; `FINISHED` when the study is over.
         """
@@ -60,11 +63,14 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return self._record.change(lambda: self._propose(trial_id))
 
     def _propose(self, trial_id: str) -> dict[str, Any]:
-        super().suggest(trial_id)
-        proposal = self._ot_trials.pop(trial_id)
+        proposal = self._ot_study.ask()
+        point: Point = {}
+        for name in self._space_searched.order:
+            if name in (searched := self._space_searched.searched(point)):
+                point[name] = proposal._suggest(name, distribution(searched[name]))
         trial = self._record.start(trial_id, proposal, self._first_seed + proposal.number)
         return {
-            **trial.hyperparameters,
+            **self._space_searched.with_fixed(trial.hyperparameters),
             "seed": trial.seed,
             "number": trial.number,
             "checkpoint": str(self._record.checkpoint(trial)),

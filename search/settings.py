@@ -27,6 +27,12 @@ class StudySettings(DataConfig):
     """Passes over the training images of a trial that is not stopped early; >= 1."""
     metric: MetricName | None = None
     """Highest accuracy or lowest loss to search for; by default val_accuracy (test_accuracy if val_fraction is 0)."""
+    space: Path | None = None
+    """File that says what is searched, see search/spaces/; by default learning rate, batch size and optimizer."""
+    set: tuple[str, ...] = ()
+    """Hyperparameters that are not searched but fixed, for example learning_rate=0.05 optimizer=adam."""
+    show_space: bool = False
+    """Print what would be searched, in the form of such a file, and stop."""
     sampler: SamplerName = "tpe"
     """What proposes configurations. tpe: tree-structured Parzen estimator; gp: Gaussian process; qmc: Sobol sequence;
     random: uniform."""
@@ -110,6 +116,8 @@ class StudySettings(DataConfig):
         if self.address is not None and not re.fullmatch(r"auto|[^\s/@]+:\d+", self.address):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}")
         check_network(self.network)
+        if self.space is not None and not self.space.is_file():
+            raise ValueError(f"there is no file {self.space} to read the search space from")
         if self.fork and self.resume is None and self.warm_start is None:
             raise ValueError("fork needs resume, which says what to fork from")
         _ = self.trial_timeout_seconds, self.time_budget_seconds, self.dashboard_linger_seconds

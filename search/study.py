@@ -24,7 +24,8 @@ from search.resume import OF_ONE_START, find_study, not_comparable
 from search.room import room_for_trials
 from search.server import ServerStorage, open_server
 from search.settings import StudySettings
-from search.space import DEFAULT_SPACE, SearchSpace, describe, parse
+from search.space import SearchSpace, describe
+from search.space_file import space_in_force
 from search.storage import FILE_NAME, RecordUnwritableError
 from search.study_files import StudyFiles
 from search.study_folder import StudyFolder
@@ -32,6 +33,8 @@ from search.summary import show_summary
 from search.tuning import run_trials
 from training import mnist_family
 from training.data import ImageData, load_data
+from training.network_config import config_type
+from training.networks import build_network
 from training.progress_bar import progress_bar, shows_more_than_lines
 
 EXIT_OK, EXIT_NOTHING_COMPLETED = 0, 1
@@ -63,13 +66,13 @@ class Study:
 
 
 def prepare_study(
-    settings: StudySettings, space: SearchSpace = DEFAULT_SPACE, began: float | None = None, *, at_once: bool = False
+    settings: StudySettings, space: SearchSpace | None = None, began: float | None = None, *, at_once: bool = False
 ) -> Study:
     """Check what only the machine can tell, load the data, and make or take up the record, in this order.
 
     Args:
         settings: Of the study.
-        space: What is searched.
+        space: What is searched; by default what the settings say.
         began: When the command began, by `time.monotonic`; None for now.
         at_once: Whether the study is going to be run at once: then Ray starts while the data are loaded.
 
@@ -102,21 +105,21 @@ def prepare_study(
     if at_once and not joined:
         with progress_bar("Starting Ray"):
             ray.wait()
+    build_network(config_type(settings.network)(network=settings.network), data.image_shape, len(data.classes))
     if warning:
         print(f"WARNING: {warning}\n", flush=True)
     if settings.resume:
-        folder, record = _old_record(Path(settings.resume), settings, data, server)
+        folder, record = _old_record(Path(settings.resume), settings, space, data, server)
     else:
         if evidence:
             _check_evidence(evidence, settings, data)
+        space = space or space_in_force(settings, evidence.space if evidence and settings.fork else None)
         folder = StudyFolder(_make_study(settings, name, space, data, evidence=evidence, server=server))
         record = StudyRecord.open(folder.path, server)
     start = provenance.collect() | ({"cluster": joined.facts()} if joined else {})
     start |= {"trials_at_once": trials_at_once, "cpus_per_trial": settings.cpus_per_trial}
     record.set_facts({"starts": [*record.facts.get("starts", []), start]})
-    return Study(
-        settings, parse(record.facts["space"]), data, record, folder, trials_at_once, neighbours, began, ray, joined
-    )
+    return Study(settings, record.space, data, record, folder, trials_at_once, neighbours, began, ray, joined)
 
 
 def run_study(study: Study) -> int:
@@ -256,12 +259,12 @@ def _make_study(
 
 
 def _old_record(
-    path: Path, settings: StudySettings, data: ImageData, server: ServerStorage | None
+    path: Path, settings: StudySettings, space: SearchSpace | None, data: ImageData, server: ServerStorage | None
 ) -> tuple[StudyFolder, StudyRecord]:
     """The folder and the record of a study that goes on; one that cannot stays as it is."""
-    old = StudyRecord.open(path, server).facts
-    new = _facts(settings, parse(old["space"]), data)
-    _check_comparable(path.name, old, new, settings)
+    old = StudyRecord.open(path, server)
+    new = _facts(settings, space or space_in_force(settings, old.space), data)
+    _check_comparable(path.name, old.facts, new, settings)
     if server:
         path.mkdir(parents=True, exist_ok=True)  # its record is elsewhere
     folder = StudyFolder(path)
@@ -275,6 +278,9 @@ def _check_comparable(study: str, old: dict[str, Any], new: dict[str, Any], sett
     differences = []
     if old["dataset"]["sha256"] != new["dataset"]["sha256"]:
         differences.append(f"on other data than {new['dataset']['name']} in {settings.data_dir}")
+    if old["space"] != new["space"]:
+        names = [name for name in {**old["space"], **new["space"]} if old["space"].get(name) != new["space"].get(name)]
+        differences.append(f"with another search space: {', '.join(names)} differ")
     changed = [name for name, checksum in new["code"].items() if old.get("code", {}).get(name) != checksum]
     if changed:
         *_, last_start = old.get("starts") or [{"git_commit": None}]

@@ -64,5 +64,5 @@ def _trial(file: Path, row: dict[Hashable, Any], curve: Sequence[EpochMetrics]) 
         left = max(0.0, float(row["seconds"]) - sum(metrics.seconds for metrics in curve))
         steps = [*curve, Failure("diverged" if row["status"] == "diverged" else "exception", "", seconds=left)]
     searched = ({field.name for field in fields(TrialConfig)} - {"epochs", "seed"}) & row.keys()
-    is_baseline = all(row[name] == getattr(TrialConfig(), name) for name in searched)
+    is_baseline = all(row[name] == getattr(TrialConfig(), name) for name in searched if not pd.isna(row[name]))
     return StudyTrial(int(row["trial_number"]), row["status"], is_baseline, steps)

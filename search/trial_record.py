@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from optuna.trial import TrialState
 
-from search.space import HyperparameterValue
+from search.dimension import HyperparameterValue
 from training.loop import EpochMetrics
 from training.terminal import printable
 

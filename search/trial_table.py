@@ -4,7 +4,9 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import pandas as pd
+from optuna.distributions import IntDistribution
 
+from search.dimension import distribution
 from search.record import StudyRecord
 from search.space import SearchSpace
 from search.trial_record import Run, TrialRecord
@@ -48,7 +50,8 @@ def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows, columns=trial_columns(space)).map(_cell)
-    return table.astype({"best_epoch": "Int64"})
+    whole = [name for name, dimension in space.items() if isinstance(distribution(dimension), IntDistribution)]
+    return table.astype({name: "Int64" for name in ("best_epoch", *whole) if table[name].isna().any()})
 
 
 def _cell(value: object) -> object:

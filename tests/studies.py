@@ -2,22 +2,29 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 
+from search.dimension import OrderedChoice
 from search.ending import Ending
+from search.flat_space import FlatSpace
 from search.record import StudyRecord
 from search.sampler import tpe
 from search.searcher import StudySearch
 from search.server import ServerStorage
 from search.settings import Mode
 from search.simulation import MemoryStorage
-from search.space import DEFAULT_SPACE, OrderedChoice, SearchSpace, describe, distributions
+from search.space import SearchSpace, describe
+from search.space_file import default_space
 from search.trial_record import Failure, Run, TrialRecord
 from training.loop import EpochMetrics
+from training.network_config import config_type
 
+DEFAULT_SPACE = default_space("mlp")
+DEFAULTS = asdict(config_type("mlp")())
 FULL_EPOCHS = 3
 NUMBERS = ["epoch", "train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss"]
 """Columns of `epochs.csv` that are equal in equal trainings: not when and where an epoch was run."""
@@ -127,7 +134,7 @@ def planted_study(
     told = facts() | {"settings": settings, "space": describe(space), "starts": []}
     server: Any = MemoryStorage()
     record = StudyRecord.create(folder, "max", told, server=server)
-    sampler, ranges = optuna.samplers.RandomSampler(seed), distributions(space)
+    sampler, ranges = optuna.samplers.RandomSampler(seed), FlatSpace(space).distributions
     drawing = optuna.create_study(sampler=sampler)
     for number in range(trials):
         drawn = drawing.ask(ranges).params

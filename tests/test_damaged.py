@@ -11,13 +11,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from studies import FULL_EPOCHS, HandDrivenStudy
+from studies import DEFAULT_SPACE, FULL_EPOCHS, HandDrivenStudy
 
 from search import provenance, report, run, study
 from search.record import StudyRecord
 from search.resume import stored_settings
 from search.settings import StudySettings
-from search.space import DEFAULT_SPACE
 from search.study_files import StudyFiles
 from training import run as training_run
 from training.config import PROJECT

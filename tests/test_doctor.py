@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from studies import planted_study
+from studies import DEFAULT_SPACE, planted_study
 
+from search.dimension import OrderedChoice, Range, ends
 from search.doctor import _wider
 from search.findings import Findings, find
-from search.space import DEFAULT_SPACE, Dimension, OrderedChoice, SearchSpace, ends, parse
+from search.space import SearchSpace, parse
 
 SPACE = DEFAULT_SPACE
 
@@ -75,16 +76,16 @@ def test_best_at_the_last_member_of_an_ordered_choice_is_reported(tmp_path: Path
     ("name", "dimension"),
     [("learning_rate", FloatDistribution(1e-4, 0.1, log=True)), ("batch_size", OrderedChoice((8, 32, 64)))],
 )
-def test_advised_space_can_be_read_as_one(name: str, dimension: Dimension, side: str) -> None:
-    wider = _wider(name, dimension, side)  # type: ignore[arg-type]
+def test_advised_space_can_be_read_as_one(name: str, dimension: Range, side: str) -> None:
+    wider = _wider(SearchSpace({name: dimension}), "mlp", name, side, {})
     assert wider is not None
     low, high = ends(parse(tomllib.loads(wider))[name])  # type: ignore[arg-type]
-    old_low, old_high = ends(dimension)  # type: ignore[arg-type]
+    old_low, old_high = ends(dimension)
     assert (low < old_low, high > old_high) == (side == "lower", side == "upper")
 
 
 def test_no_range_is_advised_that_the_hyperparameter_cannot_have() -> None:
-    assert _wider("batch_size", OrderedChoice((1, 2, 4)), "lower") is None
+    assert _wider(SearchSpace({"batch_size": OrderedChoice((1, 2, 4))}), "mlp", "batch_size", "lower", {}) is None
 
 
 def test_where_trials_diverge_is_told(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_trials_are_compared_after_as_many_epochs_as_enough_of_them_ran(tmp_path
 
 
 def test_space_of_one_choice_explains_all(tmp_path: Path) -> None:
-    space: SearchSpace = {"optimizer": CategoricalDistribution(("sgd", "adam"))}
+    space = SearchSpace({"optimizer": CategoricalDistribution(("sgd", "adam"))})
     found = findings(tmp_path, lambda point: rises_to({"sgd": 0.5, "adam": 0.6}[point["optimizer"]]), space=space)
     (importance,) = found.importances
     assert importance.share == pytest.approx(1, abs=0.15)

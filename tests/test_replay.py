@@ -11,7 +11,7 @@ import optuna
 import pandas as pd
 import pytest
 import tables
-from studies import metrics
+from studies import DEFAULT_SPACE, DEFAULTS, metrics
 
 from search.curves import GridCurves, read_csv, read_grid
 from search.ending import Ending
@@ -22,7 +22,7 @@ from search.scheduler import build_scheduler
 from search.searcher import StudySearch
 from search.settings import SamplerName, SchedulerName, StudySettings
 from search.simulation import found_so_far, replay_grid, replay_trials
-from search.space import DEFAULT_SPACE, describe, starting_points
+from search.space import describe, starting_points
 from search.study_curves import StudyTrial, read_study
 from search.trial_record import Failure
 from training.config import PROJECT
@@ -113,7 +113,7 @@ def test_same_seed_same_replay_and_another_one_another(curves: GridCurves, sampl
 
     first = proposals(0)
     assert first == proposals(0)
-    assert first[:3] == starting_points(DEFAULT_SPACE) == proposals(1)[:3]
+    assert first[:3] == starting_points(DEFAULT_SPACE, DEFAULTS) == proposals(1)[:3]
     assert first[3:] != proposals(1)[3:]
     assert len({tuple(point.values()) for point in first}) == 7
 

@@ -12,14 +12,13 @@ from typing import Any
 import plotly.graph_objects
 import pytest
 from PIL import Image
-from studies import HandDrivenStudy, planted_study
+from studies import DEFAULT_SPACE, HandDrivenStudy, planted_study
 from test_doctor import hill, rises_to
 
 from search import report_page
 from search.best_model import BestModel, examine_best
 from search.findings import find
 from search.record import StudyRecord
-from search.space import DEFAULT_SPACE
 from search.study_report import images_of, write_report
 from training.checkpoint import Checkpoint
 from training.config import PROJECT, TrialConfig

@@ -11,31 +11,26 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
-from studies import FULL_EPOCHS, HandDrivenStudy, facts, metrics, search
+from studies import DEFAULT_SPACE, FULL_EPOCHS, HandDrivenStudy, facts, metrics, search
 
+from search.dimension import OrderedChoice
 from search.ending import Ending
+from search.flat_space import FlatSpace
 from search.record import StudyRecord
-from search.sampler import Point, StudySampler, build_sampler, gaussian_process, tpe
+from search.sampler import StudySampler, build_sampler, gaussian_process, tpe
 from search.searcher import StudySearch
 from search.settings import SamplerName
-from search.space import (
-    DEFAULT_SPACE,
-    OrderedChoice,
-    SearchSpace,
-    contains,
-    describe,
-    distance,
-    distributions,
-    num_points,
-)
+from search.space import Point, SearchSpace, contains, describe, distance, num_points
 from search.trial_record import Failure
 
-NINE_POINTS: SearchSpace = {
-    "batch_size": OrderedChoice((32, 64, 128)),
-    "optimizer": CategoricalDistribution(("sgd", "adam", "rmsprop")),
-}
+NINE_POINTS = SearchSpace(
+    {
+        "batch_size": OrderedChoice((32, 64, 128)),
+        "optimizer": CategoricalDistribution(("sgd", "adam", "rmsprop")),
+    }
+)
 
-LEARNING_RATE: SearchSpace = {"learning_rate": FloatDistribution(1e-4, 1.0, log=True)}
+LEARNING_RATE = SearchSpace({"learning_rate": FloatDistribution(1e-4, 1.0, log=True)})
 
 
 def ended(record: StudyRecord, trial_id: str, value: float) -> None:
@@ -101,7 +96,7 @@ def failures_among_later_proposals(sampler: BaseSampler, trials: int = 40) -> in
     study = optuna.create_study(sampler=sampler, direction="maximize")
     failed = []
     for _ in range(trials):
-        trial = study.ask(distributions(LEARNING_RATE))
+        trial = study.ask(FlatSpace(LEARNING_RATE).distributions)
         rate = trial.params["learning_rate"]
         failed.append(rate > 0.01)
         if failed[-1]:
@@ -161,7 +156,7 @@ def test_gaussian_process_learns_from_trials_that_were_stopped_early() -> None:
     study = optuna.create_study(sampler=StudySampler(LEARNING_RATE, gaussian_process(0)), direction="maximize")
     off = []
     for number in range(16):
-        trial = study.ask(distributions(LEARNING_RATE))
+        trial = study.ask(FlatSpace(LEARNING_RATE).distributions)
         off.append(abs(math.log10(trial.params["learning_rate"] / 0.003)))
         trial.report(-off[-1], 1)
         study.tell(trial, -off[-1]) if number == 0 else study.tell(trial, state=TrialState.PRUNED)
@@ -214,7 +209,7 @@ def test_earlier_study_is_evidence_but_none_of_its_trials_is_one_of_ours(tmp_pat
     earlier = HandDrivenStudy(tmp_path / "earlier")
     earlier.run_one_of_each()
     later = empty_record(tmp_path / "later")
-    narrow: SearchSpace = {**DEFAULT_SPACE, "learning_rate": FloatDistribution(5e-4, 1e-1, log=True)}
+    narrow = SearchSpace({**DEFAULT_SPACE, "learning_rate": FloatDistribution(5e-4, 1e-1, log=True)})
     useful = [trial for trial in earlier.record.trials if trial.status in ("completed", "stopped_early", "diverged")]
     inside = [trial for trial in useful if contains(narrow, trial.hyperparameters)]
     assert 0 < len(inside) < len(earlier.record.trials)

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from studies import HandDrivenStudy, metrics
+from studies import DEFAULT_SPACE, HandDrivenStudy, metrics
 
 from search.record import StudyRecord
-from search.space import DEFAULT_SPACE
 from search.study_files import StudyFiles
 from search.study_folder import StudyFolder
 from search.trial_record import Failure

@@ -4,17 +4,12 @@ from collections import Counter
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from studies import DEFAULT_SPACE, DEFAULTS
 
+from search.dimension import OrderedChoice
+from search.flat_space import FlatSpace
 from search.sampler import StudySampler, tpe
-from search.space import (
-    DEFAULT_SPACE,
-    OrderedChoice,
-    SearchSpace,
-    describe,
-    distributions,
-    starting_points,
-    tutorial_baseline,
-)
+from search.space import SearchSpace, contains, describe, starting_points
 from training.config import TrialConfig
 
 BATCH_SIZES = OrderedChoice((32, 64, 128, 256, 512))
@@ -24,7 +19,7 @@ def draw(space: SearchSpace, number: int, seed: int = 0) -> list[optuna.trial.Tr
     """Ask for trials without telling results: the random start goes on."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=StudySampler(space, tpe(seed)), direction="maximize")
-    return [study.ask(fixed_distributions=distributions(space)) for _ in range(number)]
+    return [study.ask(fixed_distributions=FlatSpace(space).distributions) for _ in range(number)]
 
 
 def test_space_and_config_agree() -> None:
@@ -35,21 +30,20 @@ def test_space_and_config_agree() -> None:
 
 
 def test_baseline_is_the_tutorials_and_lies_in_the_space() -> None:
-    assert tutorial_baseline(DEFAULT_SPACE) == {"learning_rate": 1e-3, "batch_size": 64, "optimizer": "sgd"}
-    for name, value in tutorial_baseline(DEFAULT_SPACE).items():
-        distribution = distributions(DEFAULT_SPACE)[name]
-        assert distribution._contains(distribution.to_internal_repr(value))
+    baseline = DEFAULT_SPACE.point(DEFAULTS)
+    assert baseline == {"learning_rate": 1e-3, "batch_size": 64, "optimizer": "sgd"}
+    assert contains(DEFAULT_SPACE, baseline)
 
 
 def test_study_starts_with_the_baseline_and_then_with_each_other_optimizer() -> None:
-    points = starting_points(DEFAULT_SPACE)
+    points = starting_points(DEFAULT_SPACE, DEFAULTS)
     assert [point.pop("optimizer") for point in points] == ["sgd", "rmsprop", "adam"]
     assert points == [{"learning_rate": 1e-3, "batch_size": 64}] * 3
-    assert starting_points({"batch_size": BATCH_SIZES}) == [{"batch_size": 64}]
+    assert starting_points(SearchSpace({"batch_size": BATCH_SIZES}), DEFAULTS) == [{"batch_size": 64}]
 
 
 def test_ordered_choice_draws_members_only_and_each_about_as_often() -> None:
-    counts = Counter(trial.params["batch_size"] for trial in draw({"batch_size": BATCH_SIZES}, 1000))
+    counts = Counter(trial.params["batch_size"] for trial in draw(SearchSpace({"batch_size": BATCH_SIZES}), 1000))
     assert set(counts) == set(BATCH_SIZES.values)
     assert all(150 < count < 250 for count in counts.values())
 
@@ -59,24 +53,26 @@ def test_draw_goes_to_the_nearest_member_by_ratio(draw: int, member: int) -> Non
     assert BATCH_SIZES.nearest(draw) == member
 
 
-@pytest.mark.parametrize("values", [(32,), (64, 32), (32, 32), (0, 1)])
+@pytest.mark.parametrize("values", [(32,), (64, 32), (32, 32)])
 def test_ordered_choice_must_ascend(values: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="two or more ascending whole numbers >= 1"):
+    with pytest.raises(ValueError, match="two or more ascending numbers"):
         OrderedChoice(values)
 
 
 def test_sampler_knows_the_order() -> None:
     """It often proposes a size that was never tried, because it lies between two good ones."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    space: SearchSpace = {"batch_size": OrderedChoice((1, 2, 4, 8, 16, 32, 64, 128, 256, 512))}
+    space = SearchSpace({"batch_size": OrderedChoice((1, 2, 4, 8, 16, 32, 64, 128, 256, 512))})
     tried = [(size, 0.1) for size in (1, 1, 2, 2, 4, 128, 256, 256, 512, 512)] + [(8, 0.9), (32, 0.9)]
     proposals: Counter[int] = Counter()
     for seed in range(60):
         study = optuna.create_study(sampler=StudySampler(space, tpe(seed)), direction="maximize")
         for size, value in tried:
             params = {"batch_size": size}
-            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions(space), value=value))
-        proposals[study.ask(distributions(space)).params["batch_size"]] += 1
+            study.add_trial(
+                optuna.trial.create_trial(params=params, distributions=FlatSpace(space).distributions, value=value)
+            )
+        proposals[study.ask(FlatSpace(space).distributions).params["batch_size"]] += 1
     assert proposals[16] >= 20, proposals
 
 
@@ -87,11 +83,13 @@ def test_same_seed_proposes_the_same() -> None:
 
 
 def test_description_is_plain_data() -> None:
-    space: SearchSpace = {
-        "learning_rate": FloatDistribution(0.1, 1, log=True),
-        "batch_size": OrderedChoice((8, 16)),
-        "optimizer": CategoricalDistribution(("sgd", "adam")),
-    }
+    space = SearchSpace(
+        {
+            "learning_rate": FloatDistribution(0.1, 1, log=True),
+            "batch_size": OrderedChoice((8, 16)),
+            "optimizer": CategoricalDistribution(("sgd", "adam")),
+        }
+    )
     assert describe(space) == {
         "learning_rate": {"low": 0.1, "high": 1, "log": True},
         "batch_size": {"ordered": [8, 16]},

@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from studies import HandDrivenStudy
+from studies import DEFAULT_SPACE, HandDrivenStudy
 
-from search.space import DEFAULT_SPACE
 from search.study_files import StudyFiles, write_atomically
 from search.trial_table import epoch_table, trial_table
 
