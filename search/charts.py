@@ -50,7 +50,7 @@ def learning_curves(record: StudyRecord) -> Figure:
         for name, trials in sorted(groups.items(), key=lambda group: group[0] == "completed")
     ]
     if baseline and baseline is not best and baseline.epochs:
-        traces.append(_curves(record, [baseline], "tutorial's settings", BASELINE, width=2.5, dash="dash"))
+        traces.append(_curves(record, [baseline], record.baseline_name, BASELINE, width=2.5, dash="dash"))
     if best:
         traces.append(_curves(record, [best], f"best, trial {best.number}", BEST, width=3))
     values = [record.value(metrics) for trial in record.trials for metrics in trial.epochs]

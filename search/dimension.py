@@ -95,6 +95,17 @@ def holds(dimension: Dimension, value: HyperparameterValue) -> bool:
             return value in (members(dimension) or ())
 
 
+def closest(dimension: Dimension, value: HyperparameterValue | None) -> HyperparameterValue:
+    """The value of a dimension that is closest to another one; the first choice if it is none of the choices."""
+    if value is not None and holds(dimension, value):
+        return value
+    if isinstance(dimension, CategoricalDistribution):
+        return members(dimension)[0]  # type: ignore[index]
+    low, high = ends(dimension)
+    inside = min(max(low, float(value)), high) if isinstance(value, int | float) else low
+    return nearest(dimension, inside)  # type: ignore[no-any-return]
+
+
 def position(dimension: Dimension, value: Any) -> float:
     """Where a value lies in its range, in [0, 1]; choices have equal steps between them, in the order given."""
     match dimension:

@@ -128,7 +128,7 @@ class LiveView(View):
             first.append(f"{record.metric} {record.value(metrics):.4f}", "bold")
             first.append(f", trial {best.number}")
             gain = gain_over_baseline(record, metrics, record.metric)
-            first.append(f", {gain} over the tutorial's settings" if gain else "")
+            first.append(f", {gain} over the {self._record.baseline_name}" if gain else "")
             values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
             lines = [first, _line(f"         {values}")]
         run, saved = record.epochs_run(), record.epochs_saved()

@@ -35,7 +35,7 @@ def learning_curves(record: StudyRecord) -> bytes:
         if trial.epochs and trial is not best and trial is not baseline:
             _curve(axes, record, trial, STATUS_COLOURS[trial.status], linewidth=1, alpha=0.7)
     if baseline and baseline.epochs and baseline is not best:
-        _curve(axes, record, baseline, BASELINE, linewidth=2, linestyle="--", label="tutorial's settings")
+        _curve(axes, record, baseline, BASELINE, linewidth=2, linestyle="--", label=record.baseline_name)
     if best:
         _curve(axes, record, best, BEST, linewidth=2.5, label=f"best, trial {best.number}")
     statuses = dict.fromkeys(trial.status for trial in record.trials if trial.epochs and trial not in (best, baseline))
@@ -61,7 +61,7 @@ def optimisation_history(record: StudyRecord) -> bytes:
     axes.step(list(values), so_far, where="post", color=BEST, linewidth=2, label="best so far")
     baseline = record.baseline()
     if baseline and baseline.number in values:
-        axes.axhline(values[baseline.number], color=BASELINE, linestyle="--", label="tutorial's settings")
+        axes.axhline(values[baseline.number], color=BASELINE, linestyle="--", label=record.baseline_name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure, axes.get_legend_handles_labels()[0])
     return _png(figure)

@@ -182,9 +182,9 @@ class StudyRecord:
 
     def enqueue_starting_points(self, space: SearchSpace, most: int) -> None:
         """Have the starting points of a space proposed before any of the sampler's, the baseline first."""
-        points = starting_points(space, asdict(config_type(self.fixed.get("network", TrialConfig.network))()))
-        for point in points[:most]:
-            self.study.enqueue_trial(point, user_attrs={"baseline": point is points[0]})
+        defaults = asdict(config_type(self.fixed.get("network", TrialConfig.network))())
+        for point in starting_points(space, defaults)[:most]:
+            self.study.enqueue_trial(point, user_attrs={"baseline": point == space.point(defaults)})
 
     def start(self, trial_id: str, proposal: Trial, seed: int) -> TrialRecord:
         """Record a trial that has just been proposed, or one that goes on after an interruption; part of a `change`."""
@@ -296,6 +296,12 @@ class StudyRecord:
     def baseline(self) -> TrialRecord | None:
         """The trial that was given the tutorial's settings."""
         return next((trial for trial in self.trials if trial.is_baseline), None)
+
+    @property
+    def baseline_name(self) -> str:
+        """What the settings of the baseline are called: those of the tutorial, if nothing was changed."""
+        same = self.fixed.get("network") in (None, "mlp") and len(self.space) == len(self.space.cases)
+        return "tutorial's settings" if same else "default settings"
 
     def epochs_run(self) -> int:
         """Epochs of all trials."""

@@ -88,7 +88,7 @@ def _headline(record: StudyRecord, space: SearchSpace) -> list[tuple[str, str, s
     if start and baseline is not best:
         gain = 100 * (metrics.test_accuracy - start.test_accuracy)
         remark = f"of test accuracy; it had {start.test_accuracy:.4f}{_of_other_starts(record, space)}"
-        cards.append(("gain over the tutorial", f"{gain:+.1f} points", remark))
+        cards.append((f"gain over the {record.baseline_name}", f"{gain:+.1f} points", remark))
     counts = Counter(trial.status for trial in record.trials)
     listed = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
     cards.append(("trials", str(len(record.trials)), listed))
@@ -193,7 +193,7 @@ def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model
         scale = (
             " The scale is stretched towards 1, where the differences matter." if metric.endswith("accuracy") else ""
         )
-        dashed = " Dashed: the tutorial's settings." if record.baseline() else ""
+        dashed = f" Dashed: the {record.baseline_name}." if record.baseline() else ""
         yield Section(
             "Learning curves",
             f"{metric} of every trial after each epoch; trial {best.number}, in orange, is the best."

@@ -8,13 +8,13 @@ import os
 import sqlite3
 from contextlib import closing
 from dataclasses import asdict, fields
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from search.plain_data import check_fields, check_type
 from search.settings import StudySettings
+from training.command_line import option_value
 from training.config import PROJECT
 
 OF_ONE_START = {
@@ -29,19 +29,6 @@ CHANGEABLE = OF_ONE_START | {
 }
 """Settings that a resumed study may be given anew; all others are what makes its trials comparable."""
 _PATHS = ("data_dir", "results_dir")
-
-
-def option_value(words: list[str], option: str) -> str | None:
-    """The value that a command line gives an option, as `--option VALUE` or `--option=VALUE`; None without it.
-
-    As the parser does, it takes the last of several, and `_` in an option for `-`.
-    """
-    value = None
-    for word, next_word in zip_longest(words, words[1:]):
-        name, equals, rest = word.partition("=")
-        if name.replace("_", "-") == option:
-            value = rest if equals else next_word
-    return value
 
 
 def find_study(study: str, results_dir: Path, server: str | None = None) -> Path:

@@ -6,9 +6,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from search.resume import check_same_study, find_study, option_value, stored_settings, with_total
+from search.resume import check_same_study, find_study, stored_settings, with_total
 from search.settings import StudySettings
-from training.command_line import parse, refuse
+from training.command_line import option_value, parse, refuse
 from training.terminal import guard_output
 
 

@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from search.dimension import (
     Dimension,
     HyperparameterValue,
+    closest,
     cover,
     describe_dimension,
     distribution,
@@ -260,14 +261,21 @@ def starting_points(space: SearchSpace, defaults: Mapping[str, HyperparameterVal
         defaults: Of all hyperparameters, by name; those of the mlp are the tutorial's.
 
     Returns:
-        Only points of the space, the defaults first; nothing if these are not among them.
+        Points of the space, as near to these as it allows.
     """
-    baseline = space.point(defaults)
-    if not contains(space, baseline):
-        return []
-    optimizers = members(space["optimizer"]) or () if "optimizer" in space else ()
-    others = [space.point({**defaults, "optimizer": name}) for name in optimizers if name != baseline.get("optimizer")]
-    return [baseline, *(point for point in others if contains(space, point))]
+    if "optimizer" not in space:
+        return [_nearest_point(space, defaults)]
+    optimizers = sorted(members(space["optimizer"]) or (), key=lambda name: name != defaults.get("optimizer"))
+    return [_nearest_point(space, {**defaults, "optimizer": optimizer}) for optimizer in optimizers]
+
+
+def _nearest_point(space: SearchSpace, values: Mapping[str, HyperparameterValue]) -> Point:
+    point: Point = {}
+    for name in space.order:
+        part = space.searched(point).get(name)
+        if part is not None:
+            point[name] = closest(part, values.get(name))
+    return {name: point[name] for name in space if name in point}
 
 
 def describe(space: SearchSpace) -> dict[str, Any]:

@@ -17,6 +17,9 @@ from search.trial_record import TrialRecord
 from search.trial_table import trial_table
 from training.run import TrainingSettings
 
+WIDTH = 80
+"""Characters of a line; of the hyperparameters as many are shown in the table as have room."""
+
 
 def show_summary(settings: StudySettings, record: StudyRecord, space: SearchSpace, findings: Findings) -> None:
     """Print what the study found, how much it gained over the tutorial's settings, and where to look further."""
@@ -68,33 +71,43 @@ def _show_best(settings: StudySettings, record: StudyRecord, best: TrialRecord) 
     gains = [gain for name in names if (gain := gain_over_baseline(record, metrics, name))]
     if baseline and gains:
         so_far = "" if baseline.status == "completed" else f" ({baseline.status} in epoch {len(baseline.epochs)})"
-        print(f"  over the tutorial{so_far}: {', '.join(gains)}")
+        print(f"  over the {record.baseline_name}{so_far}: {', '.join(gains)}")
 
 
 def _training_command(settings: StudySettings, record: StudyRecord, trial: TrialRecord) -> str:
     """The command line that trains a trial of the study alone and gets the same numbers."""
-    same = TrainingSettings(
-        **trial.hyperparameters,  # type: ignore[arg-type]
-        dataset=record.facts["dataset"]["name"],
-        data_dir=settings.data_dir,
-        val_fraction=settings.val_fraction,
-        epochs=settings.epochs,
-        precision=settings.precision,
-        seed=trial.seed,
-        split_seed=settings.seed,
-        threads=settings.cpus_per_trial,
-    )
+    values = {
+        **record.space.with_fixed(trial.hyperparameters),
+        **record.fixed,
+        "seed": trial.seed,
+        "dataset": record.facts["dataset"]["name"],
+        "data_dir": settings.data_dir,
+        "val_fraction": settings.val_fraction,
+        "split_seed": settings.seed,
+        "threads": settings.cpus_per_trial,
+    }
     defaults = asdict(TrainingSettings())
-    options = {name: value for name, value in asdict(same).items() if value != defaults[name]}
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    words = [_option(name, value) for name, value in values.items() if name not in defaults or value != defaults[name]]
     return shlex.join(["python", "training/run.py", *words])
+
+
+def _option(name: str, value: object) -> str:
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option}={value}"
 
 
 def _show_best_five(measured: pd.DataFrame, space: SearchSpace, metric: str) -> None:
     metrics = list(dict.fromkeys([metric, "test_accuracy"]))
-    table = measured[["trial_number", *space, *metrics]].head(5)
     formats = {name: "{:.4f}".format for name in metrics}
-    print("\n" + table.to_string(index=False, float_format=format_value, formatters=formats))
+    for shown in range(len(space), -1, -1):
+        columns = ["trial_number", *list(space)[:shown], *metrics]
+        table = measured[columns].head(5)
+        lines = table.to_string(index=False, na_rep="", float_format=format_value, formatters=formats)
+        if len(lines.partition("\n")[0]) <= WIDTH:
+            break
+    print("\n" + lines)
 
 
 def _show_by_optimizer(measured: pd.DataFrame, metric: str, mode: str) -> None:

@@ -18,8 +18,9 @@ import torch
 from filelock import FileLock
 from studies import NUMBERS
 
-from search.resume import find_study, option_value, stored_settings, with_total
+from search.resume import find_study, stored_settings, with_total
 from search.settings import StudySettings
+from training.command_line import option_value
 from training.config import PROJECT, TrialConfig
 from training.data import ImageData
 from training.loop import train

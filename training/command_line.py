@@ -2,6 +2,7 @@
 
 import re
 import sys
+from itertools import zip_longest
 from typing import NoReturn, TypeVar
 
 import tyro
@@ -33,6 +34,19 @@ def parse(
         if default is None:
             return tyro.cli(settings, description=description, args=words)
         return tyro.cli(settings, description=description, args=words, default=default)
+
+
+def option_value(words: list[str], option: str) -> str | None:
+    """The value that a command line gives an option, as `--option VALUE` or `--option=VALUE`; None without it.
+
+    As the parser does, it takes the last of several, and `_` in an option for `-`.
+    """
+    value = None
+    for word, next_word in zip_longest(words, words[1:]):
+        name, equals, rest = word.partition("=")
+        if name.replace("_", "-") == option:
+            value = rest if equals else next_word
+    return value
 
 
 def refuse(sentence: str) -> NoReturn:

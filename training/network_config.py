@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_origin, get_type_hints
 
-from training.config import TrialConfig
+from training.config import TrialConfig, check_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,7 @@ def config_type(network: str) -> type[TrialConfig]:
     Raises:
         ValueError: There is no such network, or its hyperparameters are not declared as they must be.
     """
+    check_network(network)
     declared = _hyperparameters(network)
     if declared is None:
         return TrialConfig
@@ -115,8 +116,9 @@ def _hyperparameters(network: str) -> type | None:
             return MlpHyperparameters
         case "cnn":
             return CnnHyperparameters
+    build = load_function("network", network)
     try:
-        declared = next(iter(get_type_hints(load_function("network", network)).values()), None)
+        declared = next(iter(get_type_hints(build).values()), None)
     except Exception as error:  # an annotation that cannot be resolved
         raise ValueError(f"network {network}: its annotations cannot be read: {error}") from error
     if not (isinstance(declared, type) and is_dataclass(declared)) or issubclass(TrialConfig, declared):

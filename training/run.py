@@ -3,8 +3,9 @@
 import sys
 from dataclasses import dataclass
 
-from training.command_line import parse, refuse
+from training.command_line import option_value, parse, refuse
 from training.config import DataConfig, TrialConfig, check_seed
+from training.network_config import config_type
 from training.terminal import guard_output
 
 
@@ -27,9 +28,29 @@ class TrainingSettings(DataConfig, TrialConfig):
             raise ValueError(f"threads must be >= 1, got {self.threads}")
 
 
+def settings_type(network: str) -> type[TrainingSettings]:
+    """`TrainingSettings` with the hyperparameters of a network.
+
+    Raises:
+        ValueError: There is no such network.
+    """
+    config = config_type(network)
+
+    def check(self: TrainingSettings) -> None:
+        TrainingSettings.__post_init__(self)
+        config.__post_init__(self)
+
+    namespace = {"__doc__": TrainingSettings.__doc__, "__post_init__": check, "__module__": __name__}
+    return dataclass(frozen=True, kw_only=True)(type("TrainingSettings", (TrainingSettings, config), namespace))
+
+
 def main() -> int:
     """Train as the command line says; returns the exit status."""
-    settings = parse(TrainingSettings, __doc__ or "")
+    try:
+        kind = settings_type(option_value(sys.argv[1:], "--network") or TrialConfig.network)
+    except ValueError as error:
+        refuse(str(error))
+    settings = parse(kind, __doc__ or "")
 
     import torch  # takes a second or two: --help does without
 
@@ -46,7 +67,10 @@ def main() -> int:
     if warning:
         print(f"WARNING: {warning}\n")
     print(f"{data.name}: {len(data.train)} training, {len(data.val)} validation, {len(data.test)} test images\n")
-    training = Training(settings, data)
+    try:
+        training = Training(settings, data)
+    except ValueError as error:
+        refuse(str(error))
     on_terminal = shows_more_than_lines()
     try:
         for epoch in range(1, settings.epochs + 1):
