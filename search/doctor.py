@@ -16,7 +16,7 @@ from search.same_budget import SameBudget
 from search.space import Fixed, Point, SearchSpace, describe_case
 from search.space_file import to_table
 from search.trial_record import TrialRecord
-from training.config import NETWORKS, TrialConfig
+from training.config import NETWORKS
 from training.network_config import config_type
 
 NEAR = 0.05
@@ -81,7 +81,7 @@ def _bounds(
         if side is None:
             continue
         share = _share_on_side(record, space, compared, name, side)
-        wider = _wider(space, record.fixed.get("network", TrialConfig.network), name, side, best.hyperparameters)
+        wider = _wider(space, record.network, name, side, best.hyperparameters)
         if share < SURE or wider is None:
             continue
         where = "at" if isinstance(dimension, OrderedChoice) else f"within {NEAR:.0%} of"

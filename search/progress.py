@@ -10,7 +10,7 @@ from search.record import StudyRecord
 from search.settings import StudySettings
 from search.trial_record import TrialRecord
 from training.command_line import without_password
-from training.config import PROJECT
+from training.config import PROJECT, TrialConfig
 from training.loop import EpochMetrics
 from training.terminal import printable
 
@@ -28,10 +28,12 @@ def head_lines(study: "Study") -> list[str]:
     if study.cluster:
         size = study.cluster.facts()
         place, cpus, nodes = "cluster", size["cpus"], f", {size['nodes']} node{'s' * (size['nodes'] > 1)}"
+    network = [f"  network  {record.network}"] if record.network != TrialConfig.network else []
     lines = [
         f"Study {record.folder.name}",
         f"  data     {data.name}: {len(data.train):,} training, {len(data.val):,} validation, "
         f"{len(data.test):,} test images",
+        *network,
         f"  search   {settings.num_samples} trials of {settings.epochs} epochs for the {direction} "
         f"{settings.metric_name}, proposed by {settings.sampler}",
         f"  stopping {stopping}",

@@ -182,7 +182,7 @@ class StudyRecord:
 
     def enqueue_starting_points(self, space: SearchSpace, most: int) -> None:
         """Have the starting points of a space proposed before any of the sampler's, the baseline first."""
-        defaults = asdict(config_type(self.fixed.get("network", TrialConfig.network))())
+        defaults = asdict(config_type(self.network)())
         for point in starting_points(space, defaults)[:most]:
             self.study.enqueue_trial(point, user_attrs={"baseline": point == space.point(defaults)})
 
@@ -263,13 +263,18 @@ class StudyRecord:
         settings = self.facts["settings"]
         return {name: settings[name] for name in ("epochs", "precision", "network") if name in settings}
 
+    @property
+    def network(self) -> str:
+        """As `TrialConfig.network`."""
+        return str(self.fixed.get("network", TrialConfig.network))
+
     def config(self, trial: TrialRecord) -> TrialConfig:
         """All that a trial was trained with; imports the network's file, if it has one.
 
         Raises:
             ValueError: The network cannot be imported, or does not take these hyperparameters any more.
         """
-        kind = config_type(self.fixed.get("network", TrialConfig.network))
+        kind = config_type(self.network)
         given = {**self.fixed, **self.space.with_fixed(trial.hyperparameters)}
         return kind(**given, seed=trial.seed)
 
@@ -300,7 +305,7 @@ class StudyRecord:
     @property
     def baseline_name(self) -> str:
         """What the settings of the baseline are called: those of the tutorial, if nothing was changed."""
-        same = self.fixed.get("network") in (None, "mlp") and len(self.space) == len(self.space.cases)
+        same = self.network == "mlp" and len(self.space) == len(self.space.cases)
         return "tutorial's settings" if same else "default settings"
 
     def epochs_run(self) -> int:

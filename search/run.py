@@ -9,6 +9,7 @@ from pathlib import Path
 from search.resume import check_same_study, find_study, stored_settings, with_total
 from search.settings import StudySettings
 from training.command_line import option_value, parse, refuse
+from training.config import NETWORKS
 from training.terminal import guard_output
 
 
@@ -24,6 +25,11 @@ def read_settings(words: list[str]) -> StudySettings:
     results_dir = Path(option_value(words, "--results-dir") or StudySettings().results_dir)
     server = option_value(words, "--storage")
     stored = stored_settings(find_study(study, results_dir, server), server)
+    if stored.network not in NETWORKS and option_value(words, "--network") is None:
+        raise ValueError(
+            f"study {study} trains the network of {stored.network}: add --network with the place of that function, "
+            "since code is run only where you name it"
+        )
     if "--fork" in words:
         start = replace(stored, name=None, resume=None, warm_start=stored.resume, results_dir=results_dir)
         settings = parse(StudySettings, __doc__ or "", with_total(words, stored.num_samples), start)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from training.config import PROJECT, DataConfig, PrecisionName, check_choice, check_network, check_seed
+from training.config import PROJECT, DataConfig, PrecisionName, absolute_place, check_choice, check_network, check_seed
 
 MetricName = Literal["val_accuracy", "val_loss", "test_accuracy", "test_loss"]
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
@@ -116,6 +116,7 @@ class StudySettings(DataConfig):
         if self.address is not None and not re.fullmatch(r"auto|[^\s/@]+:\d+", self.address):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}")
         check_network(self.network)
+        object.__setattr__(self, "network", absolute_place(self.network))  # workers run in folders of their own
         if self.space is not None and not self.space.is_file():
             raise ValueError(f"there is no file {self.space} to read the search space from")
         if self.fork and self.resume is None and self.warm_start is None:

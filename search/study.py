@@ -34,7 +34,7 @@ from search.tuning import run_trials
 from training import mnist_family
 from training.data import ImageData, load_data
 from training.network_config import config_type
-from training.networks import build_network
+from training.networks import build_network, network_checksum
 from training.progress_bar import progress_bar, shows_more_than_lines
 
 EXIT_OK, EXIT_NOTHING_COMPLETED = 0, 1
@@ -295,6 +295,7 @@ def _check_evidence(evidence: StudyRecord, settings: StudySettings, data: ImageD
         f"{name} {theirs} (here {ours})"
         for name, theirs, ours in (
             ("metric", evidence.metric, settings.metric_name),
+            ("network", evidence.network, settings.network),
             ("data set", evidence.facts["dataset"]["name"], data.name),
         )
         if theirs != ours
@@ -321,8 +322,13 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict
             "validation_images": len(data.val),
             "test_images": len(data.test),
         },
-        "code": provenance.code(),
+        "code": provenance.code() | _network_code(settings.network),
     }
+
+
+def _network_code(network: str) -> dict[str, str]:
+    checksum = network_checksum(network)
+    return {} if checksum is None else {network: checksum}
 
 
 def _view(study: Study) -> View:

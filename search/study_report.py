@@ -10,6 +10,7 @@ from search.settings import StudySettings
 from search.space import SearchSpace
 from search.study_files import write_atomically
 from training import mnist_family
+from training.config import NETWORKS
 from training.data import ImageData, load_data
 
 
@@ -42,6 +43,8 @@ def write_report(record: StudyRecord, space: SearchSpace, findings: Findings, da
 def images_of(settings: StudySettings, record: StudyRecord) -> ImageData | str:
     """The images of a study as they lie in the data folder, or why they are of no use; nothing is downloaded."""
     name = record.facts["dataset"]["name"]
+    if record.network not in NETWORKS:
+        return f"what it mistakes only the study itself shows: a report runs no code of {record.network}"
     if name != "digits" and not mnist_family.is_present(name, settings.data_dir):
         return f"{name} is not in the data folder"
     try:

@@ -88,7 +88,7 @@ def test_table_lines_and_summary_agree_on_the_best(finished: subprocess.Complete
     *_, last_star = re.findall(r"^ *(\d+) .* (\d\.\d{4}) \* ", finished.stdout, re.MULTILINE)
     assert last_star == (str(best.name), f"{best['val_accuracy']:.4f}")
     gain = (best["val_accuracy"] - trials.loc[0, "val_accuracy"]) * 100
-    assert f"  over the tutorial: {gain:+.1f} points of val_accuracy" in finished.stdout
+    assert f"  over the tutorial's settings: {gain:+.1f} points of val_accuracy" in finished.stdout
 
 
 def test_study_json_says_what_was_run(finished: subprocess.CompletedProcess[str], results: Path) -> None:

@@ -46,6 +46,12 @@ def check_network(network: str) -> None:
         )
 
 
+def absolute_place(network: str) -> str:
+    """The place of a network's function from any folder: with the whole path, if it is in a file."""
+    where, colon, function = network.rpartition(":")
+    return f"{Path(where).absolute()}{colon}{function}" if where.endswith(".py") else network
+
+
 def check_seed(name: str, seed: int) -> None:
     """Refuse a seed that is not a 32-bit unsigned integer.
 
