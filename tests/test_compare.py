@@ -338,6 +338,6 @@ def test_study_and_its_copy_do_not_differ(tmp_path: Path) -> None:
     done = run("one", "other", "--results-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "other against one: no difference that this data can show" in done.stdout
-    assert "Settings, versions and machine are the same." in done.stdout
+    assert "Settings, search space, versions and machine are the same." in done.stdout
     assert max(map(len, done.stdout.partition("\nPage: ")[0].splitlines())) <= 80
     assert "no difference" in without_plotly((tmp_path / "comparison.html").read_text())
