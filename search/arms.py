@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from search.progress import as_typed
@@ -15,6 +15,7 @@ TIME_OF_DAY = re.compile(r"-\d{8}-\d{6}([-_]\d+)?$")
 """What names end with that nobody chose: such studies are no repeats of each other."""
 WITHOUT_EFFECT = {"name", "results_dir", "data_dir", "dashboard"}
 """Settings that say nothing about what a study finds."""
+NOT_RECORDED = "not recorded"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ def into_arms(records: Sequence[StudyRecord]) -> list[Arm]:
     return [Arm(stem if len(group) > 1 else group[0].folder.name, tuple(group)) for stem, group in groups.items()]
 
 
+def have_repeats(arms: Iterable[Arm]) -> bool:
+    """Whether an arm has several studies."""
+    return any(len(arm.records) > 1 for arm in arms)
+
+
 def _stem(name: str) -> str:
     return name if TIME_OF_DAY.search(name) else REPEAT.sub("", name)
 
@@ -92,12 +98,12 @@ def differences(arms: Sequence[Arm]) -> list[Difference]:
 
     The seed counts only where no arm has repeats, which must differ in it.
     """
-    ignored = {"setting seed"} if any(len(arm.records) > 1 for arm in arms) else set()
+    ignored = {"setting seed"} if have_repeats(arms) else set()
     told = [[dict(_told(record)) for record in arm.records] for arm in arms]
     names = dict.fromkeys(name for of_arm in told for of_study in of_arm for name in of_study)
     found = []
     for name in names:
-        values = [dict.fromkeys(of_study.get(name, "not recorded") for of_study in of_arm) for of_arm in told]
+        values = [dict.fromkeys(of_study.get(name, NOT_RECORDED) for of_study in of_arm) for of_arm in told]
         if name not in ignored and len({value for of_arm in values for value in of_arm}) > 1:
             found.append(Difference(name, tuple(" or ".join(of_arm) for of_arm in values)))
     return found
@@ -121,14 +127,16 @@ def _told(record: StudyRecord) -> Iterator[tuple[str, str]]:
     if not starts:
         return
     for package in dict.fromkeys(name for start in starts for name in start["versions"]):
-        versions = dict.fromkeys(start["versions"].get(package, "none") for start in starts)
-        yield f"version of {package}", ", then ".join(versions)
-    yield "commit", ", then ".join(dict.fromkeys(str(start["git_commit"])[:12] for start in starts))
+        yield f"version of {package}", _in_turn(start["versions"].get(package, "none") for start in starts)
+    yield "commit", _in_turn(str(start["git_commit"])[:12] for start in starts)
     for name in dict.fromkeys(name for start in starts for name in start["machine"]):
-        parts = dict.fromkeys(_words(start["machine"].get(name)) for start in starts)
-        yield f"machine {name}", ", then ".join(parts)
-    at_once = dict.fromkeys(str(start.get("trials_at_once", "not recorded")) for start in starts)
-    yield "trials at once", ", then ".join(at_once)
+        yield f"machine {name}", _in_turn(_words(start["machine"].get(name)) for start in starts)
+    yield "trials at once", _in_turn(str(start.get("trials_at_once", NOT_RECORDED)) for start in starts)
+
+
+def _in_turn(values: Iterable[str]) -> str:
+    """What was so in the first start of a study, and what became of it in later ones."""
+    return ", then ".join(dict.fromkeys(values))
 
 
 def _words(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from search.arms import Arm
 from search.ledger import start_offsets
 from search.record import StudyRecord
-from search.trial_record import MEASURED, TrialRecord
+from search.trial_record import TrialRecord
 
 Cost = Literal["trials", "epochs", "seconds"]
 
@@ -40,13 +41,12 @@ class Band:
 
 @dataclass(frozen=True)
 class _Epoch:
-    trial: TrialRecord
     value: float | None
     """None if what the trial measured does not stand."""
-    wall: float
-    """When it was reported, in seconds since the study was started."""
-    training: float
-    """Seconds of all epochs up to this one, as if each had waited for the one before."""
+    reported: float
+    """In seconds since the study was started."""
+    seconds: float
+    """How long it took."""
 
 
 def have_clocks(arms: Iterable[Arm]) -> bool:
@@ -88,19 +88,16 @@ def _track(record: StudyRecord, cost: Cost, *, clocks: bool) -> Track | None:
     match cost:
         case "trials":
             ended = sorted(record.ended(), key=_last_report)
-            values = [record.best_value(trial) if _stands(trial) else None for trial in ended]
+            values = [record.best_value(trial) if trial.stands else None for trial in ended]
             steps = [(float(place), value) for place, value in enumerate(values, start=1)]
         case "epochs":
             steps = [(float(place), epoch.value) for place, epoch in enumerate(epochs, start=1)]
         case "seconds" if clocks:
-            steps = [(epoch.wall, epoch.value) for epoch in epochs]
+            steps = [(epoch.reported, epoch.value) for epoch in epochs]
         case "seconds":
-            steps = [(epoch.training, epoch.value) for epoch in epochs]
+            in_turn = accumulate(epoch.seconds for epoch in epochs)
+            steps = [(place, epoch.value) for place, epoch in zip(in_turn, epochs, strict=True)]
     return _accumulated(record, steps)
-
-
-def _stands(trial: TrialRecord) -> bool:
-    return trial.status in MEASURED and bool(trial.epochs)
 
 
 def _last_report(trial: TrialRecord) -> tuple[int, float]:
@@ -112,17 +109,18 @@ def _epochs(record: StudyRecord) -> list[_Epoch]:
     """All epochs in the order of their reports, or trial after trial where that is not known."""
     offsets = start_offsets(record)
     found = []
-    training = 0.0
     for trial in record.trials:
-        wall = 0.0
+        reported = 0.0
         for metrics in trial.epochs:
             run = trial.runs.get(metrics.epoch)
-            training += metrics.seconds
-            wall = offsets[run.start] + run.reported if run and run.start < len(offsets) else wall + metrics.seconds
-            value = record.value(metrics) if _stands(trial) else None
-            found.append(_Epoch(trial, value, wall, training))
+            if run and run.start < len(offsets):
+                reported = offsets[run.start] + run.reported
+            else:
+                reported += metrics.seconds
+            value = record.value(metrics) if trial.stands else None
+            found.append(_Epoch(value, reported, metrics.seconds))
     if any(trial.runs for trial in record.trials):
-        found.sort(key=lambda epoch: epoch.wall)
+        found.sort(key=lambda epoch: epoch.reported)
     return found
 
 

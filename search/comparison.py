@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from search.arms import Arm, Difference, check_comparable, differences, into_arms
+from search.arms import Arm, Difference, check_comparable, differences, have_repeats, into_arms
 from search.best_so_far import have_clocks
 from search.ledger import wall_seconds
 from search.progress import as_typed
@@ -19,6 +19,7 @@ WIDTH = 80
 """Columns of the terminal."""
 LONGEST_NAME = 20
 """Characters of an arm's name in the table of the terminal."""
+NOTHING_DIFFERS = "Settings, search space, versions and machine are the same."
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Comparison:
     @property
     def has_repeats(self) -> bool:
         """Whether an arm has several studies."""
-        return any(len(arm.records) > 1 for arm in self.arms)
+        return have_repeats(self.arms)
 
     @property
     def explanation(self) -> str:
@@ -67,9 +68,13 @@ def compare(records: Sequence[StudyRecord]) -> Comparison:
     return Comparison(arms, differences(arms), verdicts, have_clocks(arms))
 
 
+def metrics_told(arms: Sequence[Arm]) -> list[str]:
+    """What is told of the best trials: the metric of the studies first."""
+    return list(dict.fromkeys([arms[0].first.metric, "test_accuracy"]))
+
+
 def overview(arms: Sequence[Arm]) -> pd.DataFrame:
     """A row for each arm: its number of studies, and means over these of what they cost and found."""
-    metric = arms[0].first.metric
     rows = []
     for arm in arms:
         bests = [metrics for record in arm.records if (best := record.best()) and (metrics := record.best_epoch(best))]
@@ -80,7 +85,7 @@ def overview(arms: Sequence[Arm]) -> pd.DataFrame:
             "epochs": np.mean([record.epochs_run() for record in arm.records]),
             "seconds": np.mean([wall_seconds(record) for record in arm.records]),
         }
-        for name in dict.fromkeys([metric, "test_accuracy"]):
+        for name in metrics_told(arms):
             row[name] = np.mean([getattr(metrics, name) for metrics in bests]) if bests else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
@@ -91,7 +96,7 @@ def show(comparison: Comparison) -> None:
     if comparison.has_repeats:
         print("Means over the studies of each arm:")
     print(_overview_text(comparison.arms))
-    print("\nWhat differs:" if comparison.differences else "\nSettings, versions and machine are the same.")
+    print("\nWhat differs:" if comparison.differences else f"\n{NOTHING_DIFFERS}")
     for difference in comparison.differences:
         values = [f"{value} ({arm.name})" for arm, value in zip(comparison.arms, difference.values, strict=True)]
         _print_wrapped(f"  {difference.name}: {'; '.join(values)}")
@@ -106,7 +111,7 @@ def _overview_text(arms: Sequence[Arm]) -> str:
     table = overview(arms)
     table["arm"] = [_shorten(name) for name in table["arm"]]
     whole = dict.fromkeys(["trials", "epochs", "seconds"], "{:.0f}".format)
-    metrics = dict.fromkeys(table.columns[5:], lambda value: "-" if np.isnan(value) else f"{value:.4f}")
+    metrics = dict.fromkeys(metrics_told(arms), lambda value: "-" if np.isnan(value) else f"{value:.4f}")
     return table.to_string(index=False, formatters=whole | metrics)
 
 

@@ -1,28 +1,39 @@
 """The page of a comparison: one HTML file with the verdict, the best values so far, a table and what differs."""
 
+import math
 from datetime import datetime
 from html import escape
 
 from search.arms import Arm
 from search.best_so_far import Band, Cost, band
-from search.chart_layout import BASELINE, BEST, COMPLETED, FAILURE, STOPPED, Figure, chart, height_of, metric_axis
-from search.comparison import Comparison, overview
+from search.chart_layout import (
+    BASELINE,
+    BEST,
+    COMPLETED,
+    FAILURE,
+    STATUS_COLOURS,
+    STOPPED,
+    Figure,
+    chart,
+    height_of,
+    metric_axis,
+)
+from search.comparison import NOTHING_DIFFERS, Comparison, metrics_told, overview
 from search.page import Section, render_page
 from search.summary import duration
 
 FILE_NAME = "comparison.html"
-COLOURS = (COMPLETED, BEST, BASELINE, "#2e9e6b", FAILURE, "#b08a2e", STOPPED)
+COLOURS = (COMPLETED, BEST, BASELINE, STATUS_COLOURS["running"], FAILURE, STATUS_COLOURS["interrupted"], STOPPED)
 """Of the arms in their order, again from the first after the last."""
 
 
 def render(comparison: Comparison) -> str:
     """The page as HTML."""
-    table = overview(comparison.arms)
-    metrics = [*table.columns[5:]]
+    metrics = metrics_told(comparison.arms)
     rows = [
         [row["arm"], str(row["studies"]), f"{row['trials']:.0f}", f"{row['epochs']:.0f}", duration(row["seconds"])]
-        + [f"{row[name]:.4f}" if row[name] == row[name] else "" for name in metrics]
-        for _, row in table.iterrows()
+        + ["" if math.isnan(row[name]) else f"{row[name]:.4f}" for name in metrics]
+        for _, row in overview(comparison.arms).iterrows()
     ]
     return render_page(
         FILE_NAME,
@@ -30,11 +41,12 @@ def render(comparison: Comparison) -> str:
         title=" against ".join(arm.name for arm in comparison.arms),
         verdicts=[verdict.sentence for verdict in comparison.verdicts],
         explanation=comparison.explanation,
-        columns=["arm", "studies", "trials", "epochs", "time", *(f"best {name}" for name in metrics[:1]), *metrics[1:]],
+        columns=["arm", "studies", "trials", "epochs", "time", f"best {metrics[0]}", *metrics[1:]],
         rows=rows,
         has_repeats=comparison.has_repeats,
         arms=[(arm.name, [record.folder.name for record in arm.records]) for arm in comparison.arms],
         differences=comparison.differences,
+        nothing_differs=NOTHING_DIFFERS,
         written=datetime.now().astimezone().isoformat(timespec="seconds"),
     )
 
@@ -51,17 +63,14 @@ def _sections(comparison: Comparison) -> list[Section]:
         if comparison.have_clocks
         else "Seconds of all epochs as if one had been run after the other: not all of these studies hold a clock."
     )
-    told: list[tuple[str, Cost, str]] = [
-        ("Over trials", "trials", f"The best {metric} so far, over the trials that had ended.{bands}"),
-        ("Over epochs", "epochs", "The same over the epochs run, of which a trial that was stopped early took few."),
-        ("Over time", "seconds", f"The same over seconds. {seconds}"),
+    over_trials = f"The best {metric} so far, over the trials that had ended.{bands}"
+    over_epochs = "The same over the epochs run, of which a trial that was stopped early took few."
+    time_axis = "seconds since the command" if comparison.have_clocks else "seconds of training"
+    return [
+        Section("Over trials", over_trials, [best_so_far(comparison, "trials", "trials ended")]),
+        Section("Over epochs", over_epochs, [best_so_far(comparison, "epochs", "epochs run")]),
+        Section("Over time", f"The same over seconds. {seconds}", [best_so_far(comparison, "seconds", time_axis)]),
     ]
-    axes = {
-        "trials": "trials ended",
-        "epochs": "epochs run",
-        "seconds": "seconds since the command" if comparison.have_clocks else "seconds of training",
-    }
-    return [Section(title, sentence, [best_so_far(comparison, cost, axes[cost])]) for title, cost, sentence in told]
 
 
 def best_so_far(comparison: Comparison, cost: Cost, axis: str) -> Figure:

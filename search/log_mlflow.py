@@ -2,13 +2,12 @@
 
 import os
 import time
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+from search.loggers import best_epoch, best_name, measured
 from search.record import StudyRecord
 from search.report_page import FILE_NAME as REPORT
 from search.trial_record import FAILED, TrialRecord
@@ -49,10 +48,7 @@ class MlflowLog:
         for first in range(0, len(new), EPOCHS_AT_ONCE):
             some = new[first : first + EPOCHS_AT_ONCE]
             values = [
-                Metric(name, value, now, metrics.epoch)
-                for metrics in some
-                for name, value in asdict(metrics).items()
-                if name != "epoch" and value is not None
+                Metric(name, value, now, metrics.epoch) for metrics in some for name, value in measured(metrics).items()
             ]
             self._client.log_batch(run_id, metrics=values)
             self._epochs[trial.number] = some[-1].epoch
@@ -64,9 +60,8 @@ class MlflowLog:
         self.epoch(trial)
         tags = [RunTag("status", trial.status)] + ([RunTag("error", trial.failure.error)] if trial.failure else [])
         values = []
-        if trial.epochs and trial.status not in FAILED:
-            best = min(trial.epochs, key=self._record.to_minimize)
-            values = [Metric(self._best_name, self._record.value(best), _now(), best.epoch)]
+        if best := best_epoch(self._record, trial):
+            values = [Metric(best_name(self._record), self._record.value(best), _now(), best.epoch)]
         self._client.log_batch(self._runs[trial.number], metrics=values, tags=tags)
         self._client.set_terminated(self._runs[trial.number], "FAILED" if trial.status in FAILED else "FINISHED")
         self._ended.add(trial.number)
@@ -77,7 +72,7 @@ class MlflowLog:
         for number in self._runs.keys() - self._ended:
             self._client.set_terminated(self._runs[number], "KILLED")
         if best:
-            self._client.log_metric(self._study, self._best_name, record.best_value(best))
+            self._client.log_metric(self._study, best_name(record), record.best_value(best))
             self._client.set_tag(self._study, "best_trial", best.number)
             for file in Checkpoint(record.checkpoint(best)).best_files():
                 self._client.log_artifact(self._study, str(file))
@@ -86,10 +81,6 @@ class MlflowLog:
         is_complete = len(record.ended()) >= record.facts["settings"].get("num_samples", 0)
         self._client.set_terminated(self._study, "FINISHED" if is_complete else "KILLED")
 
-    @property
-    def _best_name(self) -> str:
-        return f"best_{self._record.metric}"
-
     def _find_experiment(self, uri: str) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "tunesmith"
         experiment = self._client.get_experiment_by_name(name)
@@ -97,7 +88,7 @@ class MlflowLog:
             return str(experiment.experiment_id)
         # without a server, MLflow would put files where the command was started
         artifacts = None if uri.startswith(("http", "databricks")) else self._record.folder.parent / "mlflow-artifacts"
-        return str(self._client.create_experiment(name, artifacts and Path(artifacts).resolve().as_uri()))
+        return str(self._client.create_experiment(name, artifacts and artifacts.resolve().as_uri()))
 
     def _take_up_study(self) -> str:
         """The run of the study, which is found by its name and its first start: others may have the same name."""

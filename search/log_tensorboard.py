@@ -3,7 +3,6 @@
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,9 +13,9 @@ from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import hparams
 
+from search.loggers import best_epoch, best_name, measured
 from search.record import StudyRecord
 from search.trial_record import FAILED, TrialRecord
-from training.loop import EpochMetrics
 
 END_TAG = "_hparams_/session_end_info"
 """Of the event with which TensorBoard's hyperparameter table takes a run to be over."""
@@ -35,7 +34,7 @@ class TensorBoardLog:
         run = self._run(trial)
         for metrics in trial.epochs:
             if metrics.epoch not in run.epochs:
-                run.write(_scalars(metrics), metrics.epoch)
+                run.write(_scalars(measured(metrics)), metrics.epoch)
                 run.epochs.add(metrics.epoch)
         run.flush()
 
@@ -59,12 +58,11 @@ class TensorBoardLog:
         return self._runs[trial.number]
 
     def _write_row(self, run: "_Run", trial: TrialRecord) -> None:
-        best_name = f"best_{self._record.metric}"
-        if trial.epochs and trial.status not in FAILED:
-            best = min(trial.epochs, key=self._record.to_minimize)
-            run.write(_values({best_name: self._record.value(best)}), best.epoch)
+        name = best_name(self._record)
+        if best := best_epoch(self._record, trial):
+            run.write(_scalars({name: self._record.value(best)}), best.epoch)
         # the columns are those of any one trial, so each names them, whether it has a value or not
-        table, row, _ = hparams(dict(trial.hyperparameters), {best_name: None})
+        table, row, _ = hparams(dict(trial.hyperparameters), {name: None})
         run.write(table)
         run.write(row)
         run.write(_session_end("STATUS_FAILURE" if trial.status in FAILED else "STATUS_SUCCESS"))
@@ -128,12 +126,7 @@ def _read(file: Path) -> Iterator[Event]:
         position = end + 4
 
 
-def _scalars(metrics: EpochMetrics) -> Summary:
-    """All that was measured in an epoch; the epoch itself is the step."""
-    return _values({name: value for name, value in asdict(metrics).items() if name != "epoch" and value is not None})
-
-
-def _values(values: dict[str, float]) -> Summary:
+def _scalars(values: dict[str, float]) -> Summary:
     return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
 
 

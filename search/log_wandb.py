@@ -2,33 +2,30 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import wandb
 
+from search.loggers import best_epoch, best_name, measured
 from search.record import StudyRecord
 from search.study_files import write_atomically
 from search.trial_record import FAILED, TrialRecord
 
 
-@dataclass
 class _Written:
-    """What W&B has of a trial: it cannot be asked, for it may be offline."""
+    """What W&B has of a trial, noted in a file: it cannot be asked, for it may be offline."""
 
-    file: Path
-    epoch: int = 0
-    has_ended: bool = False
-
-    def read(self) -> None:
-        if self.file.exists():
-            values = json.loads(self.file.read_text())
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.epoch, self.has_ended = 0, False
+        if file.exists():
+            values = json.loads(file.read_text())
             self.epoch, self.has_ended = int(values["epoch"]), bool(values["has_ended"])
 
     def write(self) -> None:
-        write_atomically(self.file, json.dumps({"epoch": self.epoch, "has_ended": self.has_ended}))
+        write_atomically(self._file, json.dumps({"epoch": self.epoch, "has_ended": self.has_ended}))
 
 
 class WandbLog:
@@ -54,8 +51,7 @@ class WandbLog:
         written = self._has(trial)
         new = [metrics for metrics in trial.epochs if metrics.epoch > written.epoch]
         for metrics in new:
-            values = {name: value for name, value in asdict(metrics).items() if value is not None}
-            self._run(trial).log(values, step=values.pop("epoch"))
+            self._run(trial).log(measured(metrics), step=metrics.epoch)
             written.epoch = metrics.epoch
         if new:
             written.write()
@@ -69,9 +65,8 @@ class WandbLog:
         summary: dict[str, Any] = {"status": trial.status}
         if trial.failure:
             summary["error"] = trial.failure.error
-        if trial.epochs and trial.status not in FAILED:
-            best = min(trial.epochs, key=self._record.to_minimize)
-            summary[f"best_{self._record.metric}"] = self._record.value(best)
+        if best := best_epoch(self._record, trial):
+            summary[best_name(self._record)] = self._record.value(best)
         run = self._run(trial)
         run.summary.update(summary)
         run.finish(exit_code=1 if trial.status in FAILED else 0)
@@ -89,7 +84,6 @@ class WandbLog:
         number = trial.number
         if number not in self._written:
             self._written[number] = _Written(self._notes / f"trial-{number:04}.json")
-            self._written[number].read()
         return self._written[number]
 
     def _run(self, trial: TrialRecord) -> wandb.Run:

@@ -1,10 +1,10 @@
-"""Shows a study elsewhere while it runs, in TensorBoard, MLflow or W&B; whatever happens there, the study goes on."""
+"""Shows a study elsewhere while it runs, in TensorBoard, MLflow or W&B; whatever happens there, it goes on."""
 
 import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from queue import SimpleQueue
 from typing import Literal, Protocol
@@ -14,6 +14,7 @@ from search.record import StudyRecord
 from search.settings import LoggerName, StudySettings
 from search.trial_record import TrialRecord
 from training.command_line import without_password
+from training.loop import EpochMetrics
 from training.terminal import printable
 
 SHARE_OF_TIME = 0.02
@@ -38,6 +39,21 @@ class Logger(Protocol):
 
     def close(self) -> None:
         """The study is over, and its files are written."""
+
+
+def measured(metrics: EpochMetrics) -> dict[str, float]:
+    """What was measured in an epoch, by name; the epoch itself is the step at which it is shown."""
+    return {name: value for name, value in asdict(metrics).items() if name != "epoch" and value is not None}
+
+
+def best_name(record: StudyRecord) -> str:
+    """What the best value of a trial, or of the study, is called elsewhere."""
+    return f"best_{record.metric}"
+
+
+def best_epoch(record: StudyRecord, trial: TrialRecord) -> EpochMetrics | None:
+    """The best epoch that a logger was told of a trial, the earliest of equals; None if its metrics do not stand."""
+    return min(trial.epochs, key=record.to_minimize) if trial.stands else None
 
 
 def check_packages(settings: StudySettings) -> None:

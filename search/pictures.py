@@ -11,10 +11,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator
-from numpy.typing import NDArray
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from search.chart_layout import ACCURACIES, BASELINE, BEST, COMPLETED, STATUS_COLOURS, STOPPED
+from search.chart_layout import ACCURACIES, BASELINE, BEST, COMPLETED, STATUS_COLOURS, STOPPED, height_of
 from search.importance import LEVEL, Importance
 from search.record import StudyRecord
 from search.same_budget import SameBudget
@@ -54,14 +53,16 @@ def optimisation_history(record: StudyRecord) -> bytes:
     for status in dict.fromkeys(trial.status for trial in measured):
         numbers = [trial.number for trial in measured if trial.status == status]
         face = "none" if status in ("stopped_early", "interrupted") else STATUS_COLOURS[status]
-        at = [values[number] for number in numbers]
+        at = [height_of(record, values[number]) for number in numbers]
         name = status.replace("_", " ")
         axes.scatter(numbers, at, s=36, facecolors=face, edgecolors=STATUS_COLOURS[status], label=name, zorder=3)
     so_far = (np.minimum if record.mode == "min" else np.maximum).accumulate(list(values.values()))
-    axes.step(list(values), so_far, where="post", color=BEST, linewidth=2, label="best so far")
+    heights = [height_of(record, value) for value in so_far.tolist()]
+    axes.step(list(values), heights, where="post", color=BEST, linewidth=2, label="best so far")
     baseline = record.baseline()
     if baseline and baseline.number in values:
-        axes.axhline(values[baseline.number], color=BASELINE, linestyle="--", label=record.baseline_name)
+        height = height_of(record, values[baseline.number])
+        axes.axhline(height, color=BASELINE, linestyle="--", label=record.baseline_name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure, axes.get_legend_handles_labels()[0])
     return _png(figure)
@@ -103,21 +104,18 @@ def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
 def _curve(axes: Axes, record: StudyRecord, trial: TrialRecord, colour: str, **style: Any) -> None:
     epochs = [metrics.epoch for metrics in trial.epochs]
     marker = "o" if len(epochs) == 1 else None
-    axes.plot(epochs, [record.value(metrics) for metrics in trial.epochs], color=colour, marker=marker, ms=3, **style)
+    heights = [height_of(record, record.value(metrics)) for metrics in trial.epochs]
+    axes.plot(epochs, heights, color=colour, marker=marker, ms=3, **style)
 
 
 def _metric_scale(axes: Axes, record: StudyRecord) -> None:
-    """The scale of the charts: an accuracy by its error on a log scale, upside down."""
+    """The scale of the charts, for what `height_of` gives: an accuracy by its error on a log scale, upside down."""
     if record.metric.endswith("accuracy"):
-        axes.set_yscale(
-            "function", functions=(lambda value: -np.log(_error(value)), lambda height: 1 - np.exp(-height))
-        )
-        axes.yaxis.set_major_locator(FixedLocator(ACCURACIES))
-        axes.yaxis.set_major_formatter("{x:g}")
-
-
-def _error(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.maximum(1 - np.asarray(accuracy), 1e-5)
+        axes.set_yscale("log")
+        axes.yaxis.set_inverted(True)
+        axes.yaxis.set_major_locator(FixedLocator([1 - accuracy for accuracy in ACCURACIES]))
+        axes.yaxis.set_major_formatter(lambda error, _: f"{1 - error:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _png(figure: Figure) -> bytes:

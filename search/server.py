@@ -50,7 +50,9 @@ class ServerStorage(EnduringStorage):
         self._study: str | None = None
         self._backend: int | None = None
         options = {name: value for name, value in _CONNECTION.items() if name not in url.query}
-        super().__init__(str(url), {"pool_pre_ping": True, "connect_args": options | secrets}, new=True)
+        # repeatable read: a study that is being written is read as it was at one moment
+        how = {"pool_pre_ping": True, "isolation_level": "REPEATABLE READ", "connect_args": options | secrets}
+        super().__init__(str(url), how, new=True)
         self.address = str(url.set(drivername="postgresql"))
 
     def knows(self, study: str) -> bool:

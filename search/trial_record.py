@@ -115,6 +115,11 @@ class TrialRecord:
         return self.status not in ("running", "interrupted")
 
     @property
+    def stands(self) -> bool:
+        """Whether it has reported and its metrics stand: its best can be the best of the study."""
+        return self.status in MEASURED and bool(self.epochs)
+
+    @property
     def seconds(self) -> float | None:
         """Wall clock of its epochs, and from the last of them to its failure; None if it died before the first."""
         if not self.epochs and not self.failure:

@@ -11,6 +11,8 @@ from search.arms import Arm
 
 LEVEL = 95
 """Percent of comparisons of equals in which the interval holds 0."""
+UPPER_END = 0.5 + LEVEL / 200
+"""Of the interval, as a quantile; the lower end is 1 minus this."""
 RESAMPLES = 4000
 LEAST_TRIALS = 6
 """Trials of an arm that measured something; all halves of fewer are too much alike."""
@@ -107,7 +109,7 @@ def _compare(arm: Arm, reference: Arm, first: int | None = None) -> Verdict:
     bests = [np.array([values[0] for values in side]) for side in sides]
     gain = float(bests[0].mean() - bests[1].mean())
     if min(map(len, sides)) >= ENOUGH_STUDIES:
-        widening = _students_t(*bests) / t.ppf(0.5 + LEVEL / 200, math.inf)
+        widening = _students_t(*bests) / t.ppf(UPPER_END, math.inf)
         ours, theirs = (_of_studies(values, chance) for values in bests)
         gains = gain + widening * (ours - theirs)
     else:
@@ -115,7 +117,7 @@ def _compare(arm: Arm, reference: Arm, first: int | None = None) -> Verdict:
         gains = ours - theirs
     noise = math.hypot(*(_noise(side) for side in (arm, reference)))
     gains = gains + chance.normal(0.0, noise, RESAMPLES)
-    low, high = np.percentile(gains, [50 - LEVEL / 2, 50 + LEVEL / 2])
+    low, high = np.quantile(gains, [1 - UPPER_END, UPPER_END])
     in_points = arm.first.metric.endswith("accuracy")
     unit, scale = ("points", 100.0) if in_points else ("nats", 1.0)
     return Verdict(arm.name, reference.name, unit, scale * gain, scale * float(low), scale * float(high), first)
@@ -124,10 +126,11 @@ def _compare(arm: Arm, reference: Arm, first: int | None = None) -> Verdict:
 def _students_t(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
     """The quantile of t with the degrees of freedom of two samples that may spread differently (Welch 1947)."""
     shares = np.array([bests.var(ddof=1) / len(bests) for bests in (ours, theirs)])
-    if not shares.any():
-        return float(t.ppf(0.5 + LEVEL / 200, len(ours) + len(theirs) - 2))
-    freedom = shares.sum() ** 2 / (shares**2 / [len(ours) - 1, len(theirs) - 1]).sum()
-    return float(t.ppf(0.5 + LEVEL / 200, freedom))
+    if shares.any():
+        freedom = shares.sum() ** 2 / (shares**2 / [len(ours) - 1, len(theirs) - 1]).sum()
+    else:
+        freedom = len(ours) + len(theirs) - 2
+    return float(t.ppf(UPPER_END, freedom))
 
 
 def _of_studies(bests: NDArray[np.float64], chance: np.random.Generator) -> NDArray[np.float64]:

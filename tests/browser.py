@@ -10,19 +10,19 @@ from selenium import webdriver
 
 OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--hide-scrollbars"),
+    *("--disable-background-networking", "--hide-scrollbars", "--window-size=1280,1000"),
 )
 
 
 @contextmanager
-def browser(width: int = 1280, height: int = 1000) -> Iterator[Any]:
+def browser() -> Iterator[Any]:
     """Chromium through its driver."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
         pytest.skip("no chromium with its driver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for option in (*OPTIONS, f"--window-size={width},{height}"):
+    for option in OPTIONS:
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))

@@ -197,6 +197,19 @@ def test_seconds_are_those_of_the_clock_where_all_have_one(tmp_path: Path) -> No
     assert found.mean == [0.5, 0.6, 0.7, 0.8]
 
 
+def test_seconds_one_after_the_other_are_in_the_order_of_the_reports(tmp_path: Path) -> None:
+    record = planted_study(tmp_path, lambda _: [0.5, 0.6, 0.7], trials=2, epochs=3)
+    record.facts["starts"] = [{"machine": {"cpus": 2}}]
+    for trial in record.trials:  # two at once, and the second reports first
+        trial.runs = {
+            epoch: Run(start=0, node=0, pid=trial.number, waiting_seconds=0.0, reported=10.0 * epoch - trial.number)
+            for epoch in (1, 2, 3)
+        }
+    found = band(Arm("study", (record,)), "seconds", clocks=False)
+    assert found
+    assert (found.places, found.mean) == ([0.5, 1.5, 2.5, 3.0], [0.5, 0.6, 0.7, 0.7])
+
+
 def test_trials_whose_metrics_do_not_stand_count_but_find_nothing(tmp_path: Path) -> None:
     curves = iter([[0.99, float("nan")], [0.5], [0.6]])
     record = planted_study(tmp_path, lambda _: next(curves), trials=3, epochs=1)
@@ -325,6 +338,6 @@ def test_study_and_its_copy_do_not_differ(tmp_path: Path) -> None:
     done = run("one", "other", "--results-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "other against one: no difference that this data can show" in done.stdout
-    assert "Settings, versions and machine are the same." in done.stdout
+    assert "Settings, search space, versions and machine are the same." in done.stdout
     assert max(map(len, done.stdout.partition("\nPage: ")[0].splitlines())) <= 80
     assert "no difference" in without_plotly((tmp_path / "comparison.html").read_text())

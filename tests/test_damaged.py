@@ -18,6 +18,7 @@ from search.record import StudyRecord
 from search.resume import stored_settings
 from search.settings import StudySettings
 from search.study_files import StudyFiles
+from search.trial_record import TrialRecord
 from training import run as training_run
 from training.config import PROJECT
 from training.data import ImageData
@@ -531,13 +532,20 @@ assert len(CASES) >= 150
 def whole_report(results: Path) -> str:
     """What `search/report.py` says of the study before the damage."""
     command = [sys.executable, str(PROJECT / "search" / "report.py"), "sent", f"--results-dir={results}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=results).stdout
+
+
+@pytest.fixture(scope="module")
+def trials(results: Path) -> list[TrialRecord]:
+    """Those of the study before the damage."""
+    return StudyRecord.open(results / "sent").trials
 
 
 @pytest.fixture
-def copy(results: Path, tmp_path: Path) -> Path:
-    """A results folder of its own with a copy of the study, which no process has locked."""
+def copy(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder of its own with a copy of the study, which no process has locked; commands are typed there."""
     shutil.copytree(results / "sent", tmp_path / "results" / "sent")
+    monkeypatch.chdir(tmp_path / "results")
     return tmp_path / "results"
 
 
@@ -550,10 +558,17 @@ def test_undamaged_study_is_taken(copy: Path, commands: Commands) -> None:
 
 @pytest.mark.parametrize(("name", "seed", "damage"), CASES, ids=lambda value: None if callable(value) else str(value))
 def test_damaged_study_is_refused_and_left_as_it_is(
-    name: str, seed: int, damage: Damage, results: Path, whole_report: str, copy: Path, commands: Commands
+    name: str,
+    seed: int,
+    damage: Damage,
+    results: Path,
+    trials: list[TrialRecord],
+    whole_report: str,
+    copy: Path,
+    commands: Commands,
 ) -> None:
     file = copy / "sent" / "study.db"
-    settings, trials = stored_settings(file.parent), StudyRecord.open(file.parent).trials
+    settings = stored_settings(file.parent)
     damage(file, random.Random(f"{name} {seed}"))
     before = snapshot(copy)
     for main, words in (

@@ -1,7 +1,6 @@
 """Pages that people look at, in a real browser: the report, the Ray dashboard, optuna-dashboard."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -53,43 +52,51 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(folder) / "report.html"
 
 
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Any]:
+    """One browser; each start of it takes seconds."""
+    with browser() as opened:
+        yield opened
+
+
 @pytest.mark.parametrize("width", [1280, 400])
-def test_every_chart_of_the_report_is_drawn_and_no_request_leaves_the_page(report: Path, width: int) -> None:
-    with browser(width) as opened:
-        opened.get(report.as_uri())
-        wait_until(lambda: opened.execute_script("return document.documentElement.dataset.drawn") == "yes")
-        drawn = "return [...document.querySelectorAll('.figure')].map(figure => figure.querySelectorAll('path').length)"
-        paths = opened.execute_script(drawn)
-        assert len(paths) >= 12
-        assert min(paths) > 0
-        wide = "return [...document.querySelectorAll('section, .cards')].filter(part => part.scrollWidth > innerWidth)"
-        assert opened.execute_script(f"{wide}.length") == 0
-        assert [entry for entry in opened.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-        assert {url for url in requested(opened) if not url.startswith("data:")} == {report.as_uri()}
+def test_every_chart_of_the_report_is_drawn_and_no_request_leaves_the_page(
+    opened: Any, report: Path, width: int
+) -> None:
+    opened.set_window_size(width, 1000)
+    opened.get(report.as_uri())
+    assert opened.execute_script("return innerWidth") == width
+    wait_until(lambda: opened.execute_script("return document.documentElement.dataset.drawn") == "yes")
+    drawn = "return [...document.querySelectorAll('.figure')].map(figure => figure.querySelectorAll('path').length)"
+    paths = opened.execute_script(drawn)
+    assert len(paths) >= 12
+    assert min(paths) > 0
+    wide = "return [...document.querySelectorAll('section, .cards')].filter(part => part.scrollWidth > innerWidth)"
+    assert opened.execute_script(f"{wide}.length") == 0
+    assert [entry for entry in opened.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    assert {url for url in requested(opened) if not url.startswith("data:")} == {report.as_uri()}
 
 
-def test_trials_of_the_report_can_be_sorted(report: Path) -> None:
-    with browser() as opened:
-        opened.get(report.as_uri())
-        numbers = "return [...document.querySelectorAll('#trials tbody tr')].map(row => +row.cells[0].textContent)"
-        ranked = opened.execute_script(numbers)
-        heading = opened.find_element("css selector", "#trials th button")
-        heading.click()
-        assert opened.execute_script(numbers) == sorted(ranked)
-        heading.click()
-        assert opened.execute_script(numbers) == sorted(ranked, reverse=True)
+def test_trials_of_the_report_can_be_sorted(opened: Any, report: Path) -> None:
+    opened.get(report.as_uri())
+    numbers = "return [...document.querySelectorAll('#trials tbody tr')].map(row => +row.cells[0].textContent)"
+    ranked = opened.execute_script(numbers)
+    heading = opened.find_element("css selector", "#trials th button")
+    heading.click()
+    assert opened.execute_script(numbers) == sorted(ranked)
+    heading.click()
+    assert opened.execute_script(numbers) == sorted(ranked, reverse=True)
 
 
-def test_report_is_drawn_for_dark_and_for_paper(report: Path) -> None:
-    with browser() as opened:
-        opened.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-        )
-        opened.get(report.as_uri())
-        colour = "return getComputedStyle(document.querySelector('.figure .xtitle')).fill"
-        assert opened.execute_script(colour) == "rgb(230, 233, 237)"
-        opened.execute_script("dispatchEvent(new Event('beforeprint'))")
-        assert opened.execute_script(colour) == "rgb(0, 0, 0)"
+def test_report_is_drawn_for_dark_and_for_paper(opened: Any, report: Path) -> None:
+    opened.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    )
+    opened.get(report.as_uri())
+    colour = "return getComputedStyle(document.querySelector('.figure .xtitle')).fill"
+    assert opened.execute_script(colour) == "rgb(230, 233, 237)"
+    opened.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert opened.execute_script(colour) == "rgb(0, 0, 0)"
 
 
 @contextmanager
@@ -151,7 +158,6 @@ def test_optuna_dashboard_shows_the_record(tmp_path: Path) -> None:
         [*command, "--host", "127.0.0.1", "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     try:
         url = f"http://127.0.0.1:{port}"

@@ -76,11 +76,12 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def resumed(killed: Path) -> Path:
-    run = search("--resume", str(killed))
+def resumed(killed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(shutil.copytree(killed, tmp_path_factory.mktemp("resumed") / killed.name))
+    run = search("--resume", str(folder))
     assert run.returncode == 0, run.stdout + run.stderr
     assert "0 trials have ended; 2 to run, 1 of them from their last epoch" in run.stdout
-    return killed
+    return folder
 
 
 def test_killed_trial_goes_on_with_the_numbers_of_an_uninterrupted_one(resumed: Path, digits: ImageData) -> None:
@@ -134,8 +135,8 @@ def test_interrupt_keeps_everything_and_says_how_to_go_on(tmp_path: Path, number
     assert trials["epochs"][0] >= 5
 
 
-def test_files_of_a_killed_study_are_rebuilt_from_its_record_alone(tmp_path: Path) -> None:
-    interrupt_in_first_trial(tmp_path, "study", signal.SIGKILL)
+def test_files_of_a_killed_study_are_rebuilt_from_its_record_alone(killed: Path, tmp_path: Path) -> None:
+    shutil.copytree(killed, tmp_path / "study")
     for name in ("trials.csv", "epochs.csv", "study.json"):
         (tmp_path / "study" / name).unlink()
     command = [sys.executable, str(PROJECT / "search" / "report.py"), "study", "--results-dir", str(tmp_path)]

@@ -156,6 +156,22 @@ def test_answers_that_are_lost_change_nothing(study: HandDrivenStudy, server: Po
     assert [trial.state for trial in read.study.trials] == [TrialState.COMPLETE] * 2
 
 
+def test_reader_sees_one_moment_of_a_study_that_is_being_written(
+    study: HandDrivenStudy, server: PostgreSQL, tmp_path: Path
+) -> None:
+    study.suggest("a")
+    reader = open_server(server.address())
+    epochs = itertools.count(1)
+
+    def write_meanwhile(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM trial_user_attributes" in statement:
+            study.record.add_epoch("a", metrics(next(epochs), 0.5))
+
+    event.listen(reader.engine, "after_cursor_execute", write_meanwhile)
+    assert StudyRecord.open(tmp_path, reader).trials[0].epochs == []
+    assert len(StudyRecord.open(tmp_path, open_server(server.address())).trials[0].epochs) == next(epochs) - 1 > 0
+
+
 def test_record_without_patience_tells_that_it_cannot_be_used(study: HandDrivenStudy, server: PostgreSQL) -> None:
     server.stop()
     with pytest.raises(RecordUnwritableError, match=r"^the record cannot be used \(.*Connection refused.*\)$"):
