@@ -95,7 +95,7 @@ def build_network(config: TrialConfig, input_shape: Shape, classes: int) -> nn.M
     """
     full_type = config_type(config.network)
     if not isinstance(config, full_type):  # then the network's own hyperparameters have their defaults
-        config = full_type(**{field.name: getattr(config, field.name) for field in fields(config)})
+        config = full_type(**{field.name: getattr(config, field.name) for field in fields(TrialConfig)})
     network = _builder(config.network)(config, input_shape, classes)
     if config.network not in NETWORKS:
         _check_network(config.network, network, input_shape, classes)
