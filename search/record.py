@@ -254,7 +254,7 @@ class StudyRecord:
     def fixed(self) -> dict[str, Any]:
         """What is the same in every trial: fields of `TrialConfig`."""
         settings = self.facts["settings"]
-        return {name: settings[name] for name in ("epochs", "precision", "network") if name in settings}
+        return {name: settings[name] for name in ("epochs", "precision", "network", "lr_schedule") if name in settings}
 
     def config(self, trial: TrialRecord) -> TrialConfig:
         """All that a trial was trained with; imports the network's file, if it has one.
@@ -263,7 +263,7 @@ class StudyRecord:
             ValueError: The network cannot be imported, or does not take these hyperparameters any more.
         """
         kind = config_type(self.fixed.get("network", TrialConfig.network))
-        return kind(**self.fixed, **trial.hyperparameters, seed=trial.seed)  # type: ignore[arg-type]
+        return kind(**self.fixed | trial.hyperparameters, seed=trial.seed)
 
     def value(self, metrics: EpochMetrics) -> float:
         """The metric of the study in one epoch."""

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.augmentation import draw_augmentation
 from training.checkpoint import Checkpoint
-from training.config import TrialConfig
+from training.config import MAX_SEED, TrialConfig
 from training.data import Batch, ImageData, ImageSplit, batches
+from training.lr_schedule import learning_rate_at
 from training.networks import build_network
 from training.optimizers import Optimizer, build_optimizer
 from training.precision import autocast
@@ -38,7 +40,8 @@ class EpochMetrics:
     epoch: int
     """Finished epochs, from 1."""
     train_loss: float
-    """Mean cross-entropy over the training images while they were trained on, nats per image."""
+    """Mean cross-entropy over the training images while they were trained on, nats per image; with `label_smoothing`
+    that to the smoothed labels."""
     val_accuracy: float | None
     """Part of the validation images classified correctly, in [0, 1]; None without a validation split."""
     val_loss: float | None
@@ -122,8 +125,10 @@ class Training:
         self.optimizer = build_optimizer(config, self.model.parameters())
         self.evaluation_batch_size = evaluation_batch_size(self.model, data)
         self.loss_fn = nn.CrossEntropyLoss()
+        self.training_loss_fn = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self.autocast = autocast(config, data.train.images.device)
         self.shuffler = torch.Generator().manual_seed(config.seed) if config.shuffle else None
+        self.augmenter = _augmenter(config)
         self.epoch = 0
         self.metrics: list[EpochMetrics] = []
 
@@ -137,8 +142,7 @@ class Training:
         self.epoch += 1
         self._images_seen = 0
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.data.train.images.device)
-        epoch_batches = batches(self.data.train, self.config.batch_size, self.shuffler)
-        steps = train_loop(epoch_batches, self.model, self.loss_fn, self.optimizer, self.autocast)
+        steps = train_loop(self._batches(), self.model, self.training_loss_fn, self.optimizer, self.autocast)
         for step, (loss, images) in enumerate(steps, start=1):
             self._images_seen += images
             self._loss_sum += loss.double() * images
@@ -178,6 +182,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "shuffler": None if self.shuffler is None else self.shuffler.get_state(),
+            "augmenter": None if self.augmenter is None else self.augmenter.get_state(),
             "random": torch.get_rng_state(),
         }
 
@@ -189,7 +194,28 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.shuffler is not None:
             self.shuffler.set_state(state["shuffler"])
+        if self.augmenter is not None:
+            self.augmenter.set_state(state["augmenter"])
         torch.set_rng_state(state["random"])
+
+    def _batches(self) -> Iterator[Batch]:
+        """The batches of this epoch; the optimizer gets its step size when a batch is asked for."""
+        config, split, augmentation = self.config, self.data.train, None
+        if self.augmenter is not None:
+            device = split.images.device
+            augmentation = draw_augmentation(
+                len(split), config.shift, flip=config.flip, generator=self.augmenter, device=device
+            )
+        epoch_batches = batches(split, config.batch_size, self.shuffler, augmentation)
+        return epoch_batches if config.lr_schedule == "none" else self._on_schedule(epoch_batches)
+
+    def _on_schedule(self, epoch_batches: Iterator[Batch]) -> Iterator[Batch]:
+        config = self.config
+        steps_per_epoch = math.ceil(len(self.data.train) / config.batch_size)
+        first, steps = (self.epoch - 1) * steps_per_epoch, config.epochs * steps_per_epoch
+        for step, batch in enumerate(epoch_batches, start=first):
+            self.optimizer.learning_rate = learning_rate_at(config.lr_schedule, config.learning_rate, step, steps)
+            yield batch
 
     def _evaluate(self, loss_name: str, split: ImageSplit) -> tuple[float, float]:
         accuracy, loss = test_loop(batches(split, self.evaluation_batch_size), self.model, self.loss_fn)
@@ -202,6 +228,11 @@ class Training:
     def _check_finite(self, name: str, loss: float, where: str = "") -> None:
         if not math.isfinite(loss):
             raise TrainingDivergedError(f"{name} is {loss} in epoch {self.epoch}{where}")
+
+
+def _augmenter(config: TrialConfig) -> torch.Generator | None:
+    """Draws shifts and flips, if there are any; other numbers than those that give the order of the images."""
+    return torch.Generator().manual_seed(config.seed + MAX_SEED + 1) if config.shift or config.flip else None
 
 
 def train(config: TrialConfig, data: ImageData, checkpoint: Checkpoint | None = None) -> Iterator[EpochMetrics]:
