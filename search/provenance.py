@@ -18,7 +18,10 @@ from training.command_line import without_password
 from training.config import PROJECT
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
-_DECISIVE_MODULES = ("config", "data", "loop", "network_config", "networks", "optimizers", "precision")
+_DECISIVE_MODULES = (
+    *("augmentation", "config", "data", "loop", "lr_schedule", "network_config", "networks"),
+    *("optimizers", "precision"),
+)
 
 
 def available_cpus() -> int:

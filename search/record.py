@@ -261,7 +261,7 @@ class StudyRecord:
     def fixed(self) -> dict[str, Any]:
         """What is the same in every trial: fields of `TrialConfig`."""
         settings = self.facts["settings"]
-        return {name: settings[name] for name in ("epochs", "precision", "network") if name in settings}
+        return {name: settings[name] for name in ("epochs", "precision", "network", "lr_schedule") if name in settings}
 
     @property
     def network(self) -> str:

@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from training.config import PROJECT, DataConfig, PrecisionName, absolute_place, check_choice, check_network, check_seed
+from training.config import (
+    PROJECT,
+    DataConfig,
+    LrScheduleName,
+    PrecisionName,
+    absolute_place,
+    check_choice,
+    check_network,
+    check_seed,
+)
 
 MetricName = Literal["val_accuracy", "val_loss", "test_accuracy", "test_loss"]
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
@@ -51,6 +60,9 @@ class StudySettings(DataConfig):
     path/to/file.py:build or package.module:build. See docs/guide.md."""
     precision: PrecisionName = "fp32"
     """Numbers in the trainings: fp32, 32 bits; bf16, 16 bits in the matrix products; auto, bf16 where it is faster."""
+    lr_schedule: LrScheduleName = "none"
+    """How the step size changes from step to step, over all epochs of a trial. none: not at all; cosine: down to 0 on
+    half a cosine; onecycle: up to learning_rate in the first 3 of 10 steps, then down to almost 0."""
     seed: int = 0
     """Fixes the proposals and the validation split; trial N trains with seed + N."""
     max_concurrent: int | None = None
@@ -125,6 +137,7 @@ class StudySettings(DataConfig):
         check_choice("sampler", self.sampler, SamplerName)
         check_choice("scheduler", self.scheduler, SchedulerName)
         check_choice("precision", self.precision, PrecisionName)
+        check_choice("lr_schedule", self.lr_schedule, LrScheduleName)
         check_seed("seed", self.seed)
         check_seed("the last trial's seed", self.seed + self.num_samples - 1)
         self._check_metric()

@@ -53,7 +53,7 @@ def trainable(
     checkpoint = Checkpoint(file, metric, mode)
     try:
         with _ended_after(timeout, file):
-            config = config_type(fixed["network"])(**{**fixed, **hyperparameters})
+            config = config_type(fixed["network"])(**fixed | hyperparameters)
             for metrics in train(config, data.to(device), checkpoint):
                 if metrics.epoch > epochs_recorded:
                     now = time.perf_counter()

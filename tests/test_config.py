@@ -9,6 +9,7 @@ def test_defaults_are_the_tutorials() -> None:
     config = TrialConfig()
     assert (config.learning_rate, config.batch_size, config.optimizer, config.epochs) == (1e-3, 64, "sgd", 10)
     assert (config.momentum, config.weight_decay) == (0, 0)
+    assert (config.lr_schedule, config.label_smoothing, config.shift, config.flip) == ("none", 0, 0, False)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,10 @@ def test_defaults_are_the_tutorials() -> None:
         ("optimizer", "lion", "optimizer must be one of sgd, adam, adamw, rmsprop, got lion"),
         ("momentum", 1.0, r"momentum must be in \[0, 1\), got 1.0"),
         ("weight_decay", -1.0, "weight_decay must be >= 0, got -1.0"),
+        ("lr_schedule", "step", "lr_schedule must be one of none, cosine, onecycle, got step"),
+        ("label_smoothing", 1.0, r"label_smoothing must be in \[0, 1\), got 1.0"),
+        ("label_smoothing", float("nan"), r"label_smoothing must be in \[0, 1\), got nan"),
+        ("shift", -1, "shift must be >= 0, got -1"),
         ("epochs", 0, "epochs must be >= 1, got 0"),
         ("network", "resnet", "network must be one of mlp, cnn or a place like path/to/file.py:build, got resnet"),
         ("seed", -1, "seed must be between 0 and 4294967295, got -1"),

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from training import loop
 from training.checkpoint import Checkpoint
 from training.config import DataConfig, TrialConfig
 from training.data import ImageData, ImageSplit, batches, load_data
+from training.lr_schedule import learning_rate_at
 from training.networks import NeuralNetwork, build_network
 
 
@@ -51,8 +53,10 @@ def test_same_config_and_seed_give_the_same_numbers(digits: ImageData) -> None:
         TrialConfig(optimizer="rmsprop", epochs=4),
         TrialConfig(optimizer="rmsprop", momentum=0.5, epochs=4),
         TrialConfig(optimizer="adam", precision="bf16", epochs=4),
+        TrialConfig(optimizer="adam", lr_schedule="onecycle", shift=1, flip=True, label_smoothing=0.1, epochs=4),
+        TrialConfig(optimizer="rmsprop", momentum=0.5, lr_schedule="cosine", flip=True, shuffle=False, epochs=4),
     ],
-    ids=lambda config: f"{config.optimizer}-{config.momentum}-{config.precision}",
+    ids=lambda config: f"{config.optimizer}-{config.momentum}-{config.precision}-{config.lr_schedule}",
 )
 @pytest.mark.parametrize("finished", [1, 3])
 def test_interrupted_training_goes_on_with_the_numbers_of_an_uninterrupted_one(
@@ -163,3 +167,55 @@ def test_no_step_waits_for_what_the_device_computes(digits: ImageData) -> None:
     assert [images_seen for _, images_seen in itertools.islice(steps, 74)][-1] == 74 * 16
     with pytest.raises(RuntimeError, match="meta"):
         list(steps)
+
+
+def test_shifted_flipped_and_scheduled_steps_are_taken_where_the_data_lie(digits: ImageData) -> None:
+    config = TrialConfig(optimizer="adam", batch_size=16, shift=2, flip=True, lr_schedule="cosine", label_smoothing=0.1)
+    steps = loop.Training(config, digits.to("meta")).train_epoch()
+    assert [images_seen for _, images_seen in itertools.islice(steps, 74)][-1] == 74 * 16
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
+def test_each_step_has_the_size_of_the_schedule_and_none_leaves_it_alone(digits: ImageData, optimizer: Any) -> None:
+    for schedule in ("none", "cosine", "onecycle"):
+        config = TrialConfig(optimizer=optimizer, batch_size=300, epochs=3, lr_schedule=schedule)
+        training = loop.Training(config, digits)
+        sizes = [training.optimizer.learning_rate for _ in range(3) for _ in training.train_epoch()]
+        assert sizes == [learning_rate_at(config.lr_schedule, 1e-3, step, 12) for step in range(12)]
+
+
+def test_momentum_of_rmsprop_goes_on_schedule_too(digits: ImageData) -> None:
+    training = loop.Training(TrialConfig(optimizer="rmsprop", momentum=0.9, lr_schedule="cosine", epochs=1), digits)
+    *_, last = (training.optimizer.state_dict()["param_groups"][0]["lr"] for _ in training.train_epoch())
+    assert last == learning_rate_at("cosine", 1e-3, 18, 19)
+
+
+def test_labels_are_smoothed_in_training_only(digits: ImageData) -> None:
+    few = dataclasses.replace(digits, train=ImageSplit(digits.train.images[:50], digits.train.labels[:50]))
+    config = TrialConfig(label_smoothing=0.2, batch_size=50, shuffle=False, epochs=1)
+    scores = loop.Training(config, few).model(few.train.images / 255)
+    (metrics,) = loop.train(config, few)
+    smoothed = nn.functional.cross_entropy(scores, few.train.labels, label_smoothing=0.2)
+    assert metrics.train_loss == pytest.approx(smoothed.item(), rel=1e-6)
+    training = loop.Training(config, few)
+    list(training.train_epoch())
+    loss = nn.functional.cross_entropy(training.model(few.test.images / 255), few.test.labels)
+    assert metrics.test_loss == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_only_training_images_are_shifted_and_flipped(digits: ImageData) -> None:
+    """A learning rate too small to change anything leaves the evaluation as it is without augmentation."""
+    plain = TrialConfig(learning_rate=1e-30, epochs=1)
+    augmented = dataclasses.replace(plain, shift=2, flip=True)
+    (before,), (after,) = loop.train(plain, digits), loop.train(augmented, digits)
+    assert (after.val_loss, after.test_loss) == (before.val_loss, before.test_loss)
+    assert after.train_loss != before.train_loss
+
+
+def test_shifts_and_flips_leave_the_order_of_the_images_and_the_weights_alone(digits: ImageData) -> None:
+    plain, augmented = (loop.Training(config, digits) for config in (TrialConfig(), TrialConfig(shift=1, flip=True)))
+    for training in plain, augmented:
+        next(training.train_epoch())
+    assert plain.shuffler is not None
+    assert augmented.shuffler is not None
+    assert torch.equal(plain.shuffler.get_state(), augmented.shuffler.get_state())

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
 PrecisionName = Literal["fp32", "bf16", "auto"]
+LrScheduleName = Literal["none", "cosine", "onecycle"]
 DatasetName = Literal["fashion-mnist", "mnist", "kmnist", "digits"]
 DatasetChoice = Literal["auto", "fashion-mnist", "mnist", "kmnist", "digits"]
 
@@ -76,6 +77,15 @@ class TrialConfig:
     """Part of the last step that is kept, for sgd and rmsprop; in [0, 1)."""
     weight_decay: float = 0.0
     """Pull of the weights towards zero (L2 penalty; decoupled for adamw); >= 0."""
+    lr_schedule: LrScheduleName = "none"
+    """How the step size changes from step to step, over all epochs. none: not at all; cosine: down to 0 along half a
+    cosine; onecycle: up to learning_rate in the first 3 of 10 steps, then down to almost 0."""
+    label_smoothing: float = 0.0
+    """Part of each training label that is shared out among all classes; in [0, 1)."""
+    shift: int = 0
+    """Training images are moved by up to so many pixels, up or down and left or right, anew in each epoch; >= 0."""
+    flip: bool = False
+    """Half of the training images are mirrored left to right, others in each epoch."""
     epochs: int = 10
     """Passes over the training images; >= 1."""
     shuffle: bool = True
@@ -87,7 +97,7 @@ class TrialConfig:
     """fp32: 32-bit numbers throughout; bf16: 16-bit numbers in the matrix products of the training; auto: bf16 where it
     was measured to be faster, which is batch size 64 and more on a processor made for it."""
     seed: int = 0
-    """Fixes the first weights and the order of the images."""
+    """Fixes the first weights, the order of the images, and how they are shifted and flipped."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -102,6 +112,11 @@ class TrialConfig:
             raise ValueError(f"momentum is for sgd and rmsprop, got momentum {self.momentum} with {self.optimizer}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+        check_choice("lr_schedule", self.lr_schedule, LrScheduleName)
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.shift < 0:
+            raise ValueError(f"shift must be >= 0, got {self.shift}")
         if self.epochs < 1:
             raise ValueError(f"epochs must be >= 1, got {self.epochs}")
         check_network(self.network)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from training import mnist_family
+from training.augmentation import Augmentation
 from training.config import DataConfig, DatasetName
 
 Batch = tuple[Tensor, Tensor]
@@ -68,10 +69,16 @@ class ImageData:
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
 
 
-def batches(split: ImageSplit, batch_size: int, shuffler: torch.Generator | None = None) -> Iterator[Batch]:
+def batches(
+    split: ImageSplit,
+    batch_size: int,
+    shuffler: torch.Generator | None = None,
+    augmentation: Augmentation | None = None,
+) -> Iterator[Batch]:
     """Cut a split into batches, in its own order or in a random one; the last batch may be smaller.
 
-    Images are scaled to [0, 1] exactly as torchvision's `ToTensor` does: as float32, divided by 255.
+    Images are scaled to [0, 1] exactly as torchvision's `ToTensor` does: as float32, divided by 255. Where there is an
+    augmentation, they are shifted and flipped before.
     """
     order = None if shuffler is None else torch.randperm(len(split), generator=shuffler).to(split.labels.device)
     for start in range(0, len(split), batch_size):
@@ -80,6 +87,8 @@ def batches(split: ImageSplit, batch_size: int, shuffler: torch.Generator | None
         else:
             chosen = order[start : start + batch_size]
             images, labels = split.images.index_select(0, chosen), split.labels.index_select(0, chosen)
+        if augmentation is not None:
+            images = augmentation.apply(images, start)
         yield images.to(torch.float32).div_(255), labels
 
 

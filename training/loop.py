@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.augmentation import draw_augmentation
 from training.checkpoint import Checkpoint
-from training.config import TrialConfig
+from training.config import MAX_SEED, TrialConfig
 from training.data import Batch, ImageData, ImageSplit, batches
+from training.lr_schedule import learning_rate_at
 from training.networks import build_network
 from training.optimizers import Optimizer, build_optimizer
 from training.precision import autocast
@@ -23,6 +25,8 @@ STEPS_BETWEEN_CHECKS = 100
 """How often a loss is looked at: to read it, the processor has to wait for a GPU."""
 EVALUATION_BATCH_SIZE = 1000
 """Images per forward pass when only measuring: large for speed; the metrics do not depend on it."""
+CONVOLUTION_EVALUATION_BATCH_SIZE = 200
+"""The same for a network with convolutions on a processor, whose cache then holds what goes from layer to layer."""
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -36,7 +40,8 @@ class EpochMetrics:
     epoch: int
     """Finished epochs, from 1."""
     train_loss: float
-    """Mean cross-entropy over the training images while they were trained on, nats per image."""
+    """Mean cross-entropy over the training images while they were trained on, nats per image; with `label_smoothing`
+    that to the smoothed labels."""
     val_accuracy: float | None
     """Part of the validation images classified correctly, in [0, 1]; None without a validation split."""
     val_loss: float | None
@@ -100,6 +105,13 @@ def test_loop(batches: Iterable[Batch], model: nn.Module, loss_fn: LossFunction)
     return float(correct) / images_seen, float(loss_sum) / images_seen
 
 
+def evaluation_batch_size(model: nn.Module, data: ImageData) -> int:
+    """How many images at a time are measured fastest where `data` lies."""
+    on_processor = data.test.images.device.type == "cpu"
+    has_convolutions = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in model.modules())
+    return CONVOLUTION_EVALUATION_BATCH_SIZE if on_processor and has_convolutions else EVALUATION_BATCH_SIZE
+
+
 class Training:
     """One network in training: its weights, its optimizer, the order of the images and the finished epochs."""
 
@@ -111,9 +123,12 @@ class Training:
         self.data = data
         self.model = build_network(config, data.image_shape, len(data.classes)).to(data.train.images.device)
         self.optimizer = build_optimizer(config, self.model.parameters())
+        self.evaluation_batch_size = evaluation_batch_size(self.model, data)
         self.loss_fn = nn.CrossEntropyLoss()
+        self.training_loss_fn = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self.autocast = autocast(config, data.train.images.device)
         self.shuffler = torch.Generator().manual_seed(config.seed) if config.shuffle else None
+        self.augmenter = _augmenter(config)
         self.epoch = 0
         self.metrics: list[EpochMetrics] = []
 
@@ -127,8 +142,7 @@ class Training:
         self.epoch += 1
         self._images_seen = 0
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.data.train.images.device)
-        epoch_batches = batches(self.data.train, self.config.batch_size, self.shuffler)
-        steps = train_loop(epoch_batches, self.model, self.loss_fn, self.optimizer, self.autocast)
+        steps = train_loop(self._batches(), self.model, self.training_loss_fn, self.optimizer, self.autocast)
         for step, (loss, images) in enumerate(steps, start=1):
             self._images_seen += images
             self._loss_sum += loss.double() * images
@@ -168,6 +182,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "shuffler": None if self.shuffler is None else self.shuffler.get_state(),
+            "augmenter": None if self.augmenter is None else self.augmenter.get_state(),
             "random": torch.get_rng_state(),
         }
 
@@ -179,10 +194,31 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.shuffler is not None:
             self.shuffler.set_state(state["shuffler"])
+        if self.augmenter is not None:
+            self.augmenter.set_state(state["augmenter"])
         torch.set_rng_state(state["random"])
 
+    def _batches(self) -> Iterator[Batch]:
+        """The batches of this epoch; the optimizer gets its step size when a batch is asked for."""
+        config, split, augmentation = self.config, self.data.train, None
+        if self.augmenter is not None:
+            device = split.images.device
+            augmentation = draw_augmentation(
+                len(split), config.shift, flip=config.flip, generator=self.augmenter, device=device
+            )
+        epoch_batches = batches(split, config.batch_size, self.shuffler, augmentation)
+        return epoch_batches if config.lr_schedule == "none" else self._on_schedule(epoch_batches)
+
+    def _on_schedule(self, epoch_batches: Iterator[Batch]) -> Iterator[Batch]:
+        config = self.config
+        steps_per_epoch = math.ceil(len(self.data.train) / config.batch_size)
+        first, steps = (self.epoch - 1) * steps_per_epoch, config.epochs * steps_per_epoch
+        for step, batch in enumerate(epoch_batches, start=first):
+            self.optimizer.learning_rate = learning_rate_at(config.lr_schedule, config.learning_rate, step, steps)
+            yield batch
+
     def _evaluate(self, loss_name: str, split: ImageSplit) -> tuple[float, float]:
-        accuracy, loss = test_loop(batches(split, EVALUATION_BATCH_SIZE), self.model, self.loss_fn)
+        accuracy, loss = test_loop(batches(split, self.evaluation_batch_size), self.model, self.loss_fn)
         self._check_finite(loss_name, loss)
         return accuracy, loss
 
@@ -192,6 +228,11 @@ class Training:
     def _check_finite(self, name: str, loss: float, where: str = "") -> None:
         if not math.isfinite(loss):
             raise TrainingDivergedError(f"{name} is {loss} in epoch {self.epoch}{where}")
+
+
+def _augmenter(config: TrialConfig) -> torch.Generator | None:
+    """Draws shifts and flips, if there are any; other numbers than those that give the order of the images."""
+    return torch.Generator().manual_seed(config.seed + MAX_SEED + 1) if config.shift or config.flip else None
 
 
 def train(config: TrialConfig, data: ImageData, checkpoint: Checkpoint | None = None) -> Iterator[EpochMetrics]:

@@ -36,7 +36,7 @@ class MlpHyperparameters:
 class CnnHyperparameters:
     """Hyperparameters of `--network cnn`."""
 
-    channels: int = 32
+    channels: int = 16
     """Channels of the first convolution of the cnn; the second has twice as many; >= 1."""
     width: int = 128
     """Units of the hidden layer after the convolutions; >= 1."""

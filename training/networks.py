@@ -35,11 +35,16 @@ class NeuralNetwork(nn.Module):
 
 
 class ConvolutionalNetwork(nn.Module):
-    """Two convolutions 3 x 3, each with batch normalisation, ReLU and pooling by two, and one hidden layer."""
+    """Two convolutions 3 x 3, each with pooling by two, batch normalisation and ReLU, and one hidden layer.
+
+    Pooling comes first, so that the others have a quarter of the work. The channels of a pixel lie side by side in
+    memory, as the kernels of convolution and pooling for a processor work fastest.
+    """
 
     def __init__(self, shape: Shape, classes: int, channels: int, width: int, dropout: float) -> None:
         super().__init__()
         self.features = nn.Sequential(*_convolution(shape[0], channels), *_convolution(channels, 2 * channels))
+        self.features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.no_grad():
             inputs = self.features.eval()(torch.zeros(1, *shape)).numel()
         self.features.train()
@@ -56,9 +61,9 @@ class ConvolutionalNetwork(nn.Module):
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
     return [
         nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
+        nn.MaxPool2d(2, ceil_mode=True),
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
-        nn.MaxPool2d(2, ceil_mode=True),
     ]
 
 
@@ -90,7 +95,7 @@ def build_network(config: TrialConfig, input_shape: Shape, classes: int) -> nn.M
     """
     full_type = config_type(config.network)
     if not isinstance(config, full_type):  # then the network's own hyperparameters have their defaults
-        config = full_type(**{field.name: getattr(config, field.name) for field in fields(config)})
+        config = full_type(**{field.name: getattr(config, field.name) for field in fields(TrialConfig)})
     network = _builder(config.network)(config, input_shape, classes)
     if config.network not in NETWORKS:
         _check_network(config.network, network, input_shape, classes)

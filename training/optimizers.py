@@ -14,6 +14,9 @@ Tensors = list[Tensor]
 class Optimizer(Protocol):
     """What a training loop needs of an optimizer."""
 
+    learning_rate: float
+    """Step size of the next step."""
+
     def step(self) -> object:
         """Change the parameters by their gradients."""
 
@@ -140,6 +143,19 @@ class FusedAdam(_Fused):
         )
 
 
+class RMSpropWithMomentum(torch.optim.RMSprop):
+    """`torch.optim.RMSprop`; Adam's kernel has no momentum that is applied after the division."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size of the next step."""
+        return float(self.param_groups[0]["lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: float) -> None:
+        self.param_groups[0]["lr"] = learning_rate
+
+
 def build_optimizer(config: TrialConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """Build the optimizer that `config.optimizer` names; what `config` leaves open is as in `torch.optim`."""
     learning_rate, momentum, weight_decay = config.learning_rate, config.momentum, config.weight_decay
@@ -151,6 +167,6 @@ def build_optimizer(config: TrialConfig, parameters: Iterable[nn.Parameter]) -> 
         case "adamw":
             return FusedAdam(parameters, learning_rate, (0.9, 0.999), weight_decay, decoupled=True)
         case "rmsprop" if momentum:
-            return torch.optim.RMSprop(parameters, learning_rate, momentum=momentum, weight_decay=weight_decay)
+            return RMSpropWithMomentum(parameters, learning_rate, momentum=momentum, weight_decay=weight_decay)
         case "rmsprop":
             return FusedAdam(parameters, learning_rate, (0.0, 0.99), weight_decay, bias_correction=False)

@@ -1,0 +1,45 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from training import loop
+from training.config import TrialConfig
+from training.data import ImageData
+from training.networks import build_network
+
+
+def test_convolutional_network_takes_images_of_any_size_and_colour() -> None:
+    for shape in ((1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 1, 5)):
+        assert build_network(TrialConfig(network="cnn"), shape, 7)(torch.zeros(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_order_in_memory_changes_no_step_of_the_convolutional_network(digits: ImageData, optimizer: str) -> None:
+    """The fused kernels go through weights and gradients as they lie in memory, so both have to lie alike."""
+    config = TrialConfig(network="cnn", optimizer=optimizer, learning_rate=0.01, batch_size=50)  # type: ignore[arg-type]
+    training = loop.Training(config, digits)
+    plain = build_network(config, digits.image_shape, 10).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    plain.load_state_dict(training.model.state_dict())
+    own = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer](plain.parameters(), lr=0.01, foreach=False)
+    assert any(
+        parameter.is_contiguous(memory_format=torch.channels_last) and not parameter.is_contiguous()
+        for parameter in training.model.parameters()
+        if parameter.dim() == 4
+    )
+    split = dataclasses.replace(digits.train, images=digits.train.images[:500], labels=digits.train.labels[:500])
+    batches = [
+        (images / 255, labels) for images, labels in zip(split.images.split(50), split.labels.split(50), strict=True)
+    ]
+    for model, optimizer_of in ((training.model, training.optimizer), (plain, own)):
+        for _ in loop.train_loop(batches, model, nn.CrossEntropyLoss(), optimizer_of, training.autocast):
+            pass
+    for ours, theirs in zip(training.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
+
+
+def test_convolutional_network_learns_the_digits(digits: ImageData) -> None:
+    config = TrialConfig(network="cnn", optimizer="adam", batch_size=32, epochs=4)
+    *_, last = loop.train(config, digits)
+    assert last.test_accuracy > 0.95
