@@ -12,10 +12,11 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from search import storage
+from search.confirmation import Plan
 from search.facts import check_facts
 from search.record_reading import damage_told, read_trials
 from search.settings import MetricName, Mode
-from search.space import SearchSpace, contains, distributions, starting_points
+from search.space import HyperparameterValue, SearchSpace, contains, distributions, starting_points
 from search.trial_record import MEASURED, OPTUNA_STATE, Failure, Run, TrialRecord, with_run
 from training.checkpoint import Checkpoint
 from training.config import TrialConfig
@@ -184,10 +185,18 @@ class StudyRecord:
         for point in points[:most]:
             self.study.enqueue_trial(point, user_attrs={"baseline": point is points[0]})
 
+    def enqueue(self, hyperparameters: dict[str, HyperparameterValue], seed: int) -> None:
+        """Have a configuration trained from a seed; it may have been trained from others."""
+        self.study.enqueue_trial(hyperparameters, user_attrs={"seed": seed})
+
     def start(self, trial_id: str, proposal: Trial, seed: int) -> TrialRecord:
-        """Record a trial that has just been proposed, or one that goes on after an interruption; part of a `change`."""
+        """Record a trial that has just been proposed, or one that goes on after an interruption; part of a `change`.
+
+        The seed is that of a trial that was not enqueued with one.
+        """
         trial = next((trial for trial in self.trials if trial.number == proposal.number), None)
         if trial is None:
+            seed = proposal.user_attrs.get("seed", seed)
             trial = TrialRecord(proposal.number, trial_id, {}, seed, proposal.user_attrs.get("baseline", False))
             self.trials.append(trial)
         trial.trial_id, trial.status, trial.hyperparameters = trial_id, "running", dict(proposal.params)
@@ -249,6 +258,11 @@ class StudyRecord:
     def checkpoint(self, trial: TrialRecord) -> Path:
         """Where a worker keeps what it needs to go on with a trial, while the trial has not ended."""
         return self.folder / "checkpoints" / f"trial-{trial.number:04}.pt"
+
+    @property
+    def plan(self) -> Plan | None:
+        """What is trained again, if the trials are those by which another study is confirmed."""
+        return Plan(**self.facts["plan"]) if "plan" in self.facts else None
 
     @property
     def fixed(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from search.settings import StudySettings
 from training.config import PROJECT
 
 OF_ONE_START = {
-    *("resume", "fork", "warm_start", "time_budget", "storage", "address"),
+    *("resume", "fork", "warm_start", "time_budget", "storage", "address", "confirm"),
     *("quiet", "dashboard_linger", "log", "mlflow_uri"),
 }
 """Settings of one start of a study, which the next one does not inherit."""

@@ -47,11 +47,11 @@ def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
                 "error": trial.failure.error if trial.failure else None,
             }
         )
-    table = pd.DataFrame(rows, columns=trial_columns(space)).map(_cell)
+    table = pd.DataFrame(rows, columns=trial_columns(space)).map(as_cell)
     return table.astype({"best_epoch": "Int64"})
 
 
-def _cell(value: object) -> object:
+def as_cell(value: object) -> object:
     """What goes into a cell: numbers as they are; texts in one line, an apostrophe before those like a formula."""
     if not isinstance(value, str):
         return value
