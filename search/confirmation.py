@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,12 @@ def t_interval(values: Sequence[float]) -> Estimate:
     return Estimate(mean, deviation, mean - reach, mean + reach)
 
 
+def of_accuracies(accuracies: Sequence[float]) -> Estimate:
+    """The same of accuracies, of which the mean cannot lie outside of [0, 1]."""
+    estimate = t_interval(accuracies)
+    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
+
+
 def wilson_interval(part: float, images: int) -> tuple[float, float]:
     """Interval of a probability that was seen as this part of so many images.
 
@@ -61,6 +67,7 @@ class Configuration:
     trial: int
     """Its number in the study."""
     hyperparameters: dict[str, HyperparameterValue]
+    metric_name: MetricName
     search_value: float
     """What the search said of it: its one training, at its best epoch."""
     epochs: int
@@ -90,12 +97,18 @@ class Configuration:
     @property
     def metric(self) -> Estimate:
         """The metric of the study."""
-        return t_interval(self.values)
+        return of_accuracies(self.values) if self.metric_name.endswith("accuracy") else t_interval(self.values)
+
+    @property
+    def optimism(self) -> float:
+        """By how much the search's own number was better than the mean over fresh seeds; in units of the metric."""
+        over = self.search_value - self.metric.mean
+        return -over if self.metric_name.endswith("_loss") else over
 
     @property
     def test_accuracy(self) -> Estimate:
         """Only reported."""
-        return t_interval(self.test_accuracies)
+        return of_accuracies(self.test_accuracies)
 
     @property
     def test_loss(self) -> Estimate:
@@ -138,6 +151,7 @@ def measure(
     return Configuration(
         trial=trial,
         hyperparameters=dict(hyperparameters),
+        metric_name=metric,
         search_value=search_value,
         epochs=epochs,
         failed=sum(training is None for training in trainings.values()),
@@ -148,18 +162,20 @@ def measure(
     )
 
 
-def rank(configurations: Sequence[Configuration], metric: MetricName) -> list[Configuration]:
+def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
     """The configurations, the winner first: that with the best of the bad ends of the intervals.
 
     One of which a training did not complete comes after all of which every one did: the mean of those that did is that
     of the lucky ones.
     """
 
-    def place(configuration: Configuration) -> tuple[bool, int, float, int]:
-        if not configuration.is_measured:
-            return True, configuration.failed, 0.0, configuration.trial
-        bad_end = configuration.metric.high if metric.endswith("_loss") else -configuration.metric.low
-        return False, configuration.failed, bad_end, configuration.trial
+    def place(one: Configuration) -> tuple[bool, int, float, float]:
+        if not one.is_measured:
+            return True, one.failed, 0.0, 0.0
+        estimate = t_interval(one.values)  # its ends where they are, be it beyond 0 or 1
+        if one.metric_name.endswith("_loss"):
+            return False, one.failed, estimate.high, estimate.mean
+        return False, one.failed, -estimate.low, -estimate.mean
 
     return sorted(configurations, key=place)
 
@@ -197,21 +213,15 @@ class Difference:
         )
 
 
-def difference(first: Configuration, second: Configuration, metric: MetricName) -> Difference | None:
+def difference(first: Configuration, second: Configuration) -> Difference | None:
     """Compare two configurations seed by seed; None if fewer than two seeds are common to both."""
     ours, theirs = (dict(zip(one.seeds, one.values, strict=True)) for one in (first, second))
     common = [seed for seed in ours if seed in theirs]
     if len(common) < FEWEST_SEEDS:
         return None
-    unit, scale = ("points", 100.0) if metric.endswith("accuracy") else ("nats", -1.0)
+    unit, scale = ("points", 100.0) if first.metric_name.endswith("accuracy") else ("nats", -1.0)
     gains = [scale * (ours[seed] - theirs[seed]) for seed in common]
     return Difference(first.trial, second.trial, len(common), unit, t_interval(gains))
-
-
-def optimism(configuration: Configuration, metric: MetricName) -> float:
-    """By how much the search's own number was better than the mean over fresh seeds; in units of the metric."""
-    over = configuration.search_value - configuration.metric.mean
-    return -over if metric.endswith("_loss") else over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,13 +278,19 @@ class Confirmation:
     """All of it together, as the record of the study holds it."""
 
     configurations: list[Configuration]
-    """The winner first."""
+    """The winner first; all of the same metric."""
     final: Final
 
     @property
     def winner(self) -> Configuration:
         """The configuration that the final training used."""
         return self.configurations[0]
+
+    @property
+    def first_two(self) -> Difference | None:
+        """How much better the winner is than the next; None if there is no other."""
+        measured = [one for one in self.configurations if one.is_measured]
+        return difference(*measured[:2]) if len(measured) > 1 else None
 
     def plain(self) -> dict[str, Any]:
         """As plain data, which `read_confirmation` reads."""
@@ -296,6 +312,8 @@ def read_confirmation(stored: object) -> Confirmation:
     )
     if not confirmation.configurations or not confirmation.winner.is_measured:
         raise ValueError("confirm has no winner")
+    if len({one.metric_name for one in confirmation.configurations}) > 1:
+        raise ValueError("confirm is of several metrics")
     if (confirmation.winner.trial, confirmation.winner.epochs) != (confirmation.final.trial, confirmation.final.epochs):
         raise ValueError("the final training was not that of the winner")
     return confirmation

@@ -24,7 +24,6 @@ from search.study import EXIT_NOTHING_COMPLETED, Study, prepare_study, run_study
 from search.study_files import StudyFiles
 from search.study_folder import StudyFolder
 from search.study_report import images_of, write_report
-from search.trial_record import MEASURED, TrialRecord
 from training.config import MAX_SEED, DataConfig
 from training.data import ImageData, load_data
 from training.loop import TrainingDivergedError
@@ -65,16 +64,6 @@ class Confirming:
     wanted: Wanted
     study: Study | None
     """The trainings from fresh seeds; None if all is done."""
-
-
-def choose(record: StudyRecord, top: int) -> list[TrialRecord]:
-    """The best configurations of a study: distinct ones, those that ran in full first, each group the best first."""
-    measured = [trial for trial in record.ranked() if trial.status in MEASURED and trial.epochs]
-    chosen: list[TrialRecord] = []
-    for trial in sorted(measured, key=lambda trial: trial.status != "completed"):
-        if all(trial.hyperparameters != other.hyperparameters for other in chosen):
-            chosen.append(trial)
-    return chosen[:top]
 
 
 def fresh_seeds(record: StudyRecord, number: int) -> list[int]:
@@ -147,7 +136,7 @@ def _plan(record: StudyRecord, wanted: Wanted) -> Plan:
             f"study {name} has no validation images (val_fraction 0): a winner chosen by the test images cannot be "
             "confirmed on them without bias; run the study with a val_fraction above 0"
         )
-    chosen = choose(record, wanted.top)
+    chosen = record.best_configurations(wanted.top)
     if not chosen:
         raise ValueError(f"study {name} has nothing to confirm: none of its trials measured anything that stands")
     *seeds, final_seed = fresh_seeds(record, wanted.seeds + 1)
@@ -286,7 +275,7 @@ def _ranked(record: StudyRecord, parent: StudyRecord) -> list[Configuration]:
             if trial.hyperparameters == hyperparameters
         }
         configurations.append(measure(number, hyperparameters, value, trainings, record.metric))
-    return rank(configurations, record.metric)
+    return rank(configurations)
 
 
 def _publish(confirming: Confirming, record: StudyRecord, data: ImageData | None) -> int:
@@ -305,6 +294,6 @@ def _publish(confirming: Confirming, record: StudyRecord, data: ImageData | None
         write_report(parent, space, find(parent, space), images)
     except OSError as error:
         progress.show_event(f"the report cannot be written ({error.strerror}); search/report.py makes it later")
-    show_confirmation(parent, confirmation)
+    show_confirmation(parent)
     print(f"Report: {progress.as_typed(parent.folder / 'report.html')}")
     return 0

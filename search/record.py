@@ -328,6 +328,15 @@ class StudyRecord:
         """The best trial that is not running and whose metrics stand."""
         return next((trial for trial in self.ranked() if trial.status in MEASURED and trial.epochs), None)
 
+    def best_configurations(self, most: int) -> list[TrialRecord]:
+        """The best trials, none with the hyperparameters of another; those that ran in full before all others."""
+        measured = [trial for trial in self.ranked() if trial.status in MEASURED and trial.epochs]
+        chosen: list[TrialRecord] = []
+        for trial in sorted(measured, key=lambda trial: trial.status != "completed"):
+            if all(trial.hyperparameters != other.hyperparameters for other in chosen):
+                chosen.append(trial)
+        return chosen[:most]
+
     def _see(self, trial: TrialRecord, metrics: EpochMetrics) -> None:
         """Note an epoch if it is the trial's best so far."""
         best = self.best_epoch(trial)

@@ -61,7 +61,7 @@ class StudyFiles:
         write_atomically(folder / "epochs.csv", epoch_table(self._record).to_csv(index=False))
         write_atomically(folder / "study.json", json.dumps(_summary(self._record), indent=2) + "\n")
         if confirmation := confirmation_of(self._record):
-            table = confirmation_table(confirmation, self._record.metric, self._space)
+            table = confirmation_table(confirmation, self._space)
             write_atomically(folder / TABLE, table.to_csv(index=False))
         self._write_errors(folder / "errors")
 
