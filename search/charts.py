@@ -24,6 +24,7 @@ from search.chart_layout import (
     height_of,
     metric_axis,
 )
+from search.confirmation import LEVEL, Confirmation
 from search.dimension import Dimension, HyperparameterValue, OrderedChoice, position, value_at
 from search.importance import Importance
 from search.ledger import PART_NAMES, WorkerTrial
@@ -309,6 +310,52 @@ def _between(trials: Sequence[TrialRecord], values: Sequence[float], plane: Plan
         "hoverinfo": "skip",
         "showscale": False,
     }
+
+
+def confirmation(confirmed: Confirmation) -> Figure:
+    """The mean of each configuration over fresh seeds with its interval, each seed, and what the search had said."""
+    measured = [one for one in confirmed.configurations if one.is_measured]
+    names = [f"trial {one.trial}" for one in measured]
+    estimates = [one.metric for one in measured]
+    seeds = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "one seed",
+        "x": [value for one in measured for value in one.values],
+        "y": [name for name, one in zip(names, measured, strict=True) for _ in one.values],
+        "text": [f"seed {seed}" for one in measured for seed in one.seeds],
+        "hovertemplate": "%{text}: %{x:.4f}<extra></extra>",
+        "marker": {"color": STOPPED, "size": 6},
+    }
+    means = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"mean, {LEVEL} % interval",
+        "x": [estimate.mean for estimate in estimates],
+        "y": names,
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [estimate.high - estimate.mean for estimate in estimates],
+            "arrayminus": [estimate.mean - estimate.low for estimate in estimates],
+            "thickness": 1.5,
+            "color": COMPLETED,
+        },
+        "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
+        "marker": {"color": COMPLETED, "size": 10},
+    }
+    searched = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "the search said",
+        "x": [one.search_value for one in measured],
+        "y": names,
+        "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
+        "marker": {"color": BEST, "size": 11, "symbol": "diamond-open"},
+    }
+    y = {"type": "category", "categoryorder": "array", "categoryarray": names[::-1]}
+    x = {"title": confirmed.winner.metric_name}
+    return chart([seeds, means, searched], x=x, y=y, height=130 + 45 * len(names))
 
 
 def importance_bars(found: Sequence[Importance]) -> Figure:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from search.confirmation import Final, Plan, read_confirmation
 from search.plain_data import check_type, from_plain
 from search.resume import known_settings
 from search.settings import Mode
@@ -81,3 +82,9 @@ def check_facts(facts: dict[str, Any], mode: Mode) -> None:
         raise ValueError(f"seconds cannot be {facts['seconds']}")
     if "evidence" in facts:
         from_plain(Evidence, facts["evidence"])
+    if "plan" in facts:
+        from_plain(Plan, facts["plan"])
+    if "final" in facts:
+        from_plain(Final, facts["final"])
+    if "confirm" in facts:
+        read_confirmation(facts["confirm"])

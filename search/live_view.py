@@ -14,7 +14,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.progress import View, dashboard_line, format_value, gain_over_baseline, head_lines
+from search.progress import (
+    View,
+    dashboard_line,
+    format_value,
+    gain_over_baseline,
+    head_lines,
+    shown_names,
+    shown_value,
+)
 from search.trial_record import TrialRecord
 from training.terminal import printable
 
@@ -132,7 +140,8 @@ class LiveView(View):
             values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
             lines = [first, _line(f"         {values}")]
         run, saved = record.epochs_run(), record.epochs_saved()
-        lines.append(_line(f"epochs   {run} run, {saved} saved by stopping weak trials early"))
+        stopping = "" if record.plan else f", {saved} saved by stopping weak trials early"
+        lines.append(_line(f"epochs   {run} run{stopping}"))
         return lines
 
     def _best_so_far(self) -> TrialRecord | None:
@@ -147,7 +156,7 @@ class LiveView(View):
 
     def _running(self, *, is_narrow: bool) -> RenderableType:
         """A row for each trial that runs, and as many empty ones as there could be more: the height stays the same."""
-        record, names = self._record, list(self._study.space)
+        record, names = self._record, shown_names(self._study)
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         table.add_column("#", justify="right", no_wrap=True, min_width=2)
         for name in names:
@@ -166,7 +175,7 @@ class LiveView(View):
             values = [f"{record.value(metrics):.4f}" if metrics else "" for metrics in (last, best)]
             table.add_row(
                 str(trial.number),
-                *(format_value(trial.hyperparameters.get(name, "")) for name in names),
+                *(format_value(shown_value(trial, name)) for name in names),
                 f"{len(trial.epochs)}/{record.epochs}",
                 *values[: 1 if is_narrow else 2],
                 sparkline([record.value(metrics) for metrics in trial.epochs]),

@@ -30,6 +30,8 @@ class Section:
     figures: list[Figure] = field(default_factory=list)
     side_by_side: bool = False
     images: list[CaptionedImage] = field(default_factory=list)
+    table: list[list[str]] = field(default_factory=list)
+    """Cells; the first row holds the names of the columns."""
 
 
 def render_page(template: str, sections: Sequence[Section], **values: Any) -> str:

@@ -29,13 +29,20 @@ def head_lines(study: "Study") -> list[str]:
         size = study.cluster.facts()
         place, cpus, nodes = "cluster", size["cpus"], f", {size['nodes']} node{'s' * (size['nodes'] > 1)}"
     network = [f"  network  {record.network}"] if record.network != TrialConfig.network else []
+    plan = record.plan
+    searched = (
+        f"  again    {len(plan.trials)} configurations (trials {', '.join(map(str, plan.trials))}) from "
+        f"{len(plan.seeds)} fresh seeds each, for the {direction} {settings.metric_name}"
+        if plan
+        else f"  search   {settings.num_samples} trials of {settings.epochs} epochs for the {direction} "
+        f"{settings.metric_name}, proposed by {settings.sampler}"
+    )
     lines = [
-        f"Study {record.folder.name}",
+        f"Confirming study {plan.study}" if plan else f"Study {record.folder.name}",
         f"  data     {data.name}: {len(data.train):,} training, {len(data.val):,} validation, "
         f"{len(data.test):,} test images",
         *network,
-        f"  search   {settings.num_samples} trials of {settings.epochs} epochs for the {direction} "
-        f"{settings.metric_name}, proposed by {settings.sampler}",
+        searched,
         f"  stopping {stopping}",
         f"  {place}  {study.trials_at_once} at once, {settings.cpus_per_trial} of {cpus} cores each{nodes}",
         f"  results  {record.folder}",
@@ -57,7 +64,7 @@ def head_lines(study: "Study") -> list[str]:
 
 def _left_to_do(study: "Study") -> str:
     if study.trials_to_run <= 0:
-        return "nothing to run; --num-samples +20 adds twenty"
+        return "nothing to run" + ("; --num-samples +20 adds twenty" if study.record.plan is None else "")
     interrupted = sum(trial.status == "interrupted" for trial in study.record.trials)
     return f"{study.trials_to_run} to run" + (f", {interrupted} of them from their last epoch" if interrupted else "")
 
@@ -71,15 +78,19 @@ def dashboard_line(url: str | None) -> str:
 
 def show_early_end(reason: str, record: StudyRecord, settings: StudySettings, *, can_go_on: bool) -> None:
     """Print why a study ended before all its trials had, and the command that goes on with it."""
-    usual_place = settings.results_dir.resolve() == PROJECT / "results"
-    words = ["--resume", record.folder.name if usual_place else str(record.folder)]
-    if record.address:
-        words += ["--storage", record.address]
+    words = ["--resume", *study_words(record, settings.results_dir)]
     if settings.log:
         words += ["--log", *settings.log]
     if settings.mlflow_uri is not None:
         words += ["--mlflow-uri", without_password(settings.mlflow_uri)]
     print(f"\n{reason}" + (f" To go on: python search/run.py {shlex.join(words)}" if can_go_on else ""), flush=True)
+
+
+def study_words(record: StudyRecord, results_dir: Path) -> list[str]:
+    """How one names a study on a command line: by its name, or outside of the usual place by its path."""
+    usual_place = results_dir.resolve() == PROJECT / "results"
+    study = record.folder.name if usual_place else str(record.folder)
+    return [study, "--storage", record.address] if record.address else [study]
 
 
 def show_event(sentence: str) -> None:
@@ -115,7 +126,7 @@ class PlainView(View):
     def __init__(self, study: "Study") -> None:
         self._study = study
         self._record = study.record
-        self._widths = {name: max(len(name), 7) for name in study.space}
+        self._widths = {name: max(len(name), 7) for name in shown_names(study)}
 
     def __enter__(self) -> Self:
         """Print what is searched."""
@@ -139,9 +150,7 @@ class PlainView(View):
 
     def show_ended(self, trial: TrialRecord) -> None:
         """Print its line."""
-        values = "  ".join(
-            format_value(trial.hyperparameters.get(name, "")).rjust(width) for name, width in self._widths.items()
-        )
+        values = "  ".join(format_value(shown_value(trial, name)).rjust(width) for name, width in self._widths.items())
         best = self._record.best_epoch(trial)
         metric = f"{self._record.value(best):.4f}" if best else ""
         star = "*" if trial is self._record.best() else " "
@@ -152,6 +161,16 @@ class PlainView(View):
             f"{trial.status}{error}",
             flush=True,
         )
+
+
+def shown_names(study: "Study") -> list[str]:
+    """What trials of a study differ in: hyperparameters, and the seed if configurations are trained from several."""
+    return [*study.space, *(["seed"] if study.record.plan else [])]
+
+
+def shown_value(trial: TrialRecord, name: str) -> object:
+    """The value of one of these."""
+    return trial.seed if name == "seed" else trial.hyperparameters.get(name, "")
 
 
 def gain_over_baseline(record: StudyRecord, best: EpochMetrics, name: str) -> str | None:

@@ -14,6 +14,8 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from search import storage
+from search.confirmation import Plan
+from search.dimension import HyperparameterValue
 from search.facts import check_facts
 from search.record_reading import damage_told, read_trials
 from search.settings import MetricName, Mode
@@ -186,10 +188,18 @@ class StudyRecord:
         for point in starting_points(space, defaults)[:most]:
             self.study.enqueue_trial(point, user_attrs={"baseline": point == space.point(defaults)})
 
+    def enqueue(self, hyperparameters: dict[str, HyperparameterValue], seed: int) -> None:
+        """Have a configuration trained from a seed; it may have been trained from others."""
+        self.study.enqueue_trial(hyperparameters, user_attrs={"seed": seed})
+
     def start(self, trial_id: str, proposal: Trial, seed: int) -> TrialRecord:
-        """Record a trial that has just been proposed, or one that goes on after an interruption; part of a `change`."""
+        """Record a trial that has just been proposed, or one that goes on after an interruption; part of a `change`.
+
+        The seed is that of a trial that was not enqueued with one.
+        """
         trial = next((trial for trial in self.trials if trial.number == proposal.number), None)
         if trial is None:
+            seed = proposal.user_attrs.get("seed", seed)
             trial = TrialRecord(proposal.number, trial_id, {}, seed, proposal.user_attrs.get("baseline", False))
             self.trials.append(trial)
         trial.trial_id, trial.status, trial.hyperparameters = trial_id, "running", dict(proposal.params)
@@ -256,6 +266,11 @@ class StudyRecord:
     def space(self) -> SearchSpace:
         """What is searched."""
         return parse(self.facts["space"])
+
+    @property
+    def plan(self) -> Plan | None:
+        """What is trained again, if the trials are those by which another study is confirmed."""
+        return Plan(**self.facts["plan"]) if "plan" in self.facts else None
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -332,6 +347,15 @@ class StudyRecord:
     def best(self) -> TrialRecord | None:
         """The best trial that is not running and whose metrics stand."""
         return next((trial for trial in self.ranked() if trial.status in MEASURED and trial.epochs), None)
+
+    def best_configurations(self, most: int) -> list[TrialRecord]:
+        """The best trials, none with the hyperparameters of another; those that ran in full before all others."""
+        measured = [trial for trial in self.ranked() if trial.status in MEASURED and trial.epochs]
+        chosen: list[TrialRecord] = []
+        for trial in sorted(measured, key=lambda trial: trial.status != "completed"):
+            if all(trial.hyperparameters != other.hyperparameters for other in chosen):
+                chosen.append(trial)
+        return chosen[:most]
 
     def _see(self, trial: TrialRecord, metrics: EpochMetrics) -> None:
         """Note an epoch if it is the trial's best so far."""

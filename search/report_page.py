@@ -10,6 +10,7 @@ from optuna.distributions import CategoricalDistribution
 
 from search import charts
 from search.best_model import BestModel
+from search.confirmation_words import confirmation_of, optimism_words, result_words, shown_table, stale_words, words_of
 from search.dimension import members
 from search.findings import Findings
 from search.importance import EVALUATOR, LEVEL, RESAMPLES
@@ -73,6 +74,11 @@ def _headline(record: StudyRecord, space: SearchSpace) -> list[tuple[str, str, s
         return [("trials", str(len(record.ended())), "none measured anything that stands")]
     chosen = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
     cards = [("best configuration", chosen, f"trial {best.number}, epoch {metrics.epoch}")]
+    if confirmation := confirmation_of(record):
+        final = confirmation.final
+        low, high = final.interval
+        told = f"test accuracy of trial {final.trial}, trained on all images; 95 % interval {low:.4f} to {high:.4f}"
+        cards.append(("result", f"{final.test_accuracy:.4f}", told))
     by_test = record.metric.startswith("test_")
     if metrics.val_accuracy is not None:
         cards.append(("validation accuracy", f"{metrics.val_accuracy:.4f}", "chosen by it, so slightly optimistic"))
@@ -187,6 +193,7 @@ def _resolution(one: float, other: float, images: int) -> float:
 def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model: BestModel | str) -> Iterator[Section]:
     best, metric = record.best(), record.metric
     measured = record.measured()
+    yield from _confirmed(record)
     if best:
         stopped = sum(trial.status == "stopped_early" for trial in measured)
         ending = f" {stopped} lines end where their trials were stopped early." if stopped else ""
@@ -244,6 +251,26 @@ def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model
         yield _confusion(model, record.facts["dataset"]["classes"])
     elif best:
         yield Section("What the best model mistakes", f"Not shown: {model}.")
+
+
+def _confirmed(record: StudyRecord) -> Iterator[Section]:
+    """What the best configurations measured from fresh seeds, if the study was confirmed."""
+    confirmation = confirmation_of(record)
+    if confirmation is None:
+        return
+    winner = confirmation.winner
+    number, *how = result_words(confirmation)
+    sentences = [
+        f"Trained again from seeds that the search did not use, trial {winner.trial} is the winner: the bad end of its "
+        f"interval is the best. After {words_of(winner)}; the search said {winner.search_value:.4f}, "
+        f"{optimism_words(winner)}",
+        *([told.sentence] if (told := confirmation.first_two) else []),
+        *([stale] if (stale := stale_words(record, confirmation)) else []),
+        f"the result: {number}, {'; '.join(how)}",
+    ]
+    text = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
+    figure = charts.confirmation(confirmation)
+    yield Section("Confirmed", text, [figure], table=shown_table(confirmation))
 
 
 def _contours(record: StudyRecord, space: SearchSpace, compared: SameBudget | None) -> Iterator[Section]:

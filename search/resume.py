@@ -18,7 +18,7 @@ from training.command_line import option_value
 from training.config import PROJECT
 
 OF_ONE_START = {
-    *("resume", "fork", "warm_start", "time_budget", "storage", "address"),
+    *("resume", "fork", "warm_start", "time_budget", "storage", "address", "confirm"),
     *("quiet", "dashboard_linger", "log", "mlflow_uri"),
     *("space", "set", "show_space"),  # what they came to is in the record
 }

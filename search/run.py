@@ -1,16 +1,21 @@
 """Search learning rate, batch size and optimizer of the tutorial's network with Ray Tune and Optuna."""
 
 import gc
+import shlex
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from search.resume import check_same_study, find_study, stored_settings, with_total
 from search.settings import StudySettings
 from training.command_line import option_value, parse, refuse
 from training.config import NETWORKS
 from training.terminal import guard_output
+
+if TYPE_CHECKING:
+    from search.record import StudyRecord
 
 
 def read_settings(words: list[str]) -> StudySettings:
@@ -72,7 +77,36 @@ def main() -> int:
         refuse(str(error))
     except KeyboardInterrupt:
         return 130
-    return run_study(study)
+    status = run_study(study)
+    if status == 0 and settings.confirm_size:
+        return confirm_study(study.record, settings)
+    return status
+
+
+def confirm_study(record: "StudyRecord", settings: StudySettings) -> int:
+    """Confirm a study that has just ended, as `search/confirm.py` does; returns the exit status."""
+    from search.confirming import Wanted, confirm, prepare
+    from search.progress import study_words
+
+    top, seeds = settings.confirm_size or (0, 0)
+    words = [*study_words(record, settings.results_dir), "--top", str(top), "--seeds", str(seeds)]
+    print("", flush=True)
+    try:
+        wanted = Wanted(
+            top=top,
+            seeds=seeds,
+            command=shlex.join(["python", "search/confirm.py", *words]),
+            storage=settings.storage,
+            address=settings.address,
+            quiet=settings.quiet,
+            dashboard=settings.dashboard,
+        )
+        confirming = prepare(record.folder, wanted, time.monotonic())
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return confirm(confirming)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Whether the trials that have ended or run are all that are wanted, or all that the space holds."""
         trials = self._record.trials
         waiting = sum(trial.status == "interrupted" for trial in trials)
-        if waiting == 0 and len({tuple(trial.hyperparameters.values()) for trial in trials}) >= self._num_points:
+        may_repeat = self._record.plan is not None  # from other seeds
+        if (
+            waiting == 0
+            and not may_repeat
+            and len({tuple(trial.hyperparameters.values()) for trial in trials}) >= self._num_points
+        ):
             self._ending.exhausted = f"All {self._num_points} points of the search space have been tried."
             return True
         return len(trials) - waiting >= self._num_samples

@@ -101,6 +101,9 @@ class StudySettings(DataConfig):
     its trials as evidence."""
     warm_start: str | None = None
     """An earlier study, as for resume, whose trials inside this search space are evidence for the sampler."""
+    confirm: str | None = None
+    """After the study, train its best configurations again from fresh seeds and the winner on all images, for example
+    3x5: three configurations, five seeds. See docs/confirm.md."""
     storage: str | None = None
     """PostgreSQL server for the record instead of study.db, for example postgresql://user@host/database; the password
     best in PGPASSWORD or ~/.pgpass."""
@@ -133,7 +136,7 @@ class StudySettings(DataConfig):
             raise ValueError(f"there is no file {self.space} to read the search space from")
         if self.fork and self.resume is None and self.warm_start is None:
             raise ValueError("fork needs resume, which says what to fork from")
-        _ = self.trial_timeout_seconds, self.time_budget_seconds, self.dashboard_linger_seconds
+        _ = self.trial_timeout_seconds, self.time_budget_seconds, self.dashboard_linger_seconds, self.confirm_size
         check_choice("sampler", self.sampler, SamplerName)
         check_choice("scheduler", self.scheduler, SchedulerName)
         check_choice("precision", self.precision, PrecisionName)
@@ -169,6 +172,20 @@ class StudySettings(DataConfig):
         """Seconds that the dashboard outlives the study."""
         return _seconds("dashboard_linger", self.dashboard_linger) or 0.0
 
+    @property
+    def confirm_size(self) -> tuple[int, int] | None:
+        """Configurations and seeds of `confirm`."""
+        if self.confirm is None:
+            return None
+        numbers = re.fullmatch(r"(\d{1,4})x(\d{1,4})", self.confirm)
+        if numbers is None:
+            raise ValueError(f"confirm must be configurations x seeds, for example 3x5, got {self.confirm}")
+        if self.val_fraction == 0:
+            raise ValueError("confirm needs validation images, but val_fraction is 0: the test set would choose")
+        top, seeds = int(numbers[1]), int(numbers[2])
+        check_size(top, seeds)
+        return top, seeds
+
     def _check_metric(self) -> None:
         check_choice("metric", self.metric_name, MetricName)
         if self.val_fraction > 0 and self.metric_name.startswith("test_"):
@@ -196,6 +213,20 @@ class StudySettings(DataConfig):
             )
         if self.name == "latest" or (self.resume is None and (self.results_dir / self.name).exists()):
             raise ValueError(f"name {self.name} is taken: {self.results_dir / self.name}")
+
+
+def check_size(top: int, seeds: int) -> None:
+    """Refuse to confirm nothing, or what has no spread.
+
+    Raises:
+        ValueError: There are too few configurations or seeds.
+    """
+    if top < 1:
+        raise ValueError(f"top must be >= 1, got {top}")
+    if seeds < 2:
+        raise ValueError(f"seeds must be >= 2, because one number has no spread, got {seeds}")
+    if top * seeds > 10_000:
+        raise ValueError(f"top x seeds must be at most 10000 trainings, got {top * seeds}")
 
 
 def _seconds(option: str, duration: str | None) -> float | None:

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,6 +39,8 @@ from training.networks import build_network, network_checksum
 from training.progress_bar import progress_bar, shows_more_than_lines
 
 EXIT_OK, EXIT_NOTHING_COMPLETED = 0, 1
+Begin = Callable[[StudyRecord], None]
+"""Puts into a new record what the study begins with."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,17 @@ class Study:
         return self.settings.num_samples - len(self.record.ended())
 
 
+Conclude = Callable[[Study, Loggers, Ending], int]
+"""What is done when the trials of a study have run; returns the exit status."""
+
+
 def prepare_study(
-    settings: StudySettings, space: SearchSpace | None = None, began: float | None = None, *, at_once: bool = False
+    settings: StudySettings,
+    space: SearchSpace | None = None,
+    began: float | None = None,
+    *,
+    at_once: bool = False,
+    begin: Begin | None = None,
 ) -> Study:
     """Check what only the machine can tell, load the data, and make or take up the record, in this order.
 
@@ -75,6 +87,7 @@ def prepare_study(
         space: What is searched; by default what the settings say.
         began: When the command began, by `time.monotonic`; None for now.
         at_once: Whether the study is going to be run at once: then Ray starts while the data are loaded.
+        begin: What a new study begins with, if not with the starting points of its space or with evidence; may refuse.
 
     Raises:
         ValueError: The settings ask for more than there is, the data set is damaged or not that of the study, or
@@ -109,12 +122,12 @@ def prepare_study(
     if warning:
         print(f"WARNING: {warning}\n", flush=True)
     if settings.resume:
-        folder, record = _old_record(Path(settings.resume), settings, space, data, server)
+        folder, record = _old_record(Path(settings.resume), settings, space, data, server, is_planned=begin is not None)
     else:
         if evidence:
             _check_evidence(evidence, settings, data)
         space = space or space_in_force(settings, evidence.space if evidence and settings.fork else None)
-        folder = StudyFolder(_make_study(settings, name, space, data, evidence=evidence, server=server))
+        folder = StudyFolder(_make_study(settings, name, space, data, evidence=evidence, server=server, begin=begin))
         record = StudyRecord.open(folder.path, server)
     start = provenance.collect() | ({"cluster": joined.facts()} if joined else {})
     start |= {"trials_at_once": trials_at_once, "cpus_per_trial": settings.cpus_per_trial}
@@ -122,8 +135,29 @@ def prepare_study(
     return Study(settings, record.space, data, record, folder, trials_at_once, neighbours, began, ray, joined)
 
 
-def run_study(study: Study) -> int:
+def report_study(study: Study, loggers: Loggers, ending: Ending) -> int:
+    """Write the report of a study whose trials have run, and print its summary.
+
+    Returns:
+        The exit status.
+    """
+    settings, record = study.settings, study.record
+    findings = find(record, study.space)
+    _write_report(study, findings)
+    loggers.close()
+    show_summary(settings, record, study.space, findings)
+    if study.trials_to_run > 0:
+        progress.show_early_end(ending.reason, record, settings, can_go_on=not ending.exhausted)
+    completed = any(trial.status == "completed" for trial in record.trials)
+    return ending.exit_status(EXIT_OK if completed else EXIT_NOTHING_COMPLETED)
+
+
+def run_study(study: Study, conclude: Conclude = report_study) -> int:
     """Run the trials of a study that have not ended; write its files as they end and print what happens.
+
+    Args:
+        study: From `prepare_study`.
+        conclude: What is done when the trials have run; Ctrl-C still ends it in order.
 
     Returns:
         The exit status: 0 if a trial completed, 1 if none did or every trial raised the same error, 128 and the signal
@@ -131,7 +165,7 @@ def run_study(study: Study) -> int:
     """
     ending = Ending(study.settings.time_budget_seconds)
     with closing(study.ray):
-        status = _run_and_report(study, ending)
+        status = _run_and_conclude(study, ending, conclude)
         if study.settings.dashboard_linger and ending.signal is None and study.cluster is None:
             _linger(study.settings, study.ray.wait())
     return status
@@ -150,9 +184,9 @@ def _linger(settings: StudySettings, dashboard_url: str | None) -> None:
         time.sleep(settings.dashboard_linger_seconds)
 
 
-def _run_and_report(study: Study, ending: Ending) -> int:
-    settings, record = study.settings, study.record
-    files, loggers = StudyFiles(record, study.space), Loggers(settings, record)
+def _run_and_conclude(study: Study, ending: Ending, conclude: Conclude) -> int:
+    record = study.record
+    files, loggers = StudyFiles(record, study.space), Loggers(study.settings, record)
     with closing(study.folder), closing(record), closing(loggers), ending.on_signals():
         try:
             with _view(study) as view:
@@ -161,14 +195,7 @@ def _run_and_report(study: Study, ending: Ending) -> int:
             print(f"\nStopped: {error}. What was recorded before is safe.")
             return ending.exit_status(EXIT_NOTHING_COMPLETED)
         files.keep_up(at_once=True)
-        findings = find(record, study.space)
-        _write_report(study, findings)
-        loggers.close()
-        show_summary(settings, record, study.space, findings)
-        if study.trials_to_run > 0:
-            progress.show_early_end(ending.reason, record, settings, can_go_on=not ending.exhausted)
-    completed = any(trial.status == "completed" for trial in record.trials)
-    return ending.exit_status(EXIT_OK if completed else EXIT_NOTHING_COMPLETED)
+        return conclude(study, loggers, ending)
 
 
 def _run_to_the_end(study: Study, files: StudyFiles, loggers: Loggers, ending: Ending, view: View) -> None:
@@ -178,7 +205,8 @@ def _run_to_the_end(study: Study, files: StudyFiles, loggers: Loggers, ending: E
         study.folder.keep(record.folder / FILE_NAME)
     record.be_patient(Patience(study.folder, ending))
     files.keep_up(at_once=True)
-    _point_latest_to(record.folder)
+    if record.plan is None:
+        _point_latest_to(record.folder)
     if study.trials_to_run > 0:
         _run_trials(study, files, loggers, ending, view)
     record.interrupt_running()
@@ -241,6 +269,7 @@ def _make_study(
     *,
     evidence: StudyRecord | None,
     server: ServerStorage | None,
+    begin: Begin | None,
 ) -> Path:
     """Make the folder of a new study with a record in it, or on the server; returns the folder."""
 
@@ -253,16 +282,26 @@ def _make_study(
 
     def make(folder: Path, name: str) -> None:
         facts = _facts(settings, space, data)
-        StudyRecord.create(folder, settings.mode, facts, name=name, server=server, fill=fill).close()
+        StudyRecord.create(folder, settings.mode, facts, name=name, server=server, fill=begin or fill).close()
 
     return study_folder.make_folder(settings, name, make, server)
 
 
 def _old_record(
-    path: Path, settings: StudySettings, space: SearchSpace | None, data: ImageData, server: ServerStorage | None
+    path: Path,
+    settings: StudySettings,
+    space: SearchSpace | None,
+    data: ImageData,
+    server: ServerStorage | None,
+    *,
+    is_planned: bool,
 ) -> tuple[StudyFolder, StudyRecord]:
     """The folder and the record of a study that goes on; one that cannot stays as it is."""
     old = StudyRecord.open(path, server)
+    if old.plan and not is_planned:
+        raise ValueError(
+            f"{path} belongs to study {old.plan.study}; to go on: python search/confirm.py {old.plan.study}"
+        )
     new = _facts(settings, space or space_in_force(settings, old.space), data)
     _check_comparable(path.name, old.facts, new, settings)
     if server:
@@ -287,7 +326,10 @@ def _check_comparable(study: str, old: dict[str, Any], new: dict[str, Any], sett
         commit = last_start["git_commit"] or "an unknown commit"
         differences.append(f"by other code: {', '.join(changed)} changed since {commit}")
     if differences:
-        raise ValueError(not_comparable(f"study {study} was run {' and '.join(differences)}"))
+        difference = f"study {study} was run {' and '.join(differences)}"
+        if "plan" in old:  # what confirms a study has no other trials to be evidence for
+            raise ValueError(f"{difference}, so its trainings would not be comparable; remove its folder to begin anew")
+        raise ValueError(not_comparable(difference))
 
 
 def _check_evidence(evidence: StudyRecord, settings: StudySettings, data: ImageData) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from search.confirmation_words import TABLE, confirmation_of, confirmation_table
 from search.ledger import time_ledger, wall_seconds
 from search.progress import show_event
 from search.record import StudyRecord
@@ -50,7 +51,7 @@ class StudyFiles:
         self._next_writing = ended + (ended - started) / SHARE_OF_TIME
 
     def write(self) -> None:
-        """Write `trials.csv`, `epochs.csv`, `study.json` and the texts of errors into the study's folder.
+        """Write `trials.csv`, `epochs.csv`, `study.json`, texts of errors and perhaps `confirm.csv` into its folder.
 
         Raises:
             OSError: They cannot be written.
@@ -59,6 +60,9 @@ class StudyFiles:
         write_atomically(folder / "trials.csv", trial_table(self._record, self._space).to_csv(index=False))
         write_atomically(folder / "epochs.csv", epoch_table(self._record).to_csv(index=False))
         write_atomically(folder / "study.json", json.dumps(_summary(self._record), indent=2) + "\n")
+        if confirmation := confirmation_of(self._record):
+            table = confirmation_table(confirmation, self._space)
+            write_atomically(folder / TABLE, table.to_csv(index=False))
         self._write_errors(folder / "errors")
 
     def _write_errors(self, folder: Path) -> None:

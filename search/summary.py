@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from search.confirmation_words import show_confirmation
 from search.findings import Findings
 from search.ledger import PART_NAMES, time_ledger, wall_seconds
 from search.progress import as_typed, format_value, gain_over_baseline
@@ -42,6 +43,7 @@ def show_summary(settings: StudySettings, record: StudyRecord, space: SearchSpac
         _show_best_five(measured, space, record.metric)
         _show_by_optimizer(measured, record.metric, settings.mode)
         print(f"Train the best again:\n  {_training_command(settings, record, best)}")
+    show_confirmation(record)
     if findings.advice:
         first, *others = findings.advice
         print(f"Next: {first.sentence}" + (f" ({len(others)} more in the report)" if others else ""))

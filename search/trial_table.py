@@ -49,12 +49,12 @@ def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
                 "error": trial.failure.error if trial.failure else None,
             }
         )
-    table = pd.DataFrame(rows, columns=trial_columns(space)).map(_cell)
+    table = pd.DataFrame(rows, columns=trial_columns(space)).map(as_cell)
     whole = [name for name, dimension in space.items() if isinstance(distribution(dimension), IntDistribution)]
     return table.astype({name: "Int64" for name in ("best_epoch", *whole) if table[name].isna().any()})
 
 
-def _cell(value: object) -> object:
+def as_cell(value: object) -> object:
     """What goes into a cell: numbers as they are; texts in one line, an apostrophe before those like a formula."""
     if not isinstance(value, str):
         return value
