@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from search.plain_data import check_type, from_plain
 from search.resume import known_settings
 from search.settings import Mode
 from search.space import parse
 from search.trial_record import MOST_SECONDS
 from training.config import DatasetName
+from training.plain_data import check_type, from_plain
 
 
 @dataclass(frozen=True, kw_only=True)

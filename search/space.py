@@ -7,8 +7,8 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search.plain_data import check_type, from_plain
 from training.config import TrialConfig
+from training.plain_data import check_type, from_plain
 
 HyperparameterValue = float | int | str
 
