@@ -21,6 +21,8 @@ class Dataset:
     training_images: int
     validation_images: int
     test_images: int
+    image_shape: list[int] | None = None
+    """Channels, height and width; None in studies from before it was recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)

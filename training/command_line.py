@@ -37,9 +37,14 @@ def parse(
 
 def refuse(sentence: str) -> NoReturn:
     """Print one sentence about a user's mistake on stderr and exit with status 2."""
+    complain(sentence)
+    sys.exit(2)
+
+
+def complain(sentence: str) -> None:
+    """Print one sentence about a user's mistake on stderr."""
     line = printable(without_password(" ".join(sentence.split())))
     print(f"error: {line if len(line) <= LONGEST_SENTENCE else line[:LONGEST_SENTENCE] + '…'}", file=sys.stderr)
-    sys.exit(2)
 
 
 def without_password(word: str) -> str:
