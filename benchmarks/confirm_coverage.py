@@ -32,7 +32,8 @@ from search.sampler import build_sampler
 from search.searcher import StudySearch
 from search.settings import StudySettings
 from search.simulation import MemoryStorage
-from search.space_file import default_space, describe
+from search.space import describe
+from search.space_file import default_space
 from search.trial_record import Failure
 from training.config import TrialConfig
 from training.data import ImageData, load_data

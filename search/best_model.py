@@ -3,6 +3,7 @@
 import base64
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -12,6 +13,7 @@ from search.record import StudyRecord
 from training.checkpoint import Checkpoint, load_weights
 from training.data import ImageData, batches
 from training.loop import EVALUATION_BATCH_SIZE
+from training.model_folder import FOLDER, read_facts
 from training.networks import build_network
 
 MOST_WRONG = 12
@@ -75,6 +77,18 @@ def examine_best(record: StudyRecord, data: ImageData) -> BestModel:
         if probability > 0
     ]
     return BestModel(best.number, metrics.epoch, confusion.tolist(), most_wrong)
+
+
+def shipped_best(record: StudyRecord) -> Path | None:
+    """The folder in which the best model was shipped, if it is there and holds that one."""
+    folder, best = record.folder / FOLDER, record.best()
+    metrics = record.best_epoch(best) if best else None
+    try:
+        facts = read_facts(folder)
+    except ValueError:
+        return None
+    is_best = best and metrics and (facts.trial, facts.epoch) == (best.number, metrics.epoch)
+    return folder if is_best else None
 
 
 @torch.no_grad()

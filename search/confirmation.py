@@ -9,9 +9,9 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from search.dimension import HyperparameterValue
-from search.plain_data import check_type, from_plain
 from search.settings import MetricName
 from training.loop import EpochMetrics
+from training.plain_data import check_type, from_plain
 
 LEVEL = 95
 """Percent of intervals that hold what they are about."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search.plain_data import check_type
+from training.plain_data import check_type
 
 HyperparameterValue = float | int | str | bool
 

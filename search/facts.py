@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.confirmation import Final, Plan, read_confirmation
-from search.plain_data import check_type, from_plain
 from search.resume import known_settings
 from search.settings import Mode
 from search.space import parse
 from search.trial_record import MOST_SECONDS
 from training.config import DatasetName
+from training.plain_data import check_type, from_plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,8 @@ class Dataset:
     training_images: int
     validation_images: int
     test_images: int
+    image_shape: list[int] | None = None
+    """Channels, height and width; None in studies from before it was recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import torch
 
 from training.command_line import without_password
 from training.config import PROJECT
+from training.networks import network_checksum
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
 _DECISIVE_MODULES = (
@@ -51,10 +52,17 @@ def project_path(path: Path) -> str:
     return str(absolute.relative_to(PROJECT) if absolute.is_relative_to(PROJECT) else absolute)
 
 
-def code() -> dict[str, str]:
-    """Checksums of the files that decide what a trial measures, by their path in the project."""
+def code(network: str) -> dict[str, str]:
+    """Checksums of the files that decide what a trial measures, by their path in the project.
+
+    That of a network from a file, which is imported, stands under the network's name.
+    """
     files = [PROJECT / "training" / f"{name}.py" for name in _DECISIVE_MODULES]
-    return {project_path(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    checksum = network_checksum(network)
+    return {
+        **{project_path(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+        **({network: checksum} if checksum else {}),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from optuna.trial import FrozenTrial
 
-from search.plain_data import check_type, from_plain
 from search.space import contains
 from search.trial_record import FAILED, OPTUNA_STATE, Failure, Run, Status, TrialRecord
 from training.loop import EpochMetrics
+from training.plain_data import check_type, from_plain
 
 if TYPE_CHECKING:
     from search.record import StudyRecord

@@ -25,6 +25,9 @@ class ReportSettings:
     """Folder of the images, which show what the best model mistakes; by default that of the study."""
     storage: str | None = None
     """PostgreSQL server that holds the record, if the study was run with this option."""
+    network: str | None = None
+    """The study's network, if it is one from a file: its code is run, to show and ship the best model, only when it is
+    named again."""
 
 
 def main() -> int:
@@ -42,6 +45,7 @@ def main() -> int:
     from search.findings import find
     from search.record import StudyRecord
     from search.server import open_server
+    from search.shipping import check_trusted, ship_best
     from search.study_files import StudyFiles
     from search.study_folder import StudyFolder
     from search.study_report import images_of, write_report
@@ -61,7 +65,14 @@ def main() -> int:
         print(f"The files stay as they are: {error}")
     findings = find(record, search_space)
     try:
-        write_report(record, search_space, findings, images_of(settings, record))
+        check_trusted(record, options.network)
+        ship_best(settings, record)
+        data = images_of(settings, record)
+    except (ValueError, OSError) as error:
+        print(f"The best model is neither shown nor shipped: {error}")
+        data = str(error)
+    try:
+        write_report(record, search_space, findings, data)
     except OSError as error:
         print(f"The report cannot be written: {error}")
     show_summary(settings, record, search_space, findings)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from search.plain_data import check_fields, check_type
 from search.settings import StudySettings
 from training.command_line import option_value
 from training.config import PROJECT
+from training.plain_data import check_fields, check_type
 
 OF_ONE_START = {
     *("resume", "fork", "warm_start", "time_budget", "storage", "address", "confirm"),

@@ -24,7 +24,7 @@ from search.dimension import (
     range_words,
     value_at,
 )
-from search.plain_data import check_type
+from training.plain_data import check_type
 
 Point = dict[str, HyperparameterValue]
 """A value for each hyperparameter that is searched and whose condition holds."""

@@ -219,12 +219,18 @@ def _import_report() -> None:
     """Import what the report needs: seconds, which nobody notices while the trials train."""
     import sklearn.ensemble  # noqa: F401
 
+    import search.shipping
     import search.study_report  # noqa: F401
 
 
 def _write_report(study: Study, findings: Findings) -> None:
+    from search.shipping import ship_best
     from search.study_report import write_report
 
+    try:
+        ship_best(study.settings, study.record)
+    except (ValueError, OSError) as error:
+        progress.show_event(f"the best model cannot be shipped ({error}); search/report.py tries again")
     try:
         write_report(study.record, study.space, findings, study.data)
     except OSError as error:
@@ -363,8 +369,9 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict
             "training_images": len(data.train),
             "validation_images": len(data.val),
             "test_images": len(data.test),
+            "image_shape": list(data.image_shape),
         },
-        "code": provenance.code() | _network_code(settings.network),
+        "code": provenance.code(settings.network),
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from search.best_model import shipped_best
 from search.confirmation_words import show_confirmation
 from search.findings import Findings
 from search.ledger import PART_NAMES, time_ledger, wall_seconds
@@ -16,6 +17,7 @@ from search.settings import StudySettings
 from search.space import SearchSpace
 from search.trial_record import TrialRecord
 from search.trial_table import trial_table
+from training.config import NETWORKS, PROJECT, TrialConfig
 from training.run import TrainingSettings
 
 WIDTH = 80
@@ -42,7 +44,7 @@ def show_summary(settings: StudySettings, record: StudyRecord, space: SearchSpac
         measured = table[table["trial_number"].isin([trial.number for trial in record.measured()])]
         _show_best_five(measured, space, record.metric)
         _show_by_optimizer(measured, record.metric, settings.mode)
-        print(f"Train the best again:\n  {_training_command(settings, record, best)}")
+        print(f"Train it again: {_reproduce_command(record, best)}")
     show_confirmation(record)
     if findings.advice:
         first, *others = findings.advice
@@ -76,7 +78,7 @@ def _show_best(settings: StudySettings, record: StudyRecord, best: TrialRecord) 
         print(f"  over the {record.baseline_name}{so_far}: {', '.join(gains)}")
 
 
-def _training_command(settings: StudySettings, record: StudyRecord, trial: TrialRecord) -> str:
+def training_command(settings: StudySettings, record: StudyRecord, trial: TrialRecord) -> str:
     """The command line that trains a trial of the study alone and gets the same numbers."""
     values = {
         **record.space.with_fixed(trial.hyperparameters),
@@ -120,8 +122,19 @@ def _show_by_optimizer(measured: pd.DataFrame, metric: str, mode: str) -> None:
     print(f"Best by optimizer (trials): {', '.join(listed)}")
 
 
+def _reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
+    folder, network = record.folder, record.fixed.get("network", TrialConfig.network)
+    study = folder.name if folder.parent == PROJECT / "results" else str(as_typed(folder))
+    storage = ["--storage", record.address] if record.address else []
+    trust = [] if network in NETWORKS else ["--network", network]
+    return shlex.join(["python", "search/reproduce.py", study, str(trial.number), *storage, *trust])
+
+
 def _show_files(record: StudyRecord) -> None:
     folder = as_typed(record.folder)
+    model = shipped_best(record)
+    if model:
+        print(f"Use it: python training/predict.py {shlex.quote(str(as_typed(model)))} IMAGE")
     print(f"Report: {folder / 'report.html'} (the folder holds {disk_use(record.folder)})")
     address = record.address or f"sqlite:///{folder / 'study.db'}"
     print(f"Browse: optuna-dashboard {shlex.quote(address)}")

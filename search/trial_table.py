@@ -11,11 +11,9 @@ from search.record import StudyRecord
 from search.space import SearchSpace
 from search.trial_record import Run, TrialRecord
 from training.loop import EpochMetrics
-from training.terminal import printable
+from training.terminal import spreadsheet_cell
 
 EPOCH_COLUMNS = ["trial_number", *(field.name for field in (*fields(EpochMetrics), *fields(Run)))]
-_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""Beginnings that make a spreadsheet compute a cell instead of showing it; the last four are the wide ones."""
 METRIC_COLUMNS = ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_loss"]
 
 
@@ -56,10 +54,7 @@ def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
 
 def as_cell(value: object) -> object:
     """What goes into a cell: numbers as they are; texts in one line, an apostrophe before those like a formula."""
-    if not isinstance(value, str):
-        return value
-    text = printable(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return spreadsheet_cell(value) if isinstance(value, str) else value
 
 
 def epoch_table(record: StudyRecord) -> pd.DataFrame:

@@ -71,9 +71,9 @@ def test_evidence_by_another_metric_or_data_set_is_refused(earlier: Study, tmp_p
 
 
 def test_study_does_not_go_on_with_other_code(earlier: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = provenance.code()
+    code = provenance.code("mlp")
     assert "training/loop.py" in code
-    monkeypatch.setattr(provenance, "code", lambda: {**code, "training/loop.py": "another checksum"})
+    monkeypatch.setattr(provenance, "code", lambda _: {**code, "training/loop.py": "another checksum"})
     with pytest.raises(
         ValueError, match=r"by other code: training/loop.py changed since .*; resume it without that, or add --fork"
     ):

@@ -1,20 +1,24 @@
 """The live view, in a terminal that is emulated: what is on the screen, whatever else is printed or happens."""
 
+import json
 import shlex
 import shutil
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from terminal_emulator import Terminal
+from test_model_folder import facts
 
 from search.live_view import LiveView, clock, sparkline
 from search.progress import PlainView
 from search.settings import StudySettings
 from search.study import _view, prepare_study
 from training.config import PROJECT
+from training.data import ImageData
 
 
 def study(columns: int, folder: Path, *options: str) -> Terminal:
@@ -83,12 +87,16 @@ def test_view_is_live_where_somebody_sees_it(
     assert type(_view(prepare_study(settings))) is view
 
 
-def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path) -> None:
-    """The study that was kept, reported in 24 lines of 80 columns, the next prompt included."""
-    shutil.copytree(PROJECT / "results" / "fashion-mnist-reference", tmp_path / "results" / "fashion-mnist-reference")
+def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: ImageData) -> None:
+    """The study that was kept, as if its model had been too, in 24 lines of 80 columns, the next prompt included."""
+    folder = tmp_path / "results" / "fashion-mnist-reference"
+    shutil.copytree(PROJECT / "results" / "fashion-mnist-reference", folder)
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text(json.dumps(asdict(facts(digits, trial=12, epoch=10))))
     report = shlex.join([sys.executable, str(PROJECT / "search" / "report.py"), "results/fashion-mnist-reference"])
     terminal = Terminal(80, "sh", "-c", f"cd {shlex.quote(str(tmp_path))} && env -u TUNESMITH_DATA {report}")
     assert terminal.wait() == 0
+    assert "Use it: python training/predict.py results/fashion-mnist-reference/model IMAGE" in terminal.text
     assert terminal.text.rstrip().count("\n") + 1 <= 23, terminal.text
 
 

@@ -21,7 +21,7 @@ from search.findings import find
 from search.record import StudyRecord
 from search.study_report import images_of, write_report
 from training.checkpoint import Checkpoint
-from training.config import PROJECT, TrialConfig
+from training.config import PROJECT
 from training.data import ImageData
 from training.loop import train
 
@@ -139,15 +139,15 @@ def test_study_that_measured_nothing_is_reported(tmp_path: Path) -> None:
     assert "none measured anything that stands" in page
 
 
-def trained_study(folder: Path, data: ImageData, epochs: int = 3) -> StudyRecord:
+def trained_study(folder: Path, data: ImageData, epochs: int = 3, network: str = "mlp") -> StudyRecord:
     """A study of one trial whose model was kept."""
     record = planted_study(folder, lambda _: rises_to(0.5), trials=1, epochs=epochs)
+    record.facts["settings"]["network"] = network
     (trial,) = record.trials
     trial.epochs.clear()
     record._best_epochs.clear()
     trial.hyperparameters = {"learning_rate": 0.01, "batch_size": 32, "optimizer": "adam"}
-    config = TrialConfig(**trial.hyperparameters, seed=trial.seed, epochs=epochs)  # type: ignore[arg-type]
-    for metrics in train(config, data, Checkpoint(record.checkpoint(trial), "val_accuracy", "max")):
+    for metrics in train(record.config(trial), data, Checkpoint(record.checkpoint(trial), "val_accuracy", "max")):
         trial.add_epoch(metrics, None)
         record._see(trial, metrics)
     return record

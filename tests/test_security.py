@@ -88,6 +88,25 @@ def test_report_runs_nothing_of_a_folder_full_of_pickles(tmp_path: Path) -> None
     assert pd.read_csv(folder / "trials.csv").shape[0] == 7
 
 
+def test_report_runs_no_network_that_a_record_names(tmp_path: Path) -> None:
+    folder, network = tmp_path / "sent", tmp_path / "network.py"
+    folder.mkdir()
+    network.write_text(f"from pathlib import Path\nPath({str(tmp_path / 'marker')!r}).mkdir()\ndef build(*_): pass\n")
+    study = HandDrivenStudy(folder)
+    study.run_one_of_each()
+    settings = study.record.facts["settings"] | {"network": f"{network}:build"}
+    study.record.set_facts({"settings": settings})
+    best = study.record.best()
+    assert best is not None
+    file = study.record.checkpoint(best).with_name(f"trial-{best.number:04}-epoch-0002.pt")
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"")
+    run = report(folder)
+    assert run.returncode == 0, run.stderr
+    assert "neither shown nor shipped: the study's network is Python code" in run.stdout
+    assert not (tmp_path / "marker").exists()
+
+
 FORBIDDEN_CALLS = {
     *("eval", "exec", "compile", "__import__", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads"),
     *(

@@ -13,6 +13,7 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
+from PIL import Image
 from studies import NUMBERS
 
 from search import study as study_module
@@ -120,8 +121,8 @@ def test_latest_points_to_the_newest_study(finished: subprocess.CompletedProcess
 def test_best_trial_can_be_trained_again_alone_with_the_same_numbers(
     finished: subprocess.CompletedProcess[str], results: Path
 ) -> None:
-    lines = finished.stdout.splitlines()
-    _, script, *options = lines[lines.index("Train the best again:") + 1].split()
+    (line,) = re.findall("    python (training/run.py .*)", (results / "first" / "model" / "README.md").read_text())
+    script, *options = line.split()
     command = [sys.executable, str(PROJECT / script), *options]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     epochs = (
@@ -134,6 +135,29 @@ def test_best_trial_can_be_trained_again_alone_with_the_same_numbers(
         (f"{100 * accuracy:.1f}", f"{loss:.6f}")
         for accuracy, loss in zip(epochs["test_accuracy"], epochs["test_loss"], strict=True)
     ]
+
+
+def test_best_model_is_shipped_and_best_trial_reproduced_by_the_commands_of_the_summary(
+    finished: subprocess.CompletedProcess[str], results: Path, tmp_path: Path
+) -> None:
+    best = read_trials(results / "first").iloc[0]
+    words = dict(re.findall(r"^(Use it|Train it again): python (.*)$", finished.stdout, re.MULTILINE))
+    picture = tmp_path / "picture.png"
+    Image.new("L", (8, 8), 40).save(picture)
+    script, model, _ = words["Use it"].split()
+    elsewhere = results / "elsewhere"  # the summary's paths are relative to where the study was started
+    elsewhere.mkdir()
+    command = [sys.executable, str(PROJECT / script), str(results / "first" / Path(model).name), str(picture)]
+    predicted = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=True)
+    assert re.fullmatch(rf"{re.escape(str(picture))}: \d [01]\.\d{{4}}\n", predicted.stdout)
+    before = {file: file.read_bytes() for file in (results / "first").rglob("*") if file.is_file()}
+    script, _, number = words["Train it again"].split()
+    assert int(number) == best.name
+    command = [sys.executable, str(PROJECT / script), "first", number, "--results-dir", str(results)]
+    reproduced = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
+    assert reproduced.returncode == 0, reproduced.stdout + reproduced.stderr
+    assert re.search(rf"It agrees: all metrics of {best['epochs']} epochs? are equal", reproduced.stdout)
+    assert {file: file.read_bytes() for file in (results / "first").rglob("*") if file.is_file()} == before
 
 
 def test_same_seed_with_one_worker_gives_the_same_study(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from training.plain_data import from_plain
+
 if TYPE_CHECKING:
     from training.loop import EpochMetrics, Training
 
@@ -96,9 +98,26 @@ def load_weights(model: torch.nn.Module, file: Path) -> None:
     Raises:
         ValueError: The file is damaged, or its weights are those of another network.
     """
+    weights, _ = read_weights(file)
     try:
+        model.load_state_dict(weights)
+    except Exception as error:  # whatever the damage does to torch
+        raise ValueError(f"{file.name} is damaged ({type(error).__name__})") from None
+
+
+def read_weights(file: Path) -> tuple[dict[str, torch.Tensor], "EpochMetrics"]:
+    """The weights in a file that a `Checkpoint` wrote, and what was measured with them.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    from training.loop import EpochMetrics  # it imports this module
+
+    try:
+        # weights_only: a checkpoint that somebody sends you runs no code
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
+        weights = {str(name): tensor.detach() for name, tensor in state["model"].items()}
+        return weights, from_plain(EpochMetrics, state["metrics"][-1])
     except Exception as error:  # whatever the damage does to torch
         raise ValueError(f"{file.name} is damaged ({type(error).__name__})") from None
 

@@ -51,9 +51,14 @@ def option_value(words: list[str], option: str) -> str | None:
 
 def refuse(sentence: str) -> NoReturn:
     """Print one sentence about a user's mistake on stderr and exit with status 2."""
+    complain(sentence)
+    sys.exit(2)
+
+
+def complain(sentence: str) -> None:
+    """Print one sentence about a user's mistake on stderr."""
     line = printable(without_password(" ".join(sentence.split())))
     print(f"error: {line if len(line) <= LONGEST_SENTENCE else line[:LONGEST_SENTENCE] + '…'}", file=sys.stderr)
-    sys.exit(2)
 
 
 def without_password(word: str) -> str:

@@ -102,12 +102,17 @@ def build_network(config: TrialConfig, input_shape: Shape, classes: int) -> nn.M
     return network
 
 
-def network_checksum(network: str) -> str | None:
-    """SHA-256 of the file that builds a network; None for those of this module."""
+def network_file(network: str) -> Path | None:
+    """The file that builds a network; None for those of this module."""
     if network in NETWORKS:
         return None
-    file = sys.modules[_builder(network).__module__].__file__
-    return hashlib.sha256(Path(file or "").read_bytes()).hexdigest()
+    return Path(sys.modules[_builder(network).__module__].__file__ or "")
+
+
+def network_checksum(network: str) -> str | None:
+    """SHA-256 of the file that builds a network; None for those of this module."""
+    file = network_file(network)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file else None
 
 
 def _builder(network: str) -> Callable[[Any, Shape, int], nn.Module]:

@@ -16,6 +16,16 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""Beginnings that make a spreadsheet compute a cell instead of showing it; the last four are the wide ones."""
+
+
+def spreadsheet_cell(text: str) -> str:
+    """A text in one line, with an apostrophe before it if a spreadsheet would compute it."""
+    line = printable(text)
+    return f"'{line}" if line.startswith(_FORMULA) else line
+
+
 def guard_output(*, outlive_reader: bool) -> None:
     """Let all that this process prints from now on go through `printable_lines`.
 

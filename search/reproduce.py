@@ -1,0 +1,130 @@
+"""Train a trial of a study again from its record, and say whether it measures the same."""
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from search.resume import find_study, stored_settings
+from training.command_line import parse, refuse
+from training.config import PROJECT
+from training.terminal import guard_output
+
+if TYPE_CHECKING:
+    from search.record import StudyRecord
+    from search.retraining import EpochPair, Retraining
+
+EXIT_AGREES, EXIT_DIFFERS, EXIT_INTERRUPTED = 0, 1, 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceSettings:
+    """Options of `python search/reproduce.py`."""
+
+    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
+    """The study: its name, its folder or latest."""
+    trial: Annotated[int, tyro.conf.Positional, tyro.conf.arg(metavar="TRIAL")]
+    """Number of the trial, as in trials.csv."""
+    results_dir: Path = field(default_factory=lambda: PROJECT / "results")
+    """Folder that holds the studies' folders."""
+    data_dir: Path | None = None
+    """Folder of the images; by default that of the study."""
+    storage: str | None = None
+    """PostgreSQL server that holds the record, if the study was run with this option."""
+    network: str | None = None
+    """The study's network, if it is one from a file: its code is run only when it is named again."""
+
+
+def main() -> int:
+    """Train again as the command line says; returns the exit status."""
+    options = parse(ReproduceSettings, __doc__ or "")
+    try:
+        folder = find_study(options.study, options.results_dir, options.storage)
+        settings = stored_settings(folder, options.storage)
+        if options.data_dir is not None:
+            settings = replace(settings, data_dir=options.data_dir)
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+
+    import torch  # torch and optuna take seconds
+
+    from search.record import StudyRecord
+    from search.retraining import Retraining, find_trial
+    from search.server import open_server
+    from search.shipping import check_trusted
+    from search.study_report import images_of
+
+    try:
+        server = open_server(options.storage) if options.storage is not None else None
+        record = StudyRecord.open(folder, server)
+        record.close()  # it is read whole, and nothing is written
+        trial = find_trial(record, options.trial)
+        check_trusted(record, options.network)
+        retraining = Retraining(record, trial, settings)
+        data = images_of(settings, record)
+        if isinstance(data, str):
+            raise ValueError(f"{data}; --data-dir names another one")
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    if settings.gpus_per_trial > 0 and not torch.cuda.is_available():
+        print("WARNING: the trial was trained on a GPU, and there is none here\n")
+    _show_trial(record, retraining)
+    try:
+        for pair in retraining.train(data):
+            _show_epoch(pair, with_validation=len(data.val) > 0)
+    except KeyboardInterrupt:
+        print(f"\nInterrupted after {len(retraining.pairs)} epochs.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return _show_verdict(retraining)
+
+
+def _show_trial(record: "StudyRecord", retraining: "Retraining") -> None:
+    from search.progress import format_value
+
+    trial = retraining.trial
+    hyperparameters = ", ".join(f"{name} {format_value(value)}" for name, value in trial.hyperparameters.items())
+    failure = f": {trial.failure.error}" if trial.failure else ""
+    print(f"Trial {trial.number} of study {record.folder.name}: {hyperparameters}, seed {trial.seed}")
+    print(f"  {trial.status} after {len(trial.epochs)} of {record.epochs} epochs{failure}\n")
+    if trial.epochs:
+        names = _shown(with_validation=trial.epochs[0].val_accuracy is not None)
+        print("epoch" + "".join(f"  {name:>20}" for name in names))
+        print("     " + f"  {'recorded':>9}  {'retrained':>9}" * len(names), flush=True)
+
+
+def _shown(*, with_validation: bool) -> tuple[str, ...]:
+    return ("val_accuracy", "test_accuracy", "train_loss") if with_validation else ("test_accuracy", "train_loss")
+
+
+def _show_epoch(pair: "EpochPair", *, with_validation: bool) -> None:
+    numbers = [
+        f"{value:9.4f}" if isinstance(value := getattr(metrics, name, None), float) else f"{'-':>9}"
+        for name in _shown(with_validation=with_validation)
+        for metrics in (pair.recorded, pair.retrained)
+    ]
+    told = "not recorded" if pair.recorded is None else "differs" if pair.off() else "equal"
+    print(f"{pair.retrained.epoch:5}  {'  '.join(numbers)}  {told}", flush=True)
+
+
+def _show_verdict(retraining: "Retraining") -> int:
+    changes = retraining.changes()
+    if retraining.agrees():
+        end = f", and {retraining.failure.status} as recorded: {retraining.failure.error}" if retraining.failure else ""
+        epochs = f"{len(retraining.pairs)} epoch{'s' * (len(retraining.pairs) != 1)}"
+        print(f"\nIt agrees: all metrics of {epochs} are equal to the last digit{end}.")
+        if changes:
+            print(f"Although this has changed: {'; '.join(changes)}.")
+        return EXIT_AGREES
+    print(f"\nIt differs. {' '.join(retraining.differences())}")
+    if changes:
+        print(f"This has changed since: {'; '.join(changes)}.")
+    else:
+        print("Versions, machine and code are the same, as far as they were recorded.")
+    return EXIT_DIFFERS
+
+
+if __name__ == "__main__":
+    guard_output(outlive_reader=False)
+    sys.exit(main())

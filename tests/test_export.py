@@ -1,0 +1,82 @@
+"""The export to ONNX: the same probabilities from pixels, checked before the file is there."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_model_folder import facts
+
+from training import export as command
+from training.config import PROJECT
+from training.data import ImageData
+from training.loop import Training
+from training.model_folder import load_model, save_model
+from training.network_config import config_type
+
+
+@pytest.fixture
+def model(request: pytest.FixtureRequest, digits: ImageData, tmp_path: Path) -> Path:
+    config = config_type(request.param)(network=request.param)
+    described = facts(digits, network=request.param, background="dark")
+    save_model(tmp_path / "model", Training(config, digits).model.state_dict(), described)
+    return tmp_path / "model"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["training/export.py", *map(str, words)])
+    try:
+        return command.main()
+    except SystemExit as end:
+        return int(str(end.code))
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"], indirect=True)
+def test_exported_model_gives_the_same_probabilities_from_pixels(
+    model: Path, digits: ImageData, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = model.parent / "model.onnx"
+    assert run(monkeypatch, model, file) == 0
+    assert "images, uint8 (N, 1, 8, 8) -> probabilities, float32 (N, 10)" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["classes"].splitlines() == list(digits.classes)
+    assert (metadata["background"], metadata["pixels"]) == ("dark", "grey")
+    for images in (digits.test.images, digits.test.images[:1]):
+        (probabilities,) = session.run(None, {"images": images.numpy()})
+        assert torch.from_numpy(probabilities).sub(load_model(model).predict(images)).abs().max() <= 1e-5
+    assert str(PROJECT).encode() not in file.read_bytes()  # no trace of where it was made
+
+
+@pytest.mark.parametrize("model", ["mlp"], indirect=True)
+def test_network_that_comes_out_different_leaves_no_file(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(command, "TOLERANCE", -1.0)
+    assert run(monkeypatch, model, model.parent / "model.onnx") == 2
+    assert "gives other probabilities than PyTorch" in capsys.readouterr().err
+    assert [file.name for file in model.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("model", ["mlp"], indirect=True)
+def test_mistakes_are_one_sentence(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    assert run(monkeypatch, model.parent, model.parent / "model.onnx") == 2
+    assert capsys.readouterr().err == f"error: {model.parent} is no model's folder: it has no config.json\n"
+    assert run(monkeypatch, model, model.parent / "nowhere" / "model.onnx") == 2
+    assert capsys.readouterr().err == f"error: there is no folder {model.parent / 'nowhere'}\n"
+
+
+def test_missing_packages_are_named_with_the_command_that_brings_them() -> None:
+    script = PROJECT / "training" / "export.py"
+    hidden = "import importlib.util as u, runpy, sys; found = u.find_spec; "
+    hidden += "u.find_spec = lambda name, *rest: None if name == 'onnxruntime' else found(name, *rest) or 1; "
+    hidden += f"sys.argv = ['export.py', 'model', 'file']; runpy.run_path({str(script)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == ("error: an export needs onnxruntime: pip install --constraint constraints.txt '.[onnx]'\n")

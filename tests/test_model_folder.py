@@ -1,0 +1,278 @@
+"""A model that was shipped: it loads without its study, exactly, or is refused in one sentence."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_report import trained_study
+
+from search.best_model import shipped_best
+from search.record import StudyRecord
+from search.settings import StudySettings
+from search.shipping import check_trusted, ship_best
+from training.config import TrialConfig
+from training.data import ImageData
+from training.loop import Training
+from training.model_card import wilson_interval
+from training.model_folder import CARD, CONFIG, NETWORK, WEIGHTS, ModelFacts, load_model, read_facts, save_model
+from training.network_config import config_type
+
+SETTINGS = StudySettings(dataset="digits")
+OWN_NETWORK = """
+from dataclasses import dataclass
+from pathlib import Path
+from torch import nn
+
+Path(__file__).with_name("was-run").touch()
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    units: int = 16
+
+def build(config: Hyperparameters, input_shape, classes):
+    inputs = input_shape[0] * input_shape[1] * input_shape[2]
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, config.units), nn.ReLU(), nn.Linear(config.units, classes))
+"""
+
+
+def facts(data: ImageData, network: str = "mlp", **changed: Any) -> ModelFacts:
+    some = ModelFacts(
+        network=network,
+        network_hyperparameters={},
+        image_shape=list(data.image_shape),
+        classes=list(data.classes),
+        dataset=data.name,
+        dataset_sha256=data.sha256,
+        training_images=len(data.train),
+        validation_images=len(data.val),
+        test_images=len(data.test),
+        training={},
+        epoch=1,
+        selection="It was the only one.",
+        val_accuracy=0.5,
+        val_loss=1.0,
+        test_accuracy=0.5,
+        test_loss=1.0,
+    )
+    return replace(some, **changed)
+
+
+@pytest.fixture(scope="module")
+def shipped(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRecord, Path]:
+    record = trained_study(tmp_path_factory.mktemp("studies") / "study", digits)
+    folder = ship_best(SETTINGS, record)
+    assert folder is not None
+    return record, folder
+
+
+@pytest.fixture
+def model(digits: ImageData, tmp_path: Path) -> Path:
+    """A model that was not trained, to be damaged."""
+    training = Training(config_type("mlp")(width=16), digits)  # type: ignore[call-arg]
+    save_model(tmp_path / "model", training.model.state_dict(), facts(digits, network_hyperparameters={"width": 16}))
+    return tmp_path / "model"
+
+
+def test_shipped_model_gives_exactly_the_recorded_accuracy(
+    shipped: tuple[StudyRecord, Path], digits: ImageData
+) -> None:
+    record, folder = shipped
+    best = record.best_epoch(record.trials[0])
+    assert best is not None
+    model = load_model(folder)
+    for split, accuracy in ((digits.test, best.test_accuracy), (digits.val, best.val_accuracy)):
+        right = (model.predict(split.images).argmax(1) == split.labels).sum().item()
+        assert right / len(split) == accuracy
+    assert (model.facts.test_accuracy, model.facts.epoch, model.facts.trial) == (best.test_accuracy, best.epoch, 0)
+    assert model.facts.classes == list(digits.classes)
+    assert model.facts.background == "dark"
+    assert shipped_best(record) == folder
+
+
+def test_probabilities_sum_to_one_and_other_images_are_refused(
+    shipped: tuple[StudyRecord, Path], digits: ImageData
+) -> None:
+    model = load_model(shipped[1])
+    probabilities = model.predict(digits.test.images[:7])
+    assert probabilities.shape == (7, 10)
+    assert torch.allclose(probabilities.sum(1), torch.ones(7))
+    assert model.predict(digits.test.images[:0]).shape == (0, 10)
+    with pytest.raises(ValueError, match=r"images must be uint8 \(N, 1 x 8 x 8\), got torch.uint8 \(2, 1, 9, 8\)"):
+        model.predict(torch.zeros(2, 1, 9, 8, dtype=torch.uint8))
+
+
+def test_card_says_what_a_user_must_know(shipped: tuple[StudyRecord, Path]) -> None:
+    record, folder = shipped
+    card = (folder / CARD).read_text()
+    best = record.best_epoch(record.trials[0])
+    assert best is not None
+    low, high = wilson_interval(best.test_accuracy, 359)
+    assert f"| test | {best.test_accuracy:.2%} | {low:.2%} to {high:.2%} |" in card
+    for part in (
+        "## Limits",
+        "--invert",
+        "python training/run.py --",
+        "1,198 training",
+        "highest val_accuracy",
+    ):
+        assert part in card
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662)]
+)
+def test_interval_is_the_published_one(right: int, images: int, low: float, high: float) -> None:
+    """The last is the example of Newcombe 1998."""
+    assert wilson_interval(right / images, images) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_model_is_replaced_whole_and_a_link_in_its_place_is_not_followed(model: Path, digits: ImageData) -> None:
+    elsewhere = model.parent / "elsewhere"
+    model.rename(elsewhere)
+    before = sorted((file.name, file.read_bytes()) for file in elsewhere.iterdir())
+    for link in (model, model.with_name(".model.draft"), model.with_name(".model.old")):
+        link.symlink_to(elsewhere)
+    weights = Training(TrialConfig(seed=1), digits).model.state_dict()
+    save_model(model, weights, facts(digits))
+    assert not model.is_symlink()
+    assert sorted(file.name for file in model.iterdir()) == sorted([CARD, CONFIG, WEIGHTS])
+    assert sorted((file.name, file.read_bytes()) for file in elsewhere.iterdir()) == before
+    assert sorted(file.name for file in model.parent.iterdir()) == ["elsewhere", "model"]
+
+
+def test_weights_of_another_network_are_not_shipped_and_the_old_ones_stay(model: Path, digits: ImageData) -> None:
+    before = (model / WEIGHTS).read_bytes()
+    with pytest.raises(ValueError, match="holds the weights of another network"):
+        save_model(model, Training(TrialConfig(), digits).model.state_dict(), facts(digits, network="cnn"))
+    assert (model / WEIGHTS).read_bytes() == before
+    assert [file.name for file in model.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"format": 2}, "its format is 2, and this version knows 1"),
+        ({"network": "rnn"}, "network cannot be rnn"),
+        ({"network": "evil.py:build"}, "network cannot be evil.py:build"),
+        ({"network_hyperparameters": {"width": "wide"}}, "does not describe a network: width cannot be 'wide'"),
+        ({"network_hyperparameters": {"height": 3}}, "does not describe a network: NetworkConfig has no 'height'"),
+        ({"network_hyperparameters": {"width": 10**15}}, "another network|cannot be loaded"),
+        ({"network_hyperparameters": {"width": 10**30}}, "another network|cannot be loaded"),
+        ({"network_hyperparameters": {"width": 16, "depth": 10**12}}, "depth is more than"),
+        ({"image_shape": [1, 4096, 4096]}, "holds the weights of another network"),
+        ({"image_shape": [1, 10**9, 10**9]}, "image_shape cannot be"),
+        ({"classes": [str(number) for number in range(10**5)]}, "holds the weights of another network"),
+        ({"network": "cnn", "network_hyperparameters": {"channels": 10**9}}, "another network|cannot be loaded"),
+        ({"test_accuracy": 1.5}, r"an accuracy is not in \[0, 1\]"),
+        ({"test_accuracy": None}, "test_accuracy cannot be None"),
+        ({"pixels": "float"}, "pixels cannot be 'float'"),
+        ({"surprise": 1}, "ModelFacts has no 'surprise'"),
+    ],
+)
+def test_absurd_description_is_one_sentence_and_takes_no_memory(
+    model: Path, changed: dict[str, Any], sentence: str
+) -> None:
+    values = json.loads((model / CONFIG).read_text())
+    (model / CONFIG).write_text(json.dumps(values | changed))
+    with pytest.raises(ValueError, match=sentence):
+        load_model(model)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1]", b"[" * 100_000, b'{"format": 1}', b"x" * (10**7 + 1)])
+def test_damaged_description_is_one_sentence(model: Path, content: bytes) -> None:
+    (model / CONFIG).write_bytes(content)
+    with pytest.raises(ValueError, match=r"config.json does not describe a model: .+"):
+        load_model(model)
+    (model / CONFIG).unlink()
+    with pytest.raises(ValueError, match=r"is no model's folder: it has no config\.json"):
+        read_facts(model)
+
+
+@pytest.mark.parametrize("length", [0, 7, 100, 1000])
+def test_damaged_weights_are_one_sentence(model: Path, length: int) -> None:
+    (model / WEIGHTS).write_bytes((model / WEIGHTS).read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"the model in .* cannot be loaded: "):
+        load_model(model)
+
+
+def test_weights_of_another_kind_are_refused(model: Path) -> None:
+    weights = load_file(model / WEIGHTS)
+    name, tensor = next(iter(weights.items()))
+    save_file(weights | {name: tensor.double()}, model / WEIGHTS)
+    with pytest.raises(ValueError, match=r"must be torch.float32, got torch.float64"):
+        load_model(model)
+    save_file(weights | {name: tensor * float("nan")}, model / WEIGHTS)
+    with pytest.raises(ValueError, match="numbers that are not finite"):
+        load_model(model)
+    (model / WEIGHTS).unlink()
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_model(model)
+
+
+@pytest.fixture
+def own_network(tmp_path: Path, digits: ImageData) -> tuple[StudyRecord, Path]:
+    """A study of a network from a file."""
+    file = tmp_path / "mine.py"
+    file.write_text(OWN_NETWORK)
+    record = trained_study(tmp_path / "study", digits, network=f"{file}:build")
+    return record, file
+
+
+def test_network_from_a_file_is_shipped_with_its_code_which_runs_only_when_trusted(
+    own_network: tuple[StudyRecord, Path], digits: ImageData
+) -> None:
+    record, file = own_network
+    folder = ship_best(SETTINGS, record)
+    assert folder is not None
+    assert (folder / NETWORK).read_text() == OWN_NETWORK
+    values = json.loads((folder / CONFIG).read_text())
+    assert values["network"] == "network.py:build"
+    assert values["network_hyperparameters"] == {"units": 16}
+    file.unlink()  # no longer needed
+    with pytest.raises(ValueError, match=r"runs the Python code in .*network.py, .* read it, then add --trust-network"):
+        load_model(folder)
+    assert not (folder / "was-run").exists()
+    model = load_model(folder, trust_network=True)
+    assert (folder / "was-run").exists()
+    right = (model.predict(digits.test.images).argmax(1) == digits.test.labels).sum().item()
+    assert right / len(digits.test) == model.facts.test_accuracy
+    (folder / NETWORK).write_text(OWN_NETWORK + "\n# changed\n")
+    with pytest.raises(ValueError, match="its checksum is another one"):
+        load_model(folder, trust_network=True)
+
+
+def test_changed_network_is_not_shipped(own_network: tuple[StudyRecord, Path]) -> None:
+    record, _ = own_network
+    record.facts["code"] = {record.fixed["network"]: "0" * 64}
+    with pytest.raises(ValueError, match="has changed since the study was run"):
+        ship_best(SETTINGS, record)
+
+
+def test_network_of_a_record_is_run_only_when_named_again(own_network: tuple[StudyRecord, Path]) -> None:
+    record, file = own_network
+    check_trusted(record, f"{file}:build")
+    with pytest.raises(ValueError, match=r"is Python code, .*mine.py:build, .* read it, then add --network"):
+        check_trusted(record, None)
+    with pytest.raises(ValueError, match=r"not other\.py:build"):
+        check_trusted(record, "other.py:build")
+
+
+def test_model_that_was_not_kept_or_not_measured_is_not_shipped(tmp_path: Path, digits: ImageData) -> None:
+    record = trained_study(tmp_path / "study", digits)
+    best = record.best_epoch(record.trials[0])
+    assert best is not None
+    (file,) = (tmp_path / "study" / "checkpoints").glob("*-epoch-*.pt")
+    record._best_epochs[0] = replace(best, test_accuracy=0.999)
+    with pytest.raises(ValueError, match="is not the epoch that was measured"):
+        ship_best(SETTINGS, record)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="is damaged"):
+        ship_best(SETTINGS, record)
+    file.unlink()
+    assert ship_best(SETTINGS, record) is None
+    assert shipped_best(record) is None
+    assert not (tmp_path / "study" / "model").exists()

@@ -1,0 +1,150 @@
+"""Export a model that a study left to ONNX: a file that other programs classify with, without PyTorch."""
+
+import io
+import sys
+import warnings
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from training.command_line import parse, refuse
+from training.terminal import guard_output
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+    from training.model_folder import ShippedModel
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-5
+"""How far a probability may be off that of PyTorch."""
+CHECKED_IMAGES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """Options of `python training/export.py`."""
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Folder of the model, for example results/latest/model."""
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """The file that is written, for example model.onnx."""
+    trust_network: bool = False
+    """Run the Python code of the model's own network.py, if it has one: read it first."""
+
+
+def main() -> int:
+    """Export as the command line says; returns the exit status."""
+    settings = parse(ExportSettings, __doc__ or "")
+    missing = [package for package in PACKAGES if find_spec(package) is None]
+    if missing:
+        refuse(f"an export needs {', '.join(missing)}: pip install --constraint constraints.txt '.[onnx]'")
+
+    from training.model_folder import load_model  # torch takes a second or two
+
+    try:
+        model = load_model(settings.model, trust_network=settings.trust_network)
+        off = export(model, settings.file)
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    shape = ", ".join(map(str, model.facts.image_shape))
+    print(f"{settings.file}: images, uint8 (N, {shape}) -> probabilities, float32 (N, {len(model.facts.classes)})")
+    print(f"Checked with ONNX Runtime: {CHECKED_IMAGES} images, at most {off:.1e} off PyTorch")
+    return 0
+
+
+def export(model: "ShippedModel", file: Path) -> float:
+    """Write an ONNX file that takes pixels and gives probabilities; the names of the classes are in its metadata.
+
+    Returns:
+        How far its probabilities are at most off PyTorch's, for random images.
+
+    Raises:
+        ValueError: The network cannot be exported, or the exported one gives other probabilities; nothing is written.
+        OSError: The file cannot be written.
+    """
+    import onnx
+    import torch
+
+    if not file.parent.is_dir():
+        raise ValueError(f"there is no folder {file.parent}")
+    channels, height, width = model.facts.image_shape
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (CHECKED_IMAGES, channels, height, width), dtype=torch.uint8, generator=random)
+    draft = file.with_name(f".{file.name}.draft")
+    try:
+        program = _converted(model, images)
+        for name, value in {
+            "classes": "\n".join(model.facts.classes),
+            "pixels": model.facts.color,
+            "background": model.facts.background,
+            "dataset": model.facts.dataset,
+            "test_accuracy": str(model.facts.test_accuracy),
+        }.items():
+            program.metadata_props.add(key=name, value=value)
+        draft.unlink(missing_ok=True)
+        onnx.save(program, draft)
+        off = _largest_difference(draft, model, images)
+        if not off <= TOLERANCE:
+            raise ValueError(f"the exported network gives other probabilities than PyTorch: {off:.1e} off")
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    return off
+
+
+def _converted(model: "ShippedModel", images: "torch.Tensor") -> "onnx.ModelProto":
+    """The network with what comes before and after it, from pixels to probabilities, for any number of images."""
+    import torch
+
+    class FromPixels(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            scores: torch.Tensor = self.network(images.to(torch.float32) / 255)
+            return scores.softmax(1)
+
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # of its own parts
+            exported = torch.onnx.export(
+                FromPixels(model.network).eval(),
+                (images,),
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=["probabilities"],
+                dynamic_shapes={"images": {0: torch.export.Dim("N")}},
+            )
+        assert exported is not None, "with dynamo, a program is returned"
+        program = exported.model_proto
+    except Exception as error:  # whatever a network's own code does
+        raise ValueError(f"the network cannot be exported: {type(error).__name__}: {error}") from None
+    for part in (program.graph, *program.graph.node, *program.graph.value_info, *program.functions):
+        part.ClearField("metadata_props")  # where in which file each operation was written
+        part.ClearField("doc_string")
+    return program
+
+
+def _largest_difference(file: Path, model: "ShippedModel", images: "torch.Tensor") -> float:
+    """How far ONNX Runtime is off PyTorch, for all images at once and for the first alone."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    off = 0.0
+    for some in (images, images[:1]):
+        (probabilities,) = session.run(["probabilities"], {"images": some.numpy()})
+        off = max(off, float(abs(probabilities - model.predict(some).numpy()).max()))
+    return off
+
+
+if __name__ == "__main__":
+    guard_output(outlive_reader=False)
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Classify images with a model that a study left: the class of each, and how probable the model finds it."""
+
+import csv
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import tyro
+
+from training.command_line import complain, parse, refuse
+from training.terminal import guard_output, spreadsheet_cell
+
+if TYPE_CHECKING:
+    from training.model_folder import ShippedModel
+
+AT_ONCE = 256
+"""Images that are in memory at the same time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings:
+    """Options of `python training/predict.py`."""
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Folder of the model, for example results/latest/model."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
+    """Image files; or a folder of them, for which a table (CSV) is written."""
+    top: int = 1
+    """How many classes are told for each image, the most probable first; >= 1."""
+    invert: bool = False
+    """Exchange dark and light, for a photograph or scan of something dark on light where the model knows light on
+    dark."""
+    output: Path | None = None
+    """File for the table, which otherwise goes to the terminal."""
+    trust_network: bool = False
+    """Run the Python code of the model's own network.py, if it has one: read it first."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if not self.images:
+            raise ValueError("there is no image to classify")
+        if self.top < 1:
+            raise ValueError(f"top must be >= 1, got {self.top}")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model sees in one image."""
+
+    file: Path
+    ranking: list[tuple[str, float]]
+    """Classes and probabilities, the most probable first; empty if the file could not be read."""
+    error: str = ""
+    """Why it could not."""
+    light_border: bool = False
+
+
+def main() -> int:
+    """Classify as the command line says; returns the exit status."""
+    settings = parse(PredictSettings, __doc__ or "")
+
+    from training.model_folder import load_model  # torch takes a second or two
+
+    try:
+        model = load_model(settings.model, trust_network=settings.trust_network)
+        if model.facts.image_shape[0] not in (1, 3):
+            raise ValueError(f"this model takes images of {model.facts.color}, which no image file has")
+        files = list(_files(settings.images))
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    predictions = predict(model, files, settings.top, invert=settings.invert)
+    with ExitStack() as stack:
+        if settings.output is None:
+            stream: TextIO = sys.stdout
+        else:
+            try:
+                stream = stack.enter_context(settings.output.open("w", newline="", encoding="utf-8"))
+            except OSError as error:
+                refuse(f"{settings.output} cannot be written: {error.strerror}")
+        if settings.output is not None or any(path.is_dir() for path in settings.images):
+            done = _write_table(predictions, stream)
+            status = 0
+        else:
+            done = _print_lines(predictions)
+            status = 2 if any(prediction.error for prediction in done) else 0
+    _hint(model, done, invert=settings.invert)
+    return status
+
+
+def predict(model: "ShippedModel", files: list[Path], top: int, *, invert: bool = False) -> Iterator[Prediction]:
+    """Classify image files, in their order.
+
+    Args:
+        model: What classifies.
+        files: Images of any kind and size.
+        top: Classes that are wanted for each.
+        invert: Whether dark and light are exchanged before.
+    """
+    import torch
+
+    from training.image_file import has_light_border, read_image
+
+    channels, height, width = model.facts.image_shape
+    for start in range(0, len(files), AT_ONCE):
+        some, pixels, errors = files[start : start + AT_ONCE], {}, {}
+        for file in some:
+            try:
+                pixels[file] = read_image(file, (channels, height, width), invert=invert)
+            except ValueError as error:
+                errors[file] = str(error)
+        probabilities = (
+            dict(zip(pixels, model.predict(torch.stack(list(pixels.values()))), strict=True)) if pixels else {}
+        )
+        for file in some:
+            if file in errors:
+                yield Prediction(file, [], errors[file])
+                continue
+            best = probabilities[file].topk(min(top, len(model.facts.classes)))
+            ranking = [
+                (model.facts.classes[index], value)
+                for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            ]
+            yield Prediction(file, ranking, light_border=has_light_border(pixels[file]))
+
+
+def _files(paths: tuple[Path, ...]) -> Iterator[Path]:
+    """The files that are named, and those in the folders that are, hidden ones left out."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        )
+        if not files:
+            raise ValueError(f"there is no file in {path}")
+        yield from files
+
+
+def _print_lines(predictions: Iterator[Prediction]) -> list[Prediction]:
+    done = []
+    for prediction in predictions:
+        if prediction.error:
+            complain(prediction.error)
+        else:
+            told = ", ".join(f"{name} {probability:.4f}" for name, probability in prediction.ranking)
+            print(f"{prediction.file}: {told}", flush=True)
+        done.append(prediction)
+    return done
+
+
+def _write_table(predictions: Iterator[Prediction], stream: TextIO) -> list[Prediction]:
+    done = []
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["file", "class", "probability", "error"])
+    for prediction in predictions:
+        file, error = spreadsheet_cell(str(prediction.file)), spreadsheet_cell(prediction.error)
+        for name, probability in prediction.ranking:
+            table.writerow([file, spreadsheet_cell(name), f"{probability:.6f}", ""])
+        if error:
+            table.writerow([file, "", "", error])
+        done.append(prediction)
+    return done
+
+
+def _hint(model: "ShippedModel", done: list[Prediction], *, invert: bool) -> None:
+    """Say what spoils predictions most often: light and dark the other way round than in the training images."""
+    light = sum(prediction.light_border for prediction in done)
+    if model.facts.background == "dark" and light:
+        print(
+            f"note: {light} of {len(done)} {'inverted ' if invert else ''}images have a light background, and the "
+            f"model knows light things on dark: {'leave out' if invert else 'try'} --invert",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    guard_output(outlive_reader=False)
+    sys.exit(main())
