@@ -35,7 +35,7 @@ from search.tuning import run_trials
 from training import mnist_family
 from training.data import ImageData, load_data
 from training.network_config import config_type
-from training.networks import build_network, network_checksum
+from training.networks import build_network
 from training.progress_bar import progress_bar, shows_more_than_lines
 
 EXIT_OK, EXIT_NOTHING_COMPLETED = 0, 1
@@ -373,11 +373,6 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict
         },
         "code": provenance.code(settings.network),
     }
-
-
-def _network_code(network: str) -> dict[str, str]:
-    checksum = network_checksum(network)
-    return {} if checksum is None else {network: checksum}
 
 
 def _view(study: Study) -> View:
