@@ -79,7 +79,7 @@ def searched(settings: StudySettings, data: ImageData, folder: Path) -> StudyRec
     stored = {"dataset": data.name, "metric": settings.metric_name, "epochs": settings.epochs}
     facts = {"settings": stored, "space": describe(default_space("mlp")), "dataset": dataset}
     server: Any = MemoryStorage()
-    record = StudyRecord.create(folder, settings.mode, facts, server=server)
+    record = StudyRecord.create(folder, settings.direction, facts, server=server)
     record.enqueue_starting_points(default_space("mlp"), most=settings.num_samples)
     sampler = build_sampler(settings.sampler, settings.seed, 0)
     search = StudySearch(

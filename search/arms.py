@@ -61,9 +61,9 @@ def check_comparable(records: Sequence[StudyRecord]) -> None:
         names = f"{first.folder.name} and {other.folder.name} cannot be compared"
         if other.metric != first.metric:
             raise ValueError(f"{names}: their metrics are {first.metric} and {other.metric}")
-        data, others_data = first.facts["dataset"], other.facts["dataset"]
-        if others_data["name"] != data["name"]:
-            raise ValueError(f"{names}: their data sets are {data['name']} and {others_data['name']}")
+        if other.subject != first.subject:
+            raise ValueError(f"{names}: they are about {first.subject} and {other.subject}")
+        data, others_data = (record.facts.get("dataset", {"sha256": ""}) for record in (first, other))
         if others_data["sha256"] != data["sha256"]:
             checksums = f"sha256 {data['sha256'][:12]} and {others_data['sha256'][:12]}"
             raise ValueError(f"{names}: their files of data set {data['name']} are not the same, {checksums}")
@@ -118,7 +118,8 @@ def _told(record: StudyRecord) -> Iterator[tuple[str, str]]:
     for name, described in facts["space"].items():
         yield f"range of {name}", words(described)
     for part in ("training", "validation", "test"):
-        yield f"{part} images", f"{facts['dataset'][f'{part}_images']:,}"
+        if "dataset" in facts:
+            yield f"{part} images", f"{facts['dataset'][f'{part}_images']:,}"
     if "evidence" in facts:
         yield "evidence", f"{facts['evidence']['trials']} trials of {facts['evidence']['study']}"
     for path, checksum in facts.get("code", {}).items():

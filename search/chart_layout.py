@@ -61,7 +61,7 @@ ACCURACIES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 
 
 def metric_axis(record: StudyRecord, values: Sequence[float]) -> Figure:
     """Accuracies by their errors on a log scale, upside down: what counts happens near 1. Losses as they are."""
-    if record.metric.endswith("accuracy"):
+    if record.is_accuracy:
         ticks = {"tickvals": [1 - accuracy for accuracy in ACCURACIES], "ticktext": list(map(str, ACCURACIES))}
         return {"title": record.metric, "type": "log", "autorange": "reversed", **ticks}
     spread = len(values) > 0 and min(values) > 0 and max(values) / min(values) > 20
@@ -70,7 +70,7 @@ def metric_axis(record: StudyRecord, values: Sequence[float]) -> Figure:
 
 def height_of(record: StudyRecord, value: float) -> float:
     """Where a value of the metric lies on its axis; no error at all as half an image."""
-    if not record.metric.endswith("accuracy"):
+    if not record.is_accuracy:
         return value
     images = record.facts["dataset"]["validation_images" if record.metric.startswith("val") else "test_images"]
     return float(max(1 - value, 0.5 / max(1, images)))

@@ -279,13 +279,13 @@ def contour(
 def _merit(record: StudyRecord, value: float) -> float:
     """How good a value of the metric is, on the stretched scale of the axes; more is better."""
     height = height_of(record, value)
-    return -math.log10(height) if record.metric.endswith("accuracy") else -height
+    return -math.log10(height) if record.is_accuracy else -height
 
 
 def _marks(record: StudyRecord, values: Sequence[float]) -> list[tuple[float, float]]:
     """Merits to be marked on a scale, and the values that they stand for."""
     low, high = min(values, default=0.0), max(values, default=1.0)
-    between = ACCURACIES if record.metric.endswith("accuracy") else np.linspace(low, high, 5).tolist()
+    between = ACCURACIES if record.is_accuracy else np.linspace(low, high, 5).tolist()
     return [(_merit(record, value), value) for value in between if low <= value <= high]
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from search.dimension import HyperparameterValue
-from search.settings import MetricName
 from training.loop import EpochMetrics
 from training.plain_data import check_type, from_plain
 
@@ -67,7 +66,7 @@ class Configuration:
     trial: int
     """Its number in the study."""
     hyperparameters: dict[str, HyperparameterValue]
-    metric_name: MetricName
+    metric_name: str
     search_value: float
     """What the search said of it: its one training, at its best epoch."""
     epochs: int
@@ -130,7 +129,7 @@ def measure(
     hyperparameters: Mapping[str, HyperparameterValue],
     search_value: float,
     trainings: Mapping[int, Sequence[EpochMetrics] | None],
-    metric: MetricName,
+    metric: str,
 ) -> Configuration:
     """Take together what one configuration measured.
 

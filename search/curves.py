@@ -15,7 +15,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from search.dimension import HyperparameterValue
-from search.settings import MetricName
 from search.trial_record import Failure
 from training.loop import EpochMetrics
 
@@ -63,12 +62,12 @@ class GridCurves:
             steps.append(EpochMetrics(epoch=epoch, **dict(zip(METRICS, row.tolist(), strict=True))))
         return steps
 
-    def truth(self, hyperparameters: dict[str, HyperparameterValue], epoch: int, metric: MetricName) -> float:
+    def truth(self, hyperparameters: dict[str, HyperparameterValue], epoch: int, metric: str) -> float:
         """What a configuration is worth after so many epochs: the mean over the seeds."""
         values = self._between(hyperparameters)[:, epoch - 1, METRICS.index(metric)]
         return float(_diverged_last(values, metric).mean())
 
-    def best_truth(self, metric: MetricName) -> float:
+    def best_truth(self, metric: str) -> float:
         """The best that any configuration is worth after any number of epochs."""
         best = np.min if metric.endswith("_loss") else np.max
         every = (values[..., METRICS.index(metric)] for values in self.metrics.values())
@@ -90,7 +89,7 @@ class GridCurves:
         return np.asarray(between)
 
 
-def _diverged_last(values: NDArray[np.float64], metric: MetricName) -> NDArray[np.float64]:
+def _diverged_last(values: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
     """Values of a metric, the worst there can be for runs that have diverged."""
     return np.where(np.isnan(values), math.inf if metric.endswith("_loss") else 0.0, values)
 

@@ -202,9 +202,9 @@ def _epochs(record: StudyRecord) -> Iterator[Advice]:
     values = np.array([record.to_minimize(metrics) for metrics in best.epochs])
     before, last = values[-2 * third : -third].mean(), values[-third:].mean()
     gain, last_is_best = before - last, record.best_epoch(best) is best.epochs[-1]
-    enough = STILL_IMPROVING * (1 if record.metric.endswith("accuracy") else abs(before))
+    enough = STILL_IMPROVING * (1 if record.is_accuracy else abs(before))
     if last_is_best and gain > enough:
-        shown = f"{gain * 100:.1f} points" if record.metric.endswith("accuracy") else f"{gain:.3g}"
+        shown = f"{gain * 100:.1f} points" if record.is_accuracy else f"{gain:.3g}"
         yield Advice(
             f"The best trial was still improving at its last epoch (last {third} epochs better by {shown} than the "
             f"{third} before): try more.",

@@ -5,10 +5,10 @@ from typing import Any
 
 from search.confirmation import Final, Plan, read_confirmation
 from search.resume import known_settings
-from search.settings import Mode
+from search.settings import MetricName, Mode, check_metric_name
 from search.space import parse
 from search.trial_record import MOST_SECONDS
-from training.config import DatasetName
+from training.config import DatasetName, check_choice
 from training.plain_data import check_type, from_plain
 
 
@@ -72,11 +72,15 @@ def check_facts(facts: dict[str, Any], mode: Mode) -> None:
         ValueError: A fact is not what a study writes.
         KeyError: One is missing.
     """
-    metric = known_settings(facts["settings"])["metric"]
-    if (mode == "min") != metric.endswith("_loss"):
+    settings = known_settings(facts["settings"])
+    metric, is_own = settings["metric"], settings.get("train_function") is not None
+    if mode != (settings.get("mode") if is_own else "min" if metric.endswith("_loss") else "max"):
         raise ValueError(f"metric {metric} cannot have mode {mode}")
+    for name in [metric, *check_type("metrics", facts.get("metrics", []), list[str])]:
+        check_metric_name(name) if is_own else check_choice("metric", name, MetricName)
     parse(facts["space"])
-    from_plain(Dataset, facts["dataset"])
+    if not is_own:
+        from_plain(Dataset, facts["dataset"])
     check_type("code", facts.get("code", {}), dict[str, str])
     for start in check_type("starts", facts.get("starts", []), list[Any]):
         from_plain(Start, start)

@@ -12,9 +12,8 @@ from typing import Literal, Protocol
 from search import progress
 from search.record import StudyRecord
 from search.settings import LoggerName, StudySettings
-from search.trial_record import TrialRecord
+from search.trial_record import Metrics, TrialRecord
 from training.command_line import without_password
-from training.loop import EpochMetrics
 from training.terminal import printable
 
 SHARE_OF_TIME = 0.02
@@ -41,7 +40,7 @@ class Logger(Protocol):
         """The study is over, and its files are written."""
 
 
-def measured(metrics: EpochMetrics) -> dict[str, float]:
+def measured(metrics: Metrics) -> dict[str, float]:
     """What was measured in an epoch, by name; the epoch itself is the step at which it is shown."""
     return {name: value for name, value in asdict(metrics).items() if name != "epoch" and value is not None}
 
@@ -51,7 +50,7 @@ def best_name(record: StudyRecord) -> str:
     return f"best_{record.metric}"
 
 
-def best_epoch(record: StudyRecord, trial: TrialRecord) -> EpochMetrics | None:
+def best_epoch(record: StudyRecord, trial: TrialRecord) -> Metrics | None:
     """The best epoch that a logger was told of a trial, the earliest of equals; None if its metrics do not stand."""
     return min(trial.epochs, key=record.to_minimize) if trial.stands else None
 

@@ -110,7 +110,7 @@ def _curve(axes: Axes, record: StudyRecord, trial: TrialRecord, colour: str, **s
 
 def _metric_scale(axes: Axes, record: StudyRecord) -> None:
     """The scale of the charts, for what `height_of` gives: an accuracy by its error on a log scale, upside down."""
-    if record.metric.endswith("accuracy"):
+    if record.is_accuracy:
         axes.set_yscale("log")
         axes.yaxis.set_inverted(True)
         axes.yaxis.set_major_locator(FixedLocator([1 - accuracy for accuracy in ACCURACIES]))

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Protocol, Self
 from search.provenance import available_cpus
 from search.record import StudyRecord
 from search.settings import StudySettings
-from search.trial_record import TrialRecord
+from search.trial_record import Metrics, TrialRecord
 from training.command_line import without_password
 from training.config import PROJECT, TrialConfig
-from training.loop import EpochMetrics
 from training.terminal import printable
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 def head_lines(study: "Study") -> list[str]:
     """What is searched, on which data, on which machine or cluster, where the results go, and what is there already."""
     settings, record, data = study.settings, study.record, study.data
-    direction = "highest" if settings.mode == "max" else "lowest"
+    direction = "highest" if settings.direction == "max" else "lowest"
     stops = settings.scheduler != "none"
     stopping = f"{settings.scheduler}, which ends weak trials early" if stops else "none: all epochs are run"
     place, cpus, nodes = "machine", available_cpus(), ""
@@ -40,7 +39,9 @@ def head_lines(study: "Study") -> list[str]:
     lines = [
         f"Confirming study {plan.study}" if plan else f"Study {record.folder.name}",
         f"  data     {data.name}: {len(data.train):,} training, {len(data.val):,} validation, "
-        f"{len(data.test):,} test images",
+        f"{len(data.test):,} test images"
+        if data
+        else f"  training {record.train_function}",
         *network,
         searched,
         f"  stopping {stopping}",
@@ -173,14 +174,15 @@ def shown_value(trial: TrialRecord, name: str) -> object:
     return trial.seed if name == "seed" else trial.hyperparameters.get(name, "")
 
 
-def gain_over_baseline(record: StudyRecord, best: EpochMetrics, name: str) -> str | None:
+def gain_over_baseline(record: StudyRecord, best: Metrics, name: str) -> str | None:
     """What an epoch gains in a metric over the best one with the tutorial's settings; None if those were not tried."""
     baseline = record.baseline()
     start = record.best_epoch(baseline) if baseline else None
     if start is None:
         return None
     gain = getattr(best, name) - getattr(start, name)
-    return f"{gain * 100:+.1f} points of {name}" if name.endswith("accuracy") else f"{gain:+.4f} {name}"
+    in_points = record.train_function is None and name.endswith("accuracy")
+    return f"{gain * 100:+.1f} points of {name}" if in_points else f"{gain:+.4g} {name}"
 
 
 def as_typed(path: Path) -> Path:

@@ -16,6 +16,7 @@ import torch
 
 from training.command_line import without_password
 from training.config import PROJECT
+from training.network_config import load_function
 from training.networks import network_checksum
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
@@ -63,6 +64,12 @@ def code(network: str) -> dict[str, str]:
         **{project_path(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
         **({network: checksum} if checksum else {}),
     }
+
+
+def own_code(train_function: str) -> dict[str, str]:
+    """The checksum of the file of a training function, under its place."""
+    module = sys.modules[load_function("train_function", train_function).__module__]
+    return {train_function: hashlib.sha256(Path(module.__file__ or "").read_bytes()).hexdigest()}
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -17,10 +17,11 @@ from search import storage
 from search.confirmation import Plan
 from search.dimension import HyperparameterValue
 from search.facts import check_facts
+from search.own_training import config_kind, metrics_type
 from search.record_reading import damage_told, read_trials
-from search.settings import MetricName, Mode
+from search.settings import Mode
 from search.space import SearchSpace, contains, parse, starting_points
-from search.trial_record import MEASURED, OPTUNA_STATE, Failure, Run, TrialRecord, with_run
+from search.trial_record import MEASURED, OPTUNA_STATE, Failure, Metrics, Run, TrialRecord, with_run
 from training.checkpoint import Checkpoint
 from training.config import TrialConfig
 from training.loop import EpochMetrics
@@ -38,11 +39,11 @@ class StudyRecord:
         self.study = study
         self.storage = study._storage
         self.facts = facts
-        self.metric: MetricName = facts["settings"]["metric"]
+        self.metric: str = facts["settings"]["metric"]
         self.mode: Mode = "min" if study.direction == StudyDirection.MINIMIZE else "max"
         self.epochs: int = facts["settings"]["epochs"]
         self.trials: list[TrialRecord] = []
-        self._best_epochs: dict[int, EpochMetrics] = {}
+        self._best_epochs: dict[int, Metrics] = {}
         """By number of the trial; known, because all trials are ranked each time one ends."""
         self._running: dict[str, tuple[TrialRecord, Trial]] = {}
 
@@ -184,7 +185,10 @@ class StudyRecord:
 
     def enqueue_starting_points(self, space: SearchSpace, most: int) -> None:
         """Have the starting points of a space proposed before any of the sampler's, the baseline first."""
-        defaults = asdict(config_type(self.network)())
+        kind = config_type(self.network) if self.train_function is None else config_kind(self.train_function)
+        if kind is None:
+            return  # there are no defaults to begin with
+        defaults = asdict(kind())
         for point in starting_points(space, defaults)[:most]:
             self.study.enqueue_trial(point, user_attrs={"baseline": point == space.point(defaults)})
 
@@ -208,7 +212,7 @@ class StudyRecord:
         self._running[trial_id] = trial, proposal
         return trial
 
-    def add_epoch(self, trial_id: str, metrics: EpochMetrics, run: Run | None = None) -> None:
+    def add_epoch(self, trial_id: str, metrics: Metrics, run: Run | None = None) -> None:
         """Record the metrics of one more epoch, and where and when it was run."""
         trial, proposal = self._running[trial_id]
         trial.add_epoch(metrics, run)
@@ -273,9 +277,50 @@ class StudyRecord:
         return Plan(**self.facts["plan"]) if "plan" in self.facts else None
 
     @property
+    def train_function(self) -> str | None:
+        """The place of the training function; None if images are classified."""
+        place = self.facts["settings"].get("train_function")
+        return None if place is None else str(place)
+
+    @property
+    def subject(self) -> str:
+        """What the study is about: the data set, or the training function."""
+        return str(self.facts["dataset"]["name"]) if self.train_function is None else Path(self.train_function).name
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether the metric is an accuracy in [0, 1], which is told in points."""
+        return self.train_function is None and self.metric.endswith("accuracy")
+
+    @property
+    def metric_names(self) -> list[str]:
+        """All that is measured in each epoch, what matters most first; of a training function what it yielded first."""
+        if self.train_function is None:
+            return ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_loss"]
+        return list(dict.fromkeys([self.metric, *self.facts.get("metrics", [])]))
+
+    @property
+    def told_metrics(self) -> list[str]:
+        """What is told of a trial in few words."""
+        return list(dict.fromkeys([self.metric, *(["test_accuracy"] if self.train_function is None else [])]))
+
+    @property
+    def metrics_type(self) -> type[Metrics]:
+        """What an epoch is in this study."""
+        return EpochMetrics if self.train_function is None else metrics_type(tuple(self.metric_names))
+
+    def metrics_of(self, result: dict[str, Any]) -> Metrics:
+        """The metrics in a worker's report; the first one of a training function says which there are."""
+        if self.train_function is not None and "metrics" not in self.facts:
+            self.set_facts({"metrics": result["metric_names"]})
+        return self.metrics_type(**{field.name: result.get(field.name) for field in fields(self.metrics_type)})
+
+    @property
     def fixed(self) -> dict[str, Any]:
-        """What is the same in every trial: fields of `TrialConfig`."""
+        """What is the same in every trial: fields of `TrialConfig`, or the training function and `epochs`."""
         settings = self.facts["settings"]
+        if self.train_function is not None:
+            return {"train_function": self.train_function, "epochs": self.epochs}
         return {name: settings[name] for name in ("epochs", "precision", "network", "lr_schedule") if name in settings}
 
     @property
@@ -293,15 +338,15 @@ class StudyRecord:
         given = {**self.fixed, **self.space.with_fixed(trial.hyperparameters)}
         return kind(**given, seed=trial.seed)
 
-    def value(self, metrics: EpochMetrics) -> float:
+    def value(self, metrics: Metrics) -> float:
         """The metric of the study in one epoch."""
         return float(getattr(metrics, self.metric))
 
-    def to_minimize(self, metrics: EpochMetrics) -> float:
+    def to_minimize(self, metrics: Metrics) -> float:
         """The metric of the study in one epoch, negated if it is to be maximised."""
         return self.value(metrics) if self.mode == "min" else -self.value(metrics)
 
-    def best_epoch(self, trial: TrialRecord) -> EpochMetrics | None:
+    def best_epoch(self, trial: TrialRecord) -> Metrics | None:
         """The trial's best epoch by the metric, the earliest of equals; None before the first report."""
         return self._best_epochs.get(trial.number)
 
@@ -320,7 +365,7 @@ class StudyRecord:
     @property
     def baseline_name(self) -> str:
         """What the settings of the baseline are called: those of the tutorial, if nothing was changed."""
-        same = self.network == "mlp" and len(self.space) == len(self.space.cases)
+        same = self.train_function is None and self.network == "mlp" and len(self.space) == len(self.space.cases)
         return "tutorial's settings" if same else "default settings"
 
     def epochs_run(self) -> int:
@@ -357,7 +402,7 @@ class StudyRecord:
                 chosen.append(trial)
         return chosen[:most]
 
-    def _see(self, trial: TrialRecord, metrics: EpochMetrics) -> None:
+    def _see(self, trial: TrialRecord, metrics: Metrics) -> None:
         """Note an epoch if it is the trial's best so far."""
         best = self.best_epoch(trial)
         if best is None or self.to_minimize(metrics) < self.to_minimize(best):

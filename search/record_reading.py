@@ -17,7 +17,7 @@ from training.plain_data import check_type, from_plain
 if TYPE_CHECKING:
     from search.record import StudyRecord
 
-Measured = TypeVar("Measured", EpochMetrics, Failure)
+Measured = TypeVar("Measured")
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def read_trials(record: "StudyRecord") -> Iterator[TrialRecord]:
         raise ValueError("a trial is missing or there twice")
     for stored in stored_trials:
         if "ray_trial_id" in stored.user_attrs:
-            trial = _read_trial(stored)
+            trial = _read_trial(record, stored)
             if not _agrees(record, stored, trial):
                 raise ValueError(f"what it says of trial {trial.number} contradicts itself")
             yield trial
@@ -50,7 +50,7 @@ def read_trials(record: "StudyRecord") -> Iterator[TrialRecord]:
             raise ValueError(f"trial {stored.number} has ended and never begun")
 
 
-def _read_trial(stored: FrozenTrial) -> TrialRecord:
+def _read_trial(record: "StudyRecord", stored: FrozenTrial) -> TrialRecord:
     """Read one trial back from Optuna's study; one that has not ended counts as interrupted."""
     facts = stored.user_attrs
     ended = stored.state.is_finished()  # else the process ended first, perhaps while it was writing how the trial did
@@ -65,8 +65,9 @@ def _read_trial(stored: FrozenTrial) -> TrialRecord:
     )
     for name in facts:
         if name.startswith("epoch "):
-            metrics, run = _read_with_run(EpochMetrics, facts[name])
-            _check_range(metrics)
+            metrics, run = _read_with_run(record.metrics_type, facts[name])
+            if isinstance(metrics, EpochMetrics):
+                _check_range(metrics)
             trial.add_epoch(metrics, run)
     trial.epochs.sort(key=lambda metrics: metrics.epoch)
     if ended and "failure" in facts:

@@ -21,7 +21,7 @@ from search.record import StudyRecord
 from search.same_budget import ENOUGH_TRIALS, SameBudget
 from search.space import SearchSpace, starting_points, words
 from search.summary import duration
-from search.trial_record import TrialRecord
+from search.trial_record import Metrics, TrialRecord
 from search.trial_table import trial_table
 
 FILE_NAME = "report.html"
@@ -68,7 +68,7 @@ def _state(record: StudyRecord) -> str:
 
 def _headline(record: StudyRecord, space: SearchSpace) -> list[tuple[str, str, str]]:
     """Name, figure and remark of what counts most."""
-    best, facts = record.best(), record.facts
+    best = record.best()
     metrics = record.best_epoch(best) if best else None
     if best is None or metrics is None:
         return [("trials", str(len(record.ended())), "none measured anything that stands")]
@@ -79,22 +79,7 @@ def _headline(record: StudyRecord, space: SearchSpace) -> list[tuple[str, str, s
         low, high = final.interval
         told = f"test accuracy of trial {final.trial}, trained on all images; 95 % interval {low:.4f} to {high:.4f}"
         cards.append(("result", f"{final.test_accuracy:.4f}", told))
-    by_test = record.metric.startswith("test_")
-    if metrics.val_accuracy is not None:
-        cards.append(("validation accuracy", f"{metrics.val_accuracy:.4f}", "chosen by it, so slightly optimistic"))
-    spread = Z_95 * math.sqrt(metrics.test_accuracy * (1 - metrics.test_accuracy) / facts["dataset"]["test_images"])
-    remark = (
-        "chosen by it, so optimistic"
-        if by_test
-        else f"± {spread:.4f} (95 %, {facts['dataset']['test_images']:,} images)"
-    )
-    cards.append(("test accuracy", f"{metrics.test_accuracy:.4f}", remark))
-    baseline = record.baseline()
-    start = record.best_epoch(baseline) if baseline else None
-    if start and baseline is not best:
-        gain = 100 * (metrics.test_accuracy - start.test_accuracy)
-        remark = f"of test accuracy; it had {start.test_accuracy:.4f}{_of_other_starts(record, space)}"
-        cards.append((f"gain over the {record.baseline_name}", f"{gain:+.1f} points", remark))
+    cards += _measured_cards(record, space, best, metrics)
     counts = Counter(trial.status for trial in record.trials)
     listed = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
     cards.append(("trials", str(len(record.trials)), listed))
@@ -103,6 +88,32 @@ def _headline(record: StudyRecord, space: SearchSpace) -> list[tuple[str, str, s
         cards.append(("epochs saved", f"{saved / whole:.0%}", f"{saved} of {whole}, by stopping weak trials early"))
     cards.append(("time", duration(wall_seconds(record)), _where(record)))
     return cards
+
+
+def _measured_cards(
+    record: StudyRecord, space: SearchSpace, best: TrialRecord, metrics: Metrics
+) -> Iterator[tuple[str, str, str]]:
+    """What the best trial measured, and its gain over the baseline."""
+    baseline = record.baseline()
+    start = record.best_epoch(baseline) if baseline else None
+    gain_card = f"gain over the {record.baseline_name}"
+    if record.train_function is not None:
+        which = "lowest" if record.mode == "min" else "highest"
+        yield record.metric, f"{record.value(metrics):.4g}", f"the {which} of all trials, so slightly optimistic"
+        if start and baseline is not best:
+            yield gain_card, f"{record.value(metrics) - record.value(start):+.4g}", f"it had {record.value(start):.4g}"
+        return
+    if metrics.val_accuracy is not None:
+        yield "validation accuracy", f"{metrics.val_accuracy:.4f}", "chosen by it, so slightly optimistic"
+    images = record.facts["dataset"]["test_images"]
+    spread = Z_95 * math.sqrt(metrics.test_accuracy * (1 - metrics.test_accuracy) / images)
+    by_test = record.metric.startswith("test_")
+    remark = "chosen by it, so optimistic" if by_test else f"± {spread:.4f} (95 %, {images:,} images)"
+    yield "test accuracy", f"{metrics.test_accuracy:.4f}", remark
+    if start and baseline is not best:
+        gain = 100 * (metrics.test_accuracy - start.test_accuracy)
+        remark = f"of test accuracy; it had {start.test_accuracy:.4f}{_of_other_starts(record, space)}"
+        yield gain_card, f"{gain:+.1f} points", remark
 
 
 def _of_other_starts(record: StudyRecord, space: SearchSpace) -> str:
@@ -124,9 +135,10 @@ def _where(record: StudyRecord) -> str:
 
 def _certainty(record: StudyRecord) -> list[str]:
     """Which trials, and which choices, cannot be told from the best on so many validation images."""
-    best, images = record.best(), record.facts["dataset"]["validation_images"]
-    if best is None or record.metric != "val_accuracy" or not images:
+    best = record.best()
+    if best is None or record.metric != "val_accuracy" or record.train_function is not None:
         return []
+    images = record.facts["dataset"]["validation_images"]
     top = record.best_value(best)
     rivals = [
         trial
@@ -197,9 +209,7 @@ def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model
     if best:
         stopped = sum(trial.status == "stopped_early" for trial in measured)
         ending = f" {stopped} lines end where their trials were stopped early." if stopped else ""
-        scale = (
-            " The scale is stretched towards 1, where the differences matter." if metric.endswith("accuracy") else ""
-        )
+        scale = " The scale is stretched towards 1, where the differences matter." if record.is_accuracy else ""
         dashed = f" Dashed: the {record.baseline_name}." if record.baseline() else ""
         yield Section(
             "Learning curves",
@@ -249,7 +259,7 @@ def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model
         )
     if isinstance(model, BestModel):
         yield _confusion(model, record.facts["dataset"]["classes"])
-    elif best:
+    elif best and record.train_function is None:
         yield Section("What the best model mistakes", f"Not shown: {model}.")
 
 
@@ -347,9 +357,10 @@ def _failures(record: StudyRecord) -> list[dict[str, Any]]:
 
 
 def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
-    facts, dataset = record.facts, record.facts["dataset"]
-    images = ", ".join(f"{dataset[f'{part}_images']:,} {part}" for part in ("training", "validation", "test"))
-    lines = [("data", f"{dataset['name']}: {images} images"), ("data checksum", f"sha256 {dataset['sha256']}")]
+    facts, lines = record.facts, []
+    if dataset := facts.get("dataset"):
+        images = ", ".join(f"{dataset[f'{part}_images']:,} {part}" for part in ("training", "validation", "test"))
+        lines += [("data", f"{dataset['name']}: {images} images"), ("data checksum", f"sha256 {dataset['sha256']}")]
     lines += [
         ("searched" if name in record.space else "fixed", f"{name}: {words(described)}")
         for name, described in facts["space"].items()

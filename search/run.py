@@ -30,11 +30,12 @@ def read_settings(words: list[str]) -> StudySettings:
     results_dir = Path(option_value(words, "--results-dir") or StudySettings().results_dir)
     server = option_value(words, "--storage")
     stored = stored_settings(find_study(study, results_dir, server), server)
-    if stored.network not in NETWORKS and option_value(words, "--network") is None:
-        raise ValueError(
-            f"study {study} trains the network of {stored.network}: add --network with the place of that function, "
-            "since code is run only where you name it"
-        )
+    for option, place in (("--network", stored.network), ("--train-function", stored.train_function)):
+        if place is not None and place not in NETWORKS and option_value(words, option) is None:
+            raise ValueError(
+                f"study {study} runs the code of {place}: add {option} with the place of that function, since code is "
+                "run only where you name it"
+            )
     if "--fork" in words:
         start = replace(stored, name=None, resume=None, warm_start=stored.resume, results_dir=results_dir)
         settings = parse(StudySettings, __doc__ or "", with_total(words, stored.num_samples), start)

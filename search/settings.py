@@ -13,6 +13,7 @@ from training.config import (
     absolute_place,
     check_choice,
     check_network,
+    check_place,
     check_seed,
 )
 
@@ -22,6 +23,12 @@ SchedulerName = Literal["asha", "median", "hyperband", "none"]
 LoggerName = Literal["tensorboard", "mlflow", "wandb"]
 Mode = Literal["max", "min"]
 
+COLUMNS = {
+    *("trial_number", "trial_id", "status", "epochs", "best_epoch", "seconds", "seed", "error"),
+    *("epoch", "evaluation_seconds", "start", "node", "pid", "waiting_seconds", "reported"),
+    *("failure", "trouble", "metric_names"),
+}
+"""Names that mean something in tables and reports, so that no metric can have them."""
 SHORTEST_TIME, LONGEST_TIME = 0.001, 10**9
 """Seconds; what lies beyond them the system's timers do not take."""
 
@@ -34,8 +41,14 @@ class StudySettings(DataConfig):
     """Trials to run, the baseline included; >= 1."""
     epochs: int = 10
     """Passes over the training images of a trial that is not stopped early; >= 1."""
-    metric: MetricName | None = None
-    """Highest accuracy or lowest loss to search for; by default val_accuracy (test_accuracy if val_fraction is 0)."""
+    metric: str | None = None
+    """Highest accuracy or lowest loss to search for; by default val_accuracy (test_accuracy if val_fraction is 0). With
+    train_function, what it yields under this name."""
+    mode: Mode | None = None
+    """With train_function, whether the metric is to be high (max) or low (min)."""
+    train_function: str | None = None
+    """Search another training than that of images: the place of a generator function that yields a dictionary of
+    metrics for each epoch, path/to/file.py:train or package.module:train. Needs space, metric and mode."""
     space: Path | None = None
     """File that says what is searched, see search/spaces/; by default learning rate, batch size and optimizer."""
     set: tuple[str, ...] = ()
@@ -143,19 +156,20 @@ class StudySettings(DataConfig):
         check_choice("lr_schedule", self.lr_schedule, LrScheduleName)
         check_seed("seed", self.seed)
         check_seed("the last trial's seed", self.seed + self.num_samples - 1)
+        self._check_train_function()
         self._check_metric()
         self._check_log()
         self._check_folders()
 
     @property
-    def metric_name(self) -> MetricName:
+    def metric_name(self) -> str:
         """The metric in force: the chosen one, or the default for this validation fraction."""
         return self.metric or ("val_accuracy" if self.val_fraction > 0 else "test_accuracy")
 
     @property
-    def mode(self) -> Mode:
+    def direction(self) -> Mode:
         """Whether the metric is maximised or minimised."""
-        return "min" if self.metric_name.endswith("_loss") else "max"
+        return self.mode or ("min" if self.metric_name.endswith("_loss") else "max")
 
     @property
     def trial_timeout_seconds(self) -> float | None:
@@ -186,7 +200,25 @@ class StudySettings(DataConfig):
         check_size(top, seeds)
         return top, seeds
 
+    def _check_train_function(self) -> None:
+        if self.train_function is None:
+            if self.mode is not None:
+                raise ValueError("mode is for train_function; of images accuracies are maximised and losses minimised")
+            return
+        check_place("train_function", self.train_function)
+        object.__setattr__(self, "train_function", absolute_place(self.train_function))
+        if self.metric is None or self.mode is None:
+            raise ValueError("train_function needs metric and mode: what to search for, and whether max or min is best")
+        check_choice("mode", self.mode, Mode)
+        if self.space is None and not (self.resume or self.warm_start):
+            raise ValueError("train_function needs space, a file that says what it takes; see search/spaces/")
+        if self.confirm is not None:
+            raise ValueError("confirm is for images: it trains the winner on all of them, which train_function cannot")
+
     def _check_metric(self) -> None:
+        if self.train_function is not None:
+            check_metric_name(self.metric_name)
+            return
         check_choice("metric", self.metric_name, MetricName)
         if self.val_fraction > 0 and self.metric_name.startswith("test_"):
             raise ValueError(f"metric {self.metric_name} would choose by the test set; that needs val_fraction 0")
@@ -227,6 +259,18 @@ def check_size(top: int, seeds: int) -> None:
         raise ValueError(f"seeds must be >= 2, because one number has no spread, got {seeds}")
     if top * seeds > 10_000:
         raise ValueError(f"top x seeds must be at most 10000 trainings, got {top * seeds}")
+
+
+def check_metric_name(name: str) -> None:
+    """Refuse a name of a metric that the tables cannot hold.
+
+    Raises:
+        ValueError: It is no plain word, or the name of one of our own columns.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,59}", name):
+        raise ValueError(f"a metric's name must be letters, digits and underscores, got {name!r:.80}")
+    if name in COLUMNS:
+        raise ValueError(f"a metric cannot be called {name}: that is a column of every table")
 
 
 def _seconds(option: str, duration: str | None) -> float | None:

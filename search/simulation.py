@@ -72,7 +72,7 @@ def memory_record(settings: StudySettings) -> StudyRecord:
     """An empty record in memory."""
     facts = {"settings": {"metric": settings.metric_name, "epochs": settings.epochs}}
     storage: Any = MemoryStorage()
-    return StudyRecord.create(Path("a study that has no folder"), settings.mode, facts, server=storage)
+    return StudyRecord.create(Path("a study that has no folder"), settings.direction, facts, server=storage)
 
 
 def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace, workers: int) -> Iterator[Report]:
@@ -161,7 +161,7 @@ def simulate(
 
 def found_so_far(reports: Iterable[Report], settings: StudySettings) -> dict[int, Found]:
     """What a study has found after so many trials have ended, from the first on that measured something that stands."""
-    sign = 1 if settings.mode == "max" else -1
+    sign = 1 if settings.direction == "max" else -1
     best_epochs: dict[int, tuple[float, TrialRecord, int]] = {}
     found: dict[int, Found] = {}
     ended = epochs_run = 0

@@ -4,6 +4,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +14,7 @@ from optuna.distributions import CategoricalDistribution
 
 from search.dimension import HyperparameterValue, ends, members
 from search.flat_space import FlatSpace
+from search.own_training import config_kind
 from search.settings import StudySettings
 from search.space import Point, SearchSpace, describe, parse
 from training.network_config import config_type
@@ -31,12 +33,12 @@ def default_space(network: str) -> SearchSpace:
     return read_space(FOLDER / ("cnn.toml" if network == "cnn" else "mlp.toml"), config_type(network))
 
 
-def read_space(file: Path, kind: type[Any]) -> SearchSpace:
+def read_space(file: Path, kind: type[Any] | None) -> SearchSpace:
     """Read a search space file.
 
     Args:
         file: TOML; see `search/spaces/` for examples.
-        kind: The dataclass whose fields can be searched.
+        kind: The dataclass whose fields can be searched; None if there is none, and any name can.
 
     Raises:
         ValueError: The file cannot be read, or breaks a rule; the message names the file, the hyperparameter and the
@@ -50,7 +52,8 @@ def read_space(file: Path, kind: type[Any]) -> SearchSpace:
         tables = tomllib.loads(file.read_text())
         described = {name: _read_tables(name, table, kind) for name, table in tables.items()}
         space = parse(described)
-        _check_points(space, kind)
+        if kind:
+            _check_points(space, kind)
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"search space {file}: {error}") from None
     return space
@@ -66,18 +69,19 @@ def space_in_force(settings: StudySettings, stored: SearchSpace | None = None) -
     Raises:
         ValueError: The file or what is to be fixed breaks a rule.
     """
-    kind = config_type(settings.network)
+    own = settings.train_function
+    kind = config_type(settings.network) if own is None else config_kind(own)
     space = read_space(settings.space, kind) if settings.space else stored or default_space(settings.network)
     return fix_values(space, settings.set, kind) if settings.set else space
 
 
-def fix_values(space: SearchSpace, assignments: Sequence[str], kind: type[Any]) -> SearchSpace:
+def fix_values(space: SearchSpace, assignments: Sequence[str], kind: type[Any] | None) -> SearchSpace:
     """The space with hyperparameters fixed from the command line.
 
     Args:
         space: What was to be searched.
         assignments: Each `NAME=VALUE`.
-        kind: The dataclass whose fields can be set.
+        kind: The dataclass whose fields can be set, or None.
 
     Raises:
         ValueError: An assignment is none, or its value is not allowed; or nothing is left to search.
@@ -89,13 +93,15 @@ def fix_values(space: SearchSpace, assignments: Sequence[str], kind: type[Any]) 
             if not equals:
                 raise ValueError("must be NAME=VALUE")
             values[name] = _typed(text, _field_type(name, kind))
-            kind(**values)
+            if kind:
+                kind(**values)
         except ValueError as error:
             raise ValueError(f"set {assignment}: {error}") from None
     fixed = space.fix(values)
     if not fixed:
         raise ValueError(f"set {' '.join(assignments)} leaves nothing to search")
-    _check_points(fixed, kind)
+    if kind:
+        _check_points(fixed, kind)
     return fixed
 
 
@@ -130,7 +136,10 @@ def _value(value: object) -> str:
             return repr(value)
 
 
-def _field_type(name: str, kind: type[Any]) -> Any:
+def _field_type(name: str, kind: type[Any] | None) -> Any:
+    """The type of a field; `Any` if there is no dataclass that says it."""
+    if kind is None:
+        return Any
     known = [field.name for field in fields(kind) if field.name not in NOT_SEARCHED]
     if name in NOT_SEARCHED:
         raise ValueError(f"{name} cannot be searched: {NOT_SEARCHED[name]}")
@@ -144,7 +153,7 @@ def _perhaps(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {nearest[0]}?" if nearest else f"; known are {', '.join(known)}"
 
 
-def _read_tables(name: str, given: object, kind: type[Any]) -> list[dict[str, Any]] | dict[str, Any]:
+def _read_tables(name: str, given: object, kind: type[Any] | None) -> list[dict[str, Any]] | dict[str, Any]:
     """A hyperparameter's table or tables, with numbers of the type that its field has."""
     wanted = _field_type(name, kind)
     if isinstance(given, list) and given and all(isinstance(table, dict) for table in given):
@@ -167,6 +176,8 @@ _OF_FIELD = ("low", "high", "step", "choices", "ordered", "value")
 
 
 def _coerced(what: str, value: object, wanted: Any) -> Any:
+    if wanted is Any:
+        return value
     if isinstance(value, list):
         return [_coerced(what, member, wanted) for member in value]
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
@@ -187,6 +198,8 @@ def _shown(value: object) -> str:
 
 def _typed(text: str, wanted: Any) -> HyperparameterValue:
     """A word of the command line as a value of a field."""
+    if wanted is Any:
+        return _guessed(text)
     if wanted is bool:
         if text not in ("true", "false"):
             raise ValueError("must be true or false")
@@ -197,6 +210,15 @@ def _typed(text: str, wanted: Any) -> HyperparameterValue:
         return wanted(text)  # type: ignore[no-any-return]
     except ValueError:
         raise ValueError(f"must be {'a whole number' if wanted is int else 'a number'}") from None
+
+
+def _guessed(text: str) -> HyperparameterValue:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _check_points(space: SearchSpace, kind: type[Any]) -> None:

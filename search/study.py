@@ -38,6 +38,8 @@ from training.network_config import config_type
 from training.networks import build_network
 from training.progress_bar import progress_bar, shows_more_than_lines
 
+OWN_NAME = "own"
+"""What the name of a study begins with, in place of the data set, if a training function brings its own data."""
 EXIT_OK, EXIT_NOTHING_COMPLETED = 0, 1
 Begin = Callable[[StudyRecord], None]
 """Puts into a new record what the study begins with."""
@@ -49,7 +51,8 @@ class Study:
 
     settings: StudySettings
     space: SearchSpace
-    data: ImageData
+    data: ImageData | None
+    """None where a training function brings its own."""
     record: StudyRecord
     folder: StudyFolder
     trials_at_once: int
@@ -113,12 +116,11 @@ def prepare_study(
     if name and at_once and not joined:
         ray.job_name = name
         ray.begin()
-    data, warning = load_data(replace(settings, data_dir=settings.data_dir.absolute()), settings.seed)
-    ray.job_name = name = name or study_folder.new_name(settings, data.name)
+    data, warning = _load(settings)
+    ray.job_name = name = name or study_folder.new_name(settings, data.name if data else OWN_NAME)
     if at_once and not joined:
         with progress_bar("Starting Ray"):
             ray.wait()
-    build_network(config_type(settings.network)(network=settings.network), data.image_shape, len(data.classes))
     if warning:
         print(f"WARNING: {warning}\n", flush=True)
     if settings.resume:
@@ -133,6 +135,15 @@ def prepare_study(
     start |= {"trials_at_once": trials_at_once, "cpus_per_trial": settings.cpus_per_trial}
     record.set_facts({"starts": [*record.facts.get("starts", []), start]})
     return Study(settings, record.space, data, record, folder, trials_at_once, neighbours, began, ray, joined)
+
+
+def _load(settings: StudySettings) -> tuple[ImageData | None, str | None]:
+    """The images and a warning, after a look at whether the network can take them; no images for other trainings."""
+    if settings.train_function is not None:
+        return None, None
+    data, warning = load_data(replace(settings, data_dir=settings.data_dir.absolute()), settings.seed)
+    build_network(config_type(settings.network)(network=settings.network), data.image_shape, len(data.classes))
+    return data, warning
 
 
 def report_study(study: Study, loggers: Loggers, ending: Ending) -> int:
@@ -232,7 +243,7 @@ def _write_report(study: Study, findings: Findings) -> None:
     except (ValueError, OSError) as error:
         progress.show_event(f"the best model cannot be shipped ({error}); search/report.py tries again")
     try:
-        write_report(study.record, study.space, findings, study.data)
+        write_report(study.record, study.space, findings, study.data or "there are no images")
     except OSError as error:
         progress.show_event(f"the report cannot be written ({error.strerror}); search/report.py makes it later")
 
@@ -261,6 +272,8 @@ def _name_known(settings: StudySettings) -> str | None:
     """The name of the study; None if it depends on whether the default data set can be had."""
     if settings.resume:
         return Path(settings.resume).name
+    if settings.train_function is not None:
+        return study_folder.new_name(settings, OWN_NAME)
     if settings.name is None and settings.dataset == "auto":
         present = mnist_family.is_present("fashion-mnist", settings.data_dir)
         return study_folder.new_name(settings, "fashion-mnist") if present else None
@@ -271,7 +284,7 @@ def _make_study(
     settings: StudySettings,
     name: str,
     space: SearchSpace,
-    data: ImageData,
+    data: ImageData | None,
     *,
     evidence: StudyRecord | None,
     server: ServerStorage | None,
@@ -288,7 +301,7 @@ def _make_study(
 
     def make(folder: Path, name: str) -> None:
         facts = _facts(settings, space, data)
-        StudyRecord.create(folder, settings.mode, facts, name=name, server=server, fill=begin or fill).close()
+        StudyRecord.create(folder, settings.direction, facts, name=name, server=server, fill=begin or fill).close()
 
     return study_folder.make_folder(settings, name, make, server)
 
@@ -297,7 +310,7 @@ def _old_record(
     path: Path,
     settings: StudySettings,
     space: SearchSpace | None,
-    data: ImageData,
+    data: ImageData | None,
     server: ServerStorage | None,
     *,
     is_planned: bool,
@@ -321,7 +334,7 @@ def _old_record(
 
 def _check_comparable(study: str, old: dict[str, Any], new: dict[str, Any], settings: StudySettings) -> None:
     differences = []
-    if old["dataset"]["sha256"] != new["dataset"]["sha256"]:
+    if old.get("dataset", {}).get("sha256") != new.get("dataset", {}).get("sha256"):
         differences.append(f"on other data than {new['dataset']['name']} in {settings.data_dir}")
     if old["space"] != new["space"]:
         names = [name for name in {**old["space"], **new["space"]} if old["space"].get(name) != new["space"].get(name)]
@@ -338,13 +351,13 @@ def _check_comparable(study: str, old: dict[str, Any], new: dict[str, Any], sett
         raise ValueError(not_comparable(difference))
 
 
-def _check_evidence(evidence: StudyRecord, settings: StudySettings, data: ImageData) -> None:
+def _check_evidence(evidence: StudyRecord, settings: StudySettings, data: ImageData | None) -> None:
     differences = [
         f"{name} {theirs} (here {ours})"
         for name, theirs, ours in (
             ("metric", evidence.metric, settings.metric_name),
             ("network", evidence.network, settings.network),
-            ("data set", evidence.facts["dataset"]["name"], data.name),
+            ("subject", evidence.subject, data.name if data else Path(str(settings.train_function)).name),
         )
         if theirs != ours
     ]
@@ -352,9 +365,9 @@ def _check_evidence(evidence: StudyRecord, settings: StudySettings, data: ImageD
         raise ValueError(f"study {evidence.folder.name} is no evidence for this one: it has {', '.join(differences)}")
 
 
-def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict[str, Any]:
+def _facts(settings: StudySettings, space: SearchSpace, data: ImageData | None) -> dict[str, Any]:
     """What is true of the study as a whole, as plain data."""
-    values = asdict(settings) | {"metric": settings.metric_name, "dataset": data.name}
+    values = asdict(settings) | {"metric": settings.metric_name, **({"dataset": data.name} if data else {})}
     return {
         "settings": {
             name: provenance.project_path(value) if isinstance(value, Path) else value
@@ -362,16 +375,20 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict
             if name not in OF_ONE_START  # the command of each start tells them
         },
         "space": describe(space),
-        "dataset": {
-            "name": data.name,
-            "sha256": data.sha256,
-            "classes": list(data.classes),
-            "training_images": len(data.train),
-            "validation_images": len(data.val),
-            "test_images": len(data.test),
-            "image_shape": list(data.image_shape),
-        },
-        "code": provenance.code(settings.network),
+        **({"dataset": _dataset_facts(data)} if data else {}),
+        "code": provenance.code(settings.network) if data else provenance.own_code(str(settings.train_function)),
+    }
+
+
+def _dataset_facts(data: ImageData) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "sha256": data.sha256,
+        "classes": list(data.classes),
+        "training_images": len(data.train),
+        "validation_images": len(data.val),
+        "test_images": len(data.test),
+        "image_shape": list(data.image_shape),
     }
 
 

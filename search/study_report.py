@@ -42,6 +42,8 @@ def write_report(record: StudyRecord, space: SearchSpace, findings: Findings, da
 
 def images_of(settings: StudySettings, record: StudyRecord) -> ImageData | str:
     """The images of a study as they lie in the data folder, or why they are of no use; nothing is downloaded."""
+    if record.train_function is not None:
+        return "there are no images"
     name = record.facts["dataset"]["name"]
     if record.network not in NETWORKS:
         return f"what it mistakes only the study itself shows: a report runs no code of {record.network}"

@@ -31,7 +31,7 @@ def show_summary(settings: StudySettings, record: StudyRecord, space: SearchSpac
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     seconds = wall_seconds(record)
     print(
-        f"\n{record.facts['dataset']['name']}: {len(ended)} of {settings.num_samples} trials in {duration(seconds)}: "
+        f"\n{record.subject}: {len(ended)} of {settings.num_samples} trials in {duration(seconds)}: "
         f"{listed or 'none ended'}"
     )
     _show_time(record)
@@ -39,12 +39,13 @@ def show_summary(settings: StudySettings, record: StudyRecord, space: SearchSpac
     if best is None:
         print("No trial measured anything that stands; the errors are in trials.csv and errors/.")
     else:
-        _show_best(settings, record, best)
+        _show_best(record, best)
         table = trial_table(record, space)
         measured = table[table["trial_number"].isin([trial.number for trial in record.measured()])]
-        _show_best_five(measured, space, record.metric)
-        _show_by_optimizer(measured, record.metric, settings.mode)
-        print(f"Train it again: {_reproduce_command(record, best)}")
+        _show_best_five(measured, space, record)
+        _show_by_optimizer(measured, record.metric, settings.direction)
+        if record.train_function is None:
+            print(f"Train it again: {_reproduce_command(record, best)}")
     show_confirmation(record)
     if findings.advice:
         first, *others = findings.advice
@@ -62,14 +63,14 @@ def _show_time(record: StudyRecord) -> None:
     print(f"Time: {', '.join(f'{name} {share:.0f}%' for name, share in shares.items())}")
 
 
-def _show_best(settings: StudySettings, record: StudyRecord, best: TrialRecord) -> None:
+def _show_best(record: StudyRecord, best: TrialRecord) -> None:
     metrics = record.best_epoch(best)
     assert metrics is not None, "the best trial has reported"
-    names = dict.fromkeys([record.metric, "test_accuracy"])
+    names = record.told_metrics
     measured = ", ".join(f"{name} {getattr(metrics, name):.4f}" for name in names)
     print(f"\nBest: trial {best.number}, epoch {metrics.epoch}: {measured}")
     print("  " + ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items()))
-    if settings.val_fraction == 0:
+    if record.metric.startswith("test_") and record.train_function is None:
         print("  chosen by the test set, as there is no validation split: the best value is optimistic")
     baseline = record.baseline()
     gains = [gain for name in names if (gain := gain_over_baseline(record, metrics, name))]
@@ -102,8 +103,8 @@ def _option(name: str, value: object) -> str:
     return f"--{option}={value}"
 
 
-def _show_best_five(measured: pd.DataFrame, space: SearchSpace, metric: str) -> None:
-    metrics = list(dict.fromkeys([metric, "test_accuracy"]))
+def _show_best_five(measured: pd.DataFrame, space: SearchSpace, record: StudyRecord) -> None:
+    metrics = record.told_metrics
     formats = {name: "{:.4f}".format for name in metrics}
     for shown in range(len(space), -1, -1):
         columns = ["trial_number", *list(space)[:shown], *metrics]

@@ -12,16 +12,17 @@ from typing import Any
 import torch
 from ray import tune
 
+from search.own_training import OwnMetrics, names_of, train_own
 from training.checkpoint import Checkpoint
 from training.data import ImageData
-from training.loop import TrainingDivergedError, train
+from training.loop import EpochMetrics, TrainingDivergedError, train
 from training.network_config import config_type
 
 
 def trainable(
     sample: dict[str, Any],
     *,
-    data: ImageData,
+    data: ImageData | None,
     fixed: dict[str, Any],
     threads: int,
     device: str,
@@ -35,8 +36,8 @@ def trainable(
 
     Args:
         sample: What `StudySearch.suggest` proposed.
-        data: The study's data, the same object in every trial of a worker.
-        fixed: What is the same in every trial: fields of `TrialConfig`, `network` and `epochs` among them.
+        data: The study's data, the same object in every trial of a worker; None with a training function.
+        fixed: What is the same in every trial: fields of `TrialConfig`, or `train_function` and `epochs`.
         threads: Threads that torch uses.
         device: Where the network is trained, `cpu` or `cuda`.
         metric: Field of `EpochMetrics` by which the best epoch is kept.
@@ -53,15 +54,16 @@ def trainable(
     checkpoint = Checkpoint(file, metric, mode)
     try:
         with _ended_after(timeout, file):
-            config = config_type(fixed["network"])(**fixed | hyperparameters)
-            for metrics in train(config, data.to(device), checkpoint):
+            for metrics in _train(fixed, hyperparameters, data.to(device) if data else None, checkpoint, metric):
                 if metrics.epoch > epochs_recorded:
                     now = time.perf_counter()
                     earlier = metrics.epoch <= checkpoint.epochs_restored  # trained, but not reported
                     waiting_seconds = None if earlier else now - last_report - metrics.seconds
                     last_report = now
                     print(f"trial {number}: epoch {metrics.epoch}: {metric} {getattr(metrics, metric):.4f}", flush=True)
-                    notes = {"waiting_seconds": waiting_seconds, "trouble": checkpoint.take_trouble()}
+                    notes: dict[str, Any] = {"waiting_seconds": waiting_seconds, "trouble": checkpoint.take_trouble()}
+                    if isinstance(metrics, OwnMetrics):
+                        notes["metric_names"] = names_of(metrics)
                     tune.report({**asdict(metrics), **notes})
     except TrainingDivergedError as error:
         seconds = time.perf_counter() - last_report
@@ -72,6 +74,15 @@ def trainable(
         failure = {"kind": kind, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         tune.report({"failure": {**failure, "seconds": seconds}})
         raise  # Ray then replaces the worker, whose state nobody knows
+
+
+def _train(
+    fixed: dict[str, Any], hyperparameters: dict[str, Any], data: ImageData | None, checkpoint: Checkpoint, metric: str
+) -> Iterator[EpochMetrics | OwnMetrics]:
+    if data is None:
+        given = {name: value for name, value in hyperparameters.items() if name != "seed"}
+        return train_own(fixed["train_function"], given, fixed["epochs"], hyperparameters["seed"], metric)
+    return train(config_type(fixed["network"])(**fixed | hyperparameters), data, checkpoint)
 
 
 def time_out_file(checkpoint: Path) -> Path:

@@ -1,14 +1,15 @@
 """One trial as the record holds it: what was proposed, what was measured, how it ended."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from optuna.trial import TrialState
 
 from search.dimension import HyperparameterValue
-from training.loop import EpochMetrics
 from training.terminal import printable
 
+Metrics: TypeAlias = Any
+"""What was measured in one epoch: an `EpochMetrics`, or an `OwnMetrics`, whose fields only its study knows."""
 Status = Literal["running", "completed", "stopped_early", "diverged", "failed", "interrupted"]
 FailureKind = Literal["diverged", "exception", "out_of_memory", "worker_died", "timeout"]
 
@@ -88,7 +89,7 @@ class TrialRecord:
     is_baseline: bool = False
     """It was given the tutorial's own settings."""
     status: Status = "running"
-    epochs: list[EpochMetrics] = field(default_factory=list)
+    epochs: list[Metrics] = field(default_factory=list)
     runs: dict[int, Run] = field(default_factory=dict)
     """By epoch, and that of a failure by the epoch in which it came; none of an epoch that was trained in one start of
     the study and reported in the next."""
@@ -96,7 +97,7 @@ class TrialRecord:
     deaths: int = 0
     """How often its worker died without a word."""
 
-    def add_epoch(self, metrics: EpochMetrics, run: Run | None) -> None:
+    def add_epoch(self, metrics: Metrics, run: Run | None) -> None:
         """Take note of one more epoch."""
         self.epochs.append(metrics)
         if run:
@@ -128,6 +129,6 @@ class TrialRecord:
         return round(seconds, 3) or None
 
 
-def with_run(measured: EpochMetrics | Failure, run: Run | None) -> dict[str, Any]:
+def with_run(measured: Metrics | Failure, run: Run | None) -> dict[str, Any]:
     """As plain data, which `read_trial` reads."""
     return asdict(measured) | ({"run": asdict(run)} if run else {})

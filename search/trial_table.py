@@ -10,20 +10,16 @@ from search.dimension import distribution
 from search.record import StudyRecord
 from search.space import SearchSpace
 from search.trial_record import Run, TrialRecord
-from training.loop import EpochMetrics
 from training.terminal import spreadsheet_cell
 
-EPOCH_COLUMNS = ["trial_number", *(field.name for field in (*fields(EpochMetrics), *fields(Run)))]
-METRIC_COLUMNS = ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_loss"]
 
-
-def trial_columns(space: SearchSpace) -> list[str]:
+def trial_columns(record: StudyRecord, space: SearchSpace) -> list[str]:
     """The columns of `trials.csv`."""
     return [
         *("trial_number", "trial_id", "status"),
         *space,
         *("epochs", "best_epoch"),
-        *METRIC_COLUMNS,
+        *record.metric_names,
         *("seconds", "seed", "error"),
     ]
 
@@ -41,13 +37,13 @@ def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
                 **trial.hyperparameters,
                 "epochs": len(trial.epochs),
                 "best_epoch": best.epoch if best else None,
-                **{name: getattr(best, name, None) for name in METRIC_COLUMNS},
+                **{name: getattr(best, name, None) for name in record.metric_names},
                 "seconds": trial.seconds,
                 "seed": trial.seed,
                 "error": trial.failure.error if trial.failure else None,
             }
         )
-    table = pd.DataFrame(rows, columns=trial_columns(space)).map(as_cell)
+    table = pd.DataFrame(rows, columns=trial_columns(record, space)).map(as_cell)
     whole = [name for name, dimension in space.items() if isinstance(distribution(dimension), IntDistribution)]
     return table.astype({name: "Int64" for name in ("best_epoch", *whole) if table[name].isna().any()})
 
@@ -65,7 +61,8 @@ def epoch_table(record: StudyRecord) -> pd.DataFrame:
         if trial.status != "running"
         for metrics in trial.epochs
     ]
-    return pd.DataFrame(rows, columns=EPOCH_COLUMNS).astype(dict.fromkeys(("start", "node", "pid"), "Int64"))
+    columns = ["trial_number", *(field.name for field in (*fields(record.metrics_type), *fields(Run)))]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(("start", "node", "pid"), "Int64"))
 
 
 def _run(trial: TrialRecord, epoch: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import re
 import time
-from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ from search.searcher import StudySearch
 from search.study_files import StudyFiles
 from search.trainable import time_out_file, trainable
 from search.trial_record import Failure, Run
-from training.loop import EpochMetrics
 from training.terminal import printable
 
 if TYPE_CHECKING:
@@ -62,7 +60,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         if "failure" in result:
             self._record.add_failure(trial.trial_id, Failure(**result["failure"]), self._run(result, 0.0))
         else:
-            metrics = EpochMetrics(**{field.name: result[field.name] for field in fields(EpochMetrics)})
+            metrics = self._record.metrics_of(result)
             waiting_seconds = result["waiting_seconds"]
             run = None if waiting_seconds is None else self._run(result, waiting_seconds)
             self._record.add_epoch(trial.trial_id, metrics, run)

@@ -118,7 +118,7 @@ def _compare(arm: Arm, reference: Arm, first: int | None = None) -> Verdict:
     noise = math.hypot(*(_noise(side) for side in (arm, reference)))
     gains = gains + chance.normal(0.0, noise, RESAMPLES)
     low, high = np.quantile(gains, [1 - UPPER_END, UPPER_END])
-    in_points = arm.first.metric.endswith("accuracy")
+    in_points = arm.first.is_accuracy
     unit, scale = ("points", 100.0) if in_points else ("nats", 1.0)
     return Verdict(arm.name, reference.name, unit, scale * gain, scale * float(low), scale * float(high), first)
 
@@ -164,9 +164,11 @@ def _values(arm: Arm, first: int | None = None) -> Values:
 
 def _noise(arm: Arm) -> float:
     """Standard error of an accuracy on so many images; 0 for a loss, of which the record does not tell."""
-    metric, dataset = arm.first.metric, arm.first.facts["dataset"]
-    images = dataset["validation_images" if metric.startswith("val_") else "test_images"] * arm.splits
-    if not metric.endswith("accuracy") or not images:
+    if not arm.first.is_accuracy:
+        return 0.0
+    part = "validation_images" if arm.first.metric.startswith("val_") else "test_images"
+    images = arm.first.facts["dataset"][part] * arm.splits
+    if not images:
         return 0.0
     best = np.mean([values[0] for values in _values(arm)])
     right = (best * images + 1) / (images + 2)  # not sure of itself where all are right

@@ -40,11 +40,25 @@ def check_network(network: str) -> None:
     Raises:
         ValueError: It is neither.
     """
-    where, colon, function = network.rpartition(":")
-    if network not in NETWORKS and not (colon and where and function.isidentifier()):
+    if network not in NETWORKS and not _is_place(network):
         raise ValueError(
             f"network must be one of {', '.join(NETWORKS)} or a place like path/to/file.py:build, got {network}"
         )
+
+
+def check_place(option: str, place: str) -> None:
+    """Refuse what is not the place of a function; nothing is imported.
+
+    Raises:
+        ValueError: It has no file or module, or no function.
+    """
+    if not _is_place(place):
+        raise ValueError(f"{option} must be a place like path/to/file.py:function, got {place}")
+
+
+def _is_place(text: str) -> bool:
+    where, _, function = text.rpartition(":")
+    return bool(where) and function.isidentifier()
 
 
 def absolute_place(network: str) -> str:
