@@ -1,4 +1,4 @@
-"""Shared by all tests: one torch thread, small data, and Ray in a short folder of its own."""
+"""Shared by all tests: one thread, small data, and Ray in a short folder of its own."""
 
 import os
 import shutil
@@ -8,12 +8,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # a tiny fit is 30 times slower with two threads on a busy two-core machine
+
 import torch
 
 from training.config import DataConfig
 from training.data import ImageData, ImageSplit, load_data
 
-torch.set_num_threads(1)  # a tiny fit is 30 times slower with two threads on a busy two-core machine
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -181,8 +181,9 @@ def test_results_folder_that_a_node_does_not_share_is_refused(two_nodes: TwoNode
 def test_wrong_and_missing_tokens_are_refused_and_not_shown(two_nodes: TwoNodes) -> None:
     wrong = two_nodes.folder / "wrong-token"
     wrong.write_text(secrets.token_hex(32))
-    for file in (wrong, two_nodes.folder / "no-token"):
-        sentence = refused(two_nodes.driver(*TRIALS, "--name", "refused", RAY_AUTH_TOKEN_PATH=str(file)))
+    files = (wrong, two_nodes.folder / "no-token")
+    drivers = [two_nodes.driver(*TRIALS, "--name", "refused", RAY_AUTH_TOKEN_PATH=str(file)) for file in files]
+    for sentence in map(refused, drivers):
         assert f"the Ray cluster at {two_nodes.address} asks for its token" in sentence
         assert wrong.read_text() not in sentence
     assert not (PROJECT / "results" / "refused").exists()

@@ -14,6 +14,7 @@ import pytest
 from studies import DEFAULT_SPACE, FULL_EPOCHS, HandDrivenStudy
 
 from search import provenance, report, run, study
+from search.ray_session import RaySession
 from search.record import StudyRecord
 from search.resume import stored_settings
 from search.settings import StudySettings
@@ -71,6 +72,8 @@ def commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     def begin(*_: object) -> int:
         raise StartedError
 
+    for method in ("begin", "wait"):  # Ray would be there for nothing, up to the end of all tests
+        monkeypatch.setattr(RaySession, method, lambda _: None)
     monkeypatch.setattr(study, "run_study", begin)
     monkeypatch.setattr("training.loop.Training.__init__", begin)
     return Commands(monkeypatch, capsys)

@@ -17,6 +17,7 @@ import faulty
 import pandas as pd
 import pytest
 from studies import NUMBERS
+from test_ledger import parts
 
 from search import tuning
 from search.cluster import Node
@@ -62,7 +63,9 @@ def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(run: Run, tmp
     assert trials["status"].tolist() == ["completed"] * 3
     assert trials["error"].isna().all()
     assert re.search(r"! trial 1: worker died: .*; it will go on after epoch 2\n", output)
-    (died,) = (trial for trial in StudyRecord.open(tmp_path / "study").trials if trial.deaths)
+    record = StudyRecord.open(tmp_path / "study")
+    assert parts(record)["lost"] > 0
+    (died,) = (trial for trial in record.trials if trial.deaths)
     assert (died.number, died.deaths) == (1, 1)
     config = TrialConfig(**died.hyperparameters, epochs=4, seed=1)  # type: ignore[arg-type]
     alone = pd.DataFrame([asdict(metrics) for metrics in train(config, digits)])[NUMBERS]
@@ -221,7 +224,7 @@ def test_study_outlives_a_full_a_read_only_and_a_removed_folder(small_disk: Path
 
 
 def test_interrupt_ends_a_study_that_waits_for_its_disk(small_disk: Path) -> None:
-    search = RunningSearch("slow", small_disk / "study", "--num-samples", "2", "--epochs", "50")
+    search = RunningSearch("slow", small_disk / "study", "--num-samples", "1", "--epochs", "50")
     wait_for(lambda: any((small_disk / "study").glob("checkpoints/*")), "the first epoch")
     with read_only(small_disk):
         search.wait_for_output("! the record cannot be written")
@@ -233,7 +236,7 @@ def test_interrupt_ends_a_study_that_waits_for_its_disk(small_disk: Path) -> Non
 
 
 def test_second_interrupt_ends_the_process_at_once(tmp_path: Path) -> None:
-    search = RunningSearch("slow", tmp_path / "study", "--num-samples", "2", "--epochs", "50")
+    search = RunningSearch("slow", tmp_path / "study", "--num-samples", "1", "--epochs", "50")
     wait_for(lambda: any((tmp_path / "study").glob("checkpoints/*")), "the first epoch")
     search.process.send_signal(signal.SIGINT)
     time.sleep(0.3)
@@ -267,9 +270,9 @@ def test_study_runs_without_a_home_and_beside_the_remains_of_a_cluster(tmp_path:
     remains = Path(os.environ["RAY_TMPDIR"]) / "ray" / "ray_current_cluster"
     remains.parent.mkdir(exist_ok=True)
     remains.write_text("192.0.2.1:6379")
-    search = RunningSearch("trainable", tmp_path / "study", "--num-samples", "2", "--epochs", "1", HOME="/proc/1")
+    search = RunningSearch("trainable", tmp_path / "study", "--num-samples", "1", "--epochs", "1", HOME="/proc/1")
     assert search.end() == 0
-    assert search.trials()["status"].tolist() == ["completed"] * 2
+    assert search.trials()["status"].tolist() == ["completed"]
     assert not list(Path("/proc/1").glob(".ray"))
     assert not list(Path("/tmp").glob("ray-token-*"))
 
@@ -318,8 +321,8 @@ def test_data_that_is_damaged_while_a_study_runs_harms_it_not(fashion_mnist_dir:
     """The images are read once; who resumes the study is told about the file."""
     data = tmp_path / "data" / "FashionMNIST" / "raw"
     shutil.copytree(fashion_mnist_dir / "FashionMNIST" / "raw", data)
-    where = ["--dataset", "fashion-mnist", "--data-dir", str(tmp_path / "data")]
-    search = RunningSearch("trainable", tmp_path / "study", *where, "--num-samples", "2", "--epochs", "1")
+    where = ["--dataset", "fashion-mnist", "--data-dir", str(tmp_path / "data"), "--val-fraction", "0.9"]
+    search = RunningSearch("trainable", tmp_path / "study", *where, "--num-samples", "1", "--epochs", "1")
     search.wait_for_output("Trials as they end")
     damaged = data / "train-images-idx3-ubyte"
     damaged.chmod(0o644)
@@ -327,7 +330,7 @@ def test_data_that_is_damaged_while_a_study_runs_harms_it_not(fashion_mnist_dir:
         stream.seek(1000)
         stream.write(b"damage")
     assert search.end() == 0
-    assert search.trials()["status"].tolist() == ["completed"] * 2
+    assert search.trials()["status"].tolist() == ["completed"]
     resume = [*FAULTY_SEARCH, "trainable", "--resume", str(tmp_path / "study"), "--num-samples", "+1"]
     again = subprocess.run(resume, capture_output=True, text=True, check=False)
     assert again.returncode == 2

@@ -132,18 +132,16 @@ def test_study_from_before_there_was_a_ledger_has_none(study: TimedStudy) -> Non
     assert wall_seconds(study.record) == 12.5
 
 
-def run(trainable: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> StudyRecord:
-    monkeypatch.setattr(tuning, "trainable", trainable)
-    settings = StudySettings(dataset="digits", scheduler="none", results_dir=folder, name="study", **options)
-    study = prepare_study(settings)
-    assert run_study(study) == 0
-    return study.record
-
-
 def test_parts_of_a_real_study_add_up(
     shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    record = run(faulty.slow, tmp_path, monkeypatch, num_samples=4, epochs=5)
+    monkeypatch.setattr(tuning, "trainable", faulty.slow)
+    settings = StudySettings(
+        dataset="digits", num_samples=4, epochs=5, scheduler="none", results_dir=tmp_path, name="study"
+    )
+    study = prepare_study(settings)
+    assert run_study(study) == 0
+    record = study.record
     measured = parts(record)
     assert measured.keys() >= {"training", "evaluation", "start_up", "ray_and_sampler"}
     assert measured["ray_and_sampler"] >= 20 * 0.2  # by which each of 20 epochs is reported too late
@@ -155,10 +153,3 @@ def test_parts_of_a_real_study_add_up(
     ledger, told = time_ledger(record), capfd.readouterr().out
     assert ledger is not None
     assert f"Time: training {ledger['training'] / ledger['whole']:.0%}, evaluation " in told
-
-
-def test_parts_add_up_where_a_worker_was_killed(
-    shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = run(faulty.killed_after_epoch_2, tmp_path, monkeypatch, num_samples=3, epochs=4)
-    assert parts(record)["lost"] > 0

@@ -22,7 +22,10 @@ from search.settings import LoggerName, StudySettings
 from search.trial_record import Failure, TrialRecord
 from training.config import PROJECT
 
-SMALL_STUDY = ["--dataset", "digits", "--num-samples", "3", "--epochs", "2", "--no-dashboard", "--name", "small"]
+SMALL_STUDY = [
+    *("--dataset", "digits", "--num-samples", "3", "--epochs", "2", "--max-concurrent", "1"),
+    *("--no-dashboard", "--name", "small"),
+]
 
 
 def logged(record: StudyRecord, *names: LoggerName) -> Loggers:

@@ -224,7 +224,7 @@ def test_numbers_of_hostile_studies_stay_numbers(hostile: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "words"), [("search/report.py", ["{study}"]), ("training/run.py", ["--dataset=digits"])]
+    ("script", "words"), [("search/report.py", ["{study}"]), ("training/run.py", ["--dataset=digits", "--epochs=2"])]
 )
 def test_closed_pipe_leaves_no_traceback(script: str, words: list[str], tmp_path: Path) -> None:
     HandDrivenStudy(tmp_path).run_one_of_each()

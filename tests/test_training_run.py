@@ -1,4 +1,3 @@
-import os
 import re
 import subprocess
 import sys
@@ -11,9 +10,7 @@ from training.config import PROJECT
 
 def run_training(*options: str, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(PROJECT / "training" / "run.py"), *options]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def test_prints_what_the_tutorial_prints(tmp_path: Path) -> None:
