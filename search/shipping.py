@@ -1,6 +1,7 @@
 """Ships the best model of a study: a folder that classifies images without the study."""
 
-from dataclasses import fields, replace
+import shlex
+from dataclasses import fields
 from pathlib import Path
 
 from search.record import StudyRecord
@@ -8,7 +9,7 @@ from search.settings import StudySettings
 from search.summary import training_command
 from search.trial_record import TrialRecord
 from training.checkpoint import Checkpoint, read_weights
-from training.config import NETWORKS, DataConfig, TrialConfig
+from training.config import NETWORKS, TrialConfig
 from training.loop import EpochMetrics
 from training.model_folder import DARK_BACKGROUND, FOLDER, NETWORK, ModelFacts, save_model
 from training.networks import network_checksum, network_file
@@ -89,12 +90,18 @@ def _facts(settings: StudySettings, record: StudyRecord, best: TrialRecord, metr
         trial=best.number,
         epoch=metrics.epoch,
         selection=_selection(record, best, metrics),
-        command=training_command(replace(settings, data_dir=DataConfig().data_dir), record, best),  # names no folder
+        command=_command(settings, record, best),
         val_accuracy=metrics.val_accuracy,
         val_loss=metrics.val_loss,
         test_accuracy=metrics.test_accuracy,
         test_loss=metrics.test_loss,
     )
+
+
+def _command(settings: StudySettings, record: StudyRecord, best: TrialRecord) -> str:
+    """What trains it again, from the default data folder: the card is passed on, and the study's folder is its own."""
+    words = shlex.split(training_command(settings, record, best))
+    return shlex.join(word for word in words if not word.startswith("--data-dir="))
 
 
 def _selection(record: StudyRecord, best: TrialRecord, metrics: EpochMetrics) -> str:

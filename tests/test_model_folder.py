@@ -105,6 +105,14 @@ def test_probabilities_sum_to_one_and_other_images_are_refused(
         model.predict(torch.zeros(2, 1, 9, 8, dtype=torch.uint8))
 
 
+def test_study_that_was_just_run_under_a_name_is_shipped(tmp_path: Path, digits: ImageData) -> None:
+    """Its settings name a folder that is there by now, and the card does not name that of the images."""
+    settings = StudySettings(dataset="digits", name="study", results_dir=tmp_path, data_dir=tmp_path / "images")
+    folder = ship_best(settings, trained_study(tmp_path / "study", digits))
+    assert folder is not None
+    assert str(tmp_path) not in (folder / CARD).read_text() + (folder / CONFIG).read_text()
+
+
 def test_card_says_what_a_user_must_know(shipped: tuple[StudyRecord, Path]) -> None:
     record, folder = shipped
     card = (folder / CARD).read_text()
