@@ -1,11 +1,10 @@
 """Measure whether the interval of a confirmed winner holds what many more seeds give, over repeated studies.
 
-    python benchmarks/confirm_coverage.py --studies 20
+    python benchmarks/confirm_coverage.py --studies 20 --curves benchmarks/tables/confirm_coverage.csv.gz
 
 Each study searches digits, and its best configurations are trained again from fresh seeds; the record, the choice, the
-statistics and the winner are those of `search/confirm.py`, only Ray is left out. Then each of the configurations is
-trained from many further seeds, whose mean stands for the truth. A configuration that was not chosen by its interval,
-the last of the three, is beside the winner: its interval has no reason to be optimistic.
+statistics and the winner are those of `search/confirm.py`, only Ray is left out. Then the winner is trained from many
+further seeds, whose mean after the confirmed number of epochs stands for the truth.
 """
 
 import argparse
@@ -13,7 +12,7 @@ import math
 import multiprocessing
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from search import provenance
 from search.confirmation import Configuration, measure, rank
@@ -34,7 +34,7 @@ from search.settings import StudySettings
 from search.simulation import MemoryStorage
 from search.space import describe
 from search.space_file import default_space
-from search.trial_record import Failure
+from search.trial_record import Failure, TrialRecord
 from training.config import TrialConfig
 from training.data import ImageData, load_data
 from training.loop import EpochMetrics, TrainingDivergedError, train
@@ -44,17 +44,15 @@ TOP, SEEDS = 3, 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """One confirmed configuration of one study, and the truth about it."""
+    """The winner of one study, and the truth about it."""
 
     study: int
-    rank: int
     trial: int
     epochs: int
     search_value: float
     mean: float
     low: float
     high: float
-    further_seeds: int
     truth: float
     """Mean of the metric over the further seeds, after the confirmed number of epochs."""
 
@@ -97,8 +95,8 @@ def searched(settings: StudySettings, data: ImageData, folder: Path) -> StudyRec
     return record
 
 
-def confirmed(study: int, settings: StudySettings, further: int) -> list[Outcome]:
-    """One study, confirmed, and the truth about each of its best configurations; the winner first."""
+def curves_of(study: int, settings: StudySettings, further: int) -> list[dict[str, Any]]:
+    """One study, and its best configurations trained from fresh and from further seeds; a row for each training."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # studies far apart, so that the seeds of one are not those of another; each has its own validation images
@@ -107,46 +105,69 @@ def confirmed(study: int, settings: StudySettings, further: int) -> list[Outcome
     with tempfile.TemporaryDirectory() as folder:
         record = searched(settings, data, Path(folder))
     seeds = fresh_seeds(record, SEEDS + further)
+    rows = [row for trial in record.best_configurations(TOP) for row in _rows(record, trial, seeds[:SEEDS], data)]
+    winner, _ = confirm(pd.DataFrame(rows))
+    (trial,) = (trial for trial in record.trials if trial.number == winner.trial)
+    return [{"study": study} | row for row in [*rows, *_rows(record, trial, seeds[SEEDS:], data)]]
+
+
+def _rows(record: StudyRecord, trial: TrialRecord, seeds: Sequence[int], data: ImageData) -> list[dict[str, Any]]:
+    rows = []
+    for seed in seeds:
+        row: dict[str, Any] = {"trial": trial.number, **trial.hyperparameters}
+        row |= {"search_value": record.best_value(trial), "seed": seed}
+        epochs = trained(replace(record.config(trial), seed=seed), data)
+        rows.append(row | {f"epoch {metrics.epoch}": metrics.val_accuracy for metrics in epochs or ()})
+    return rows
+
+
+def confirm(study: pd.DataFrame) -> tuple[Configuration, list[list[EpochMetrics] | None]]:
+    """The winner by the first seeds of each configuration, and its curves from the further ones."""
+    curves: dict[int, list[list[EpochMetrics] | None]] = {}
     configurations = []
-    curves: dict[int, dict[int, list[EpochMetrics] | None]] = {}
-    for trial in record.best_configurations(TOP):
-        config = record.config(trial)
-        curves[trial.number] = {seed: trained(replace(config, seed=seed), data) for seed in seeds}
-        of_confirming = {seed: curves[trial.number][seed] for seed in seeds[:SEEDS]}
-        value = record.best_value(trial)
-        configurations.append(measure(trial.number, trial.hyperparameters, value, of_confirming, record.metric))
-    measured = [one for one in rank(configurations) if one.is_measured]
+    for name, rows in study.groupby("trial"):
+        trial, value = int(str(name)), float(rows["search_value"].iloc[0])
+        curves[trial] = [_curve(row) for row in rows.sort_values("seed").filter(like="epoch ").to_numpy()]
+        configurations.append(measure(trial, {}, value, dict(enumerate(curves[trial][:SEEDS])), "val_accuracy"))
+    winner, *_ = rank(configurations)
+    return winner, curves[winner.trial][SEEDS:]
+
+
+def _curve(accuracies: NDArray[np.float64]) -> list[EpochMetrics] | None:
+    if np.isnan(accuracies).any():
+        return None
+    untold = {"train_loss": 0.0, "val_loss": None, "test_accuracy": 0.0, "test_loss": 0.0, "seconds": 0.0}
     return [
-        _outcome(study, place, one, [curves[one.trial][seed] for seed in seeds[SEEDS:]])
-        for place, one in enumerate(measured, start=1)
+        EpochMetrics(epoch=epoch, val_accuracy=float(accuracy), **untold)  # type: ignore[arg-type]
+        for epoch, accuracy in enumerate(accuracies, start=1)
     ]
 
 
-def _outcome(study: int, place: int, one: Configuration, further: Sequence[list[EpochMetrics] | None]) -> Outcome:
-    values = [float(getattr(training[one.epochs - 1], one.metric_name)) for training in further if training]
-    estimate = one.metric
+def outcome(number: int, study: pd.DataFrame) -> Outcome:
+    """Confirm one study, and look whether the further seeds agree."""
+    winner, further = confirm(study)
+    values = [float(getattr(training[winner.epochs - 1], winner.metric_name)) for training in further if training]
+    estimate = winner.metric
     return Outcome(
-        study=study,
-        rank=place,
-        trial=one.trial,
-        epochs=one.epochs,
-        search_value=one.search_value,
+        study=number,
+        trial=winner.trial,
+        epochs=winner.epochs,
+        search_value=winner.search_value,
         mean=estimate.mean,
         low=estimate.low,
         high=estimate.high,
-        further_seeds=len(values),
         truth=float(np.mean(values)),
     )
 
 
-def show(outcomes: list[Outcome], words: str) -> None:
+def show(outcomes: list[Outcome]) -> None:
     """Print how often the interval holds the truth, and how far the numbers are from it."""
     covered = sum(outcome.is_covered for outcome in outcomes)
     noise = 100 / math.sqrt(len(outcomes))
     confirm = [outcome.mean - outcome.truth for outcome in outcomes]
     search = [outcome.search_value - outcome.truth for outcome in outcomes]
     width = np.mean([outcome.high - outcome.low for outcome in outcomes])
-    print(f"{words}: {covered} of {len(outcomes)} intervals hold the truth ({100 * width:.2f} points wide on average)")
+    print(f"\n{covered} of {len(outcomes)} intervals hold the truth ({100 * width:.2f} points wide on average)")
     for name, errors in (("confirmed mean", confirm), ("search's number", search)):
         above = sum(error > 0 for error in errors)
         print(
@@ -158,33 +179,33 @@ def show(outcomes: list[Outcome], words: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--studies", type=int, default=20)
-    parser.add_argument("--trials", type=int, default=12)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--further-seeds", type=int, default=60)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--output", type=Path, help="CSV file of every confirmed configuration")
+    parser.add_argument("--curves", type=Path, required=True, help="CSV file of all trainings; used if it is there")
     options = parser.parse_args()
     settings = StudySettings(dataset="digits", num_samples=options.trials, epochs=options.epochs)
-    one = partial(confirmed, settings=settings, further=options.further_seeds)
-    outcomes: list[Outcome] = []
-    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        for found in pool.imap(one, range(options.studies)):
-            outcomes += found
-            winner = found[0]
-            interval = f"{winner.low:.4f} to {winner.high:.4f}"
-            print(
-                f"study {winner.study:>3}: trial {winner.trial:>2}, epoch {winner.epochs}: "
-                f"search {winner.search_value:.4f}, confirmed {winner.mean:.4f} ({interval}), truth {winner.truth:.4f}"
-                f"{'' if winner.is_covered else '  outside'}",
-                flush=True,
-            )
-    machine, versions = provenance.machine(), provenance.versions()
-    print(f"\n{machine['processor']}, {machine['cpus']} cores; {versions}; commit {provenance.git_commit()}\n")
-    show([outcome for outcome in outcomes if outcome.rank == 1], "winners")
-    show([outcome for outcome in outcomes if outcome.rank == TOP], "last of the top")
-    show(outcomes, "all")
-    if options.output:
-        pd.DataFrame([asdict(outcome) for outcome in outcomes]).to_csv(options.output, index=False)
+    one = partial(curves_of, settings=settings, further=options.further_seeds)
+    if not options.curves.exists():
+        rows: list[dict[str, Any]] = []
+        with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+            for done, found in enumerate(pool.imap_unordered(one, range(options.studies)), start=1):
+                rows += found
+                print(f"{done} of {options.studies} studies", flush=True)
+        pd.DataFrame(rows).sort_values(["study", "trial", "seed"]).to_csv(options.curves, index=False)
+        machine = provenance.machine()
+        print(f"{machine['processor']}, {machine['cpus']} cores; {provenance.versions()}; {provenance.git_commit()}\n")
+    curves = pd.read_csv(options.curves)
+    outcomes = [outcome(int(str(number)), study) for number, study in curves.groupby("study")]
+    for winner in outcomes:
+        interval = f"{winner.low:.4f} to {winner.high:.4f}"
+        print(
+            f"study {winner.study:>3}: trial {winner.trial:>2}, epoch {winner.epochs}: "
+            f"search {winner.search_value:.4f}, confirmed {winner.mean:.4f} ({interval}), truth {winner.truth:.4f}"
+            f"{'' if winner.is_covered else '  outside'}"
+        )
+    show(outcomes)
 
 
 if __name__ == "__main__":

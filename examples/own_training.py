@@ -1,6 +1,6 @@
 """Search any training: gradient boosting on the diabetes data of scikit-learn, for the lowest error.
 
-    python search/run.py --train-function examples/own_training.py:train --space examples/own_training.toml \
+python search/run.py --train-function examples/own_training.py:train --space examples/own_training.toml \
         --metric rmse --mode min --epochs 20 --num-samples 20
 """
 

@@ -1,0 +1,484 @@
+"""Confirming: the statistics by themselves, and whole confirmations with the real Ray on digits."""
+
+import json
+import math
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import faulty
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+from scipy import stats
+from studies import NUMBERS, HandDrivenStudy, facts, metrics, search
+
+from search import confirm as command
+from search import confirming, tuning
+from search.confirmation import (
+    Configuration,
+    best_mean_epoch,
+    difference,
+    measure,
+    rank,
+    t_interval,
+    wilson_interval,
+)
+from search.confirmation_words import confirmation_of
+from search.confirming import Wanted, fresh_seeds
+from search.final_training import final_model
+from search.record import StudyRecord
+from search.space import HyperparameterValue
+from search.trial_record import Failure
+from training.config import PROJECT, DataConfig, TrialConfig
+from training.data import ImageData, load_data
+from training.loop import EpochMetrics, Training, train
+
+POINT: dict[str, HyperparameterValue] = {"learning_rate": 1e-3, "batch_size": 64, "optimizer": "adam"}
+
+
+def curve(*accuracies: float) -> list[EpochMetrics]:
+    return [metrics(epoch, accuracy) for epoch, accuracy in enumerate(accuracies, start=1)]
+
+
+def configuration(trial: int, *accuracies: float, failed: int = 0, search_value: float = 0.9) -> Configuration:
+    """One that was trained from seeds 0, 1, ... for one epoch."""
+    trainings: dict[int, list[EpochMetrics] | None] = {seed: curve(value) for seed, value in enumerate(accuracies)}
+    trainings |= {1000 + seed: None for seed in range(failed)}
+    return measure(trial, POINT, search_value, trainings, "val_accuracy")
+
+
+def test_interval_is_that_of_students_t() -> None:
+    values = [0.9, 0.92, 0.91, 0.95]
+    estimate = t_interval(values)
+    low, high = stats.t.interval(0.95, df=3, loc=np.mean(values), scale=stats.sem(values))
+    assert [estimate.low, estimate.high] == pytest.approx([low, high])
+    assert estimate.deviation == pytest.approx(np.std(values, ddof=1))
+
+
+def test_interval_holds_the_true_mean_19_times_of_20() -> None:
+    chance = np.random.default_rng(0)
+    estimates = [t_interval(chance.normal(3.0, 2.0, 5).tolist()) for _ in range(4000)]
+    assert sum(one.low <= 3 <= one.high for one in estimates) / 4000 == pytest.approx(0.95, abs=0.011)
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 10), (7, 10), (10, 10), (8892, 10_000)])
+def test_interval_of_the_test_accuracy_is_wilsons(right: int, images: int) -> None:
+    known = stats.binomtest(right, images).proportion_ci(0.95, method="wilson")
+    assert [*wilson_interval(right / images, images)] == pytest.approx([known.low, known.high], abs=1e-9)
+
+
+def test_epoch_is_chosen_by_the_mean_and_not_by_each_seed() -> None:
+    assert best_mean_epoch([[0.5, 0.9, 0.8], [0.5, 0.6, 0.8]]) == 3
+    assert best_mean_epoch([[0.5, 0.9, 0.8], [0.5, 0.6, 0.8]], lowest=True) == 1
+    assert best_mean_epoch([[0.5, 0.5]]) == 1
+    one = measure(4, POINT, 0.9, {7: curve(0.5, 0.9, 0.8), 8: curve(0.5, 0.6, 0.8)}, "val_accuracy")
+    assert (one.epochs, one.seeds, one.values) == (3, [7, 8], [0.8, 0.8])
+    assert one.test_accuracies == [pytest.approx(0.79)] * 2
+    assert one.optimism == pytest.approx(0.1)
+
+
+def test_loss_is_better_where_it_is_lower() -> None:
+    one = measure(0, POINT, 0.3, {0: curve(0.7, 0.6), 1: curve(0.8, 0.6)}, "val_loss")
+    other = measure(1, POINT, 0.5, {0: curve(0.5, 0.6), 1: curve(0.5, 0.6)}, "val_loss")
+    assert one.epochs == 1
+    assert one.metric.mean == pytest.approx(0.45)
+    assert one.optimism == pytest.approx(0.15)  # the search said 0.3, which is better than 0.45
+    told = difference(one, other)
+    assert told is not None
+    assert told.unit == "nats"
+    assert told.estimate.mean == pytest.approx(0.15)
+    wide, narrow = (replace(one, values=values) for values in ([0.30, 0.60], [0.46, 0.47]))
+    assert rank([wide, narrow]) == [narrow, wide]
+
+
+def test_winner_has_the_best_lower_end_and_not_the_best_mean() -> None:
+    erratic, steady = configuration(1, 0.99, 0.85, 0.95), configuration(2, 0.91, 0.92, 0.915)
+    assert erratic.metric.mean > steady.metric.mean
+    assert rank([erratic, steady]) == [steady, erratic]
+
+
+def test_configuration_that_fails_from_one_seed_comes_after_those_that_never_do() -> None:
+    lucky, sound, hopeless = configuration(1, 0.99, 0.99, failed=1), configuration(2, 0.5, 0.6, 0.5), configuration(3)
+    assert rank([configuration(3, 0.9, failed=2), lucky, sound]) == [sound, lucky, configuration(3, 0.9, failed=2)]
+    assert not hopeless.is_measured
+
+
+def test_first_and_second_are_compared_seed_by_seed() -> None:
+    """The difference is far smaller than what seeds do, and yet clear, because all seeds agree on it."""
+    noise = (0.80, 0.90, 0.85, 0.95)
+    better = configuration(1, *(value + 0.01 + 0.001 * place for place, value in enumerate(noise)))
+    other = configuration(2, *noise)
+    told = difference(better, other)
+    assert told is not None
+    assert told.is_clear
+    assert told.sentence.startswith("trial 1 is better than trial 2 by 1.15 points (95 % interval +0.94 to +1.36")
+    equal = difference(configuration(1, 0.9, 0.8), configuration(2, 0.8, 0.9))
+    assert equal is not None
+    assert not equal.is_clear
+    assert equal.sentence.startswith("trial 1 against trial 2: no difference that 2 seeds can show")
+    assert difference(configuration(1, 0.9, 0.8), configuration(2, 0.9, failed=1)) is None
+
+
+def test_accuracies_are_not_expected_beyond_1() -> None:
+    assert configuration(1, 1.0, 0.9).metric.high == 1.0
+
+
+def test_best_configurations_are_those_that_ran_in_full(tmp_path: Path) -> None:
+    study = HandDrivenStudy(tmp_path)
+    study.run_one_of_each()  # trial 0 0.6, 1 0.9, 2 stopped with 0.4, 6 cut off with 0.55
+    assert [trial.number for trial in study.record.best_configurations(3)] == [1, 0, 6]
+    assert [trial.number for trial in study.record.best_configurations(9)] == [1, 0, 6, 2]
+    study.record.trials[0].hyperparameters = dict(study.record.trials[1].hyperparameters)
+    assert [trial.number for trial in study.record.best_configurations(2)] == [1, 6]
+
+
+def test_seeds_are_those_of_no_trial(tmp_path: Path) -> None:
+    study = HandDrivenStudy(tmp_path)
+    study.run_one_of_each()
+    assert fresh_seeds(study.record, 3) == [7, 8, 9]
+    study.record.trials[0].seed = 2**32 - 1
+    assert fresh_seeds(study.record, 2) == [0, 7]
+
+
+def test_same_configuration_is_proposed_from_every_seed(tmp_path: Path) -> None:
+    """In a space of one point, too, and without a question to the sampler."""
+    plan = {"study": "a", "top": 1, "trials": [3], "values": [0.9], "seeds": [11, 12], "final_seed": 13}
+    record = StudyRecord.create(tmp_path, "max", facts() | {"plan": plan})
+    for seed in plan["seeds"]:  # type: ignore[attr-defined]
+        record.enqueue(POINT, seed)
+    searcher = search(record, num_samples=2)
+    searcher._num_points = 1
+    proposals = [searcher.suggest("one"), searcher.suggest("two")]
+    assert [proposal["seed"] for proposal in proposals if isinstance(proposal, dict)] == [11, 12]
+    assert all(POINT.items() <= proposal.items() for proposal in proposals if isinstance(proposal, dict))
+    assert searcher.suggest("three") is None
+    record.close()
+    again = StudyRecord.open(tmp_path)
+    assert [trial.seed for trial in again.trials] == [11, 12]
+    assert again.plan is not None
+
+
+def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, str(PROJECT / "search" / script), "--no-dashboard", *options]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def finished(results: Path) -> subprocess.CompletedProcess[str]:
+    """A study of four trials that was confirmed at once."""
+    options = ["--dataset", "digits", "--num-samples", "4", "--epochs", "2", "--scheduler", "none", "--name", "study"]
+    return run("run.py", *options, "--results-dir", str(results), "--confirm", "2x2")
+
+
+@pytest.fixture(scope="module")
+def all_digits() -> ImageData:
+    """The bundled digits without a validation split."""
+    return load_data(DataConfig(dataset="digits", val_fraction=0.0), split_seed=0)[0]
+
+
+def test_study_is_confirmed_at_once(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stderr == ""
+    assert "Confirming study study" in finished.stdout
+    table = pd.read_csv(results / "study" / "confirm.csv")
+    assert table.columns.tolist() == [
+        *("rank", "trial_number", "learning_rate", "batch_size", "optimizer", "epochs", "seeds", "failed", "metric"),
+        *("mean", "standard_deviation", "low", "high", "search_value", "optimism"),
+        *("test_accuracy_mean", "test_accuracy_low", "test_accuracy_high", "test_loss_mean"),
+        *("final_test_accuracy", "final_test_accuracy_low", "final_test_accuracy_high"),
+    ]
+    assert table["rank"].tolist() == [1, 2]
+    assert table["low"][0] >= table["low"][1]
+    trials = pd.read_csv(results / "study" / "trials.csv").set_index("trial_number")
+    assert set(table["trial_number"]) == set(trials.index[:2])
+    assert table["search_value"].tolist() == [trials["val_accuracy"][number] for number in table["trial_number"]]
+    assert (results / "latest").resolve() == results / "study"
+    final = table["final_test_accuracy"]
+    assert f"Result: test_accuracy {final[0]:.4f} (95 % interval" in finished.stdout
+    assert math.isnan(final[1])
+
+
+def test_configurations_have_the_same_fresh_seeds(finished: object, results: Path) -> None:
+    trainings = pd.read_csv(results / "study" / "confirm" / "trials.csv")
+    assert sorted(trainings["seed"]) == [4, 4, 5, 5]
+    assert trainings.groupby("seed")["learning_rate"].nunique().size == 2
+    assert (trainings["epochs"] == 2).all()
+    study = json.loads((results / "study" / "study.json").read_text())
+    assert [one["seeds"] for one in study["confirm"]["configurations"]] == [[4, 5], [4, 5]]
+
+
+def test_means_are_those_of_trainings_done_alone(finished: object, results: Path, digits: ImageData) -> None:
+    record = StudyRecord.open(results / "study")
+    confirmation = confirmation_of(record)
+    assert confirmation is not None
+    winner = confirmation.winner
+    trainings = [
+        list(train(replace(record.config(record.trials[winner.trial]), seed=seed), digits)) for seed in winner.seeds
+    ]
+    means = np.mean([[record.value(metrics) for metrics in training] for training in trainings], axis=0)
+    assert winner.epochs == int(means.argmax()) + 1
+    assert winner.metric.mean == pytest.approx(means.max())
+    assert winner.test_accuracies == [training[winner.epochs - 1].test_accuracy for training in trainings]
+
+
+def test_result_is_of_one_training_on_all_images(finished: object, results: Path, all_digits: ImageData) -> None:
+    record = StudyRecord.open(results / "study")
+    confirmation = confirmation_of(record)
+    assert confirmation is not None
+    final = confirmation.final
+    assert (final.training_images, final.test_images, final.seed) == (1438, 359, 6)
+    config = replace(record.config(record.trials[final.trial]), seed=final.seed)
+    alone = list(train(config, all_digits))[final.epochs - 1]
+    assert final.test_accuracy == alone.test_accuracy
+    assert final.test_loss == pytest.approx(alone.test_loss)
+    model = final_model(StudyRecord.open(results / "study" / "confirm"), config, all_digits)
+    seen = model(all_digits.test.images / 255).argmax(1)
+    assert (seen == all_digits.test.labels).double().mean().item() == pytest.approx(final.test_accuracy)
+
+
+def test_report_shows_it(finished: object, results: Path) -> None:
+    page = (results / "study" / "report.html").read_text()
+    assert "<h2>Confirmed</h2>" in page
+    assert "<dt>result</dt>" in page
+    table = pd.read_csv(results / "study" / "confirm.csv")
+    assert f"<td>{table['low'][0]:.4f} to {table['high'][0]:.4f}</td>" in page
+
+
+def test_same_command_tells_the_result_again_and_trains_nothing(
+    finished: subprocess.CompletedProcess[str], results: Path
+) -> None:
+    kept = {
+        file: file.read_bytes()
+        for file in (results / "study" / "confirm" / "study.db", results / "study" / "confirm.csv")
+    }
+    again = run("confirm.py", "study", "--results-dir", str(results), "--top", "2", "--seeds", "2")
+    assert again.returncode == 0, again.stderr
+    assert "Trials as they end" not in again.stdout
+    told = finished.stdout[finished.stdout.index("Confirmed: ") :]
+    assert again.stdout.strip() == told.strip()
+    assert all(file.read_bytes() == content for file, content in kept.items())
+
+
+def test_other_size_and_other_trials_are_refused(
+    finished: object, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "is confirmed with --top 2 --seeds 2" in refused(monkeypatch, capsys, "study", results)
+    confirm_itself = refused(monkeypatch, capsys, str(results / "study" / "confirm"), results)
+    assert "is what confirms study study" in confirm_itself
+    resumed = run("run.py", "--resume", str(results / "study" / "confirm"))
+    assert resumed.returncode == 2
+    assert "to go on: python search/confirm.py study" in resumed.stderr
+
+
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], study: str, results: Path, *words: str
+) -> str:
+    """The one sentence with which a command is refused."""
+    line = ["search/confirm.py", study, "--results-dir", str(results), "--no-dashboard", *words]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit) as exit_:
+        command.main()
+    output = capsys.readouterr()
+    assert exit_.value.code == 2
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    return output.err
+
+
+@pytest.fixture
+def by_hand(tmp_path: Path) -> HandDrivenStudy:
+    (tmp_path / "hand").mkdir()
+    return HandDrivenStudy(tmp_path / "hand")
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        (["--top", "0"], "top must be >= 1, got 0"),
+        (["--seeds", "1"], "seeds must be >= 2, because one number has no spread, got 1"),
+        (["--top", "1000", "--seeds", "1000"], "at most 10000"),
+        (["--time-budget", "soon"], "time_budget must be a time like"),
+    ],
+)
+def test_bad_sizes_are_refused_with_the_rule(
+    words: list[str], rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rule in refused(monkeypatch, capsys, "missing", tmp_path, *words)
+
+
+@pytest.mark.parametrize(
+    ("option", "rule"),
+    [
+        ("--confirm=3", "confirm must be configurations x seeds, for example 3x5, got 3"),
+        ("--confirm=0x5", "top must be >= 1, got 0"),
+        ("--confirm=3x1", "seeds must be >= 2"),
+        ("--confirm=3x5 --val-fraction=0", "confirm needs validation images, but val_fraction is 0"),
+    ],
+)
+def test_bad_sizes_are_refused_before_a_study(option: str, rule: str, tmp_path: Path) -> None:
+    study = run("run.py", *option.split(), "--results-dir", str(tmp_path))
+    assert (study.returncode, study.stdout) == (2, "")
+    assert rule in study.stderr
+
+
+def test_study_with_nothing_to_confirm_is_refused(
+    by_hand: HandDrivenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_hand.run_trial(failure=Failure("exception", "ValueError: boom", "Traceback"))
+    sentence = refused(monkeypatch, capsys, "hand", tmp_path)
+    assert "study hand has nothing to confirm: none of its trials measured anything that stands" in sentence
+    assert "there is no study missing" in refused(monkeypatch, capsys, "missing", tmp_path)
+
+
+def test_running_study_is_refused(
+    by_hand: HandDrivenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_hand.run_trial(0.5, 0.6, 0.6)
+    with FileLock(tmp_path / "hand" / ".lock"):
+        assert "study hand is being run by" in refused(monkeypatch, capsys, "hand", tmp_path)
+
+
+def test_study_on_other_images_is_refused_and_nothing_is_made(
+    by_hand: HandDrivenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_hand.run_trial(0.5, 0.6, 0.6)
+    monkeypatch.setattr("search.ray_session.RaySession.begin", lambda _: None)
+    monkeypatch.setattr("search.ray_session.RaySession.wait", lambda _: None)
+    assert "study hand was run on other data than digits" in refused(monkeypatch, capsys, "hand", tmp_path)
+    assert not (tmp_path / "hand" / "confirm").exists()
+
+
+def test_study_without_validation_images_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "by-test").mkdir()
+    told: dict[str, Any] = facts("test_accuracy")
+    told["settings"]["val_fraction"] = 0.0
+    told["dataset"]["validation_images"] = 0
+    StudyRecord.create(tmp_path / "by-test", "max", told).close()
+    sentence = refused(monkeypatch, capsys, "by-test", tmp_path)
+    assert "a winner chosen by the test images cannot be confirmed on them without bias" in sentence
+
+
+def test_study_in_the_way_is_refused(
+    by_hand: HandDrivenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_hand.run_trial(0.5, 0.6, 0.6)
+    (tmp_path / "hand" / "confirm").mkdir()
+    StudyRecord.create(tmp_path / "hand" / "confirm", "max", facts()).close()
+    assert "it holds a study that confirms nothing" in refused(monkeypatch, capsys, "hand", tmp_path)
+
+
+def test_damaged_confirmation_in_a_record_is_refused(by_hand: HandDrivenStudy, tmp_path: Path) -> None:
+    by_hand.run_trial(0.5, 0.6, 0.6)
+    by_hand.record.set_facts({"confirm": {"configurations": [], "final": {}}})
+    with pytest.raises(ValueError, match="the record of study hand is damaged"):
+        StudyRecord.open(tmp_path / "hand")
+
+
+EPOCHS = 40
+
+
+def wait_for(happened: Any) -> None:
+    deadline = time.monotonic() + 90
+    while not happened():
+        assert time.monotonic() < deadline, "it did not come so far"
+        time.sleep(0.02)
+
+
+def epochs_recorded(folder: Path) -> int:
+    """Epochs in a record, as another process sees them."""
+    if not (folder / "study.db").exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{folder / 'study.db'}?mode=ro", uri=True)) as database:
+        query = "SELECT count(*) FROM trial_user_attributes WHERE key LIKE 'epoch %'"
+        try:
+            return int(database.execute(query).fetchone()[0])
+        except sqlite3.OperationalError:  # not made yet, or being written
+            return 0
+
+
+def final_epoch(folder: Path) -> int:
+    file = folder / "final.pt"
+    return int(torch.load(file, weights_only=True)["epoch"]) if file.exists() else 0
+
+
+def test_killed_confirmation_goes_on_and_repeats_nothing(
+    tmp_path: Path, digits: ImageData, all_digits: ImageData
+) -> None:
+    """Killed while the configurations are trained again, and stopped by Ctrl-C while the winner is."""
+    options = ["--dataset", "digits", "--num-samples", "2", "--epochs", str(EPOCHS), "--scheduler", "none"]
+    study = run("run.py", *options, "--name", "study", "--results-dir", str(tmp_path))
+    assert study.returncode == 0, study.stderr
+    words = ["study", "--results-dir", str(tmp_path), "--top", "2", "--seeds", "2", "--max-concurrent", "1"]
+    line = [sys.executable, str(PROJECT / "search" / "confirm.py"), "--no-dashboard", *words]
+    folder = tmp_path / "study" / "confirm"
+    with subprocess.Popen(line, stdout=subprocess.PIPE, start_new_session=True) as killed:
+        wait_for(lambda: epochs_recorded(folder) > EPOCHS + 5)
+        os.kill(killed.pid, signal.SIGKILL)
+    before = epochs_recorded(folder)
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, start_new_session=True) as interrupted:
+        wait_for(lambda: final_epoch(folder) > 0)
+        os.kill(interrupted.pid, signal.SIGINT)
+        output, _ = interrupted.communicate(timeout=60)
+    assert "1 trials have ended; 3 to run, 1 of them from their last epoch" in output
+    if interrupted.returncode == 130:  # else it was faster than the signal
+        assert output.rstrip().endswith(f"To go on: python search/confirm.py --no-dashboard {' '.join(words)}")
+    assert before < epochs_recorded(folder) == 4 * EPOCHS
+    done = run("confirm.py", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Result: test_accuracy" in done.stdout
+    epochs = pd.read_csv(folder / "epochs.csv")
+    assert epochs.groupby("trial_number").size().tolist() == [EPOCHS] * 4
+    trainings = pd.read_csv(folder / "trials.csv").set_index("trial_number")
+    for number in (0, 1):
+        row: Any = trainings.loc[number]
+        config = TrialConfig(optimizer=row["optimizer"], epochs=EPOCHS, seed=int(row["seed"]))
+        alone = pd.DataFrame([asdict(metrics) for metrics in train(config, digits)])[NUMBERS]
+        recorded = epochs.loc[epochs["trial_number"] == number, NUMBERS].reset_index(drop=True)
+        pd.testing.assert_frame_equal(recorded, alone, rtol=1e-12)
+    confirmation = confirmation_of(record := StudyRecord.open(tmp_path / "study"))
+    assert confirmation is not None
+    final = confirmation.final
+    training = Training(replace(record.config(record.trials[final.trial]), seed=final.seed), all_digits)
+    while training.epoch < final.epochs:
+        list(training.train_epoch())
+    assert training.measure_epoch().test_loss == pytest.approx(final.test_loss, rel=1e-12)
+    assert training.measure_epoch().test_accuracy == final.test_accuracy
+
+
+def test_confirmation_in_which_nothing_completes_has_no_result(
+    shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from search.settings import StudySettings
+    from search.study import prepare_study, run_study
+
+    settings = StudySettings(dataset="digits", num_samples=2, epochs=1, results_dir=tmp_path, dashboard=False)
+    study = prepare_study(settings)
+    assert run_study(study) == 0
+    monkeypatch.setattr(tuning, "trainable", faulty.always_raises)
+    wanted = Wanted(top=1, seeds=2, command="the command", dashboard=False)
+    capfd.readouterr()
+    status = confirming.confirm(confirming.prepare(study.record.folder, wanted, time.monotonic()))
+    output = capfd.readouterr().out
+    assert status == 1
+    assert re.search(
+        r"Nothing is confirmed: no configuration completed its training from 2 seeds or more \(.+\)", output
+    )
+    assert not (study.record.folder / "confirm.csv").exists()
