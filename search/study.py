@@ -111,6 +111,8 @@ def prepare_study(
     if settings.resume:
         _check_free(Path(settings.resume), server)
     evidence = _evidence(settings, server) if settings.warm_start else None
+    if space is None and not settings.resume:
+        space = space_in_force(settings, evidence.space if evidence and settings.fork else None)
     ray = RaySession(dashboard=settings.dashboard)
     name = _name_known(settings)
     if name and at_once and not joined:
@@ -128,7 +130,7 @@ def prepare_study(
     else:
         if evidence:
             _check_evidence(evidence, settings, data)
-        space = space or space_in_force(settings, evidence.space if evidence and settings.fork else None)
+        assert space is not None, "only a resumed study has one already"
         folder = StudyFolder(_make_study(settings, name, space, data, evidence=evidence, server=server, begin=begin))
         record = StudyRecord.open(folder.path, server)
     start = provenance.collect() | ({"cluster": joined.facts()} if joined else {})

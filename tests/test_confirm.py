@@ -36,9 +36,9 @@ from search.confirmation import (
 )
 from search.confirmation_words import confirmation_of
 from search.confirming import Wanted, fresh_seeds
+from search.dimension import HyperparameterValue
 from search.final_training import final_model
 from search.record import StudyRecord
-from search.space import HyperparameterValue
 from search.trial_record import Failure
 from training.config import PROJECT, DataConfig, TrialConfig
 from training.data import ImageData, load_data
