@@ -9,8 +9,8 @@ from search.record import StudyRecord
 from search.settings import StudySettings
 from search.space import SearchSpace
 from search.study_files import write_atomically
-from training import mnist_family
-from training.data import ImageData, load_data
+from training.config import DATASETS
+from training.data import ImageData, is_at_hand, load_data
 
 
 def write_report(record: StudyRecord, space: SearchSpace, findings: Findings, data: ImageData | str) -> None:
@@ -42,7 +42,9 @@ def write_report(record: StudyRecord, space: SearchSpace, findings: Findings, da
 def images_of(settings: StudySettings, record: StudyRecord) -> ImageData | str:
     """The images of a study as they lie in the data folder, or why they are of no use; nothing is downloaded."""
     name = record.facts["dataset"]["name"]
-    if name != "digits" and not mnist_family.is_present(name, settings.data_dir):
+    if name not in DATASETS:
+        return f"the images of {name} are not read again: a report runs nothing that a record names"
+    if not is_at_hand(name, settings.data_dir):
         return f"{name} is not in the data folder"
     try:
         data, _ = load_data(replace(settings, dataset=name), settings.seed)
