@@ -1,5 +1,6 @@
 """What is true of a study as a whole, as its record holds it; it is checked when it is read."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from search.resume import known_settings
 from search.settings import MetricName, Mode, check_metric_name
 from search.space import parse
 from search.trial_record import MOST_SECONDS
-from training.config import DatasetName, check_choice
+from training.config import check_choice
 from training.plain_data import check_type, from_plain
 
 
@@ -16,7 +17,7 @@ from training.plain_data import check_type, from_plain
 class Dataset:
     """The images that the trials were trained on."""
 
-    name: DatasetName
+    name: str
     sha256: str
     classes: list[str]
     training_images: int
@@ -24,6 +25,17 @@ class Dataset:
     test_images: int
     image_shape: list[int] | None = None
     """Channels, height and width; None in studies from before it was recorded."""
+    class_images: list[int] | None = None
+    """Images of each class in all three parts; None in studies from before it was counted."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no study writes."""
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", self.name):
+            raise ValueError(f"a data set cannot be called {self.name!r}")
+        if self.class_images is not None and (
+            len(self.class_images) != len(self.classes) or min(self.class_images, default=0) < 0
+        ):
+            raise ValueError(f"{len(self.classes)} classes cannot have {self.class_images!r} images")
 
 
 @dataclass(frozen=True, kw_only=True)

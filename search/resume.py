@@ -26,6 +26,7 @@ OF_ONE_START = {
 CHANGEABLE = OF_ONE_START | {
     *("num_samples", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "dashboard"),
     *("max_failures", "trial_timeout", "data_dir", "results_dir"),
+    "dataset",  # the checksum of the images tells whether they are the same
 }
 """Settings that a resumed study may be given anew; all others are what makes its trials comparable."""
 _PATHS = ("data_dir", "results_dir")

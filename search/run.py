@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from search.resume import check_same_study, find_study, stored_settings, with_total
 from search.settings import StudySettings
 from training.command_line import option_value, parse, refuse
-from training.config import NETWORKS
+from training.config import is_place
 from training.terminal import guard_output
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ def read_settings(words: list[str]) -> StudySettings:
     results_dir = Path(option_value(words, "--results-dir") or StudySettings().results_dir)
     server = option_value(words, "--storage")
     stored = stored_settings(find_study(study, results_dir, server), server)
-    for option, place in (("--network", stored.network), ("--train-function", stored.train_function)):
-        if place is not None and place not in NETWORKS and option_value(words, option) is None:
+    places = {"--network": stored.network, "--dataset": stored.dataset, "--train-function": stored.train_function}
+    for option, place in places.items():
+        if place is not None and is_place(place) and option_value(words, option) is None:
             raise ValueError(
                 f"study {study} runs the code of {place}: add {option} with the place of that function, since code is "
                 "run only where you name it"

@@ -33,6 +33,7 @@ from search.study_folder import StudyFolder
 from search.summary import show_summary
 from search.tuning import run_trials
 from training import mnist_family
+from training.config import dataset_name, whereabouts
 from training.data import ImageData, load_data
 from training.network_config import config_type
 from training.networks import build_network
@@ -279,7 +280,7 @@ def _name_known(settings: StudySettings) -> str | None:
     if settings.name is None and settings.dataset == "auto":
         present = mnist_family.is_present("fashion-mnist", settings.data_dir)
         return study_folder.new_name(settings, "fashion-mnist") if present else None
-    return study_folder.new_name(settings, settings.dataset)
+    return study_folder.new_name(settings, dataset_name(settings.dataset))
 
 
 def _make_study(
@@ -369,7 +370,9 @@ def _check_evidence(evidence: StudyRecord, settings: StudySettings, data: ImageD
 
 def _facts(settings: StudySettings, space: SearchSpace, data: ImageData | None) -> dict[str, Any]:
     """What is true of the study as a whole, as plain data."""
-    values = asdict(settings) | {"metric": settings.metric_name, **({"dataset": data.name} if data else {})}
+    values = asdict(settings) | {"metric": settings.metric_name}
+    if data:
+        values["dataset"] = data.name if settings.dataset == "auto" else whereabouts(settings.dataset)
     return {
         "settings": {
             name: provenance.project_path(value) if isinstance(value, Path) else value
@@ -391,6 +394,7 @@ def _dataset_facts(data: ImageData) -> dict[str, Any]:
         "validation_images": len(data.val),
         "test_images": len(data.test),
         "image_shape": list(data.image_shape),
+        "class_images": data.class_sizes(),
     }
 
 

@@ -9,9 +9,8 @@ from search.record import StudyRecord
 from search.settings import StudySettings
 from search.space import SearchSpace
 from search.study_files import write_atomically
-from training import mnist_family
-from training.config import NETWORKS
-from training.data import ImageData, load_data
+from training.config import DATASETS, NETWORKS
+from training.data import ImageData, is_at_hand, load_data
 
 
 def write_report(record: StudyRecord, space: SearchSpace, findings: Findings, data: ImageData | str) -> None:
@@ -41,13 +40,16 @@ def write_report(record: StudyRecord, space: SearchSpace, findings: Findings, da
 
 
 def images_of(settings: StudySettings, record: StudyRecord) -> ImageData | str:
-    """The images of a study as they lie in the data folder, or why they are of no use; nothing is downloaded."""
+    """The images of a study as they lie in the data folder, or why they are of no use; nothing is downloaded.
+
+    What a record names may be anything: no code is imported, and no folder read.
+    """
     if record.train_function is not None:
         return "there are no images"
     name = record.facts["dataset"]["name"]
-    if record.network not in NETWORKS:
-        return f"what it mistakes only the study itself shows: a report runs no code of {record.network}"
-    if name != "digits" and not mnist_family.is_present(name, settings.data_dir):
+    if record.network not in NETWORKS or name not in DATASETS:
+        return "a report reads and runs nothing that a record names; only the study itself shows it"
+    if not is_at_hand(name, settings.data_dir):
         return f"{name} is not in the data folder"
     try:
         data, _ = load_data(replace(settings, dataset=name), settings.seed)

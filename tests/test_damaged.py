@@ -427,7 +427,7 @@ RECORD_DAMAGE: dict[str, Damage] = {
         }.items()
     },
     "settings without epochs": attribute("study", "settings", member("epochs")),
-    "dataset unknown": attribute("study", "dataset", member("name", '"cifar"', '"=1+1"', "null", "5")),
+    "dataset unknown": attribute("study", "dataset", member("name", '"../cifar"', '"=1+1"', "null", "5")),
     "dataset without name": attribute("study", "dataset", member("name")),
     "space of nothing known": attribute(
         "study", "space", replaced(('{"=cmd": {"choices": ["a"]}}', '{"lr": {"low": 1, "high": 2, "log": true}}'))

@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import pickle
 import shutil
+import tarfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.config import DataConfig
+from training.config import DataConfig, dataset_name, whereabouts
 from training.data import ImageData, ImageSplit, batches, load_data, split_train_val
 from training.mnist_family import FILES
 from training.torchvision_import import import_torchvision_datasets
@@ -222,4 +223,89 @@ def test_data_set_asked_for_by_name_never_falls_back(tmp_path: Path, monkeypatch
     monkeypatch.setattr(datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(ValueError, match="fashion-mnist could not be downloaded"):
         load_data(DataConfig(dataset="fashion-mnist", data_dir=tmp_path / "data"), split_seed=0)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("mnist", "mnist"),
+        ("photos/my shop/", "my-shop"),
+        ("./mnist", "mnist-images"),
+        ("/", "images"),
+        ("./..../", "images"),
+        ("./latest", "latest-images"),
+        ("path/to/birds.py:load", "birds"),
+        ("path/to/birds.py:load_small", "birds-load_small"),
+        ("package.birds:load", "birds"),
+        ("./" + "a" * 300, "a" * 60),
+    ],
+)
+def test_data_set_has_a_short_name_for_files(dataset: str, name: str) -> None:
+    assert dataset_name(dataset) == name
+
+
+def test_data_set_can_be_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert whereabouts("digits") == "digits"
+    assert whereabouts("./photos") == str(tmp_path / "photos")
+    assert whereabouts("birds.py:load") == f"{tmp_path / 'birds.py'}:load"
+    assert whereabouts("package.birds:load") == "package.birds:load"
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("fashion_mnist", "fashion-mnist"), ("CIFAR", "cifar10"), ("zoo", None)])
+def test_unknown_data_set_is_refused_with_the_nearest_known(typed: str, meant: str | None) -> None:
+    with pytest.raises(ValueError, match=f"got {typed}" + (rf"; did you mean {meant}\?$" if meant else "$")):
+        DataConfig(dataset=typed)
+
+
+def write_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """CIFAR-10's files with ten images each, packed; torchvision takes their checksums for those published."""
+    inside = folder / "cifar-10-batches-py"
+    inside.mkdir()
+
+    def dump(name: str, content: object) -> tuple[str, str]:
+        packed = pickle.dumps(content)
+        (inside / name).write_bytes(packed)
+        return name, hashlib.md5(packed).hexdigest()
+
+    rows = {"data": np.arange(30_720, dtype=np.uint32).astype(np.uint8).reshape(10, 3072), "labels": list(range(10))}
+    train = [dump(f"data_batch_{number}", rows) for number in range(1, 6)]
+    test = [dump("test_batch", rows)]
+    names, md5 = dump("batches.meta", {"label_names": list("abcdefghij")})
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", train)
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", test)
+    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": names, "key": "label_names", "md5": md5})
+    archive = folder / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(inside, inside.name)
+    shutil.rmtree(inside)
+    return archive.read_bytes()
+
+
+def test_cifar10_is_downloaded_once_and_a_damaged_file_is_refused(
+    tmp_path: Path, server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = server
+    archive = write_cifar(folder, monkeypatch)
+    monkeypatch.setattr(datasets.CIFAR10, "url", f"{address}cifar-10-python.tar.gz")
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(archive).hexdigest())
+    config = DataConfig(dataset="cifar10", data_dir=tmp_path / "data", val_fraction=0)
+    data, _ = load_data(config, split_seed=0)
+    assert (data.image_shape, len(data.train), len(data.test)) == ((3, 32, 32), 50, 10)
+    assert data.classes == tuple("abcdefghij")
+    assert data.train.images[0, 1, 0, :3].tolist() == [0, 1, 2]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["cifar-10-batches-py"]
+    shutil.rmtree(folder)  # nothing more to download
+    assert load_data(config, split_seed=0)[0].sha256 == data.sha256
+    file = tmp_path / "data" / "cifar-10-batches-py" / "data_batch_2"
+    file.write_bytes(b"x" + file.read_bytes()[1:])
+    with pytest.raises(ValueError, match="missing or corrupt file of cifar10"):
+        load_data(config, split_seed=0)
+
+
+def test_cifar10_that_cannot_be_downloaded_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    with pytest.raises(ValueError, match="cifar10 could not be downloaded"):
+        load_data(DataConfig(dataset="cifar10", data_dir=tmp_path / "data"), split_seed=0)
     assert not (tmp_path / "data").exists()

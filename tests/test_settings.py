@@ -17,7 +17,10 @@ from search.settings import StudySettings
         ({"gpus_per_trial": 1.5}, "gpus_per_trial above 1 must be a whole number, got 1.5"),
         ({"max_concurrent": 0}, "max_concurrent must be >= 1, got 0"),
         ({"val_fraction": 1.0}, "val_fraction must be in [0, 1), got 1.0"),
-        ({"dataset": "cifar"}, "dataset must be one of auto, fashion-mnist, mnist, kmnist, digits, got cifar"),
+        (
+            {"dataset": "cifar"},
+            "dataset must be one of auto, fashion-mnist, mnist, kmnist, cifar10, digits, a folder of images, or",
+        ),
         ({"scheduler": "pbt"}, "scheduler must be one of asha, median, hyperband, none, got pbt"),
         ({"sampler": "grid"}, "sampler must be one of tpe, random, gp, qmc, got grid"),
         ({"grace_epochs": 0}, "grace_epochs must be >= 1, got 0"),

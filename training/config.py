@@ -1,7 +1,9 @@
 """Settings of one training run: each hyperparameter with its type, default, unit and check."""
 
+import difflib
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -9,15 +11,17 @@ from typing import Literal, get_args
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
 PrecisionName = Literal["fp32", "bf16", "auto"]
 LrScheduleName = Literal["none", "cosine", "onecycle"]
-DatasetName = Literal["fashion-mnist", "mnist", "kmnist", "digits"]
-DatasetChoice = Literal["auto", "fashion-mnist", "mnist", "kmnist", "digits"]
 
+DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "digits")
+"""The data sets known by name; anything else is a folder, or the place of a function."""
 NETWORKS = ("mlp", "cnn")
 """The networks of this project; any other name is the place of a function."""
 
 PROJECT = Path(__file__).resolve().parent.parent
 MAX_SEED = 2**32 - 1
 """The largest seed that torch, numpy and Optuna all take."""
+MAX_IMAGE_SIZE = 1024
+"""Pixels; a thousand colour images of this size take 3 GB."""
 
 
 def _default_data_dir() -> Path:
@@ -34,13 +38,74 @@ def check_choice(name: str, value: str, known: object) -> None:
         raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value}")
 
 
+def is_place(name: str) -> bool:
+    """Whether a name has the form of the place of a function, `path/to/file.py:name` or `package.module:name`."""
+    where, colon, function = name.rpartition(":")
+    return bool(colon and where and function.isidentifier())
+
+
+def absolute_place(name: str) -> str:
+    """The place of a function as it can be found from any folder: with the whole path, if it is in a file."""
+    where, colon, function = name.rpartition(":")
+    return f"{Path(where).absolute()}{colon}{function}" if where.endswith(".py") else name
+
+
+def is_folder(dataset: str) -> bool:
+    """Whether a data set is given by the path of a folder: it has a separator in it, or the folder is there."""
+    if dataset in ("auto", *DATASETS) or is_place(dataset):
+        return False
+    return "/" in dataset or os.sep in dataset or dataset == "~" or Path(dataset).is_dir()
+
+
+def check_dataset(dataset: str) -> None:
+    """Refuse what is neither a data set known by name nor a folder nor the place of a function; nothing is read.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    known = ("auto", *DATASETS)
+    if dataset in known or is_place(dataset) or is_folder(dataset):
+        return
+    nearest = difflib.get_close_matches(dataset.lower(), known, n=1)
+    meant = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise ValueError(
+        f"dataset must be one of {', '.join(known)}, a folder of images, or a place like path/to/file.py:load, "
+        f"got {dataset}{meant}"
+    )
+
+
+def dataset_name(dataset: str) -> str:
+    """A short name of a data set, for sentences, folders and files: letters, digits, dots, dashes and underscores.
+
+    A folder is called by its own name, a function by that of its file or module, unless that is already the name of
+    another data set.
+    """
+    if dataset in DATASETS:
+        return dataset
+    if is_place(dataset):
+        where, _, function = dataset.rpartition(":")
+        stem = Path(where).stem if where.endswith(".py") else where.rpartition(".")[2]
+        words = stem if function == "load" else f"{stem}-{function}"
+    else:
+        words = Path(dataset).expanduser().absolute().name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", words)[:60].strip("-._") or "images"
+    return f"{name}-images" if name in (*DATASETS, "auto", "latest") else name
+
+
+def whereabouts(dataset: str) -> str:
+    """The same data set as it can be asked for from any folder."""
+    if is_folder(dataset):
+        return str(Path(dataset).expanduser().absolute())
+    return absolute_place(dataset)
+
+
 def check_network(network: str) -> None:
     """Refuse what is neither a network of ours nor the place of a function; nothing is imported.
 
     Raises:
         ValueError: It is neither.
     """
-    if network not in NETWORKS and not _is_place(network):
+    if network not in NETWORKS and not is_place(network):
         raise ValueError(
             f"network must be one of {', '.join(NETWORKS)} or a place like path/to/file.py:build, got {network}"
         )
@@ -52,19 +117,8 @@ def check_place(option: str, place: str) -> None:
     Raises:
         ValueError: It has no file or module, or no function.
     """
-    if not _is_place(place):
+    if not is_place(place):
         raise ValueError(f"{option} must be a place like path/to/file.py:function, got {place}")
-
-
-def _is_place(text: str) -> bool:
-    where, _, function = text.rpartition(":")
-    return bool(where) and function.isidentifier()
-
-
-def absolute_place(network: str) -> str:
-    """The place of a network's function from any folder: with the whole path, if it is in a file."""
-    where, colon, function = network.rpartition(":")
-    return f"{Path(where).absolute()}{colon}{function}" if where.endswith(".py") else network
 
 
 def check_seed(name: str, seed: int) -> None:
@@ -142,8 +196,12 @@ class TrialConfig:
 class DataConfig:
     """Which images, where they lie and how many are held out for validation."""
 
-    dataset: DatasetChoice = "auto"
-    """auto: fashion-mnist if it is in the data folder or can be downloaded, otherwise the small bundled digits."""
+    dataset: str = "auto"
+    """fashion-mnist, mnist, kmnist or cifar10, downloaded if not in the data folder; digits, small and bundled; a
+    folder of images by class, or one with such folders train and test; or the place of a function that loads yours,
+    path/to/file.py:load or package.module:load. auto: fashion-mnist if it can be had, otherwise digits."""
+    image_size: int = 32
+    """Side in pixels to which the images of a folder are resized, whatever their shape; from 1 to 1024."""
     data_dir: Path = field(default_factory=_default_data_dir)
     """Folder of the data sets in torchvision's layout; the environment variable TUNESMITH_DATA changes the default."""
     val_fraction: float = 1 / 6
@@ -151,7 +209,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Check every field; nothing on disk is touched."""
-        check_choice("dataset", self.dataset, DatasetChoice)
+        check_dataset(self.dataset)
+        if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
+            raise ValueError(f"image_size must be between 1 and {MAX_IMAGE_SIZE}, got {self.image_size}")
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
         if self.data_dir.exists() and not self.data_dir.is_dir():

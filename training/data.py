@@ -10,9 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training import mnist_family
+from training import cifar, mnist_family
 from training.augmentation import Augmentation
-from training.config import DataConfig, DatasetName
+from training.config import DATASETS, DataConfig, dataset_name, is_folder, is_place
+from training.image_folder import load_image_folder
+from training.image_function import load_by_function
+
+UNEQUAL = 2
+"""A class that is more than so many times as large as another is worth a word: accuracy is then mostly its own."""
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, H, W), float32 in [0, 1], and labels (B,), int64."""
@@ -49,7 +54,8 @@ class ImageSplit:
 class ImageData:
     """A data set, split for training, for choosing (validation) and for the final word (test)."""
 
-    name: DatasetName
+    name: str
+    """Short; letters, digits, dots, dashes and underscores."""
     classes: tuple[str, ...]
     train: ImageSplit
     val: ImageSplit
@@ -57,6 +63,11 @@ class ImageData:
     test: ImageSplit
     sha256: str
     """Checksum of all images and labels before the split."""
+
+    def class_sizes(self) -> list[int]:
+        """Images of each class, validation and test images included."""
+        labels = torch.cat([self.train.labels, self.val.labels, self.test.labels])
+        return torch.bincount(labels, minlength=len(self.classes)).tolist()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -128,30 +139,81 @@ def load_data(config: DataConfig, split_seed: int) -> tuple[ImageData, str | Non
         split_seed: Fixes which training images are held out for validation.
 
     Returns:
-        The data, and one sentence of warning when `auto` fell back to digits.
+        The data, and what should be known about them in one line: that `auto` fell back to digits, which files of a
+        folder are no images, or that the classes are unequal.
 
     Raises:
-        ValueError: A file is missing, truncated or corrupt, or the download failed; the message names the file.
+        ValueError: A file is missing, truncated or corrupt, or the download failed; the message names the file. Or the
+            images cannot be what a network is trained on.
         OSError: The folder cannot be read or written.
     """
-    name, warning = _choose_dataset(config)
-    if name == "digits":
-        pool, test, classes = _load_digits()
-    else:
-        pool, test, classes = _load_mnist_family(name, config.data_dir)
+    chosen, *notes = _choose_dataset(config)
+    pool, test, classes, *more_notes = _load(chosen, config)
     train_indices, val_indices = split_train_val(len(pool), config.val_fraction, split_seed)
     data = ImageData(
-        name=name,
+        name=dataset_name(chosen),
         classes=classes,
         train=ImageSplit(pool.images[train_indices], pool.labels[train_indices]),
         val=ImageSplit(pool.images[val_indices], pool.labels[val_indices]),
         test=test,
         sha256=_checksum(pool, test),
     )
-    return data, warning
+    if chosen not in DATASETS:
+        _check_classes_are_trained(data)
+    return data, "; ".join(filter(None, [*notes, *more_notes, _inequality(data)])) or None
 
 
-def _choose_dataset(config: DataConfig) -> tuple[DatasetName, str | None]:
+def is_at_hand(dataset: str, data_dir: Path) -> bool:
+    """Whether a data set known by name can be loaded without a download; others may not be what they were."""
+    match dataset:
+        case "digits":
+            return True
+        case "cifar10":
+            return cifar.is_present(data_dir)
+        case "fashion-mnist" | "mnist" | "kmnist":
+            return mnist_family.is_present(dataset, data_dir)
+    return False
+
+
+def _load(dataset: str, config: DataConfig) -> tuple[ImageSplit, ImageSplit, tuple[str, ...], str | None]:
+    """All images for training and validation, all for the test, the names of the classes, and a note."""
+    note = None
+    if dataset == "digits":
+        return *_load_digits(), None
+    if is_place(dataset):
+        pool, test, classes = load_by_function(dataset)
+    elif is_folder(dataset):
+        pool, test, classes, note = load_image_folder(Path(dataset), config.image_size)
+    elif dataset == "cifar10":
+        pool, test, classes = cifar.load(config.data_dir)
+    else:
+        return *_load_mnist_family(dataset, config.data_dir), None
+    return ImageSplit(*pool), ImageSplit(*test), classes, note
+
+
+def _check_classes_are_trained(data: ImageData) -> None:
+    """Refuse a split that leaves a class without a training image."""
+    sizes = torch.bincount(data.train.labels, minlength=len(data.classes))
+    if 0 in sizes:
+        missing = data.classes[int(sizes.argmin())]
+        size = data.class_sizes()[int(sizes.argmin())]
+        raise ValueError(
+            f'class "{missing}" has no image left to train on, of {size}: all are for validation or the test; '
+            "it needs more images, or val_fraction must be smaller"
+        )
+
+
+def _inequality(data: ImageData) -> str | None:
+    """A sentence about classes of which one has many more images than another."""
+    sizes = data.class_sizes()
+    smallest, largest = min(sizes), max(sizes)
+    if largest <= UNEQUAL * smallest:
+        return None
+    few, many = data.classes[sizes.index(smallest)], data.classes[sizes.index(largest)]
+    return f'classes are unequal: "{few}" has {smallest:,} image{"" if smallest == 1 else "s"}, "{many}" {largest:,}'
+
+
+def _choose_dataset(config: DataConfig) -> tuple[str, str | None]:
     if config.dataset != "auto":
         return config.dataset, None
     if mnist_family.is_present("fashion-mnist", config.data_dir):
@@ -176,7 +238,7 @@ def _load_digits() -> tuple[ImageSplit, ImageSplit, tuple[str, ...]]:
     return ImageSplit(images[pool], labels[pool]), ImageSplit(images[test], labels[test]), classes
 
 
-def _load_mnist_family(name: DatasetName, data_dir: Path) -> tuple[ImageSplit, ImageSplit, tuple[str, ...]]:
+def _load_mnist_family(name: str, data_dir: Path) -> tuple[ImageSplit, ImageSplit, tuple[str, ...]]:
     if not mnist_family.is_present(name, data_dir):
         mnist_family.download(name, data_dir)
     train, test = mnist_family.read(name, data_dir)

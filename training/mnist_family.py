@@ -6,11 +6,12 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from training.config import DatasetName
 from training.torchvision_import import import_torchvision_datasets
 
 CONNECT_SECONDS = 5.0
@@ -37,12 +38,12 @@ _MD5 = {
 _TORCHVISION_NAMES = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
 
 
-def is_present(name: DatasetName, data_dir: Path) -> bool:
+def is_present(name: str, data_dir: Path) -> bool:
     """Whether any file of the data set is there, be it damaged or the only one."""
     return any(file.exists() for file in _files(name, data_dir))
 
 
-def read(name: DatasetName, data_dir: Path) -> tuple[Any, Any]:
+def read(name: str, data_dir: Path) -> tuple[Any, Any]:
     """Check the files of a data set and read them.
 
     Returns:
@@ -57,7 +58,7 @@ def read(name: DatasetName, data_dir: Path) -> tuple[Any, Any]:
     return dataset(data_dir, train=True), dataset(data_dir, train=False)
 
 
-def check_server_answers(name: DatasetName) -> None:
+def check_server_answers(name: str) -> None:
     """Refuse within seconds where there is no way to the server, even where looking up its name hangs.
 
     Raises:
@@ -83,11 +84,28 @@ def check_server_answers(name: DatasetName) -> None:
         raise ValueError(f"{name} is not in the data folder and its server cannot be reached ({reasons[0]})")
 
 
-def download(name: DatasetName, data_dir: Path) -> None:
+def download(name: str, data_dir: Path) -> None:
     """Download a data set beside its place, check it, then move it there: it is there whole or not at all.
 
     Raises:
         ValueError: The download failed or brought a damaged file.
+        OSError: The folder cannot be written.
+    """
+    with incoming_folder(name, data_dir) as incoming:
+        _torchvision_class(name)(incoming, download=True)
+        for file in _files(name, incoming):
+            _check(name, file)
+        _folder(name, data_dir).mkdir(parents=True, exist_ok=True)
+        for file in _files(name, incoming):
+            file.replace(_folder(name, data_dir) / file.name)
+
+
+@contextmanager
+def incoming_folder(name: str, data_dir: Path) -> Iterator[Path]:
+    """A folder beside the place of a data set, into which torchvision downloads; it is gone afterwards.
+
+    Raises:
+        ValueError: The download failed.
         OSError: The folder cannot be written.
     """
     made_folder = not data_dir.exists()
@@ -96,12 +114,7 @@ def download(name: DatasetName, data_dir: Path) -> None:
     socket.setdefaulttimeout(STALL_SECONDS)  # torchvision downloads without a time-out of its own
     try:
         with TemporaryDirectory(prefix=f".{name}-", dir=data_dir) as incoming:
-            _torchvision_class(name)(incoming, download=True)
-            for file in _files(name, Path(incoming)):
-                _check(name, file)
-            _folder(name, data_dir).mkdir(parents=True, exist_ok=True)
-            for file in _files(name, Path(incoming)):
-                file.replace(_folder(name, data_dir) / file.name)
+            yield Path(incoming)
     except (RuntimeError, OSError, EOFError) as error:
         raise ValueError(f"{name} could not be downloaded to {data_dir}: {error}") from error
     finally:
@@ -110,25 +123,25 @@ def download(name: DatasetName, data_dir: Path) -> None:
             data_dir.rmdir()
 
 
-def _torchvision_class(name: DatasetName) -> Any:
+def _torchvision_class(name: str) -> Any:
     return getattr(import_torchvision_datasets(), _TORCHVISION_NAMES[name])
 
 
-def _folder(name: DatasetName, data_dir: Path) -> Path:
+def _folder(name: str, data_dir: Path) -> Path:
     return data_dir / _TORCHVISION_NAMES[name] / "raw"
 
 
-def _files(name: DatasetName, data_dir: Path) -> list[Path]:
+def _files(name: str, data_dir: Path) -> list[Path]:
     return [_folder(name, data_dir) / file for file in FILES]
 
 
-def _check(name: DatasetName, file: Path) -> None:
+def _check(name: str, file: Path) -> None:
     damage = _damage(name, file)
     if damage:
         raise ValueError(f"{damage} file of {name}: {file}; delete {file.parent} to have the data set downloaded again")
 
 
-def _damage(name: DatasetName, file: Path) -> str | None:
+def _damage(name: str, file: Path) -> str | None:
     if not file.is_file():
         return "missing"
     magic, shape = FILES[file.name]

@@ -40,8 +40,8 @@ class CnnHyperparameters:
     """Channels of the first convolution of the cnn; the second has twice as many; >= 1."""
     width: int = 128
     """Units of the hidden layer after the convolutions; >= 1."""
-    dropout: float = 0.0
-    """Part of the hidden units that is left out in each training step, in [0, 1)."""
+    dropout: float = 0.3
+    """Part of what enters and of what leaves the hidden layer that is left out in each training step, in [0, 1)."""
 
     def __post_init__(self) -> None:
         """Check every field."""

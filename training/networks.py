@@ -49,7 +49,12 @@ class ConvolutionalNetwork(nn.Module):
             inputs = self.features.eval()(torch.zeros(1, *shape)).numel()
         self.features.train()
         self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Linear(inputs, width), nn.ReLU(), *_dropout(dropout), nn.Linear(width, classes)
+            nn.Flatten(),
+            *_dropout(dropout),
+            nn.Linear(inputs, width),
+            nn.ReLU(),
+            *_dropout(dropout),
+            nn.Linear(width, classes),
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training import image_folder
+from training.config import DataConfig
+from training.data import ImageData, load_data
+
+
+def write(file: Path, colour: tuple[int, int, int] | int = (255, 0, 0), size: tuple[int, int] = (8, 8)) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L" if isinstance(colour, int) else "RGB", size, colour).save(file)
+    return file
+
+
+def make(folder: Path, **images: int) -> Path:
+    """A folder with so many images of each class, each class of one colour."""
+    for number, (name, count) in enumerate(images.items()):
+        for image in range(count):
+            write(folder / name / f"{image:03}.png", (number * 50, 255 - image, 7))
+    return folder
+
+
+def load(folder: Path, val_fraction: float = 0.0, image_size: int = 8) -> tuple[ImageData, str | None]:
+    config = DataConfig(dataset=f"{folder}/", val_fraction=val_fraction, image_size=image_size)
+    return load_data(config, split_seed=0)
+
+
+def test_classes_are_the_folders_and_a_fifth_of_each_is_the_test(tmp_path: Path) -> None:
+    data, note = load(make(tmp_path / "my shop!", coat=10, bag=20))
+    assert (data.name, data.classes, note) == ("my-shop", ("bag", "coat"), None)
+    assert data.train.labels.tolist() == [0] * 16 + [1] * 8
+    assert data.test.labels.tolist() == [0] * 4 + [1] * 2
+    assert data.train.images.shape == (24, 3, 8, 8)
+    assert (data.train.images.dtype, data.train.labels.dtype) == (torch.uint8, torch.int64)
+    assert data.train.images[data.train.labels == 0, 0].unique().tolist() == [50]
+    greens = torch.cat([data.train.images[:16, 1, 0, 0], data.test.images[:4, 1, 0, 0]])
+    assert sorted(greens.tolist()) == list(range(236, 256))  # each image once
+    again, _ = load(tmp_path / "my shop!")
+    assert again.sha256 == data.sha256
+
+
+def test_folders_train_and_test_are_used(tmp_path: Path) -> None:
+    make(tmp_path / "train", bag=3, coat=2)
+    make(tmp_path / "test", bag=1, coat=1)
+    data, note = load(tmp_path)
+    assert (len(data.train), len(data.test), note) == (5, 2, None)
+    make(tmp_path / "val", bag=1, coat=1)
+    data, note = load(tmp_path)
+    assert (len(data.train), len(data.test), note) == (5, 2, "val/ is left alone")
+
+
+def test_train_can_be_a_class_too(tmp_path: Path) -> None:
+    assert load(make(tmp_path, train=5, ship=5))[0].classes == ("ship", "train")
+
+
+def test_images_are_resized_to_a_square_and_grey_ones_have_one_channel(tmp_path: Path) -> None:
+    for number in range(4):
+        write(tmp_path / f"class{number % 2}" / f"{number}.png", 40 * number, size=(30 + number, 7))
+    data, _ = load(tmp_path, image_size=16)
+    assert data.image_shape == (1, 16, 16)
+    write(tmp_path / "class0" / "colour.png", (1, 2, 3))
+    assert load(tmp_path, image_size=16)[0].image_shape == (3, 16, 16)
+
+
+def test_images_are_turned_as_the_camera_noted(tmp_path: Path) -> None:
+    make(tmp_path, one=2, two=2)
+    pixels = np.zeros((8, 8, 3), dtype=np.uint8)
+    pixels[:4] = 255  # the upper half is white
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    for name in ("000.png", "001.png"):
+        Image.fromarray(pixels).save(tmp_path / "one" / name, exif=exif)
+    data, _ = load(tmp_path)
+    assert data.train.images[0, 0, :, 0].tolist() == [0] * 4 + [255] * 4
+
+
+def test_files_that_are_no_images_are_told_and_hidden_ones_are_not(tmp_path: Path) -> None:
+    make(tmp_path, one=2, two=2)
+    for name in ("notes.txt", ".DS_Store"):
+        (tmp_path / "one" / name).touch()
+    assert load(tmp_path)[1] == f"{tmp_path / 'one' / 'notes.txt'} is no image"
+    (tmp_path / "two" / "photo.heic").touch()
+    assert load(tmp_path)[1] == f"{tmp_path / 'one' / 'notes.txt'} is no image, nor are 1 more"
+
+
+def test_unequal_classes_are_told(tmp_path: Path) -> None:
+    data, note = load(make(tmp_path, shirt=12, coat=34, hat=20))
+    assert note == 'classes are unequal: "shirt" has 12 images, "coat" 34'
+    assert data.class_sizes() == [34, 20, 12]
+
+
+def test_broken_image_is_named(tmp_path: Path) -> None:
+    make(tmp_path, one=5, two=5)
+    file = tmp_path / "two" / "003.png"
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(ValueError, match=f"broken image {file}: "):
+        load(tmp_path)
+    file.write_text("no image")
+    with pytest.raises(ValueError, match=f"broken image {file}: it is not the content of an image"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tiff", "webp"])
+def test_animated_image_is_named(tmp_path: Path, suffix: str) -> None:
+    make(tmp_path, one=2, two=2)
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "one" / f"moves.{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=rf"animated image, or one of several pages: .*moves\.{suffix}"):
+        load(tmp_path)
+
+
+def test_image_of_16_bits_is_named(tmp_path: Path) -> None:
+    make(tmp_path, one=2, two=2)
+    Image.fromarray(np.full((8, 8), 4000, dtype=np.uint16)).save(tmp_path / "one" / "deep.png")
+    with pytest.raises(ValueError, match=r"more than 8 bits for a pixel: .*deep\.png"):
+        load(tmp_path)
+
+
+def test_classes_that_make_no_task_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="has 0 classes; there must be 2 at least"):
+        load(tmp_path)
+    make(tmp_path, one=2)
+    with pytest.raises(ValueError, match="has 1 class; there must be 2 at least"):
+        load(tmp_path)
+    make(tmp_path, two=2, three=2)
+    monkeypatch.setattr(image_folder, "MAX_CLASSES", 2)
+    with pytest.raises(ValueError, match="has 3 classes; there may be 2 at most"):
+        load(tmp_path)
+
+
+def test_ten_thousand_classes_are_refused_before_an_image_is_read(tmp_path: Path) -> None:
+    for number in range(10_000):
+        (tmp_path / str(number)).mkdir()
+    with pytest.raises(ValueError, match="has 10,000 classes; there may be 1,000 at most"):
+        load(tmp_path)
+
+
+def test_class_without_enough_images_is_named(tmp_path: Path) -> None:
+    make(tmp_path, one=2, two=1)
+    with pytest.raises(ValueError, match='class "two" has 1 image; it needs one for training and one for the test'):
+        load(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match='class "empty" has no images'):
+        load(tmp_path)
+
+
+def test_class_without_a_training_image_after_the_split_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'class "(one|two)" has no image left to train on, of 2'):
+        load(make(tmp_path, one=2, two=2), val_fraction=0.5)
+
+
+def test_train_and_test_of_other_classes_are_refused(tmp_path: Path) -> None:
+    make(tmp_path / "train", bag=3, coat=2)
+    with pytest.raises(ValueError, match="has train but no test"):
+        load(tmp_path)
+    make(tmp_path / "test", bag=1, hat=1)
+    with pytest.raises(ValueError, match=f'class "coat" is in {tmp_path}/train, but not in {tmp_path}/test'):
+        load(tmp_path)
+
+
+def test_image_outside_of_the_classes_is_named(tmp_path: Path) -> None:
+    stray = write(make(tmp_path, one=2, two=2) / "stray.png")
+    with pytest.raises(ValueError, match=f"image outside of a class: {stray}"):
+        load(tmp_path)
+
+
+def test_absent_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"there is no folder {tmp_path}/nowhere"):
+        load(tmp_path / "nowhere")
