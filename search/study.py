@@ -81,6 +81,8 @@ def prepare_study(
     """
     began = time.monotonic() if began is None else began
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # absolute, because the working folder changes for a moment while Ray starts
+    settings = replace(settings, data_dir=settings.data_dir.absolute(), dataset=whereabouts(settings.dataset))
     check_packages(settings)
     joined = cluster.join(settings.address) if settings.address else None
     neighbours = [] if joined else find_neighbours()
@@ -98,7 +100,7 @@ def prepare_study(
     if name and at_once and not joined:
         ray.job_name = name
         ray.begin()
-    data, warning = load_data(replace(settings, data_dir=settings.data_dir.absolute()), settings.seed)
+    data, warning = load_data(settings, settings.seed)
     ray.job_name = name = name or study_folder.new_name(settings, data.name)
     if at_once and not joined:
         with progress_bar("Starting Ray"):
@@ -300,7 +302,7 @@ def _check_evidence(evidence: StudyRecord, settings: StudySettings, data: ImageD
 
 def _facts(settings: StudySettings, space: SearchSpace, data: ImageData) -> dict[str, Any]:
     """What is true of the study as a whole, as plain data."""
-    dataset = data.name if settings.dataset == "auto" else whereabouts(settings.dataset)
+    dataset = data.name if settings.dataset == "auto" else settings.dataset
     values = asdict(settings) | {"metric": settings.metric_name, "dataset": dataset}
     return {
         "settings": {
