@@ -100,6 +100,8 @@ def prepare_study(
     """
     began = time.monotonic() if began is None else began
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # absolute, because the working folder changes for a moment while Ray starts
+    settings = replace(settings, data_dir=settings.data_dir.absolute(), dataset=whereabouts(settings.dataset))
     check_packages(settings)
     joined = cluster.join(settings.address) if settings.address else None
     neighbours = [] if joined else find_neighbours()
@@ -144,7 +146,7 @@ def _load(settings: StudySettings) -> tuple[ImageData | None, str | None]:
     """The images and a warning, after a look at whether the network can take them; no images for other trainings."""
     if settings.train_function is not None:
         return None, None
-    data, warning = load_data(replace(settings, data_dir=settings.data_dir.absolute()), settings.seed)
+    data, warning = load_data(settings, settings.seed)
     build_network(config_type(settings.network)(network=settings.network), data.image_shape, len(data.classes))
     return data, warning
 
@@ -372,7 +374,7 @@ def _facts(settings: StudySettings, space: SearchSpace, data: ImageData | None) 
     """What is true of the study as a whole, as plain data."""
     values = asdict(settings) | {"metric": settings.metric_name}
     if data:
-        values["dataset"] = data.name if settings.dataset == "auto" else whereabouts(settings.dataset)
+        values["dataset"] = data.name if settings.dataset == "auto" else settings.dataset
     return {
         "settings": {
             name: provenance.project_path(value) if isinstance(value, Path) else value

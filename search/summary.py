@@ -17,7 +17,7 @@ from search.settings import StudySettings
 from search.space import SearchSpace
 from search.trial_record import TrialRecord
 from search.trial_table import trial_table
-from training.config import NETWORKS, PROJECT, TrialConfig
+from training.config import NETWORKS, PROJECT
 from training.run import TrainingSettings
 
 WIDTH = 80
@@ -82,10 +82,11 @@ def _show_best(record: StudyRecord, best: TrialRecord) -> None:
 def training_command(settings: StudySettings, record: StudyRecord, trial: TrialRecord) -> str:
     """The command line that trains a trial of the study alone and gets the same numbers."""
     values = {
-        **record.space.with_fixed(trial.hyperparameters),
         **record.fixed,
+        **record.space.with_fixed(trial.hyperparameters),
         "seed": trial.seed,
-        "dataset": record.facts["dataset"]["name"],
+        "dataset": record.facts["settings"]["dataset"],
+        "image_size": settings.image_size,
         "data_dir": settings.data_dir,
         "val_fraction": settings.val_fraction,
         "split_seed": settings.seed,
@@ -124,7 +125,7 @@ def _show_by_optimizer(measured: pd.DataFrame, metric: str, mode: str) -> None:
 
 
 def _reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
-    folder, network = record.folder, record.fixed.get("network", TrialConfig.network)
+    folder, network = record.folder, record.network
     study = folder.name if folder.parent == PROJECT / "results" else str(as_typed(folder))
     storage = ["--storage", record.address] if record.address else []
     trust = [] if network in NETWORKS else ["--network", network]

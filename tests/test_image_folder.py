@@ -171,3 +171,22 @@ def test_image_outside_of_the_classes_is_named(tmp_path: Path) -> None:
 def test_absent_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"there is no folder {tmp_path}/nowhere"):
         load(tmp_path / "nowhere")
+
+
+def test_study_names_itself_after_the_folder_and_can_find_it_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search.settings import StudySettings
+    from search.study import prepare_study
+
+    make(tmp_path / "shop", coat=12, bag=30)
+    monkeypatch.chdir(tmp_path)
+    study = prepare_study(
+        StudySettings(dataset="shop", image_size=8, dashboard=False, results_dir=tmp_path / "results")
+    )
+    assert study.folder.path.name.startswith("shop-2")
+    assert study.record.facts["settings"]["dataset"] == str(tmp_path / "shop")
+    assert study.record.facts["dataset"]["name"] == "shop"
+    assert study.record.facts["dataset"]["class_images"] == [30, 12]
+    study.record.close()
+    study.folder.close()

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torch import nn
 from training import loop
 from training.config import TrialConfig
 from training.data import ImageData
+from training.network_config import config_type
 from training.networks import build_network
 
 
@@ -18,7 +20,8 @@ def test_convolutional_network_takes_images_of_any_size_and_colour() -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_order_in_memory_changes_no_step_of_the_convolutional_network(digits: ImageData, optimizer: str) -> None:
     """The fused kernels go through weights and gradients as they lie in memory, so both have to lie alike."""
-    config = TrialConfig(network="cnn", optimizer=optimizer, learning_rate=0.01, batch_size=50)  # type: ignore[arg-type]
+    options: Any = {"network": "cnn", "optimizer": optimizer, "learning_rate": 0.01, "dropout": 0.0}
+    config = config_type("cnn")(**options)
     training = loop.Training(config, digits)
     plain = build_network(config, digits.image_shape, 10).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     plain.load_state_dict(training.model.state_dict())
