@@ -108,18 +108,23 @@ def _show_by_optimizer(measured: pd.DataFrame, metric: str, mode: str) -> None:
 
 
 def _reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
-    folder, network = record.folder, record.fixed.get("network", TrialConfig.network)
+    folder, network = record.folder, _network(record)
     study = folder.name if folder.parent == PROJECT / "results" else str(as_typed(folder))
     storage = ["--storage", record.address] if record.address else []
     trust = [] if network in NETWORKS else ["--network", network]
     return shlex.join(["python", "search/reproduce.py", study, str(trial.number), *storage, *trust])
 
 
+def _network(record: StudyRecord) -> str:
+    return str(record.fixed.get("network", TrialConfig.network))
+
+
 def _show_files(record: StudyRecord) -> None:
     folder = as_typed(record.folder)
     model = shipped_best(record)
     if model:
-        print(f"Use it: python training/predict.py {shlex.quote(str(as_typed(model)))} IMAGE")
+        trust = "" if _network(record) in NETWORKS else " --trust-network"
+        print(f"Use it: python training/predict.py {shlex.quote(str(as_typed(model)))} IMAGE{trust}")
     print(f"Report: {folder / 'report.html'} (the folder holds {disk_use(record.folder)})")
     address = record.address or f"sqlite:///{folder / 'study.db'}"
     print(f"Browse: optuna-dashboard {shlex.quote(address)}")
