@@ -78,7 +78,7 @@ def _facts(settings: StudySettings, record: StudyRecord, best: TrialRecord, metr
         network=network if network in NETWORKS else f"{NETWORK}:{network.rpartition(':')[2]}",
         network_hyperparameters={name: value for name, value in values.items() if name not in shared},
         network_sha256=checksum,
-        image_shape=dataset.get("image_shape") or _IMAGE_SHAPES[dataset["name"]],
+        image_shape=dataset.get("image_shape") or _IMAGE_SHAPES.get(dataset["name"], []),
         background="dark" if dataset["name"] in DARK_BACKGROUND else "unknown",
         classes=dataset["classes"],
         dataset=dataset["name"],

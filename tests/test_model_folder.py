@@ -160,6 +160,15 @@ def test_weights_of_another_network_are_not_shipped_and_the_old_ones_stay(model:
     assert [file.name for file in model.parent.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("odd", [torch.zeros(1).expand(10**13), torch.eye(3).to_sparse(), 3])
+def test_weights_that_are_no_plain_numbers_are_refused_before_they_take_memory(
+    odd: Any, model: Path, digits: ImageData
+) -> None:
+    with pytest.raises(ValueError, match=r"the weights cannot be saved: \w+: "):
+        save_model(model, {"weight": odd}, facts(digits))
+    assert load_model(model)
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [

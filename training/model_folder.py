@@ -152,8 +152,7 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], facts: ModelFacts, c
     _remove(draft)
     draft.mkdir(parents=True)
     try:
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-        save_file(tensors, draft / WEIGHTS)
+        _save_weights(weights, draft / WEIGHTS)
         if code is not None:
             (draft / NETWORK).write_bytes(code.read_bytes())
         (draft / CONFIG).write_text(json.dumps(asdict(facts), indent=2) + "\n")
@@ -250,6 +249,18 @@ def _config(folder: Path, network: str, hyperparameters: Mapping[str, object]) -
         return from_plain(kind, {**hyperparameters, "network": network})
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG} does not describe a network: {error}") from None
+
+
+def _save_weights(weights: Mapping[str, Tensor], file: Path) -> None:
+    try:
+        for name, tensor in weights.items():
+            if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+                raise ValueError(f"{name} repeats its numbers")  # as a view does, which takes no memory until copied
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, file)
+    except OSError:
+        raise
+    except Exception as error:  # whatever tensors of other kinds do to torch and safetensors
+        raise ValueError(f"the weights cannot be saved: {type(error).__name__}: {error}") from None
 
 
 def _check_code(file: Path, facts: ModelFacts) -> None:
