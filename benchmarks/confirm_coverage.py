@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import optuna
@@ -40,6 +40,9 @@ from training.data import ImageData, load_data
 from training.loop import EpochMetrics, TrainingDivergedError, train
 
 TOP, SEEDS = 3, 5
+Rule = Literal["shared", "own"]
+"""Whose deviation makes the intervals: that of all configurations has a part in it, as in `search/confirm.py`; or only
+the configuration's own, which is shown because it is what one would try first."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,11 @@ def curves_of(study: int, settings: StudySettings, further: int) -> list[dict[st
         record = searched(settings, data, Path(folder))
     seeds = fresh_seeds(record, SEEDS + further)
     rows = [row for trial in record.best_configurations(TOP) for row in _rows(record, trial, seeds[:SEEDS], data)]
-    winner, _ = confirm(pd.DataFrame(rows))
-    (trial,) = (trial for trial in record.trials if trial.number == winner.trial)
-    return [{"study": study} | row for row in [*rows, *_rows(record, trial, seeds[SEEDS:], data)]]
+    winners = {winner.trial for winner, _ in confirm(pd.DataFrame(rows)).values()}
+    for trial in record.trials:
+        if trial.number in winners:
+            rows += _rows(record, trial, seeds[SEEDS:], data)
+    return [{"study": study} | row for row in rows]
 
 
 def _rows(record: StudyRecord, trial: TrialRecord, seeds: Sequence[int], data: ImageData) -> list[dict[str, Any]]:
@@ -121,7 +126,7 @@ def _rows(record: StudyRecord, trial: TrialRecord, seeds: Sequence[int], data: I
     return rows
 
 
-def confirm(study: pd.DataFrame) -> tuple[Configuration, list[list[EpochMetrics] | None]]:
+def confirm(study: pd.DataFrame) -> dict[Rule, tuple[Configuration, list[list[EpochMetrics] | None]]]:
     """The winner by the first seeds of each configuration, and its curves from the further ones."""
     curves: dict[int, list[list[EpochMetrics] | None]] = {}
     configurations = []
@@ -129,8 +134,10 @@ def confirm(study: pd.DataFrame) -> tuple[Configuration, list[list[EpochMetrics]
         trial, value = int(str(name)), float(rows["search_value"].iloc[0])
         curves[trial] = [_curve(row) for row in rows.sort_values("seed").filter(like="epoch ").to_numpy()]
         configurations.append(measure(trial, {}, value, dict(enumerate(curves[trial][:SEEDS])), "val_accuracy"))
-    winner, *_ = rank(configurations)
-    return winner, curves[winner.trial][SEEDS:]
+    ranked = [one for one in rank(configurations) if not one.failed]
+    plain = [replace(one, shared_deviation=one.own_deviation) for one in ranked]
+    winners: dict[Rule, Configuration] = {"shared": ranked[0], "own": max(plain, key=lambda one: one.metric.low)}
+    return {rule: (winner, curves[winner.trial][SEEDS:]) for rule, winner in winners.items()}
 
 
 def _curve(accuracies: NDArray[np.float64]) -> list[EpochMetrics] | None:
@@ -143,9 +150,9 @@ def _curve(accuracies: NDArray[np.float64]) -> list[EpochMetrics] | None:
     ]
 
 
-def outcome(number: int, study: pd.DataFrame) -> Outcome:
+def outcome(number: int, study: pd.DataFrame, rule: Rule) -> Outcome:
     """Confirm one study, and look whether the further seeds agree."""
-    winner, further = confirm(study)
+    winner, further = confirm(study)[rule]
     values = [float(getattr(training[winner.epochs - 1], winner.metric_name)) for training in further if training]
     estimate = winner.metric
     return Outcome(
@@ -162,12 +169,19 @@ def outcome(number: int, study: pd.DataFrame) -> Outcome:
 
 def show(outcomes: list[Outcome]) -> None:
     """Print how often the interval holds the truth, and how far the numbers are from it."""
+    for winner in outcomes:
+        interval = f"{winner.low:.4f} to {winner.high:.4f}"
+        print(
+            f"study {winner.study:>3}: trial {winner.trial:>2}, epoch {winner.epochs}: "
+            f"search {winner.search_value:.4f}, confirmed {winner.mean:.4f} ({interval}), truth {winner.truth:.4f}"
+            f"{'' if winner.is_covered else '  outside'}"
+        )
     covered = sum(outcome.is_covered for outcome in outcomes)
     noise = 100 / math.sqrt(len(outcomes))
     confirm = [outcome.mean - outcome.truth for outcome in outcomes]
     search = [outcome.search_value - outcome.truth for outcome in outcomes]
     width = np.mean([outcome.high - outcome.low for outcome in outcomes])
-    print(f"\n{covered} of {len(outcomes)} intervals hold the truth ({100 * width:.2f} points wide on average)")
+    print(f"{covered} of {len(outcomes)} intervals hold the truth ({100 * width:.2f} points wide on average)")
     for name, errors in (("confirmed mean", confirm), ("search's number", search)):
         above = sum(error > 0 for error in errors)
         print(
@@ -197,15 +211,9 @@ def main() -> None:
         machine = provenance.machine()
         print(f"{machine['processor']}, {machine['cpus']} cores; {provenance.versions()}; {provenance.git_commit()}\n")
     curves = pd.read_csv(options.curves)
-    outcomes = [outcome(int(str(number)), study) for number, study in curves.groupby("study")]
-    for winner in outcomes:
-        interval = f"{winner.low:.4f} to {winner.high:.4f}"
-        print(
-            f"study {winner.study:>3}: trial {winner.trial:>2}, epoch {winner.epochs}: "
-            f"search {winner.search_value:.4f}, confirmed {winner.mean:.4f} ({interval}), truth {winner.truth:.4f}"
-            f"{'' if winner.is_covered else '  outside'}"
-        )
-    show(outcomes)
+    for rule in get_args(Rule):
+        print(f"\nwinner and interval by {rule} deviation")
+        show([outcome(int(str(number)), study, rule) for number, study in curves.groupby("study")])
 
 
 if __name__ == "__main__":

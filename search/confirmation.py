@@ -30,20 +30,22 @@ class Estimate:
     high: float
 
 
-def t_interval(values: Sequence[float]) -> Estimate:
+def t_interval(values: Sequence[float], deviation: float | None = None) -> Estimate:
     """Mean and Student's interval, mean +- t s / sqrt(n) (Student 1908, "The Probable Error of a Mean", Biometrika 6).
 
     Args:
         values: Of independent trainings; two or more.
+        deviation: What is known of the standard deviation s; by default that of the values.
     """
-    number, mean, deviation = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
+    number, mean = len(values), float(np.mean(values))
+    deviation = float(np.std(values, ddof=1)) if deviation is None else deviation
     reach = float(stdtrit(number - 1, _UPPER)) * deviation / math.sqrt(number)
     return Estimate(mean, deviation, mean - reach, mean + reach)
 
 
-def of_accuracies(accuracies: Sequence[float]) -> Estimate:
+def of_accuracies(accuracies: Sequence[float], deviation: float | None = None) -> Estimate:
     """The same of accuracies, of which the mean cannot lie outside of [0, 1]."""
-    estimate = t_interval(accuracies)
+    estimate = t_interval(accuracies, deviation)
     return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
 
 
@@ -76,12 +78,14 @@ class Configuration:
     seeds: list[int]
     values: list[float]
     """The metric of the study, by seed."""
+    shared_deviation: float
+    """Standard deviation of the metric over seeds, of all configurations that were confirmed together."""
     test_accuracies: list[float]
     test_losses: list[float]
 
     def __post_init__(self) -> None:
         """Refuse what no trainings measure."""
-        numbers = [self.search_value, *self.values, *self.test_accuracies, *self.test_losses]
+        numbers = [self.search_value, self.shared_deviation, *self.values, *self.test_accuracies, *self.test_losses]
         lengths = {len(self.seeds), len(self.values), len(self.test_accuracies), len(self.test_losses)}
         if len(lengths) > 1 or min(numbers) < 0 or max(self.test_accuracies, default=0) > 1 or self.failed < 0:
             raise ValueError(f"trial {self.trial} cannot have been confirmed like this")
@@ -95,8 +99,20 @@ class Configuration:
 
     @property
     def metric(self) -> Estimate:
-        """The metric of the study."""
-        return of_accuracies(self.values) if self.metric_name.endswith("accuracy") else t_interval(self.values)
+        """The metric of the study; the interval holds for a winner, too.
+
+        The best lower end of several intervals likely belongs to a configuration whose few seeds agree by luck, and
+        whose own deviation makes too short an interval. So the variance is the mean of its own and the shared one;
+        `docs/confirm.md` has what that does.
+        """
+        deviation = math.sqrt((self.own_deviation**2 + self.shared_deviation**2) / 2)
+        as_it_is = of_accuracies if self.metric_name.endswith("accuracy") else t_interval
+        return as_it_is(self.values, deviation)
+
+    @property
+    def own_deviation(self) -> float:
+        """Standard deviation of the metric over its own seeds."""
+        return float(np.std(self.values, ddof=1))
 
     @property
     def optimism(self) -> float:
@@ -155,14 +171,17 @@ def measure(
         epochs=epochs,
         failed=sum(training is None for training in trainings.values()),
         seeds=[*complete],
-        values=[float(getattr(metrics, metric)) for metrics in ends],
+        values=(values := [float(getattr(metrics, metric)) for metrics in ends]),
+        shared_deviation=float(np.std(values, ddof=1)) if values else 0.0,
         test_accuracies=[metrics.test_accuracy for metrics in ends],
         test_losses=[metrics.test_loss for metrics in ends],
     )
 
 
 def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
-    """The configurations, the winner first: that with the best of the bad ends of the intervals.
+    """The configurations, with what their seeds have in common; the winner first.
+
+    It has the best of the bad ends of the intervals.
 
     One of which a training did not complete comes after all of which every one did: the mean of those that did is that
     of the lucky ones.
@@ -171,12 +190,16 @@ def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
     def place(one: Configuration) -> tuple[bool, int, float, float]:
         if not one.is_measured:
             return True, one.failed, 0.0, 0.0
-        estimate = t_interval(one.values)  # its ends where they are, be it beyond 0 or 1
+        estimate = one.metric
         if one.metric_name.endswith("_loss"):
             return False, one.failed, estimate.high, estimate.mean
         return False, one.failed, -estimate.low, -estimate.mean
 
-    return sorted(configurations, key=place)
+    measured = [one for one in configurations if one.is_measured]
+    freedom = sum(len(one.values) - 1 for one in measured)
+    squares = sum((len(one.values) - 1) * one.own_deviation**2 for one in measured)
+    shared = math.sqrt(squares / freedom) if freedom else 0.0
+    return sorted((replace(one, shared_deviation=shared) for one in configurations), key=place)
 
 
 @dataclass(frozen=True)

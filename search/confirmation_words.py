@@ -30,7 +30,7 @@ def confirmation_table(confirmation: Confirmation, space: SearchSpace) -> pd.Dat
         row |= {"metric": one.metric_name, "search_value": one.search_value}
         if one.is_measured:
             estimate, test = one.metric, one.test_accuracy
-            row |= {"mean": estimate.mean, "standard_deviation": estimate.deviation}
+            row |= {"mean": estimate.mean, "standard_deviation": one.own_deviation}
             row |= {"low": estimate.low, "high": estimate.high, "optimism": one.optimism}
             row |= {"test_accuracy_mean": test.mean, "test_accuracy_low": test.low, "test_accuracy_high": test.high}
             row |= {"test_loss_mean": one.test_loss.mean}

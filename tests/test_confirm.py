@@ -58,6 +58,11 @@ def configuration(trial: int, *accuracies: float, failed: int = 0, search_value:
     return measure(trial, POINT, search_value, trainings, "val_accuracy")
 
 
+def order(configurations: list[Configuration]) -> list[int]:
+    """Numbers of the trials, that of the winner first."""
+    return [one.trial for one in rank(configurations)]
+
+
 def test_interval_is_that_of_students_t() -> None:
     values = [0.9, 0.92, 0.91, 0.95]
     estimate = t_interval(values)
@@ -70,6 +75,29 @@ def test_interval_holds_the_true_mean_19_times_of_20() -> None:
     chance = np.random.default_rng(0)
     estimates = [t_interval(chance.normal(3.0, 2.0, 5).tolist()) for _ in range(4000)]
     assert sum(one.low <= 3 <= one.high for one in estimates) / 4000 == pytest.approx(0.95, abs=0.011)
+
+
+@pytest.mark.parametrize(("seeds", "deviations"), [(2, (1, 1, 1)), (5, (1, 1, 1)), (5, (0.5, 1, 2))])
+def test_interval_of_the_winner_holds_its_true_mean_too(seeds: int, deviations: tuple[float, ...]) -> None:
+    """Though it was chosen by its interval; of the intervals by its own deviation alone, clearly fewer do."""
+    chance, held, held_by_own = np.random.default_rng(0), 0, 0
+    for _ in range(1500):
+        means = chance.normal(10.0, 0.5, 3).tolist()
+        drawn = [chance.normal(mean, sd, seeds).tolist() for mean, sd in zip(means, deviations, strict=True)]
+        losses = [
+            measure(trial, POINT, 9.0, {seed: losses_of(value) for seed, value in enumerate(values)}, "val_loss")
+            for trial, values in enumerate(drawn)
+        ]
+        winner, *_ = ranked = rank(losses)
+        held += winner.metric.low <= means[winner.trial] <= winner.metric.high
+        own = min(ranked, key=lambda one: t_interval(one.values).high)
+        held_by_own += t_interval(own.values).low <= means[own.trial] <= t_interval(own.values).high
+    assert held / 1500 >= 0.95
+    assert held_by_own < held
+
+
+def losses_of(value: float) -> list[EpochMetrics]:
+    return [replace(metrics(1, 0.5), val_loss=value)]
 
 
 @pytest.mark.parametrize(("right", "images"), [(0, 10), (7, 10), (10, 10), (8892, 10_000)])
@@ -98,19 +126,20 @@ def test_loss_is_better_where_it_is_lower() -> None:
     assert told is not None
     assert told.unit == "nats"
     assert told.estimate.mean == pytest.approx(0.15)
-    wide, narrow = (replace(one, values=values) for values in ([0.30, 0.60], [0.46, 0.47]))
-    assert rank([wide, narrow]) == [narrow, wide]
+    wide, narrow = (replace(one, trial=n, values=values) for n, values in enumerate(([0.30, 0.60], [0.46, 0.47])))
+    assert order([wide, narrow]) == [1, 0]
 
 
 def test_winner_has_the_best_lower_end_and_not_the_best_mean() -> None:
     erratic, steady = configuration(1, 0.99, 0.85, 0.95), configuration(2, 0.91, 0.92, 0.915)
     assert erratic.metric.mean > steady.metric.mean
-    assert rank([erratic, steady]) == [steady, erratic]
+    assert order([erratic, steady]) == [2, 1]
 
 
 def test_configuration_that_fails_from_one_seed_comes_after_those_that_never_do() -> None:
-    lucky, sound, hopeless = configuration(1, 0.99, 0.99, failed=1), configuration(2, 0.5, 0.6, 0.5), configuration(3)
-    assert rank([configuration(3, 0.9, failed=2), lucky, sound]) == [sound, lucky, configuration(3, 0.9, failed=2)]
+    lucky, sound = configuration(1, 0.99, 0.99, failed=1), configuration(2, 0.5, 0.6, 0.5)
+    hopeless = configuration(3, 0.9, failed=2)
+    assert order([hopeless, lucky, sound]) == [2, 1, 3]
     assert not hopeless.is_measured
 
 
