@@ -132,15 +132,11 @@ def _reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
     return shlex.join(["python", "search/reproduce.py", study, str(trial.number), *storage, *trust])
 
 
-def _network(record: StudyRecord) -> str:
-    return str(record.fixed.get("network", TrialConfig.network))
-
-
 def _show_files(record: StudyRecord) -> None:
     folder = as_typed(record.folder)
     model = shipped_best(record)
     if model:
-        trust = "" if _network(record) in NETWORKS else " --trust-network"
+        trust = "" if record.network in NETWORKS else " --trust-network"
         print(f"Use it: python training/predict.py {shlex.quote(str(as_typed(model)))} IMAGE{trust}")
     print(f"Report: {folder / 'report.html'} (the folder holds {disk_use(record.folder)})")
     address = record.address or f"sqlite:///{folder / 'study.db'}"
