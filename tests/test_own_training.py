@@ -1,0 +1,292 @@
+"""Training functions and networks of the user's own: what they get, and what is refused how."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from studies import search
+
+from search.own_training import OwnMetrics, config_kind, metrics_type, names_of, train_own
+from search.record import StudyRecord
+from search.settings import StudySettings
+from search.space import describe
+from search.space_file import read_space
+from search.summary import show_summary
+from search.trial_table import epoch_table, trial_table
+from training.loop import TrainingDivergedError
+from training.network_config import config_type
+from training.networks import build_network
+
+FUNCTIONS = """
+import math, random
+from dataclasses import dataclass
+import torch
+
+@dataclass(frozen=True)
+class Config:
+    slope: float = 1.0
+    epochs: int = 0
+    seed: int = 0
+
+def train(config: Config):
+    for epoch in range(config.epochs):
+        yield {"loss": torch.tensor(config.slope / (epoch + 1)), "draw": random.random(), "seen": config.seed}
+
+def dictionary(config):
+    yield {"loss": config["slope"] + config["seed"] + config["epochs"]}
+
+def nothing(config):
+    return iter(())
+
+def short(config):
+    yield {"loss": 1.0}
+
+def number(config):
+    yield 1.0
+
+def other(config):
+    yield {"error_rate": 1.0}
+
+def text(config):
+    yield {"loss": "low"}
+
+def nan(config):
+    yield {"loss": 1.0}
+    yield {"loss": math.nan}
+
+def column(config):
+    yield {"loss": 1.0, "seconds": 2.0}
+
+def no_default(config: "Bare"):
+    yield {"loss": 1.0}
+
+@dataclass(frozen=True)
+class Bare:
+    slope: float
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    file = tmp_path / "functions.py"
+    file.write_text(FUNCTIONS)
+    return file
+
+
+def epochs_of(place: Path, name: str, epochs: int = 3, seed: int = 5) -> Iterator[OwnMetrics]:
+    return train_own(f"{place}:{name}", {"slope": 6.0}, epochs, seed, "loss")
+
+
+def value(metrics: OwnMetrics, name: str) -> float:
+    return getattr(metrics, name)  # type: ignore[no-any-return]
+
+
+def test_function_gets_its_dataclass_and_yields_numbers(place: Path) -> None:
+    measured = list(epochs_of(place, "train"))
+    assert [(metrics.epoch, value(metrics, "loss")) for metrics in measured] == [(1, 6.0), (2, 3.0), (3, 2.0)]
+    assert list(names_of(measured[0])) == ["loss", "draw", "seen"]
+    assert all(metrics.seconds >= 0 for metrics in measured)
+
+
+def test_same_seed_gives_the_same_random_numbers(place: Path) -> None:
+    one, again, other = (
+        [[value(metrics, name) for name in ("loss", "draw")] for metrics in epochs_of(place, "train", seed=seed)]
+        for seed in (5, 5, 6)
+    )
+    assert one == again
+    assert one != other
+
+
+def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
+    (measured,) = epochs_of(place, "dictionary", epochs=1)
+    assert value(measured, "loss") == 6 + 5 + 1
+    assert config_kind(f"{place}:dictionary") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nothing", "the training function yielded 0 of 3 epochs"),
+        ("short", "the training function yielded 1 of 3 epochs; --epochs 1 asks for no more"),
+        ("number", "the training function must yield a dictionary of metrics, got float"),
+        ("other", "epoch 1 has no metric loss; it has error_rate"),
+        ("text", "metric loss must be a number, got 'low'"),
+        ("column", "a metric cannot be called seconds: that is a column of every table"),
+        ("no_default", "every hyperparameter needs a default"),
+        ("missing", "has no function missing"),
+    ],
+)
+def test_function_that_breaks_a_rule_fails_with_a_sentence(place: Path, name: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        list(epochs_of(place, name))
+
+
+def test_metric_that_is_not_a_number_any_more_has_diverged(place: Path) -> None:
+    with pytest.raises(TrainingDivergedError, match="loss is nan in epoch 2"):
+        list(epochs_of(place, "nan"))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"metric": "error"}, "a metric cannot be called error: that is a column of every table"),
+        ({"metric": "two words"}, "a metric's name must be letters, digits and underscores"),
+        ({"metric": None}, "train_function needs metric and mode"),
+        ({"mode": None}, "train_function needs metric and mode"),
+        ({"mode": "least"}, "mode must be one of max, min, got least"),
+        ({"space": None}, "train_function needs space"),
+        ({"confirm": "2x2"}, "confirm is for images"),
+        ({"train_function": "functions.py"}, "train_function must be a place like path/to/file.py:function"),
+        ({"train_function": None, "metric": "val_loss", "space": None}, "mode is for train_function"),
+    ],
+)
+def test_settings_of_a_training_function_are_checked(
+    place: Path, tmp_path: Path, options: dict[str, str | None], sentence: str
+) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text("[slope]\nlow = 1\nhigh = 2\n")
+    given = {"train_function": f"{place}:train", "space": space, "metric": "loss", "mode": "min", **options}
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        StudySettings(**given)  # type: ignore[arg-type]
+
+
+def test_study_of_a_training_function_is_recorded_read_and_told(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    file, folder = tmp_path / "space.toml", tmp_path / "own"
+    file.write_text("[slope]\nlow = 1\nhigh = 20\n")
+    folder.mkdir()
+    function = f"{place}:train"
+    space = read_space(file, config_kind(function))
+    settings = {"metric": "loss", "mode": "min", "epochs": 3, "train_function": function, "dataset": "auto"}
+    record = StudyRecord.create(folder, "min", {"settings": settings, "space": describe(space)})
+    record.enqueue_starting_points(space, 1)
+    searcher = search(record, space)
+    for trial_id in "ab":
+        proposal = searcher.suggest(trial_id)
+        assert isinstance(proposal, dict)
+        for metrics in train_own(function, {"slope": proposal["slope"]}, 3, proposal["seed"], "loss"):
+            result = {name: getattr(metrics, name) for name in (field.name for field in fields(metrics))}
+            record.add_epoch(trial_id, record.metrics_of(result | {"metric_names": names_of(metrics)}))
+        record.finish(trial_id)
+    again = StudyRecord.open(folder)
+    for opened in (record, again):
+        table = trial_table(opened, space)
+        assert list(table.columns[3:10]) == ["slope", "epochs", "best_epoch", "loss", "draw", "seen", "seconds"]
+        assert table["loss"].iloc[0] == pytest.approx(table["slope"].iloc[0] / 3)
+        assert len(epoch_table(opened)) == 6
+    assert again.trials == record.trials
+    assert [trial.is_baseline for trial in again.trials] == [True, False]
+    from search.findings import find  # sklearn takes a second
+
+    show_summary(StudySettings(num_samples=2, epochs=3), again, space, find(again, space))
+    told = capsys.readouterr().out
+    assert "functions.py:train: 2 of 2 trials" in told
+    assert "test_accuracy" not in told
+
+
+def test_metrics_that_an_epoch_lacks_are_empty() -> None:
+    metrics = metrics_type(("loss", "draw"))(epoch=1, seconds=0.5)
+    assert value(metrics, "draw") is None
+
+
+NETWORKS = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    filters: int = 4
+
+    def __post_init__(self):
+        if self.filters < 1:
+            raise ValueError(f"filters must be >= 1, got {self.filters}")
+
+def build(config: Hyperparameters, input_shape, classes):
+    channels, height, width = input_shape
+    pixels = channels * height * width
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, config.filters), nn.Linear(config.filters, classes))
+
+def wrong_outputs(config, input_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(input_shape[1] * input_shape[2], classes + 1))
+
+def raising(config, input_shape, classes):
+    return nn.Sequential(nn.Linear(5, classes))
+
+def no_module(config, input_shape, classes):
+    return lambda images: images
+
+def no_parameters(config, input_shape, classes):
+    return nn.Flatten()
+
+@dataclass
+class Melting:
+    filters: int = 4
+
+def melting(config: Melting, input_shape, classes):
+    return nn.Linear(1, 1)
+
+@dataclass(frozen=True)
+class Taken:
+    learning_rate: float = 4
+
+def taken(config: Taken, input_shape, classes):
+    return nn.Linear(1, 1)
+
+@dataclass(frozen=True)
+class Listed:
+    sizes: tuple = (1, 2)
+
+def listed(config: Listed, input_shape, classes):
+    return nn.Linear(1, 1)
+
+@dataclass(frozen=True)
+class Bare:
+    filters: int
+
+def bare(config: Bare, input_shape, classes):
+    return nn.Linear(1, 1)
+"""
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> Path:
+    file = tmp_path / "networks.py"
+    file.write_text(NETWORKS)
+    return file
+
+
+def test_network_from_a_file_has_hyperparameters_of_its_own(networks: Path) -> None:
+    kind = config_type(f"{networks}:build")
+    config = kind(network=f"{networks}:build", learning_rate=0.1, filters=3)  # type: ignore[call-arg]
+    assert build_network(config, (1, 8, 8), 10)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    with pytest.raises(ValueError, match="filters must be >= 1, got 0"):
+        kind(filters=0)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="learning_rate must be > 0"):
+        kind(learning_rate=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("wrong_outputs", "must return scores of shape (N, 10), got (2, 11) for 2 images"),
+        ("raising", "cannot take images of 1 x 8 x 8: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+        ("no_module", "returned function, which is no torch.nn.Module"),
+        ("no_parameters", "has no parameters to train"),
+        ("melting", "Melting must be a frozen dataclass"),
+        ("taken", "learning_rate is already a hyperparameter of every training"),
+        ("listed", "sizes must be an int, float, str, bool or Literal"),
+        ("bare", "hyperparameter filters needs a default"),
+        ("missing", "has no function missing"),
+    ],
+)
+def test_network_that_breaks_a_rule_is_refused_before_any_trial(networks: Path, name: str, sentence: str) -> None:
+    place = f"{networks}:{name}"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        build_network(config_type(place)(network=place), (1, 8, 8), 10)
