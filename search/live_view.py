@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from itertools import accumulate
 from types import FrameType
 from typing import TYPE_CHECKING, Self
 
@@ -38,6 +39,8 @@ WIDE = 80
 """Columns of a terminal from which on everything is shown."""
 NARROW_COLUMN = 9
 """As wide as a number with four significant digits can be."""
+OTHERS_NARROW, OTHERS_WIDE = 27, 40
+"""Characters of a row besides the hyperparameters, the shortest sparkline included."""
 SPARK_EPOCHS = 12
 """Newest epochs in a sparkline."""
 
@@ -97,7 +100,7 @@ class LiveView(View):
         """The view as it is now."""
         yield from map(_line, self._head)
         yield from (Text(""), self._time(), self._bar(), *self._best(), Text(""))
-        yield self._running(is_narrow=options.max_width < WIDE)
+        yield self._running(options.max_width)
 
     def _print_above(self) -> None:
         for line in self._capture.lines:
@@ -154,13 +157,19 @@ class LiveView(View):
             default=None,
         )
 
-    def _running(self, *, is_narrow: bool) -> RenderableType:
-        """A row for each trial that runs, and as many empty ones as there could be more: the height stays the same."""
-        record, names = self._record, shown_names(self._study)
+    def _running(self, columns: int) -> RenderableType:
+        """A row for each trial that runs, and as many empty ones as there could be more: the height stays the same.
+
+        Of the hyperparameters the first ones are shown, as many as have room.
+        """
+        record, is_narrow = self._record, columns < WIDE
+        room = columns - (OTHERS_NARROW if is_narrow else OTHERS_WIDE)
+        widths = [NARROW_COLUMN if is_narrow else max(len(name), NARROW_COLUMN) for name in shown_names(self._study)]
+        ends = accumulate(width + 2 for width in widths)
+        names = [name for name, end in zip(shown_names(self._study), ends, strict=True) if end <= room]
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         table.add_column("#", justify="right", no_wrap=True, min_width=2)
-        for name in names:
-            width = NARROW_COLUMN if is_narrow else max(len(name), NARROW_COLUMN)
+        for name, width in zip(names, widths, strict=False):
             table.add_column(name, justify="right", no_wrap=True, overflow="ellipsis", width=width)
         table.add_column("epoch", justify="right", no_wrap=True, min_width=5)
         table.add_column("now", justify="right", no_wrap=True, min_width=6)

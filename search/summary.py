@@ -4,6 +4,7 @@ import shlex
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 
@@ -69,7 +70,8 @@ def _show_best(record: StudyRecord, best: TrialRecord) -> None:
     names = record.told_metrics
     measured = ", ".join(f"{name} {getattr(metrics, name):.4f}" for name in names)
     print(f"\nBest: trial {best.number}, epoch {metrics.epoch}: {measured}")
-    print("  " + ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items()))
+    values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
+    print(fill(values, WIDTH, initial_indent="  ", subsequent_indent="  "))
     if record.metric.startswith("test_") and record.train_function is None:
         print("  chosen by the test set, as there is no validation split: the best value is optimistic")
     baseline = record.baseline()
