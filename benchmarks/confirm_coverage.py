@@ -40,8 +40,8 @@ from training.data import ImageData, load_data
 from training.loop import EpochMetrics, TrainingDivergedError, train
 
 TOP, SEEDS = 3, 5
-Rule = Literal["shared", "own"]
-"""Whose deviation makes the intervals: that of all configurations has a part in it, as in `search/confirm.py`; or only
+Rule = Literal["usual", "own"]
+"""What makes the intervals: at least the usual deviation of all configurations, as in `search/confirm.py`; or always
 the configuration's own, which is shown because it is what one would try first."""
 
 
@@ -135,8 +135,8 @@ def confirm(study: pd.DataFrame) -> dict[Rule, tuple[Configuration, list[list[Ep
         curves[trial] = [_curve(row) for row in rows.sort_values("seed").filter(like="epoch ").to_numpy()]
         configurations.append(measure(trial, {}, value, dict(enumerate(curves[trial][:SEEDS])), "val_accuracy"))
     ranked = [one for one in rank(configurations) if not one.failed]
-    plain = [replace(one, shared_deviation=one.own_deviation) for one in ranked]
-    winners: dict[Rule, Configuration] = {"shared": ranked[0], "own": max(plain, key=lambda one: one.metric.low)}
+    plain = [replace(one, usual_deviation=one.own_deviation) for one in ranked]
+    winners: dict[Rule, Configuration] = {"usual": ranked[0], "own": max(plain, key=lambda one: one.metric.low)}
     return {rule: (winner, curves[winner.trial][SEEDS:]) for rule, winner in winners.items()}
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from search.resume import find_study
+from search.resume import check_code_named, find_study, stored_settings
 from search.settings import StudySettings, check_size
 from training.command_line import parse, refuse
 from training.config import PROJECT
@@ -39,6 +39,10 @@ class ConfirmSettings:
     """Print a line for each ended training instead of a live view, as where the output is no terminal."""
     dashboard: bool = True
     """Start the Ray dashboard on this machine, or say where that of the cluster is."""
+    network: str | None = None
+    """The study's network, if it is a function of yours: its code is run only when it is named again."""
+    dataset: str | None = None
+    """The study's data set, if a function of yours loads it, likewise."""
     storage: str | None = None
     """PostgreSQL server that holds the study's record, if it was run with this option."""
     address: str | None = None
@@ -56,6 +60,10 @@ def main() -> int:
     options = parse(ConfirmSettings, __doc__ or "")
     try:
         folder = find_study(options.study, options.results_dir, options.storage)
+        stored = stored_settings(folder, options.storage)
+        check_code_named(folder.name, stored, {"--network": options.network, "--dataset": options.dataset})
+        if stored.train_function is not None:
+            raise ValueError(f"study {folder.name} is not about images: nothing can be trained on all of them")
 
         from search.confirming import Wanted, confirm, prepare  # torch and Ray take seconds
 

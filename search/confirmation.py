@@ -78,14 +78,14 @@ class Configuration:
     seeds: list[int]
     values: list[float]
     """The metric of the study, by seed."""
-    shared_deviation: float
-    """Standard deviation of the metric over seeds, of all configurations that were confirmed together."""
+    usual_deviation: float
+    """Median of the standard deviations over seeds of the configurations that were confirmed together."""
     test_accuracies: list[float]
     test_losses: list[float]
 
     def __post_init__(self) -> None:
         """Refuse what no trainings measure."""
-        numbers = [self.search_value, self.shared_deviation, *self.values, *self.test_accuracies, *self.test_losses]
+        numbers = [self.search_value, self.usual_deviation, *self.values, *self.test_accuracies, *self.test_losses]
         lengths = {len(self.seeds), len(self.values), len(self.test_accuracies), len(self.test_losses)}
         if len(lengths) > 1 or min(numbers) < 0 or max(self.test_accuracies, default=0) > 1 or self.failed < 0:
             raise ValueError(f"trial {self.trial} cannot have been confirmed like this")
@@ -102,10 +102,10 @@ class Configuration:
         """The metric of the study; the interval holds for a winner, too.
 
         The best lower end of several intervals likely belongs to a configuration whose few seeds agree by luck, and
-        whose own deviation makes too short an interval. So the variance is the mean of its own and the shared one;
+        whose own deviation makes too short an interval. So none counts for less than the median of all deviations;
         `docs/confirm.md` has what that does.
         """
-        deviation = math.sqrt((self.own_deviation**2 + self.shared_deviation**2) / 2)
+        deviation = max(self.own_deviation, self.usual_deviation)
         as_it_is = of_accuracies if self.metric_name.endswith("accuracy") else t_interval
         return as_it_is(self.values, deviation)
 
@@ -172,14 +172,14 @@ def measure(
         failed=sum(training is None for training in trainings.values()),
         seeds=[*complete],
         values=(values := [float(getattr(metrics, metric)) for metrics in ends]),
-        shared_deviation=float(np.std(values, ddof=1)) if values else 0.0,
+        usual_deviation=float(np.std(values, ddof=1)) if values else 0.0,
         test_accuracies=[metrics.test_accuracy for metrics in ends],
         test_losses=[metrics.test_loss for metrics in ends],
     )
 
 
 def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
-    """The configurations, with what their seeds have in common; the winner first.
+    """The configurations, with what their deviations usually are; the winner first.
 
     It has the best of the bad ends of the intervals.
 
@@ -195,11 +195,9 @@ def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
             return False, one.failed, estimate.high, estimate.mean
         return False, one.failed, -estimate.low, -estimate.mean
 
-    measured = [one for one in configurations if one.is_measured]
-    freedom = sum(len(one.values) - 1 for one in measured)
-    squares = sum((len(one.values) - 1) * one.own_deviation**2 for one in measured)
-    shared = math.sqrt(squares / freedom) if freedom else 0.0
-    return sorted((replace(one, shared_deviation=shared) for one in configurations), key=place)
+    deviations = [one.own_deviation for one in configurations if one.is_measured]
+    usual = float(np.median(deviations)) if deviations else 0.0
+    return sorted((replace(one, usual_deviation=usual) for one in configurations), key=place)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from search.record import StudyRecord
 from search.resume import stored_settings
 from search.server import open_server
 from search.settings import StudySettings, check_size
+from search.shipping import ship
 from search.space import SearchSpace, parse
 from search.storage import FILE_NAME, RecordUnwritableError
 from search.study import EXIT_NOTHING_COMPLETED, Study, prepare_study, run_study
@@ -289,6 +290,10 @@ def _publish(confirming: Confirming, record: StudyRecord, data: ImageData | None
         print(f"\nStopped: {error}. The same command goes on.")
         return EXIT_NOTHING_COMPLETED
     StudyFiles(parent, space).keep_up(at_once=True)
+    try:
+        ship(confirming.settings, parent)
+    except (ValueError, OSError) as error:
+        progress.show_event(f"the confirmed model cannot be shipped ({error}); search/report.py tries again")
     try:
         images = images_of(confirming.settings, parent) if data is None else data
         write_report(parent, space, find(parent, space), images)

@@ -3,14 +3,19 @@
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from search.resume import find_study, stored_settings
+from search.resume import check_code_named, find_study, stored_settings
 from training.command_line import parse, refuse
 from training.config import PROJECT
 from training.terminal import guard_output
+
+if TYPE_CHECKING:
+    from search.record import StudyRecord
+    from search.settings import StudySettings
+    from training.data import ImageData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +31,26 @@ class ReportSettings:
     storage: str | None = None
     """PostgreSQL server that holds the record, if the study was run with this option."""
     network: str | None = None
-    """The study's network, if it is one from a file: its code is run, to show and ship the best model, only when it is
-    named again."""
+    """The study's network, if it is a function of yours: its code is run, to show and ship the best model, only when it
+    is named again."""
+    dataset: str | None = None
+    """The study's data set, if a function of yours loads it, likewise."""
+
+
+def _best_model(
+    folder: Path, settings: "StudySettings", record: "StudyRecord", options: ReportSettings
+) -> "ImageData | str":
+    """Ship the best model; returns the images that show what it mistakes, or why there are none."""
+    from search.shipping import ship
+    from search.study_report import images_of
+
+    try:
+        check_code_named(folder.name, settings, {"--network": options.network, "--dataset": options.dataset})
+        ship(settings, record)
+        return images_of(settings, record)
+    except (ValueError, OSError) as error:
+        print(f"The best model is neither shown nor shipped: {error}")
+        return str(error)
 
 
 def main() -> int:
@@ -45,10 +68,9 @@ def main() -> int:
     from search.findings import find
     from search.record import StudyRecord
     from search.server import open_server
-    from search.shipping import check_trusted, ship_best
     from search.study_files import StudyFiles
     from search.study_folder import StudyFolder
-    from search.study_report import images_of, write_report
+    from search.study_report import write_report
     from search.summary import show_summary
 
     try:
@@ -64,13 +86,7 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"The files stay as they are: {error}")
     findings = find(record, search_space)
-    try:
-        check_trusted(record, options.network)
-        ship_best(settings, record)
-        data = images_of(settings, record)
-    except (ValueError, OSError) as error:
-        print(f"The best model is neither shown nor shipped: {error}")
-        data = str(error)
+    data = _best_model(folder, settings, record, options) if record.train_function is None else "there are no images"
     try:
         write_report(record, search_space, findings, data)
     except OSError as error:

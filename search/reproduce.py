@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from search.resume import find_study, stored_settings
+from search.resume import check_code_named, find_study, stored_settings
 from training.command_line import parse, refuse
 from training.config import PROJECT
 from training.terminal import guard_output
@@ -34,7 +34,9 @@ class ReproduceSettings:
     storage: str | None = None
     """PostgreSQL server that holds the record, if the study was run with this option."""
     network: str | None = None
-    """The study's network, if it is one from a file: its code is run only when it is named again."""
+    """The study's network, if it is a function of yours: its code is run only when it is named again."""
+    dataset: str | None = None
+    """The study's data set, if a function of yours loads it, likewise."""
 
 
 def main() -> int:
@@ -45,6 +47,7 @@ def main() -> int:
         settings = stored_settings(folder, options.storage)
         if options.data_dir is not None:
             settings = replace(settings, data_dir=options.data_dir)
+        check_code_named(folder.name, settings, {"--network": options.network, "--dataset": options.dataset})
     except (ValueError, OSError) as error:
         refuse(str(error))
 
@@ -53,19 +56,15 @@ def main() -> int:
     from search.record import StudyRecord
     from search.retraining import Retraining, find_trial
     from search.server import open_server
-    from search.shipping import check_trusted
-    from search.study_report import images_of
+    from search.study_report import same_images
 
     try:
         server = open_server(options.storage) if options.storage is not None else None
         record = StudyRecord.open(folder, server)
         record.close()  # it is read whole, and nothing is written
         trial = find_trial(record, options.trial)
-        check_trusted(record, options.network)
         retraining = Retraining(record, trial, settings)
-        data = images_of(settings, record)
-        if isinstance(data, str):
-            raise ValueError(f"{data}; --data-dir names another one")
+        data = same_images(settings, record)
     except (ValueError, OSError) as error:
         refuse(str(error))
     if settings.gpus_per_trial > 0 and not torch.cuda.is_available():

@@ -6,6 +6,7 @@ Nothing heavy is imported, unless the record is on a server.
 import json
 import os
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 from search.settings import StudySettings
 from training.command_line import option_value
-from training.config import PROJECT
+from training.config import PROJECT, absolute_place, is_place
 from training.plain_data import check_fields, check_type
 
 OF_ONE_START = {
@@ -120,6 +121,38 @@ def check_same_study(stored: StudySettings, wanted: StudySettings) -> None:
     ]
     if differences:
         raise ValueError(not_comparable(f"the study was started with {', '.join(differences)}"))
+
+
+def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str | None]) -> None:
+    """Refuse to run code that a record names, unless the command line names it again: a record may have been sent.
+
+    Args:
+        study: Its name.
+        stored: Its settings.
+        named: What the command line says, by option.
+
+    Raises:
+        ValueError: Something is not named, or another thing is.
+    """
+    for option, place in code_places(stored).items():
+        given = named.get(option)
+        if given is None:
+            raise ValueError(
+                f"study {study} runs the code of {place}: add {option} with the place of that function, since code is "
+                "run only where you name it"
+            )
+        if absolute_place(given) != place:
+            raise ValueError(f"study {study} was run with {option} {place}, not {given}")
+
+
+def code_places(settings: StudySettings) -> dict[str, str]:
+    """Options by which a study runs code of the user's own, and the places of that code."""
+    places = {
+        "--network": settings.network,
+        "--dataset": settings.dataset,
+        "--train-function": settings.train_function or "",
+    }
+    return {option: place for option, place in places.items() if is_place(place)}
 
 
 def not_comparable(difference: str) -> str:

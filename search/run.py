@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.resume import check_same_study, find_study, stored_settings, with_total
+from search.resume import check_code_named, check_same_study, code_places, find_study, stored_settings, with_total
 from search.settings import StudySettings
 from training.command_line import option_value, parse, refuse
-from training.config import is_place
 from training.terminal import guard_output
 
 if TYPE_CHECKING:
@@ -30,13 +29,8 @@ def read_settings(words: list[str]) -> StudySettings:
     results_dir = Path(option_value(words, "--results-dir") or StudySettings().results_dir)
     server = option_value(words, "--storage")
     stored = stored_settings(find_study(study, results_dir, server), server)
-    places = {"--network": stored.network, "--dataset": stored.dataset, "--train-function": stored.train_function}
-    for option, place in places.items():
-        if place is not None and is_place(place) and option_value(words, option) is None:
-            raise ValueError(
-                f"study {study} runs the code of {place}: add {option} with the place of that function, since code is "
-                "run only where you name it"
-            )
+    named = {option: place for option, place in code_places(stored).items() if option_value(words, option) is not None}
+    check_code_named(study, stored, named)
     if "--fork" in words:
         start = replace(stored, name=None, resume=None, warm_start=stored.resume, results_dir=results_dir)
         settings = parse(StudySettings, __doc__ or "", with_total(words, stored.num_samples), start)

@@ -1,14 +1,17 @@
 """Ships the best model of a study: a folder that classifies images without the study."""
 
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
+from search.confirmation import Confirmation
+from search.confirmation_words import confirmation_of, stale_words
+from search.final_training import FILE_NAME as FINAL_FILE
 from search.record import StudyRecord
 from search.settings import StudySettings
 from search.summary import training_command
 from search.trial_record import TrialRecord
-from training.checkpoint import Checkpoint, read_weights
+from training.checkpoint import Checkpoint, read_metrics, read_weights
 from training.config import NETWORKS, TrialConfig
 from training.loop import EpochMetrics
 from training.model_folder import DARK_BACKGROUND, FOLDER, NETWORK, ModelFacts, save_model
@@ -18,24 +21,10 @@ _IMAGE_SHAPES = {"digits": [1, 8, 8], "fashion-mnist": [1, 28, 28], "mnist": [1,
 """Of studies from before they recorded it."""
 
 
-def check_trusted(record: StudyRecord, network: str | None) -> None:
-    """Refuse to run the code of a network that a record names, unless somebody names it again.
+def ship(settings: StudySettings, record: StudyRecord) -> Path | None:
+    """Write `model/`: the confirmed winner, trained on all images, or else the best epoch of the best trial.
 
-    Raises:
-        ValueError: The network is one from a file, and `network` is another or None.
-    """
-    named = record.fixed.get("network", TrialConfig.network)
-    if network is not None and network != named:
-        raise ValueError(f"the study was run with network {named}, not {network}")
-    if named not in NETWORKS and network is None:
-        raise ValueError(
-            f"the study's network is Python code, {named}, which can do anything when it is run: read it, then add "
-            f"--network {named}"
-        )
-
-
-def ship_best(settings: StudySettings, record: StudyRecord) -> Path | None:
-    """Write `model/`, the best epoch of the best trial, where its weights were kept; the images are not needed.
+    The images are not needed.
 
     A network from a file is imported.
 
@@ -46,6 +35,9 @@ def ship_best(settings: StudySettings, record: StudyRecord) -> Path | None:
         ValueError: They are damaged, or not those that were measured, or the network's code has changed.
         OSError: It cannot be written.
     """
+    confirmation = confirmation_of(record)
+    if confirmation and not stale_words(record, confirmation):
+        return _ship_confirmed(settings, record, confirmation)
     best = record.best()
     metrics = record.best_epoch(best) if best else None
     if best is None or metrics is None:
@@ -53,12 +45,40 @@ def ship_best(settings: StudySettings, record: StudyRecord) -> Path | None:
     file = next((file for file in _kept(record, best) if file.stem.endswith(f"-epoch-{metrics.epoch:04}")), None)
     if file is None:
         return None
-    weights, measured = read_weights(file)
-    if measured != metrics:
+    if read_metrics(file) != metrics:
         raise ValueError(f"{file.name} is not the epoch that was measured")
     facts = _facts(settings, record, best, metrics)
     folder = record.folder / FOLDER
-    save_model(folder, weights, facts, network_file(record.config(best).network))
+    save_model(folder, read_weights(file), facts, network_file(record.network))
+    return folder
+
+
+def _ship_confirmed(settings: StudySettings, record: StudyRecord, confirmation: Confirmation) -> Path | None:
+    final, winner = confirmation.final, confirmation.configurations[0]
+    file = record.folder / "confirm" / FINAL_FILE
+    if not file.is_file():
+        return None
+    (trial,) = (trial for trial in record.trials if trial.number == final.trial)
+    metrics = record.best_epoch(trial)
+    assert metrics is not None, "a trial that was confirmed has measured something"
+    facts = replace(
+        _facts(settings, record, trial, metrics),
+        training_images=final.training_images,
+        validation_images=0,
+        epoch=final.epochs,
+        selection=(
+            f"It is trial {final.trial} of study {record.folder.name}, confirmed from {len(winner.seeds)} fresh seeds, "
+            "and then trained on all training images, validation included. The test images were looked at once, after "
+            "that."
+        ),
+        command=None,
+        val_accuracy=None,
+        val_loss=None,
+        test_accuracy=final.test_accuracy,
+        test_loss=final.test_loss,
+    )
+    folder = record.folder / FOLDER
+    save_model(folder, read_weights(file), facts, network_file(record.network))
     return folder
 
 

@@ -240,11 +240,11 @@ def _import_report() -> None:
 
 
 def _write_report(study: Study, findings: Findings) -> None:
-    from search.shipping import ship_best
+    from search.shipping import ship
     from search.study_report import write_report
 
     try:
-        ship_best(study.settings, study.record)
+        ship(study.settings, study.record)
     except (ValueError, OSError) as error:
         progress.show_event(f"the best model cannot be shipped ({error}); search/report.py tries again")
     try:

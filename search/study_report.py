@@ -1,7 +1,5 @@
 """Writes the report of a study and its pictures from the record."""
 
-from dataclasses import replace
-
 from search import pictures, report_page
 from search.best_model import BestModel, examine_best
 from search.findings import Findings
@@ -9,7 +7,7 @@ from search.record import StudyRecord
 from search.settings import StudySettings
 from search.space import SearchSpace
 from search.study_files import write_atomically
-from training.config import DATASETS, NETWORKS
+from training.config import DATASETS
 from training.data import ImageData, is_at_hand, load_data
 
 
@@ -40,23 +38,30 @@ def write_report(record: StudyRecord, space: SearchSpace, findings: Findings, da
 
 
 def images_of(settings: StudySettings, record: StudyRecord) -> ImageData | str:
-    """The images of a study as they lie in the data folder, or why they are of no use; nothing is downloaded.
-
-    What a record names may be anything: no code is imported, and no folder read.
-    """
-    if record.train_function is not None:
-        return "there are no images"
+    """The images of a study as they lie in the data folder, or why they are of no use; nothing is downloaded."""
     name = record.facts["dataset"]["name"]
-    if record.network not in NETWORKS or name not in DATASETS:
-        return "a report reads and runs nothing that a record names; only the study itself shows it"
-    if not is_at_hand(name, settings.data_dir):
+    if settings.dataset in DATASETS and not is_at_hand(name, settings.data_dir):
         return f"{name} is not in the data folder"
     try:
-        data, _ = load_data(replace(settings, dataset=name), settings.seed)
+        return same_images(settings, record)
     except (ValueError, OSError) as error:
         return str(error)
+
+
+def same_images(settings: StudySettings, record: StudyRecord) -> ImageData:
+    """The images of a study, loaded as it did.
+
+    Raises:
+        ValueError: They cannot be loaded, or are not what it was run on.
+        OSError: They cannot be read.
+    """
+    if record.train_function is not None:
+        raise ValueError(f"study {record.folder.name} is not about images: a training function brings its own data")
+    data, _ = load_data(settings, settings.seed)
     if data.sha256 != record.facts["dataset"]["sha256"]:
-        return f"{name} in the data folder is not what the study was run on"
+        raise ValueError(
+            f"{data.name} is not what the study was run on, its files are others; --data-dir names another folder"
+        )
     return data
 
 

@@ -16,14 +16,22 @@ MISTAKES = {
     "--num-samples": "--num-samples needs a value",
     "--epochs 0": "epochs must be >= 1, got 0",
     "--dataset cifar": "dataset must be one of auto, fashion-mnist, mnist, kmnist, cifar10, digits, a folder",
-    "--dataset ./nowhere": "there is no folder nowhere",
-    "--dataset nowhere.py:load": "dataset nowhere.py:load cannot be imported: ValueError: there is no file nowhere.py",
+    "--dataset ./nowhere": f"there is no folder {Path.cwd()}/nowhere",
+    "--dataset nowhere.py:load": f"dataset {Path.cwd()}/nowhere.py:load cannot be imported: ValueError: there is",
+    "--network resnet": "network must be one of mlp, cnn or a place like path/to/file.py:build, got resnet",
+    "--network nowhere.py:build": f"network {Path.cwd()}/nowhere.py:build cannot be imported: ValueError: there is no",
+    "--space {file}": "search space {file}: there is no hyperparameter to search",
+    "--space {file}.toml": "there is no file {file}.toml to read the search space from",
+    "--set learning_rate": "set learning_rate: must be NAME=VALUE",
+    "--set momentum=1": "set momentum=1: momentum must be in [0, 1), got 1.0",
+    "--train-function json:loads": "train_function needs metric and mode",
+    "--mode max": "mode is for train_function",
     "--image-size 0": "image_size must be between 1 and 1024, got 0",
     "--scheduler pbt": "--scheduler must be one of asha, median, hyperband, none, got pbt",
     "--sampler grid": "--sampler must be one of tpe, random, gp, qmc, got grid",
     "--grace-epochs 11": "grace_epochs must be at most epochs, 10, got 11",
     "--reduction 1": "reduction must be >= 2, got 1",
-    "--metric f1": "--metric must be one of",
+    "--metric f1": "metric must be one of val_accuracy, val_loss, test_accuracy, test_loss, got f1",
     "--metric test_loss": "metric test_loss would choose by the test set",
     "--val-fraction 1": "val_fraction must be in [0, 1), got 1.0",
     "--val-fraction 0.9999": "val_fraction 0.9999 leaves none of the 1438 images to train on",
@@ -68,7 +76,7 @@ def test_mistake_gets_one_sentence_and_changes_nothing(options: str, tmp_path: P
     words = ["--dataset", "digits", "--results-dir", str(tmp_path / "results"), *options.format(file=file).split(" ")]
     sentence = refused("search/run.py", *words)
     assert sentence.count("\n") == 1
-    assert sentence.startswith(f"error: {MISTAKES[options]}")
+    assert sentence.startswith("error: " + MISTAKES[options].replace("{file}", str(file)))
     assert snapshot(tmp_path) == before
 
 

@@ -298,7 +298,7 @@ def in_files(record: StudyRecord) -> None:
     ("change", "told"),
     [
         (in_metric, "their metrics are val_accuracy and test_accuracy"),
-        (in_data, "their data sets are digits and kmnist"),
+        (in_data, "they are about digits and kmnist"),
         (in_files, "their files of data set digits are not the same, sha256 not the whol and 0123456789ab"),
     ],
 )

@@ -12,8 +12,9 @@ from test_report import trained_study
 
 from search.best_model import shipped_best
 from search.record import StudyRecord
+from search.resume import check_code_named
 from search.settings import StudySettings
-from search.shipping import check_trusted, ship_best
+from search.shipping import ship
 from training.config import TrialConfig
 from training.data import ImageData
 from training.loop import Training
@@ -64,7 +65,7 @@ def facts(data: ImageData, network: str = "mlp", **changed: Any) -> ModelFacts:
 @pytest.fixture(scope="module")
 def shipped(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRecord, Path]:
     record = trained_study(tmp_path_factory.mktemp("studies") / "study", digits)
-    folder = ship_best(SETTINGS, record)
+    folder = ship(SETTINGS, record)
     assert folder is not None
     return record, folder
 
@@ -108,7 +109,7 @@ def test_probabilities_sum_to_one_and_other_images_are_refused(
 def test_study_that_was_just_run_under_a_name_is_shipped(tmp_path: Path, digits: ImageData) -> None:
     """Its settings name a folder that is there by now, and the card does not name that of the images."""
     settings = StudySettings(dataset="digits", name="study", results_dir=tmp_path, data_dir=tmp_path / "images")
-    folder = ship_best(settings, trained_study(tmp_path / "study", digits))
+    folder = ship(settings, trained_study(tmp_path / "study", digits))
     assert folder is not None
     assert str(tmp_path) not in (folder / CARD).read_text() + (folder / CONFIG).read_text()
 
@@ -243,7 +244,7 @@ def test_network_from_a_file_is_shipped_with_its_code_which_runs_only_when_trust
     own_network: tuple[StudyRecord, Path], digits: ImageData
 ) -> None:
     record, file = own_network
-    folder = ship_best(SETTINGS, record)
+    folder = ship(SETTINGS, record)
     assert folder is not None
     assert (folder / NETWORK).read_text() == OWN_NETWORK
     values = json.loads((folder / CONFIG).read_text())
@@ -266,16 +267,17 @@ def test_changed_network_is_not_shipped(own_network: tuple[StudyRecord, Path]) -
     record, _ = own_network
     record.facts["code"] = {record.fixed["network"]: "0" * 64}
     with pytest.raises(ValueError, match="has changed since the study was run"):
-        ship_best(SETTINGS, record)
+        ship(SETTINGS, record)
 
 
 def test_network_of_a_record_is_run_only_when_named_again(own_network: tuple[StudyRecord, Path]) -> None:
     record, file = own_network
-    check_trusted(record, f"{file}:build")
-    with pytest.raises(ValueError, match=r"is Python code, .*mine.py:build, .* read it, then add --network"):
-        check_trusted(record, None)
+    settings = replace(SETTINGS, network=record.network)
+    check_code_named("study", settings, {"--network": f"{file}:build"})
+    with pytest.raises(ValueError, match=r"study study runs the code of .*mine.py:build: add --network"):
+        check_code_named("study", settings, {"--network": None})
     with pytest.raises(ValueError, match=r"not other\.py:build"):
-        check_trusted(record, "other.py:build")
+        check_code_named("study", settings, {"--network": "other.py:build"})
 
 
 def test_model_that_was_not_kept_or_not_measured_is_not_shipped(tmp_path: Path, digits: ImageData) -> None:
@@ -285,11 +287,11 @@ def test_model_that_was_not_kept_or_not_measured_is_not_shipped(tmp_path: Path, 
     (file,) = (tmp_path / "study" / "checkpoints").glob("*-epoch-*.pt")
     record._best_epochs[0] = replace(best, test_accuracy=0.999)
     with pytest.raises(ValueError, match="is not the epoch that was measured"):
-        ship_best(SETTINGS, record)
+        ship(SETTINGS, record)
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match="is damaged"):
-        ship_best(SETTINGS, record)
+        ship(SETTINGS, record)
     file.unlink()
-    assert ship_best(SETTINGS, record) is None
+    assert ship(SETTINGS, record) is None
     assert shipped_best(record) is None
     assert not (tmp_path / "study" / "model").exists()

@@ -13,7 +13,7 @@ from PIL import Image
 from test_model_folder import SETTINGS
 from test_report import trained_study
 
-from search.shipping import ship_best
+from search.shipping import ship
 from training import predict as command
 from training.config import PROJECT
 from training.data import ImageData
@@ -23,7 +23,7 @@ from training.model_folder import load_model
 
 @pytest.fixture(scope="module")
 def model(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = ship_best(SETTINGS, trained_study(tmp_path_factory.mktemp("studies") / "study", digits))
+    folder = ship(SETTINGS, trained_study(tmp_path_factory.mktemp("studies") / "study", digits))
     assert folder is not None
     return folder
 

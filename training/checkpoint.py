@@ -98,26 +98,36 @@ def load_weights(model: torch.nn.Module, file: Path) -> None:
     Raises:
         ValueError: The file is damaged, or its weights are those of another network.
     """
-    weights, _ = read_weights(file)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(read_weights(file))
     except Exception as error:  # whatever the damage does to torch
         raise ValueError(f"{file.name} is damaged ({type(error).__name__})") from None
 
 
-def read_weights(file: Path) -> tuple[dict[str, torch.Tensor], "EpochMetrics"]:
-    """The weights in a file that a `Checkpoint` wrote, and what was measured with them.
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """The weights in a file that a `Checkpoint` wrote.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    return {str(name): tensor.detach() for name, tensor in _read(file, "model").items()}
+
+
+def read_metrics(file: Path) -> "EpochMetrics":
+    """What was measured with these weights.
 
     Raises:
         ValueError: The file is damaged.
     """
     from training.loop import EpochMetrics  # it imports this module
 
+    return from_plain(EpochMetrics, _read(file, "metrics")[-1])
+
+
+def _read(file: Path, part: str) -> Any:
     try:
         # weights_only: a checkpoint that somebody sends you runs no code
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        weights = {str(name): tensor.detach() for name, tensor in state["model"].items()}
-        return weights, from_plain(EpochMetrics, state["metrics"][-1])
+        return torch.load(file, map_location="cpu", weights_only=True)[part]
     except Exception as error:  # whatever the damage does to torch
         raise ValueError(f"{file.name} is damaged ({type(error).__name__})") from None
 
