@@ -394,11 +394,11 @@ class StudyRecord:
         return next((trial for trial in self.ranked() if trial.status in MEASURED and trial.epochs), None)
 
     def best_configurations(self, most: int) -> list[TrialRecord]:
-        """The best trials, none with the hyperparameters of another; those that ran in full before all others."""
-        measured = [trial for trial in self.ranked() if trial.status in MEASURED and trial.epochs]
+        """The best trials, none with the hyperparameters of another; one that was stopped early may be among them."""
         chosen: list[TrialRecord] = []
-        for trial in sorted(measured, key=lambda trial: trial.status != "completed"):
-            if all(trial.hyperparameters != other.hyperparameters for other in chosen):
+        for trial in self.ranked():
+            stands = trial.status in MEASURED and trial.epochs
+            if stands and all(trial.hyperparameters != other.hyperparameters for other in chosen):
                 chosen.append(trial)
         return chosen[:most]
 

@@ -176,7 +176,7 @@ def test_accuracies_are_not_expected_beyond_1() -> None:
     assert configuration(1, 1.0, 0.9).metric.high == 1.0
 
 
-def test_best_configurations_are_those_that_ran_in_full(tmp_path: Path) -> None:
+def test_best_configurations_are_the_best_whether_or_not_they_ran_in_full(tmp_path: Path) -> None:
     study = HandDrivenStudy(tmp_path)
     study.run_one_of_each()  # trial 0 0.6, 1 0.9, 2 stopped with 0.4, 6 cut off with 0.55
     assert [trial.number for trial in study.record.best_configurations(3)] == [1, 0, 6]
