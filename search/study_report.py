@@ -59,9 +59,7 @@ def same_images(settings: StudySettings, record: StudyRecord) -> ImageData:
         raise ValueError(f"study {record.folder.name} is not about images: a training function brings its own data")
     data, _ = load_data(settings, settings.seed)
     if data.sha256 != record.facts["dataset"]["sha256"]:
-        raise ValueError(
-            f"{data.name} is not what the study was run on, its files are others; --data-dir names another folder"
-        )
+        raise ValueError(f"{data.name} in the data folder is not what the study was run on")
     return data
 
 

@@ -257,8 +257,8 @@ def test_network_that_a_sent_record_names_runs_only_when_named_again(
     assert trial["status"] == "stopped_early"
     (file.parent / "was-run").unlink()
     for words, sentence in (
-        ([], "the study's network is Python code"),
-        (["--network", "other.py:build"], "the study was run with network"),
+        ([], "study study runs the code of"),
+        (["--network", "other.py:build"], "study study was run with --network"),
     ):
         assert run(folder, 0, *words) == 2
         assert sentence in capsys.readouterr().err
