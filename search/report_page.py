@@ -233,7 +233,11 @@ def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model
             "One hyperparameter at a time",
             f"The best {metric} of each trial over each hyperparameter. The star is the best trial; hollow points were "
             "stopped early, so that only the filled ones show what a value is good for.",
-            [charts.slice_of(record, space, name) for name in space],
+            [
+                charts.slice_of(record, space, name)
+                for name in space
+                if any(name in trial.hyperparameters for trial in record.measured())
+            ],
             side_by_side=True,
         )
     yield from _contours(record, space, findings.compared)
