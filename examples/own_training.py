@@ -24,7 +24,7 @@ class Config:
 
 
 def train(config: Config) -> Iterator[dict[str, float]]:
-    """Add ten trees in each epoch; yield the errors on patients that are held out."""
+    """Add five trees in each epoch; yield the errors on patients that are held out."""
     inputs, targets = load_diabetes(return_X_y=True)
     train_inputs, val_inputs, train_targets, val_targets = train_test_split(inputs, targets, random_state=0)
     model = GradientBoostingRegressor(
@@ -36,7 +36,7 @@ def train(config: Config) -> Iterator[dict[str, float]]:
         n_estimators=0,
     )
     while True:
-        model.n_estimators += 10
+        model.n_estimators += 5
         model.fit(train_inputs, train_targets)
         predicted = model.predict(val_inputs)
         yield {
