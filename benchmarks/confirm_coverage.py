@@ -1,6 +1,6 @@
 """Measure whether the interval of a confirmed winner holds what many more seeds give, over repeated studies.
 
-    python benchmarks/confirm_coverage.py --studies 20 --curves benchmarks/tables/confirm_coverage.csv.gz
+    python benchmarks/confirm_coverage.py --studies 40 --curves benchmarks/tables/confirm-coverage-3-epochs.csv.gz
 
 Each study searches digits, and its best configurations are trained again from fresh seeds; the record, the choice, the
 statistics and the winner are those of `search/confirm.py`, only Ray is left out. Then the winner is trained from many

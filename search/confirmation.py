@@ -99,7 +99,7 @@ class Configuration:
 
     @property
     def metric(self) -> Estimate:
-        """The metric of the study; the interval holds for a winner, too.
+        """The metric of the study; the interval allows for the choice of a winner.
 
         The best lower end of several intervals likely belongs to a configuration whose few seeds agree by luck, and
         whose own deviation makes too short an interval. So none counts for less than the median of all deviations;
