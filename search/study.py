@@ -357,6 +357,8 @@ def _check_comparable(study: str, old: dict[str, Any], new: dict[str, Any], sett
 
 
 def _check_evidence(evidence: StudyRecord, settings: StudySettings, data: ImageData | None) -> None:
+    if evidence.plan:
+        raise ValueError(f"{evidence.folder} confirms study {evidence.plan.study}: take that one as evidence")
     differences = [
         f"{name} {theirs} (here {ours})"
         for name, theirs, ours in (
