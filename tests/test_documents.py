@@ -58,3 +58,25 @@ def test_links_of_documents_lead_somewhere(document: Path) -> None:
 def test_links_of_the_readme_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", (PROJECT / "README.md").read_text()):
         assert (PROJECT / target).exists(), target
+
+
+def documented_commands() -> list[str]:
+    """Commands of ours that stand in the documents, each once; those of the guide are run."""
+    files = [PROJECT / "README.md", PROJECT / "results" / "README.md", PROJECT / "benchmarks" / "README.md"]
+    found = []
+    for file in [*files, *{*(PROJECT / "docs").glob("*.md")} - {GUIDE}]:
+        for line in file.read_text().splitlines():
+            command = re.fullmatch(r"\s*(python (?:search|training)/\w+\.py\b[^#]*?)(?:\s+#.*)?", line)
+            if command:
+                found.append(command[1].replace("...", "").strip())
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_documented_command_has_options_that_there_are(command: str) -> None:
+    _, script, *words = shlex.split(command)
+    known = re.findall(r"--[a-z-]+", FILE.read_text().partition(f"## python {script}\n")[2].partition("\n## ")[0])
+    assert known, script
+    for word in words:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in known
