@@ -62,7 +62,7 @@ def show_confirmation(record: StudyRecord) -> None:
         print(f"  {stale}")
     number, *how = result_words(confirmation)
     print(f"Result: {number}\n  {'; '.join(how)}")
-    print(f"Model: {as_typed(record.folder / 'confirm' / 'final.pt')}")
+    print(f"Model: {as_typed(record.folder / 'model')}")
 
 
 def words_of(one: Configuration) -> str:

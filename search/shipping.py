@@ -61,8 +61,10 @@ def _ship_confirmed(settings: StudySettings, record: StudyRecord, confirmation: 
     (trial,) = (trial for trial in record.trials if trial.number == final.trial)
     metrics = record.best_epoch(trial)
     assert metrics is not None, "a trial that was confirmed has measured something"
+    facts = _facts(settings, record, trial, metrics)
     facts = replace(
-        _facts(settings, record, trial, metrics),
+        facts,
+        training=facts.training | {"seed": final.seed},
         training_images=final.training_images,
         validation_images=0,
         epoch=final.epochs,

@@ -103,7 +103,7 @@ def test_report_runs_no_network_that_a_record_names(tmp_path: Path) -> None:
     file.write_bytes(b"")
     run = report(folder)
     assert run.returncode == 0, run.stderr
-    assert "neither shown nor shipped: the study's network is Python code" in run.stdout
+    assert "neither shown nor shipped: study sent runs the code of" in run.stdout
     assert not (tmp_path / "marker").exists()
 
 

@@ -160,6 +160,7 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], facts: ModelFacts, c
         if code is None:
             load_model(draft)  # what does not load is not passed on
         for file in draft.iterdir():
+            file.chmod(0o666 & ~_umask())  # safetensors lets nobody else read what is to be passed on
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
         _remove(old)
@@ -169,6 +170,12 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], facts: ModelFacts, c
         _remove(old)
     finally:
         _remove(draft)  # a part of it would only fill the disk
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def load_model(folder: Path, *, trust_network: bool = False) -> ShippedModel:
