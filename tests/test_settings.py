@@ -64,5 +64,5 @@ def test_default_metric_follows_the_validation_split() -> None:
 
 
 def test_accuracies_are_maximised_and_losses_minimised() -> None:
-    assert StudySettings(metric="val_accuracy").mode == "max"
-    assert StudySettings(metric="val_loss").mode == "min"
+    assert StudySettings(metric="val_accuracy").direction == "max"
+    assert StudySettings(metric="val_loss").direction == "min"
