@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from search.resume import check_code_named, find_study, stored_settings
+from search.resume import check_code_named, check_is_of_images, find_study, stored_settings
 from search.settings import StudySettings, check_size
 from training.command_line import parse, refuse
 from training.config import PROJECT
@@ -61,9 +61,8 @@ def main() -> int:
     try:
         folder = find_study(options.study, options.results_dir, options.storage)
         stored = stored_settings(folder, options.storage)
+        check_is_of_images(folder.name, stored)
         check_code_named(folder.name, stored, {"--network": options.network, "--dataset": options.dataset})
-        if stored.train_function is not None:
-            raise ValueError(f"study {folder.name} is not about images: nothing can be trained on all of them")
 
         from search.confirming import Wanted, confirm, prepare  # torch and Ray take seconds
 

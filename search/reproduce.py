@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from search.resume import check_code_named, find_study, stored_settings
+from search.resume import check_code_named, check_is_of_images, find_study, stored_settings
 from training.command_line import parse, refuse
 from training.config import PROJECT
 from training.terminal import guard_output
@@ -47,6 +47,7 @@ def main() -> int:
         settings = stored_settings(folder, options.storage)
         if options.data_dir is not None:
             settings = replace(settings, data_dir=options.data_dir)
+        check_is_of_images(folder.name, settings)
         check_code_named(folder.name, settings, {"--network": options.network, "--dataset": options.dataset})
     except (ValueError, OSError) as error:
         refuse(str(error))

@@ -123,6 +123,16 @@ def check_same_study(stored: StudySettings, wanted: StudySettings) -> None:
         raise ValueError(not_comparable(f"the study was started with {', '.join(differences)}"))
 
 
+def check_is_of_images(study: str, stored: StudySettings) -> None:
+    """Refuse a study of a training function, for what needs its data and its seeds.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if stored.train_function is not None:
+        raise ValueError(f"study {study} is not about images: only {stored.train_function} knows its data and seeds")
+
+
 def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str | None]) -> None:
     """Refuse to run code that a record names, unless the command line names it again: a record may have been sent.
 

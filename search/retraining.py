@@ -157,11 +157,6 @@ def find_trial(record: StudyRecord, number: int) -> TrialRecord:
         numbers = [trial.number for trial in record.trials]
         known = f"they go from {min(numbers)} to {max(numbers)}" if numbers else "it has none"
         raise ValueError(f"study {record.folder.name} has no trial {number}: {known}")
-    if record.train_function is not None:
-        raise ValueError(
-            f"trial {number} was trained by {record.train_function}, which has data of its own: call it with seed "
-            f"{trial.seed}"
-        )
     if not trial.epochs and not _is_of_training(trial.failure):
         why = trial.failure.error if trial.failure else trial.status
         raise ValueError(f"trial {number} ended before its first epoch did, so there is nothing to compare: {why}")

@@ -55,8 +55,6 @@ def same_images(settings: StudySettings, record: StudyRecord) -> ImageData:
         ValueError: They cannot be loaded, or are not what it was run on.
         OSError: They cannot be read.
     """
-    if record.train_function is not None:
-        raise ValueError(f"study {record.folder.name} is not about images: a training function brings its own data")
     data, _ = load_data(settings, settings.seed)
     if data.sha256 != record.facts["dataset"]["sha256"]:
         raise ValueError(f"{data.name} in the data folder is not what the study was run on")

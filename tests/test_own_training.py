@@ -1,6 +1,8 @@
 """Training functions and networks of the user's own: what they get, and what is refused how."""
 
+import importlib
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -290,3 +292,18 @@ def test_network_that_breaks_a_rule_is_refused_before_any_trial(networks: Path, 
     place = f"{networks}:{name}"
     with pytest.raises(ValueError, match=re.escape(sentence)):
         build_network(config_type(place)(network=place), (1, 8, 8), 10)
+
+
+@pytest.mark.parametrize("script", ["confirm", "reproduce"])
+def test_what_needs_images_refuses_a_study_without_them(
+    script: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    settings = {"metric": "loss", "mode": "min", "epochs": 3, "train_function": f"{place}:train", "dataset": "auto"}
+    StudyRecord.create(folder, "min", {"settings": settings, "space": {"slope": {"low": 1.0, "high": 2.0}}}).close()
+    monkeypatch.setattr(sys, "argv", [script, str(folder), *(["0"] if script == "reproduce" else [])])
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(f"search.{script}").main()
+    assert end.value.code == 2
+    assert "study own is not about images" in capsys.readouterr().err
