@@ -364,7 +364,7 @@ def _check_evidence(evidence: StudyRecord, settings: StudySettings, data: ImageD
         for name, theirs, ours in (
             ("metric", evidence.metric, settings.metric_name),
             ("network", evidence.network, settings.network),
-            ("subject", evidence.subject, data.name if data else Path(str(settings.train_function)).name),
+            ("data", evidence.subject, data.name if data else Path(str(settings.train_function)).name),
         )
         if theirs != ours
     ]
