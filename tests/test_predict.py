@@ -18,6 +18,7 @@ from training import predict as command
 from training.config import PROJECT
 from training.data import ImageData
 from training.image_file import has_light_border, read_image
+from training.image_folder import load_image_folder
 from training.model_folder import load_model
 
 
@@ -178,6 +179,25 @@ def test_modes_come_out_right(tmp_path: Path) -> None:
     assert upright[0].argmax().item() == 1
     with pytest.raises(ValueError, match="its pixels are fractions"):
         read_image(saved(Image.new("F", (2, 2)), tmp_path / "fractions.tiff"), (1, 2, 2))
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_file_of_a_training_folder_gives_the_pixels_that_were_trained_on(tmp_path: Path, colour: bool) -> None:
+    random = np.random.default_rng(0)
+    turned = Image.Exif()
+    turned[0x0112] = 8
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        shape = (30, 40, 4) if colour else (30, 40)
+        pixels = Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8))
+        saved(pixels.convert("RGB") if colour else pixels, tmp_path / name / "a.jpg", exif=turned)
+        saved(pixels, tmp_path / name / "b.png")  # with transparency, if it has colour
+        saved(pixels.resize((9, 9)), tmp_path / name / "c.png")
+    train, test, _, _ = load_image_folder(tmp_path, 9)
+    known = {image.numpy().tobytes() for images, _ in (train, test) for image in images}
+    shape = (3 if colour else 1, 9, 9)
+    assert {read_image(file, shape).numpy().tobytes() for file in tmp_path.rglob("*.*")} == known
+    assert len(known) == 6
 
 
 def test_image_that_would_fill_the_memory_or_run_a_program_is_refused(

@@ -37,7 +37,7 @@ def read_image(file: Path, shape: tuple[int, int, int], *, invert: bool = False)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=sorted(Image.OPEN.keys() - _RUNS_A_PROGRAM)) as opened:
-                image = _opaque(ImageOps.exif_transpose(opened)).convert(MODES[channels])
+                image = upright(_eight_bits(opened)).convert(MODES[channels])
     except FileNotFoundError:
         raise ValueError(f"there is no file {file}") from None
     except UnidentifiedImageError:
@@ -56,12 +56,19 @@ def has_light_border(pixels: Tensor) -> bool:
     return border.double().mean().item() > 127.5
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits for each pixel, which Pillow would cut off at 255
-        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("its pixels are fractions, and nobody says which is white")
+def upright(image: Image.Image) -> Image.Image:
+    """An image turned as its camera was held, with white where it is transparent."""
+    image = ImageOps.exif_transpose(image)
     if not image.has_transparency_data:
         return image
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA"))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are fractions, and nobody says which is white")
+    if not image.mode.startswith("I"):
+        return image
+    levels = np.clip(np.asarray(ImageOps.exif_transpose(image)), 0, 65535) // 257  # Pillow would cut 16 bits off at 255
+    return Image.fromarray(levels.astype(np.uint8))

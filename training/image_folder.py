@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from training.image_file import upright
 from training.progress_bar import progress_bar
 
 MAX_CLASSES = 1000
@@ -26,9 +27,9 @@ Part = tuple[Tensor, Tensor]
 def load_image_folder(folder: Path, image_size: int) -> tuple[Part, Part, tuple[str, ...], str | None]:
     """Read a folder that has a folder of images for each class, or such folders in `train` and `test`.
 
-    Images are turned upright as their camera noted, and resized to a square, whatever their shape. They have three
-    channels, or one if no image of the folder has a colour. Without `train` and `test`, a random fifth of each class,
-    always the same, is the test set.
+    Images are turned upright as their camera noted, get white where they are transparent, and are resized to a square,
+    whatever their shape. They have three channels, or one if no image of the folder has a colour. Without `train` and
+    `test`, a random fifth of each class, always the same, is the test set.
 
     Args:
         folder: The folder; classes are its folders, in alphabetical order.
@@ -139,8 +140,8 @@ def _reader(image_size: int) -> Callable[[Path], np.ndarray]:
                     raise ValueError(f"animated image, or one of several pages: {file}")
                 if image.mode.startswith(("I", "F")):
                     raise ValueError(f"image with more than 8 bits for a pixel: {file}")
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-                return np.array(upright.resize((image_size, image_size), Image.Resampling.BILINEAR))
+                colours = upright(image).convert("RGB")
+                return np.array(colours.resize((image_size, image_size), Image.Resampling.BILINEAR))
         except ValueError as error:
             if str(file) in str(error):
                 raise
