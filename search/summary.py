@@ -14,6 +14,7 @@ from search.findings import Findings
 from search.ledger import PART_NAMES, time_ledger, wall_seconds
 from search.progress import as_typed, format_value, gain_over_baseline
 from search.record import StudyRecord
+from search.resume import code_places
 from search.settings import StudySettings
 from search.space import SearchSpace
 from search.trial_record import TrialRecord
@@ -46,7 +47,7 @@ def show_summary(settings: StudySettings, record: StudyRecord, space: SearchSpac
         _show_best_five(measured, space, record)
         _show_by_optimizer(measured, record.metric, settings.direction)
         if record.train_function is None:
-            print(f"Train it again: {_reproduce_command(record, best)}")
+            print(f"Train it again: {reproduce_command(settings, record, best)}")
     show_confirmation(record)
     if findings.advice:
         first, *others = findings.advice
@@ -126,12 +127,13 @@ def _show_by_optimizer(measured: pd.DataFrame, metric: str, mode: str) -> None:
     print(f"Best by optimizer (trials): {', '.join(listed)}")
 
 
-def _reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
-    folder, network = record.folder, record.network
+def reproduce_command(settings: StudySettings, record: StudyRecord, trial: TrialRecord) -> str:
+    """The command line that trains a trial again from the record, and compares; it names the code that is run."""
+    folder = record.folder
     study = folder.name if folder.parent == PROJECT / "results" else str(as_typed(folder))
     storage = ["--storage", record.address] if record.address else []
-    trust = [] if network in NETWORKS else ["--network", network]
-    return shlex.join(["python", "search/reproduce.py", study, str(trial.number), *storage, *trust])
+    code = [word for option in code_places(settings).items() for word in option]
+    return shlex.join(["python", "search/reproduce.py", study, str(trial.number), *storage, *code])
 
 
 def _show_files(record: StudyRecord) -> None:

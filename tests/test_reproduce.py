@@ -15,6 +15,8 @@ from test_model_folder import OWN_NETWORK
 
 from search import provenance, reproduce
 from search.record import StudyRecord
+from search.settings import StudySettings
+from search.summary import reproduce_command
 from search.trial_record import Failure, Run
 from training.data import ImageData
 from training.loop import EpochMetrics, TrainingDivergedError, train
@@ -264,3 +266,11 @@ def test_network_that_a_sent_record_names_runs_only_when_named_again(
         assert sentence in capsys.readouterr().err
         assert not (file.parent / "was-run").exists()
     assert run(folder, 0, "--network", f"{file}:build") == 0
+
+
+def test_command_of_the_summary_names_the_code_that_is_run(study: TrainedStudy) -> None:
+    study.run_trial(1)
+    settings = StudySettings(dataset="/images.py:load", network="/network.py:build")
+    command = reproduce_command(settings, study.record, study.record.trials[0])
+    assert command.endswith(" 0 --network /network.py:build --dataset /images.py:load")
+    assert reproduce_command(StudySettings(), study.record, study.record.trials[0]).endswith("study 0")
