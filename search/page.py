@@ -32,6 +32,7 @@ class Section:
     images: list[CaptionedImage] = field(default_factory=list)
     table: list[list[str]] = field(default_factory=list)
     """Cells; the first row holds the names of the columns."""
+    commands: list[str] = field(default_factory=list)
 
 
 def render_page(template: str, sections: Sequence[Section], **values: Any) -> str:

@@ -1,6 +1,7 @@
 """The report of a study: one HTML file that needs nothing else, with its charts, what they show, and the tables."""
 
 import math
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,12 +18,15 @@ from search.importance import EVALUATOR, LEVEL, RESAMPLES
 from search.ledger import PART_NAMES, time_ledger, wall_seconds, worker_trials
 from search.page import CaptionedImage, Section, render_page
 from search.progress import format_value
+from search.provenance import project_path
 from search.record import StudyRecord
 from search.same_budget import ENOUGH_TRIALS, SameBudget
 from search.space import SearchSpace, starting_points, words
 from search.summary import duration
 from search.trial_record import Metrics, TrialRecord
 from search.trial_table import trial_table
+from training.config import NETWORKS
+from training.model_folder import FOLDER, read_facts
 
 FILE_NAME = "report.html"
 Z_95 = 1.96
@@ -265,6 +269,7 @@ def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model
         yield _confusion(model, record.facts["dataset"]["classes"])
     elif best and record.train_function is None:
         yield Section("What the best model mistakes", f"Not shown: {model}.")
+    yield from _shipped(record)
 
 
 def _confirmed(record: StudyRecord) -> Iterator[Section]:
@@ -348,6 +353,26 @@ def _confusion(model: BestModel, classes: list[str]) -> Section:
     ]
     figure = charts.confusion(model.confusion, classes)
     return Section("What the best model mistakes", sentence, [figure], images=images)
+
+
+def _shipped(record: StudyRecord) -> Iterator[Section]:
+    """What lies in `model/`, and how it is used."""
+    folder = record.folder / FOLDER
+    try:
+        facts = read_facts(folder)
+    except ValueError:
+        return
+    place = shlex.quote(project_path(folder))
+    trust = "" if facts.network in NETWORKS else " --trust-network"
+    yield Section(
+        "The model, to use",
+        f"{FOLDER}/ in the folder of this study holds the weights, all that is needed to rebuild the network, and a "
+        f"card with its figures and limits; it needs no study. {facts.selection}",
+        commands=[
+            f"python training/predict.py {place} IMAGE{trust}",
+            f"python training/export.py {place} --onnx model.onnx{trust}",
+        ],
+    )
 
 
 def _failures(record: StudyRecord) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from audit import Audit, Tally, epochs_begun_again
 from chaos import broken_promises, run_studies, table
 from killed_study import TUNESMITH, StudySize
 from observed_training import BegunEpoch, configuration
-from processes import descendants, end
+from processes import Process, descendants, end
 from studies import FULL_EPOCHS, HandDrivenStudy
 
 
@@ -93,8 +93,9 @@ def test_tallies_add_up_in_the_table() -> None:
 def test_descendants_are_found_and_ended() -> None:
     nested = "import subprocess; subprocess.run(['sleep', '60'])"
     parent = subprocess.Popen([sys.executable, "-c", nested])
-    while not (below := descendants(parent.pid)):
-        pass
+    below: list[Process] = []
+    while [process.title for process in below] != ["sleep 60"]:
+        below = descendants(parent.pid)
     parent.kill()
     parent.wait()
     assert end(below, grace_seconds=0) == ["sleep 60"]

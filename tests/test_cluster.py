@@ -29,6 +29,7 @@ from training.config import PROJECT
 EPOCHS = 40
 TRIALS = ["--dataset", "digits", "--num-samples", "4", "--epochs", str(EPOCHS), "--scheduler", "none"]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+DOCUMENT = PROJECT / "docs" / "cluster.md"
 CAN_MOUNT = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
 DRIVER = (
     "import sys, faulty; from search import run, tuning; tuning.trainable = faulty.notes_its_node; sys.exit(run.main())"
@@ -48,12 +49,20 @@ def free_port() -> int:
         return int(stream.getsockname()[1])
 
 
+def documented(beginning: str) -> list[str]:
+    """Words of the command in the document that begins with this, up to its comment."""
+    text = DOCUMENT.read_text().replace("\\\n", " ")
+    (command,) = re.findall(rf"^    ({re.escape(beginning)}.*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    return str(command).split()
+
+
 @dataclass(frozen=True)
 class TwoNodes:
     """A cluster whose nodes and their workers are two sessions of processes."""
 
     folder: Path
     address: str
+    dashboard: str
     environment: dict[str, str]
     head: subprocess.Popen[bytes]
     second: subprocess.Popen[bytes]
@@ -76,6 +85,24 @@ class TwoNodes:
             start_new_session=True,
         )
 
+    def run(self, *documented: str) -> str:
+        """Run a command of the document to its end, on the head, and in this folder; returns its output."""
+        here = {
+            "python": sys.executable,
+            "/shared/tunesmith/.venv/bin/python": sys.executable,
+            "/shared/tunesmith/search/run.py": str(PROJECT / "search" / "run.py"),
+            "/shared/results": str(self.folder),
+            "HEAD:6379": self.address,
+        }
+        program, *words = [here.get(word, word) for word in documented]
+        command = [*RAY, *words] if program == "ray" else [program, *words]
+        dashboard = {"RAY_API_SERVER_ADDRESS": f"http://{self.dashboard}"}
+        done = subprocess.run(
+            command, cwd=PROJECT, env=self.environment | dashboard, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
     def notes(self) -> list[tuple[int, int, str]]:
         """Seed, session and code of each trial that was begun."""
         file = Path(self.environment[faulty.NOTES])
@@ -84,12 +111,14 @@ class TwoNodes:
 
 
 def start_node(
-    environment: dict[str, str], folder: Path, *options: str, hidden: Path | None
+    environment: dict[str, str], folder: Path, words: list[str], options: list[str], *, hidden: Path | None
 ) -> subprocess.Popen[bytes]:
-    command = [*RAY, "start", "--block", "--num-cpus", "1", "--object-store-memory", "100000000", *options]
+    """Start a node by a command of the document, with options that have it share a machine with others."""
+    options = ["--block", "--num-cpus", "1", "--object-store-memory", "100000000", *options]
+    command = [*RAY, *words, *options]
     if hidden and CAN_MOUNT:
         command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden), *command]
-    with (folder / f"{options[0].strip('-')}.log").open("w") as log:
+    with (folder / f"{words[1].strip('-')}.log").open("w") as log:
         return subprocess.Popen(
             command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -99,31 +128,37 @@ def start_node(
 def two_nodes() -> Iterator[TwoNodes]:
     folder = Path(tempfile.mkdtemp(prefix="tc-", dir="/tmp"))  # Ray's socket paths must stay below 107 bytes
     (folder / "hidden").mkdir()
-    (folder / "token").touch(mode=0o600)
-    (folder / "token").write_text(secrets.token_hex(32))
     of_a_user = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
+    name, mode = documented("export RAY_AUTH_MODE=")[1].split("=")
     environment = of_a_user | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        name: mode,
+        "HOME": str(folder),  # for the token
+        "RAY_TMPDIR": str(folder),
         "PYTHONPATH": str(Path(__file__).parent),
         faulty.NOTES: str(folder / "notes"),
     }
-    port = free_port()
-    ports = ["--port", str(port), "--ray-client-server-port", str(free_port()), "--include-dashboard", "false"]
+    _, *words = documented("ray get-auth-token --generate")
+    subprocess.run([*RAY, *words], env=environment, capture_output=True, check=True)
+    assert (folder / ".ray" / "auth_token").is_file()
+    port, dashboard_port = free_port(), free_port()
     address = f"127.0.0.1:{port}"
-    nodes = [start_node(environment, folder, "--head", *ports, "--temp-dir", str(folder / "ray"), hidden=None)]
+    _, *head_words, _ = documented("ray start --head --port 6379")
+    _, *node_words, _ = documented("ray start --address HEAD:6379")
+    ports = ["--ray-client-server-port", str(free_port()), "--dashboard-port", str(dashboard_port)]
+    nodes = [start_node(environment, folder, [*head_words, str(port)], ports, hidden=None)]
 
     def cores(number: int) -> bool:
-        command = [*RAY, "status", "--address", address]
+        _, *words = documented("ray status")
+        command = [*RAY, *words, "--address", address]
         status = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         return f"/{number}.0 CPU" in status.stdout
 
     try:
         wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, "the head listens")
         wait_until(lambda: cores(1), "the head is up")
-        nodes.append(start_node(environment, folder, "--address", address, hidden=folder / "hidden"))
+        nodes.append(start_node(environment, folder, [*node_words, address], [], hidden=folder / "hidden"))
         wait_until(lambda: cores(2), "the second node has joined")
-        yield TwoNodes(folder, address, environment, *nodes)
+        yield TwoNodes(folder, address, f"127.0.0.1:{dashboard_port}", environment, *nodes)
     finally:
         for node in nodes:
             if node.poll() is None:
@@ -200,6 +235,48 @@ def test_cluster_that_does_not_answer_is_refused_in_time(monkeypatch: pytest.Mon
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(ValueError, match="the Ray cluster of this machine does not answer within 3 seconds"):
             cluster.join("auto")
+
+
+def test_documented_commands_run_studies_on_all_nodes(two_nodes: TwoNodes) -> None:
+    small = ["--dataset", "digits", "--epochs", "2"]
+    *words, number = documented("python search/run.py --address auto --results-dir")
+    assert number == "100"
+    output = two_nodes.run(*words, "4", "--name", "first", *small)
+    assert "  cluster  2 at once, 1 of 2 cores each, 2 nodes\n" in output
+    *words, _ = documented("python search/run.py --address HEAD:6379")
+    two_nodes.run(*words, "--results-dir", "/shared/results", "--num-samples", "3", "--name", "second", *small)
+    words = documented("python search/run.py --address auto --resume /shared/results/first")
+    two_nodes.run(*words[:-1], f"{two_nodes.folder}/first", "--num-samples", "+2")
+    assert len(pd.read_csv(two_nodes.folder / "first" / "trials.csv")) == 6
+
+
+def test_network_of_ones_own_is_searched_and_confirmed_on_all_nodes(two_nodes: TwoNodes) -> None:
+    for kind, name in (("python", "my_network.py"), ("toml", "my_space.toml")):
+        (block,) = re.findall(rf"```{kind}\n(.*?)```", (PROJECT / "docs" / "guide.md").read_text(), re.DOTALL)
+        (two_nodes.folder / name).write_text(block)
+    study, network = two_nodes.folder / "own", ["--network", f"{two_nodes.folder}/my_network.py:build"]
+    options = [*TRIALS[:4], "--epochs", "3", *network, "--space", f"{two_nodes.folder}/my_space.toml"]
+    driver = two_nodes.driver(*options, "--results-dir", str(study.parent), "--name", study.name)
+    output, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 0, output + errors
+    assert pd.read_csv(study / "trials.csv")["filters"].notna().all()
+    confirm = ["search/confirm.py", str(study), "--top", "2", "--seeds", "2"]
+    output = two_nodes.run("python", *confirm, "--address", "HEAD:6379", *network)
+    assert "  cluster  2 at once, 1 of 2 cores each, 2 nodes\n" in output
+    assert len(pd.read_csv(study / "confirm.csv")) == 2
+    assert len(pd.read_csv(study / "confirm" / "trials.csv")) == 4
+
+
+def test_study_that_is_submitted_as_a_job_can_be_stopped_in_order(two_nodes: TwoNodes) -> None:
+    study = two_nodes.folder / "first-job"
+    *words, _ = documented("ray job submit")
+    two_nodes.run(*words, study.name, "--dataset", "digits", "--epochs", "5000", "--scheduler", "none")
+    wait_until(lambda: epochs_recorded(study, 0) > 0, "the job's first trial trains")
+    two_nodes.run(*documented("ray job stop"))
+    output = two_nodes.run(*documented("ray job logs"))
+    assert "Interrupted. To go on:" in output
+    trials = pd.read_csv(study / "trials.csv")
+    assert set(trials["status"]) == {"interrupted"}
 
 
 def test_study_whose_driver_was_killed_is_resumed_on_the_cluster(two_nodes: TwoNodes) -> None:

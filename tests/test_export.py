@@ -38,7 +38,7 @@ def test_exported_model_gives_the_same_probabilities_from_pixels(
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     file = model.parent / "model.onnx"
-    assert run(monkeypatch, model, file) == 0
+    assert run(monkeypatch, model, "--onnx", file) == 0
     assert "images, uint8 (N, 1, 8, 8) -> probabilities, float32 (N, 10)" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
@@ -56,7 +56,7 @@ def test_network_that_comes_out_different_leaves_no_file(
 ) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(command, "TOLERANCE", -1.0)
-    assert run(monkeypatch, model, model.parent / "model.onnx") == 2
+    assert run(monkeypatch, model, "--onnx", model.parent / "model.onnx") == 2
     assert "gives other probabilities than PyTorch" in capsys.readouterr().err
     assert [file.name for file in model.parent.iterdir()] == ["model"]
 
@@ -66,9 +66,9 @@ def test_mistakes_are_one_sentence(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnxruntime")
-    assert run(monkeypatch, model.parent, model.parent / "model.onnx") == 2
+    assert run(monkeypatch, model.parent, "--onnx", model.parent / "model.onnx") == 2
     assert capsys.readouterr().err == f"error: {model.parent} is no model's folder: it has no config.json\n"
-    assert run(monkeypatch, model, model.parent / "nowhere" / "model.onnx") == 2
+    assert run(monkeypatch, model, "--onnx", model.parent / "nowhere" / "model.onnx") == 2
     assert capsys.readouterr().err == f"error: there is no folder {model.parent / 'nowhere'}\n"
 
 
@@ -76,7 +76,7 @@ def test_missing_packages_are_named_with_the_command_that_brings_them() -> None:
     script = PROJECT / "training" / "export.py"
     hidden = "import importlib.util as u, runpy, sys; found = u.find_spec; "
     hidden += "u.find_spec = lambda name, *rest: None if name == 'onnxruntime' else found(name, *rest) or 1; "
-    hidden += f"sys.argv = ['export.py', 'model', 'file']; runpy.run_path({str(script)!r}, run_name='__main__')"
+    hidden += f"sys.argv = ['export.py', 'model', '--onnx=file']; runpy.run_path({str(script)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == ("error: an export needs onnxruntime: pip install --constraint constraints.txt '.[onnx]'\n")

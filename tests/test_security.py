@@ -17,9 +17,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 from studies import DEFAULT_SPACE, HandDrivenStudy, metrics
+from test_model_folder import SETTINGS
+from test_report import trained_study
 
 from search.record import StudyRecord
+from search.shipping import ship
 from search.study_files import StudyFiles
 from search.study_folder import StudyFolder
 from search.trial_record import Failure
@@ -215,20 +219,27 @@ def test_numbers_of_hostile_studies_stay_numbers(hostile: Path) -> None:
     record.trials[0].epochs[0] = metrics(1, 0.99)
     object.__setattr__(record.trials[0].epochs[0], "train_loss", -1e-05)
     StudyFiles(record, DEFAULT_SPACE).write()
-    epochs = pd.read_csv(hostile / "epochs.csv", float_precision="round_trip")
+    epochs = pd.read_csv(hostile / "epochs.csv")
     assert epochs.loc[0, "train_loss"] == -1e-05
     assert epochs.select_dtypes("number").shape == epochs.shape
-    trials = pd.read_csv(hostile / "trials.csv", float_precision="round_trip").set_index("trial_number")
+    trials = pd.read_csv(hostile / "trials.csv").set_index("trial_number")
     for trial in record.trials:
         assert trials.loc[trial.number, "learning_rate"] == trial.hyperparameters["learning_rate"]
 
 
 @pytest.mark.parametrize(
-    ("script", "words"), [("search/report.py", ["{study}"]), ("training/run.py", ["--dataset=digits", "--epochs=2"])]
+    ("script", "words"),
+    [
+        ("search/report.py", ["{folder}"]),
+        ("training/run.py", ["--dataset=digits", "--epochs=2"]),
+        ("training/predict.py", ["{folder}/trained/model", "{folder}/image.png"]),
+    ],
 )
-def test_closed_pipe_leaves_no_traceback(script: str, words: list[str], tmp_path: Path) -> None:
+def test_closed_pipe_leaves_no_traceback(script: str, words: list[str], tmp_path: Path, digits: ImageData) -> None:
     HandDrivenStudy(tmp_path).run_one_of_each()
-    command = [sys.executable, str(PROJECT / script), *(word.format(study=tmp_path) for word in words)]
+    ship(SETTINGS, trained_study(tmp_path / "trained", digits))
+    Image.new("L", (8, 8)).save(tmp_path / "image.png")
+    command = [sys.executable, str(PROJECT / script), *(word.format(folder=tmp_path) for word in words)]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdout is not None
     run.stdout.close()

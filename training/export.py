@@ -32,8 +32,8 @@ class ExportSettings:
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Folder of the model, for example results/latest/model."""
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """The file that is written, for example model.onnx."""
+    onnx: Path
+    """The ONNX file that is written, for example model.onnx."""
     trust_network: bool = False
     """Run the Python code of the model's own network.py, if it has one: read it first."""
 
@@ -49,11 +49,11 @@ def main() -> int:
 
     try:
         model = load_model(settings.model, trust_network=settings.trust_network)
-        off = export(model, settings.file)
+        off = export(model, settings.onnx)
     except (ValueError, OSError) as error:
         refuse(str(error))
     shape = ", ".join(map(str, model.facts.image_shape))
-    print(f"{settings.file}: images, uint8 (N, {shape}) -> probabilities, float32 (N, {len(model.facts.classes)})")
+    print(f"{settings.onnx}: images, uint8 (N, {shape}) -> probabilities, float32 (N, {len(model.facts.classes)})")
     print(f"Checked with ONNX Runtime: {CHECKED_IMAGES} images, at most {off:.1e} off PyTorch")
     return 0
 

@@ -43,7 +43,7 @@ def model_card(facts: "ModelFacts") -> str:
         "",
         f"    python training/predict.py {_HERE} IMAGE              # class and probability",
         f"    python training/predict.py {_HERE} FOLDER --output predictions.csv",
-        f"    python training/export.py {_HERE} model.onnx          # for ONNX Runtime",
+        f"    python training/export.py {_HERE} --onnx model.onnx   # for ONNX Runtime",
         "",
         "`model.safetensors` holds the weights, `config.json` all that is needed to rebuild the network and use it.",
         *_code(facts),

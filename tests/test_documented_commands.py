@@ -1,0 +1,158 @@
+"""Every command in the documents is run, in the order in which it stands there; those that cannot be say why."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_model_folder import SETTINGS
+from test_report import trained_study
+
+from search.shipping import ship
+from training.config import PROJECT
+from training.data import ImageData
+from training.model_folder import CARD
+
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "examples/*.md", "results/*.md")
+    for path in PROJECT.glob(pattern)
+)
+SHORT = {
+    "search/run.py": {"dataset": "digits", "epochs": "2", "num-samples": "4"},
+    "training/run.py": {"dataset": "digits", "epochs": "2"},
+}
+"""What a command gets that does not say otherwise, so that it takes seconds."""
+HAVE_RESULTS = re.compile(r"search/(run|report|confirm|reproduce|compare)\.py")
+BEFORE = "python search/run.py --name tonight --num-samples 8"
+"""What was run before one reads of `latest` or of a STUDY."""
+PLACEHOLDERS = {"STUDY": "tonight", "TRIAL": "0"}
+LEAVES = {"guide": ["results/mine/confirm.csv", "results/mine/model/README.md", "digit.onnx"]}
+"""What is there when all commands of a document have run."""
+RUN_ELSEWHERE = {
+    "make test": "this is it",
+    "python docs/make_commands.py": "tests/test_documents.py",
+    "optuna-dashboard .*": "tests/test_dashboards.py",
+    "ray .*|python search/run.py --address .*": "tests/test_cluster.py",
+    "python benchmarks/(?!confirm_coverage).*": "takes from minutes to hours",
+    "pip install .*|wandb sync .*": "needs another machine",
+    "tensorboard --logdir .*|mlflow ui .*": "a server of others, whose package is not installed",
+}
+
+
+def commands(document: Path) -> list[str]:
+    """Commands in the blocks and in the sentences of a document, without the comments behind them."""
+    text = document.read_text().replace("\\\n", " ")
+    programs = "python|make|ray|pip|optuna-dashboard|tensorboard|mlflow|wandb"
+    found = re.findall(rf"^    ((?:{programs}) .*?)(?:\s+#.*)?$|`(python [^`]+)`", text, re.MULTILINE)
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    return [" ".join(command.split()) for command in [*(indented or quoted for indented, quoted in found), *lines]]
+
+
+def commands_run_here(document: Path) -> list[str]:
+    elsewhere = "|".join(RUN_ELSEWHERE)
+    return [command for command in commands(document) if not re.fullmatch(elsewhere, command)]
+
+
+def blocks(document: str, kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", (PROJECT / "docs" / document).read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, digits: ImageData) -> Path:
+    """A folder that has the files of which the documents speak."""
+    for name in ("photo.png", "digit.png", "FOLDER/digit.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(digits.test.images[0, 0].numpy()).save(tmp_path / name)
+    shutil.copyfile(tmp_path / "photo.png", tmp_path / "IMAGE")
+    shutil.copytree(PROJECT / "benchmarks" / "tables", tmp_path / "benchmarks" / "tables")
+    for kind in ("python", "toml"):
+        for block in blocks("guide.md", kind):
+            (name,) = re.findall(r"^# (\S+)\n", block)
+            (tmp_path / name).write_text(block)
+    return tmp_path
+
+
+def run(command: str, folder: Path) -> None:
+    """Run a documented command to its end, in the folder; it must succeed."""
+    program, script, *given = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)]
+    if program == "make":
+        given = shlex.split(given[0].removeprefix("ARGS=")) if given else []
+        arguments = shlex.join(with_more("search/run.py", given, folder))
+        started = ["make", "-C", str(PROJECT), script, f"VENV={sys.prefix}", f"ARGS={arguments}"]
+    else:
+        started = [sys.executable, str(PROJECT / script), *with_more(script, given, folder)]
+    done = subprocess.run(started, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def with_more(script: str, given: list[str], folder: Path) -> list[str]:
+    """Options, and those that have the results in the folder and the command end soon."""
+    more = {"results-dir": str(folder / "results")} if HAVE_RESULTS.fullmatch(script) else {}
+    if "--resume" not in given:
+        more |= SHORT.get(script, {})
+    return [*given, *(f"--{name}={value}" for name, value in more.items() if f"--{name}" not in given)]
+
+
+def can_run(command: str) -> bool:
+    """Whether the packages that a command needs are there, and the environment that `make` would make."""
+    if command.startswith("make"):
+        return Path(sys.prefix, ".ready").exists()
+    logger = re.search(r"--log (\S+)", command)
+    packages = ["onnxruntime"] if "--onnx" in command else []
+    packages += [{"tensorboard": "tensorboardX"}.get(logger[1], logger[1])] if logger else []
+    return all(map(find_spec, packages))
+
+
+def test_every_command_is_run_here_or_known_not_to_be() -> None:
+    found = [command for document in DOCUMENTS for command in commands(document)]
+    ours = [command for document in DOCUMENTS for command in commands_run_here(document)]
+    assert len(found) > 60
+    for command in ours:
+        assert re.match(r"make search|python (search|training|examples|benchmarks)/", command), command
+    for pattern in RUN_ELSEWHERE:
+        assert any(re.fullmatch(pattern, command) for command in found), pattern
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS if commands_run_here(path)], ids=lambda path: path.parent.name + path.stem
+)
+def test_commands_of_the_document_work(document: Path, folder: Path) -> None:
+    if document.stem == "spaces":  # its own, of the tutorial's network
+        (folder / "my_space.toml").write_text(blocks("spaces.md", "toml")[0])
+    ours = dict.fromkeys(commands_run_here(document))
+    results = folder / "results"
+    if re.search("latest|STUDY", " ".join(ours)):
+        run(BEFORE, folder)
+    for command in ours:
+        if "latest" in command:
+            (results / "latest").unlink()
+            (results / "latest").symlink_to("tonight")
+        if "compare.py" in command:
+            for name in shlex.split(command)[2:]:
+                shutil.copytree(results / "tonight", results / name)
+        if can_run(command):
+            run(command, folder)
+    for file in LEAVES.get(document.stem, []):
+        assert (folder / file).is_file()
+
+
+def test_commands_of_the_card_of_a_model_work(folder: Path, digits: ImageData) -> None:
+    model = ship(SETTINGS, trained_study(folder / "study", digits))
+    assert model is not None
+    found = commands(model / CARD)
+    assert [command.split()[1] for command in found] == [
+        "training/predict.py",
+        "training/predict.py",
+        "training/export.py",
+        "training/run.py",
+    ]
+    for command in filter(can_run, found):
+        run(command.replace("THIS-FOLDER", str(model)), folder)
