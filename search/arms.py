@@ -61,8 +61,8 @@ def check_comparable(records: Sequence[StudyRecord]) -> None:
         names = f"{first.folder.name} and {other.folder.name} cannot be compared"
         if other.metric != first.metric:
             raise ValueError(f"{names}: their metrics are {first.metric} and {other.metric}")
-        if other.subject != first.subject:
-            raise ValueError(f"{names}: they are about {first.subject} and {other.subject}")
+        if other.subject.name != first.subject.name:
+            raise ValueError(f"{names}: they are about {first.subject.name} and {other.subject.name}")
         data, others_data = (record.facts.get("dataset", {"sha256": ""}) for record in (first, other))
         if others_data["sha256"] != data["sha256"]:
             checksums = f"sha256 {data['sha256'][:12]} and {others_data['sha256'][:12]}"

@@ -70,7 +70,7 @@ def compare(records: Sequence[StudyRecord]) -> Comparison:
 
 def metrics_told(arms: Sequence[Arm]) -> list[str]:
     """What is told of the best trials: the metric of the studies first."""
-    return arms[0].first.told_metrics
+    return arms[0].first.subject.told_metrics
 
 
 def overview(arms: Sequence[Arm]) -> pd.DataFrame:

@@ -81,7 +81,7 @@ def _bounds(
         if side is None:
             continue
         share = _share_on_side(record, space, compared, name, side)
-        wider = _wider(space, record.network, name, side, best.hyperparameters)
+        wider = _wider(space, record.subject.network, name, side, best.hyperparameters)
         if share < SURE or wider is None:
             continue
         where = "at" if isinstance(dimension, OrderedChoice) else f"within {NEAR:.0%} of"
@@ -107,7 +107,7 @@ def _share_on_side(record: StudyRecord, space: SearchSpace, compared: SameBudget
     return float(outer[drawn[np.arange(RESAMPLES), values[drawn].argmax(1)]].mean())
 
 
-def _wider(space: SearchSpace, network: str, name: str, side: str, best: Point) -> str | None:
+def _wider(space: SearchSpace, network: str | None, name: str, side: str, best: Point) -> str | None:
     """The range of the best trial as TOML, longer on one side: by a factor of ten, by two more members, by its half.
 
     None where the hyperparameter takes no such values.
@@ -133,7 +133,7 @@ def _wider(space: SearchSpace, network: str, name: str, side: str, best: Point) 
                 )
             case FloatDistribution():
                 wider = FloatDistribution(float(f"{low:.6g}"), float(f"{high:.6g}"), log=dimension.log)
-        if network in NETWORKS:  # what another one takes only its file knows
+        if network in NETWORKS:  # what other code takes only that code knows
             for end in ends(wider):
                 config_type(network)(**{name: end})  # type: ignore[arg-type]
     except ValueError:

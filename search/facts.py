@@ -1,15 +1,20 @@
-"""What is true of a study as a whole, as its record holds it; it is checked when it is read."""
+"""What is true of a study as a whole: collected when it starts, checked when it is read, compared with another's."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from search import provenance
 from search.confirmation import Final, Plan, read_confirmation
-from search.resume import known_settings
-from search.settings import MetricName, Mode, check_metric_name
-from search.space import parse
+from search.resume import OF_ONE_START, known_settings, not_comparable
+from search.settings import MetricName, Mode, StudySettings, check_metric_name
+from search.space import SearchSpace, describe, parse
+from search.subject import subject_of
 from search.trial_record import MOST_SECONDS
 from training.config import check_choice
+from training.data import ImageData
 from training.plain_data import check_type, from_plain
 
 
@@ -71,6 +76,92 @@ class Start:
             raise ValueError(f"{cpus} cores cannot have room for {room}")
         if not 0 <= (self.seconds or 0) <= MOST_SECONDS:
             raise ValueError(f"seconds cannot be {self.seconds}")
+
+
+def collect_facts(settings: StudySettings, space: SearchSpace, data: ImageData | None) -> dict[str, Any]:
+    """All of it that is known before the first trial, as plain data."""
+    values = asdict(settings) | {"metric": settings.metric_name}
+    if data:
+        values["dataset"] = data.name if settings.dataset == "auto" else settings.dataset
+    return {
+        "settings": {
+            name: provenance.project_path(value) if isinstance(value, Path) else value
+            for name, value in values.items()
+            if name not in OF_ONE_START  # the command of each start tells them
+        },
+        "space": describe(space),
+        **({"dataset": asdict(_dataset(data))} if data else {}),
+        "code": provenance.code(settings.network) if data else provenance.own_code(str(settings.train_function)),
+    }
+
+
+def _dataset(data: ImageData) -> Dataset:
+    return Dataset(
+        name=data.name,
+        sha256=data.sha256,
+        classes=list(data.classes),
+        training_images=len(data.train),
+        validation_images=len(data.val),
+        test_images=len(data.test),
+        image_shape=list(data.image_shape),
+        class_images=data.class_sizes(),
+    )
+
+
+def check_comparable(study: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to go on with a study whose new trials would measure something else than its old ones.
+
+    Args:
+        study: Its name.
+        old: What was true of it.
+        new: What is.
+
+    Raises:
+        ValueError: Data, search space or code differ; the message says what to do.
+    """
+    differences = []
+    if old.get("dataset", {}).get("sha256") != new.get("dataset", {}).get("sha256"):
+        differences.append(f"on other data than {new['dataset']['name']} in {new['settings']['data_dir']}")
+    if old["space"] != new["space"]:
+        names = [name for name in {**old["space"], **new["space"]} if old["space"].get(name) != new["space"].get(name)]
+        differences.append(f"with another search space: {', '.join(names)} differ")
+    changed = [name for name, checksum in new["code"].items() if old.get("code", {}).get(name) != checksum]
+    if changed:
+        *_, last_start = old.get("starts") or [{"git_commit": None}]
+        commit = last_start["git_commit"] or "an unknown commit"
+        differences.append(f"by other code: {', '.join(changed)} changed since {commit}")
+    if differences:
+        difference = f"study {study} was run {' and '.join(differences)}"
+        if "plan" in old:  # what confirms a study has no other trials to be evidence for
+            raise ValueError(f"{difference}, so its trainings would not be comparable; remove its folder to begin anew")
+        raise ValueError(not_comparable(difference))
+
+
+def check_evidence(study: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse an earlier study whose trials say nothing about those of a new one.
+
+    Args:
+        study: Name of the earlier one.
+        old: What is true of it.
+        new: What is true of the new one.
+
+    Raises:
+        ValueError: It confirms another one, or metric, network or data differ.
+    """
+    if "plan" in old:
+        raise ValueError(f"{study} confirms study {old['plan']['study']}: take that one as evidence")
+    theirs, ours = subject_of(old), subject_of(new)
+    differences = [
+        f"{name} {before} (here {now})"
+        for name, before, now in (
+            ("metric", old["settings"]["metric"], new["settings"]["metric"]),
+            ("network", theirs.network, ours.network),
+            ("data", theirs.name, ours.name),
+        )
+        if before != now
+    ]
+    if differences:
+        raise ValueError(f"study {study} is no evidence for this one: it has {', '.join(differences)}")
 
 
 def check_facts(facts: dict[str, Any], mode: Mode) -> None:

@@ -27,7 +27,7 @@ def head_lines(study: "Study") -> list[str]:
     if study.cluster:
         size = study.cluster.facts()
         place, cpus, nodes = "cluster", size["cpus"], f", {size['nodes']} node{'s' * (size['nodes'] > 1)}"
-    network = [f"  network  {record.network}"] if record.network != TrialConfig.network else []
+    network = [f"  network  {settings.network}"] if settings.network != TrialConfig.network else []
     plan = record.plan
     searched = (
         f"  again    {len(plan.trials)} configurations (trials {', '.join(map(str, plan.trials))}) from "
@@ -41,7 +41,7 @@ def head_lines(study: "Study") -> list[str]:
         f"  data     {data.name}: {len(data.train):,} training, {len(data.val):,} validation, "
         f"{len(data.test):,} test images"
         if data
-        else f"  training {record.train_function}",
+        else f"  training {record.subject.train_function}",
         *network,
         searched,
         f"  stopping {stopping}",
@@ -181,7 +181,7 @@ def gain_over_baseline(record: StudyRecord, best: Metrics, name: str) -> str | N
     if start is None:
         return None
     gain = getattr(best, name) - getattr(start, name)
-    in_points = record.train_function is None and name.endswith("accuracy")
+    in_points = record.subject.is_accuracy(name)
     return f"{gain * 100:+.1f} points of {name}" if in_points else f"{gain:+.4g} {name}"
 
 

@@ -17,15 +17,13 @@ from search import storage
 from search.confirmation import Plan
 from search.dimension import HyperparameterValue
 from search.facts import check_facts
-from search.own_training import config_kind, metrics_type
 from search.record_reading import damage_told, read_trials
 from search.settings import Mode
 from search.space import SearchSpace, contains, parse, starting_points
+from search.subject import Subject, subject_of
 from search.trial_record import MEASURED, OPTUNA_STATE, Failure, Metrics, Run, TrialRecord, with_run
 from training.checkpoint import Checkpoint
 from training.config import TrialConfig
-from training.loop import EpochMetrics
-from training.network_config import config_type
 
 Result = TypeVar("Result")
 
@@ -185,7 +183,7 @@ class StudyRecord:
 
     def enqueue_starting_points(self, space: SearchSpace, most: int) -> None:
         """Have the starting points of a space proposed before any of the sampler's, the baseline first."""
-        kind = config_type(self.network) if self.train_function is None else config_kind(self.train_function)
+        kind = self.subject.config_type()
         if kind is None:
             return  # there are no defaults to begin with
         defaults = asdict(kind())
@@ -277,66 +275,33 @@ class StudyRecord:
         return Plan(**self.facts["plan"]) if "plan" in self.facts else None
 
     @property
-    def train_function(self) -> str | None:
-        """The place of the training function; None if images are classified."""
-        place = self.facts["settings"].get("train_function")
-        return None if place is None else str(place)
-
-    @property
-    def subject(self) -> str:
-        """What the study is about: the data set, or the training function."""
-        return str(self.facts["dataset"]["name"]) if self.train_function is None else Path(self.train_function).name
+    def subject(self) -> Subject:
+        """What the trials train and measure."""
+        return subject_of(self.facts)
 
     @property
     def is_accuracy(self) -> bool:
-        """Whether the metric is an accuracy in [0, 1], which is told in points."""
-        return self.train_function is None and self.metric.endswith("accuracy")
-
-    @property
-    def metric_names(self) -> list[str]:
-        """All that is measured in each epoch, what matters most first; of a training function what it yielded first."""
-        if self.train_function is None:
-            return ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_loss"]
-        return list(dict.fromkeys([self.metric, *self.facts.get("metrics", [])]))
-
-    @property
-    def told_metrics(self) -> list[str]:
-        """What is told of a trial in few words."""
-        return list(dict.fromkeys([self.metric, *(["test_accuracy"] if self.train_function is None else [])]))
-
-    @property
-    def metrics_type(self) -> type[Metrics]:
-        """What an epoch is in this study."""
-        return EpochMetrics if self.train_function is None else metrics_type(tuple(self.metric_names))
+        """Whether the metric of the study is an accuracy."""
+        return self.subject.is_accuracy(self.metric)
 
     def metrics_of(self, result: dict[str, Any]) -> Metrics:
         """The metrics in a worker's report; the first one of a training function says which there are."""
-        if self.train_function is not None and "metrics" not in self.facts:
+        if "metric_names" in result and "metrics" not in self.facts:
             self.set_facts({"metrics": result["metric_names"]})
-        return self.metrics_type(**{field.name: result.get(field.name) for field in fields(self.metrics_type)})
-
-    @property
-    def fixed(self) -> dict[str, Any]:
-        """What is the same in every trial: fields of `TrialConfig`, or the training function and `epochs`."""
-        settings = self.facts["settings"]
-        if self.train_function is not None:
-            return {"train_function": self.train_function, "epochs": self.epochs}
-        return {name: settings[name] for name in ("epochs", "precision", "network", "lr_schedule") if name in settings}
-
-    @property
-    def network(self) -> str:
-        """As `TrialConfig.network`."""
-        return str(self.fixed.get("network", TrialConfig.network))
+        epoch_type = self.subject.epoch_type
+        return epoch_type(**{field.name: result.get(field.name) for field in fields(epoch_type)})
 
     def config(self, trial: TrialRecord) -> TrialConfig:
-        """All that a trial was trained with; imports the network's file, if it has one.
+        """All that a trial on images was trained with; imports the network's file, if it has one.
 
         Raises:
             ValueError: The network cannot be imported, or does not take these hyperparameters any more.
         """
-        kind = config_type(self.network)
-        given = {**self.fixed, **self.space.with_fixed(trial.hyperparameters)}
-        return kind(**given, seed=trial.seed)
+        kind = self.subject.config_type()
+        assert kind is not None, "a network has one"
+        given = self.subject.fixed | self.space.with_fixed(trial.hyperparameters)
+        config: TrialConfig = kind(**given, seed=trial.seed)
+        return config
 
     def value(self, metrics: Metrics) -> float:
         """The metric of the study in one epoch."""
@@ -365,7 +330,7 @@ class StudyRecord:
     @property
     def baseline_name(self) -> str:
         """What the settings of the baseline are called: those of the tutorial, if nothing was changed."""
-        same = self.train_function is None and self.network == "mlp" and len(self.space) == len(self.space.cases)
+        same = self.subject.network == TrialConfig.network and len(self.space) == len(self.space.cases)
         return "tutorial's settings" if same else "default settings"
 
     def epochs_run(self) -> int:

@@ -65,7 +65,7 @@ def _read_trial(record: "StudyRecord", stored: FrozenTrial) -> TrialRecord:
     )
     for name in facts:
         if name.startswith("epoch "):
-            metrics, run = _read_with_run(record.metrics_type, facts[name])
+            metrics, run = _read_with_run(record.subject.epoch_type, facts[name])
             if isinstance(metrics, EpochMetrics):
                 _check_range(metrics)
             trial.add_epoch(metrics, run)

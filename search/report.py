@@ -86,7 +86,7 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"The files stay as they are: {error}")
     findings = find(record, search_space)
-    data = _best_model(folder, settings, record, options) if record.train_function is None else "there are no images"
+    data = _best_model(folder, settings, record, options) if record.subject.has_images else "there are no images"
     try:
         write_report(record, search_space, findings, data)
     except OSError as error:

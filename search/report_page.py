@@ -101,7 +101,7 @@ def _measured_cards(
     baseline = record.baseline()
     start = record.best_epoch(baseline) if baseline else None
     gain_card = f"gain over the {record.baseline_name}"
-    if record.train_function is not None:
+    if not record.subject.has_images:
         which = "lowest" if record.mode == "min" else "highest"
         yield record.metric, f"{record.value(metrics):.4g}", f"the {which} of all trials, so slightly optimistic"
         if start and baseline is not best:
@@ -140,7 +140,7 @@ def _where(record: StudyRecord) -> str:
 def _certainty(record: StudyRecord) -> list[str]:
     """Which trials, and which choices, cannot be told from the best on so many validation images."""
     best = record.best()
-    if best is None or record.metric != "val_accuracy" or record.train_function is not None:
+    if best is None or record.metric != "val_accuracy" or not record.subject.has_images:
         return []
     images = record.facts["dataset"]["validation_images"]
     top = record.best_value(best)
@@ -267,7 +267,7 @@ def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model
         )
     if isinstance(model, BestModel):
         yield _confusion(model, record.facts["dataset"]["classes"])
-    elif best and record.train_function is None:
+    elif best and record.subject.has_images:
         yield Section("What the best model mistakes", f"Not shown: {model}.")
     yield from _shipped(record)
 

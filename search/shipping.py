@@ -24,9 +24,7 @@ _IMAGE_SHAPES = {"digits": [1, 8, 8], "fashion-mnist": [1, 28, 28], "mnist": [1,
 def ship(settings: StudySettings, record: StudyRecord) -> Path | None:
     """Write `model/`: the confirmed winner, trained on all images, or else the best epoch of the best trial.
 
-    The images are not needed.
-
-    A network from a file is imported.
+    The images are not needed; a network from a file is imported.
 
     Returns:
         The folder, or None if the weights were not kept; then a folder that is there stays.
@@ -47,10 +45,7 @@ def ship(settings: StudySettings, record: StudyRecord) -> Path | None:
         return None
     if read_metrics(file) != metrics:
         raise ValueError(f"{file.name} is not the epoch that was measured")
-    facts = _facts(settings, record, best, metrics)
-    folder = record.folder / FOLDER
-    save_model(folder, read_weights(file), facts, network_file(record.network))
-    return folder
+    return _save(record, file, _facts(settings, record, best, metrics))
 
 
 def _ship_confirmed(settings: StudySettings, record: StudyRecord, confirmation: Confirmation) -> Path | None:
@@ -79,8 +74,13 @@ def _ship_confirmed(settings: StudySettings, record: StudyRecord, confirmation: 
         test_accuracy=final.test_accuracy,
         test_loss=final.test_loss,
     )
-    folder = record.folder / FOLDER
-    save_model(folder, read_weights(file), facts, network_file(record.network))
+    return _save(record, file, facts)
+
+
+def _save(record: StudyRecord, weights: Path, facts: ModelFacts) -> Path:
+    folder, network = record.folder / FOLDER, record.subject.network
+    assert network is not None, "what is shipped classifies images"
+    save_model(folder, read_weights(weights), facts, network_file(network))
     return folder
 
 

@@ -4,7 +4,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -14,6 +14,7 @@ import optuna
 from search import cluster, progress, provenance, study_folder
 from search.cluster import Cluster
 from search.ending import Ending
+from search.facts import check_comparable, check_evidence, collect_facts
 from search.findings import Findings, find
 from search.loggers import Loggers, check_packages
 from search.neighbours import Neighbour, announced, find_neighbours
@@ -21,11 +22,11 @@ from search.patience import Patience
 from search.progress import PlainView, View
 from search.ray_session import RaySession
 from search.record import StudyRecord
-from search.resume import OF_ONE_START, find_study, not_comparable
+from search.resume import find_study
 from search.room import room_for_trials
 from search.server import ServerStorage, open_server
 from search.settings import StudySettings
-from search.space import SearchSpace, describe
+from search.space import SearchSpace
 from search.space_file import space_in_force
 from search.storage import FILE_NAME, RecordUnwritableError
 from search.study_files import StudyFiles
@@ -131,10 +132,11 @@ def prepare_study(
     if settings.resume:
         folder, record = _old_record(Path(settings.resume), settings, space, data, server, is_planned=begin is not None)
     else:
-        if evidence:
-            _check_evidence(evidence, settings, data)
         assert space is not None, "only a resumed study has one already"
-        folder = StudyFolder(_make_study(settings, name, space, data, evidence=evidence, server=server, begin=begin))
+        facts = collect_facts(settings, space, data)
+        if evidence:
+            check_evidence(evidence.folder.name, evidence.facts, facts)
+        folder = StudyFolder(_make_study(settings, name, space, facts, evidence=evidence, server=server, begin=begin))
         record = StudyRecord.open(folder.path, server)
     start = provenance.collect() | ({"cluster": joined.facts()} if joined else {})
     start |= {"trials_at_once": trials_at_once, "cpus_per_trial": settings.cpus_per_trial}
@@ -289,7 +291,7 @@ def _make_study(
     settings: StudySettings,
     name: str,
     space: SearchSpace,
-    data: ImageData | None,
+    facts: dict[str, Any],
     *,
     evidence: StudyRecord | None,
     server: ServerStorage | None,
@@ -305,7 +307,6 @@ def _make_study(
             record.enqueue_starting_points(space, most=1 if evidence else settings.num_samples)
 
     def make(folder: Path, name: str) -> None:
-        facts = _facts(settings, space, data)
         StudyRecord.create(folder, settings.direction, facts, name=name, server=server, fill=begin or fill).close()
 
     return study_folder.make_folder(settings, name, make, server)
@@ -326,8 +327,8 @@ def _old_record(
         raise ValueError(
             f"{path} belongs to study {old.plan.study}; to go on: python search/confirm.py {old.plan.study}"
         )
-    new = _facts(settings, space or space_in_force(settings, old.space), data)
-    _check_comparable(path.name, old.facts, new, settings)
+    new = collect_facts(settings, space or space_in_force(settings, old.space), data)
+    check_comparable(path.name, old.facts, new)
     if server:
         path.mkdir(parents=True, exist_ok=True)  # its record is elsewhere
     folder = StudyFolder(path)
@@ -335,71 +336,6 @@ def _old_record(
     record.take_up()
     record.set_facts(new)
     return folder, record
-
-
-def _check_comparable(study: str, old: dict[str, Any], new: dict[str, Any], settings: StudySettings) -> None:
-    differences = []
-    if old.get("dataset", {}).get("sha256") != new.get("dataset", {}).get("sha256"):
-        differences.append(f"on other data than {new['dataset']['name']} in {settings.data_dir}")
-    if old["space"] != new["space"]:
-        names = [name for name in {**old["space"], **new["space"]} if old["space"].get(name) != new["space"].get(name)]
-        differences.append(f"with another search space: {', '.join(names)} differ")
-    changed = [name for name, checksum in new["code"].items() if old.get("code", {}).get(name) != checksum]
-    if changed:
-        *_, last_start = old.get("starts") or [{"git_commit": None}]
-        commit = last_start["git_commit"] or "an unknown commit"
-        differences.append(f"by other code: {', '.join(changed)} changed since {commit}")
-    if differences:
-        difference = f"study {study} was run {' and '.join(differences)}"
-        if "plan" in old:  # what confirms a study has no other trials to be evidence for
-            raise ValueError(f"{difference}, so its trainings would not be comparable; remove its folder to begin anew")
-        raise ValueError(not_comparable(difference))
-
-
-def _check_evidence(evidence: StudyRecord, settings: StudySettings, data: ImageData | None) -> None:
-    if evidence.plan:
-        raise ValueError(f"{evidence.folder} confirms study {evidence.plan.study}: take that one as evidence")
-    differences = [
-        f"{name} {theirs} (here {ours})"
-        for name, theirs, ours in (
-            ("metric", evidence.metric, settings.metric_name),
-            ("network", evidence.network, settings.network),
-            ("data", evidence.subject, data.name if data else Path(str(settings.train_function)).name),
-        )
-        if theirs != ours
-    ]
-    if differences:
-        raise ValueError(f"study {evidence.folder.name} is no evidence for this one: it has {', '.join(differences)}")
-
-
-def _facts(settings: StudySettings, space: SearchSpace, data: ImageData | None) -> dict[str, Any]:
-    """What is true of the study as a whole, as plain data."""
-    values = asdict(settings) | {"metric": settings.metric_name}
-    if data:
-        values["dataset"] = data.name if settings.dataset == "auto" else settings.dataset
-    return {
-        "settings": {
-            name: provenance.project_path(value) if isinstance(value, Path) else value
-            for name, value in values.items()
-            if name not in OF_ONE_START  # the command of each start tells them
-        },
-        "space": describe(space),
-        **({"dataset": _dataset_facts(data)} if data else {}),
-        "code": provenance.code(settings.network) if data else provenance.own_code(str(settings.train_function)),
-    }
-
-
-def _dataset_facts(data: ImageData) -> dict[str, Any]:
-    return {
-        "name": data.name,
-        "sha256": data.sha256,
-        "classes": list(data.classes),
-        "training_images": len(data.train),
-        "validation_images": len(data.val),
-        "test_images": len(data.test),
-        "image_shape": list(data.image_shape),
-        "class_images": data.class_sizes(),
-    }
 
 
 def _view(study: Study) -> View:

@@ -33,7 +33,7 @@ def show_summary(settings: StudySettings, record: StudyRecord, space: SearchSpac
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     seconds = wall_seconds(record)
     print(
-        f"\n{record.subject}: {len(ended)} of {settings.num_samples} trials in {duration(seconds)}: "
+        f"\n{record.subject.name}: {len(ended)} of {settings.num_samples} trials in {duration(seconds)}: "
         f"{listed or 'none ended'}"
     )
     _show_time(record)
@@ -46,7 +46,7 @@ def show_summary(settings: StudySettings, record: StudyRecord, space: SearchSpac
         measured = table[table["trial_number"].isin([trial.number for trial in record.measured()])]
         _show_best_five(measured, space, record)
         _show_by_optimizer(measured, record.metric, settings.direction)
-        if record.train_function is None:
+        if record.subject.has_images:
             print(f"Train it again: {reproduce_command(settings, record, best)}")
     show_confirmation(record)
     if findings.advice:
@@ -68,12 +68,12 @@ def _show_time(record: StudyRecord) -> None:
 def _show_best(record: StudyRecord, best: TrialRecord) -> None:
     metrics = record.best_epoch(best)
     assert metrics is not None, "the best trial has reported"
-    names = record.told_metrics
+    names = record.subject.told_metrics
     measured = ", ".join(f"{name} {getattr(metrics, name):.4f}" for name in names)
     print(f"\nBest: trial {best.number}, epoch {metrics.epoch}: {measured}")
     values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
     print(fill(values, WIDTH, initial_indent="  ", subsequent_indent="  "))
-    if record.metric.startswith("test_") and record.train_function is None:
+    if record.metric.startswith("test_") and record.subject.has_images:
         print("  chosen by the test set, as there is no validation split: the best value is optimistic")
     baseline = record.baseline()
     gains = [gain for name in names if (gain := gain_over_baseline(record, metrics, name))]
@@ -85,7 +85,7 @@ def _show_best(record: StudyRecord, best: TrialRecord) -> None:
 def training_command(settings: StudySettings, record: StudyRecord, trial: TrialRecord) -> str:
     """The command line that trains a trial of the study alone and gets the same numbers."""
     values = {
-        **record.fixed,
+        **record.subject.fixed,
         **record.space.with_fixed(trial.hyperparameters),
         "seed": trial.seed,
         "dataset": record.facts["settings"]["dataset"],
@@ -108,7 +108,7 @@ def _option(name: str, value: object) -> str:
 
 
 def _show_best_five(measured: pd.DataFrame, space: SearchSpace, record: StudyRecord) -> None:
-    metrics = record.told_metrics
+    metrics = record.subject.told_metrics
     formats = {name: "{:.4f}".format for name in metrics}
     for shown in range(len(space), -1, -1):
         columns = ["trial_number", *list(space)[:shown], *metrics]
@@ -140,7 +140,7 @@ def _show_files(record: StudyRecord) -> None:
     folder = as_typed(record.folder)
     model = shipped_best(record)
     if model:
-        trust = "" if record.network in NETWORKS else " --trust-network"
+        trust = "" if record.subject.network in NETWORKS else " --trust-network"
         print(f"Use it: python training/predict.py {shlex.quote(str(as_typed(model)))} IMAGE{trust}")
     print(f"Report: {folder / 'report.html'} (the folder holds {disk_use(record.folder)})")
     address = record.address or f"sqlite:///{folder / 'study.db'}"

@@ -19,7 +19,7 @@ def trial_columns(record: StudyRecord, space: SearchSpace) -> list[str]:
         *("trial_number", "trial_id", "status"),
         *space,
         *("epochs", "best_epoch"),
-        *record.metric_names,
+        *record.subject.metric_names,
         *("seconds", "seed", "error"),
     ]
 
@@ -37,7 +37,7 @@ def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
                 **trial.hyperparameters,
                 "epochs": len(trial.epochs),
                 "best_epoch": best.epoch if best else None,
-                **{name: getattr(best, name, None) for name in record.metric_names},
+                **{name: getattr(best, name, None) for name in record.subject.metric_names},
                 "seconds": trial.seconds,
                 "seed": trial.seed,
                 "error": trial.failure.error if trial.failure else None,
@@ -61,7 +61,7 @@ def epoch_table(record: StudyRecord) -> pd.DataFrame:
         if trial.status != "running"
         for metrics in trial.epochs
     ]
-    columns = ["trial_number", *(field.name for field in (*fields(record.metrics_type), *fields(Run)))]
+    columns = ["trial_number", *(field.name for field in (*fields(record.subject.epoch_type), *fields(Run)))]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(("start", "node", "pid"), "Int64"))
 
 

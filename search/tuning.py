@@ -150,7 +150,7 @@ def run_trials(study: "Study", files: StudyFiles, loggers: Loggers, ending: Endi
     run = tune.with_parameters(
         trainable,
         data=study.data,
-        fixed=record.fixed,
+        fixed=record.subject.fixed,
         threads=settings.cpus_per_trial,
         device="cuda" if settings.gpus_per_trial else "cpu",
         metric=record.metric,

@@ -14,6 +14,7 @@ import pytest
 from studies import DEFAULT_SPACE, FULL_EPOCHS, HandDrivenStudy
 
 from search import provenance, report, run, study
+from search.facts import collect_facts
 from search.ray_session import RaySession
 from search.record import StudyRecord
 from search.resume import stored_settings
@@ -227,7 +228,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, digits: ImageData) -> Path
     sent = HandDrivenStudy(folder / "sent")
     settings = StudySettings(dataset="digits", epochs=FULL_EPOCHS, num_samples=7, results_dir=folder)
     start = provenance.collect() | {"trials_at_once": 1, "cpus_per_trial": 1, "seconds": 30.0}
-    sent.record.set_facts({**study._facts(settings, DEFAULT_SPACE, digits), "starts": [start]})
+    sent.record.set_facts({**collect_facts(settings, DEFAULT_SPACE, digits), "starts": [start]})
     sent.run_one_of_each()
     StudyFiles(sent.record, DEFAULT_SPACE).write()
     return folder

@@ -71,6 +71,15 @@ def test_best_at_the_last_member_of_an_ordered_choice_is_reported(tmp_path: Path
     assert advice.snippet == "[batch_size]\nordered = [32, 64, 128, 256, 512, 1024, 2048]"
 
 
+def test_hyperparameter_of_a_training_function_can_be_wider(tmp_path: Path) -> None:
+    """What its dataclass takes only its file knows, and a report imports no code."""
+    space = SearchSpace({"alpha": FloatDistribution(0.01, 1.0, log=True)})
+    record = planted_study(tmp_path, lambda point: rises_to(0.5 + 0.4 * point["alpha"]), space=space)
+    record.facts["settings"] |= {"train_function": "somewhere/functions.py:train"}
+    (advice,) = [advice for advice in find(record, space).advice if "widen" in advice.sentence]
+    assert advice.snippet == "[alpha]\nlow = 0.01\nhigh = 10.0\nlog = true"
+
+
 @pytest.mark.parametrize("side", ["lower", "upper"])
 @pytest.mark.parametrize(
     ("name", "dimension"),

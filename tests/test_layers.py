@@ -43,7 +43,7 @@ def test_training_knows_nothing_of_the_search(file: Path) -> None:
         ("search/reproduce.py", ["STUDY", "TRIAL", "--data-dir", "--network"]),
         ("training/run.py", ["--dataset", "--epochs", "--seed"]),
         ("training/predict.py", ["MODEL", "IMAGE", "--top", "--invert", "--output", "--trust-network"]),
-        ("training/export.py", ["MODEL", "FILE", "--trust-network"]),
+        ("training/export.py", ["MODEL", "--onnx", "--trust-network"]),
     ],
 )
 def test_help_imports_nothing_heavy(script: str, options: list[str], tmp_path: Path) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from studies import DEFAULT_SPACE
 from test_report import trained_study
 
 from search.best_model import shipped_best
+from search.findings import find
 from search.record import StudyRecord
+from search.report_page import render
 from search.resume import check_code_named
 from search.settings import StudySettings
 from search.shipping import ship
@@ -92,6 +95,20 @@ def test_shipped_model_gives_exactly_the_recorded_accuracy(
     assert model.facts.classes == list(digits.classes)
     assert model.facts.background == "dark"
     assert shipped_best(record) == folder
+
+
+def test_report_says_how_the_model_is_used(shipped: tuple[StudyRecord, Path], tmp_path: Path) -> None:
+    def page_of(record: StudyRecord) -> str:
+        return render(record, DEFAULT_SPACE, find(record, DEFAULT_SPACE), "there are no images")
+
+    record, folder = shipped
+    section = page_of(record).partition("<h2>The model, to use</h2>")[2]
+    assert f"python training/predict.py {folder} IMAGE\npython training/export.py {folder} --onnx model.onnx" in section
+    assert read_facts(folder).selection in section
+    damaged = StudyRecord(tmp_path, record.study, record.facts)
+    (tmp_path / folder.name).mkdir()
+    (tmp_path / folder.name / CONFIG).write_text("[")
+    assert "The model, to use" not in page_of(damaged)
 
 
 def test_probabilities_sum_to_one_and_other_images_are_refused(
@@ -265,14 +282,14 @@ def test_network_from_a_file_is_shipped_with_its_code_which_runs_only_when_trust
 
 def test_changed_network_is_not_shipped(own_network: tuple[StudyRecord, Path]) -> None:
     record, _ = own_network
-    record.facts["code"] = {record.fixed["network"]: "0" * 64}
+    record.facts["code"] = {str(record.subject.network): "0" * 64}
     with pytest.raises(ValueError, match="has changed since the study was run"):
         ship(SETTINGS, record)
 
 
 def test_network_of_a_record_is_run_only_when_named_again(own_network: tuple[StudyRecord, Path]) -> None:
     record, file = own_network
-    settings = replace(SETTINGS, network=record.network)
+    settings = replace(SETTINGS, network=str(record.subject.network))
     check_code_named("study", settings, {"--network": f"{file}:build"})
     with pytest.raises(ValueError, match=r"study study runs the code of .*mine.py:build: add --network"):
         check_code_named("study", settings, {"--network": None})

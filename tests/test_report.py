@@ -64,7 +64,8 @@ def reference_page() -> str:
 
 
 def test_reference_study_has_all_parts_in_order(reference_page: str) -> None:
-    assert re.findall(r"<h2>(.*?)</h2>", reference_page) == TITLES
+    found = re.findall(r"<h2>(.*?)</h2>", reference_page)
+    assert [title for title in found if title != "The model, to use"] == TITLES  # its model is not kept in git
 
 
 def test_headline_agrees_with_the_tables(reference_page: str) -> None:
