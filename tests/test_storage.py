@@ -360,6 +360,20 @@ def test_fork_takes_its_evidence_from_the_server(server: PostgreSQL, resumed: Pa
         assert open_server(server.address()).knows(study.record.folder.name)
 
 
+def test_study_on_a_server_is_confirmed_and_reproduced(server: PostgreSQL, resumed: Path) -> None:
+    options = ["--storage", server.address(), "--results-dir", str(resumed.parent)]
+    run = start("confirm.py", "whole", "--top", "2", "--seeds", "2", "--no-dashboard", *options)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert len(pd.read_csv(resumed / "confirm.csv")) == 2
+    assert (resumed / "model" / "model.safetensors").is_file()
+    record = StudyRecord.open(resumed, open_server(server.address()))
+    assert len(record.trials) == 2  # those of the confirmation have a record of their own
+    assert record.facts["confirm"]["final"]["training_images"] == 1438
+    run = start("reproduce.py", "whole", "1", *options)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert files_with_the_password(resumed) == []
+
+
 def test_name_that_the_server_knows_is_refused(server: PostgreSQL, resumed: Path, tmp_path: Path) -> None:
     words = ["--name", "whole", "--dataset", "digits", "--storage", server.address()]
     assert refused("run.py", tmp_path, *words) == f"error: name whole is taken: {server.address(password=None)}\n"
