@@ -16,6 +16,7 @@ from search.own_training import OwnMetrics, names_of, train_own
 from training.checkpoint import Checkpoint
 from training.data import ImageData
 from training.loop import EpochMetrics, TrainingDivergedError, train
+from training.memory import is_out_of_memory
 from training.network_config import config_type
 
 
@@ -70,7 +71,7 @@ def trainable(
         tune.report({"failure": {"kind": "diverged", "error": str(error), "seconds": seconds}})
     except Exception as error:
         seconds = time.perf_counter() - last_report
-        kind = "out_of_memory" if _is_out_of_memory(error) else "exception"
+        kind = "out_of_memory" if is_out_of_memory(error) else "exception"
         failure = {"kind": kind, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         tune.report({"failure": {**failure, "seconds": seconds}})
         raise  # Ray then replaces the worker, whose state nobody knows
@@ -104,8 +105,3 @@ def _ended_after(seconds: float | None, checkpoint: Path) -> Iterator[None]:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether torch, on a GPU or on the CPU, or Python found no memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

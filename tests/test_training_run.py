@@ -29,6 +29,13 @@ def test_divergence_is_said_in_one_line() -> None:
     assert re.fullmatch(r"Diverged: train_loss is .* in epoch 1 after \d+ images; .*\n", run.stderr)
 
 
+def test_want_of_memory_is_said_in_one_line() -> None:
+    run = run_training("--dataset", "digits", "--width", "10000000")
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: this training takes more memory than there is: ")
+    assert run.stderr.count("\n") == 1
+
+
 def test_terminal_has_a_bar_for_each_epoch_which_leaves_nothing() -> None:
     script = str(PROJECT / "training" / "run.py")
     terminal = Terminal(100, sys.executable, script, "--dataset", "digits", "--epochs", "2", "--batch-size", "1")

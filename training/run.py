@@ -52,7 +52,19 @@ def main() -> int:
         refuse(str(error))
     settings = parse(kind, __doc__ or "")
 
-    import torch  # takes a second or two: --help does without
+    from training.memory import is_out_of_memory  # torch takes a second or two: --help does without
+
+    try:
+        return _train(settings)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        refuse(f"this training takes more memory than there is: {error}")
+
+
+def _train(settings: TrainingSettings) -> int:
+    """Train; returns the exit status."""
+    import torch
 
     from training.data import load_data
     from training.loop import Training, TrainingDivergedError
