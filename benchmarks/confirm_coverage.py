@@ -2,9 +2,9 @@
 
     python benchmarks/confirm_coverage.py --studies 40 --curves benchmarks/tables/confirm-coverage-3-epochs.csv.gz
 
-Each study searches digits, and its best configurations are trained again from fresh seeds; the record, the choice, the
-statistics and the winner are those of `search/confirm.py`, only Ray is left out. Then the winner is trained from many
-further seeds, whose mean after the confirmed number of epochs stands for the truth.
+Each study searches digits, its best configurations are trained again from fresh seeds, and the winner from as many
+more; the record, the choice, the statistics and the winner are those of `search/confirm.py`, only Ray is left out. Then
+the winner is trained from many further seeds, whose mean after the confirmed number of epochs stands for the truth.
 """
 
 import argparse
@@ -40,9 +40,9 @@ from training.data import ImageData, load_data
 from training.loop import EpochMetrics, TrainingDivergedError, train
 
 TOP, SEEDS = 3, 5
-Rule = Literal["usual", "own"]
-"""What makes the intervals: at least the usual deviation of all configurations, as in `search/confirm.py`; or always
-the configuration's own, which is shown because it is what one would try first."""
+Seeds = Literal["measure", "choose"]
+"""What they do whose interval is looked at: measure the winner, as in `search/confirm.py`; or choose it, which is shown
+because it is what one would try first."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,9 @@ def curves_of(study: int, settings: StudySettings, further: int) -> list[dict[st
         record = searched(settings, data, Path(folder))
     seeds = fresh_seeds(record, SEEDS + further)
     rows = [row for trial in record.best_configurations(TOP) for row in _rows(record, trial, seeds[:SEEDS], data)]
-    winners = {winner.trial for winner, _ in confirm(pd.DataFrame(rows)).values()}
-    for trial in record.trials:
-        if trial.number in winners:
-            rows += _rows(record, trial, seeds[SEEDS:], data)
+    winner, _ = choose(pd.DataFrame(rows))
+    (trial,) = (trial for trial in record.trials if trial.number == winner.trial)
+    rows += _rows(record, trial, seeds[SEEDS:], data)
     return [{"study": study} | row for row in rows]
 
 
@@ -126,18 +125,16 @@ def _rows(record: StudyRecord, trial: TrialRecord, seeds: Sequence[int], data: I
     return rows
 
 
-def confirm(study: pd.DataFrame) -> dict[Rule, tuple[Configuration, list[list[EpochMetrics] | None]]]:
-    """The winner by the first seeds of each configuration, and its curves from the further ones."""
+def choose(study: pd.DataFrame) -> tuple[Configuration, list[list[EpochMetrics] | None]]:
+    """The winner by the first seeds of each configuration, and its curves from the others."""
     curves: dict[int, list[list[EpochMetrics] | None]] = {}
     configurations = []
     for name, rows in study.groupby("trial"):
         trial, value = int(str(name)), float(rows["search_value"].iloc[0])
         curves[trial] = [_curve(row) for row in rows.sort_values("seed").filter(like="epoch ").to_numpy()]
         configurations.append(measure(trial, {}, value, dict(enumerate(curves[trial][:SEEDS])), "val_accuracy"))
-    ranked = [one for one in rank(configurations) if not one.failed]
-    plain = [replace(one, usual_deviation=one.own_deviation) for one in ranked]
-    winners: dict[Rule, Configuration] = {"usual": ranked[0], "own": max(plain, key=lambda one: one.metric.low)}
-    return {rule: (winner, curves[winner.trial][SEEDS:]) for rule, winner in winners.items()}
+    winner, *_ = rank(configurations)
+    return winner, curves[winner.trial][SEEDS:]
 
 
 def _curve(accuracies: NDArray[np.float64]) -> list[EpochMetrics] | None:
@@ -150,11 +147,16 @@ def _curve(accuracies: NDArray[np.float64]) -> list[EpochMetrics] | None:
     ]
 
 
-def outcome(number: int, study: pd.DataFrame, rule: Rule) -> Outcome:
+def outcome(number: int, study: pd.DataFrame, seeds: Seeds) -> Outcome:
     """Confirm one study, and look whether the further seeds agree."""
-    winner, further = confirm(study)[rule]
+    winner, others = choose(study)
+    fresh, further = others[:SEEDS], others[SEEDS:]
     values = [float(getattr(training[winner.epochs - 1], winner.metric_name)) for training in further if training]
-    estimate = winner.metric
+    again = measure(
+        winner.trial, {}, winner.search_value, dict(enumerate(fresh)), winner.metric_name, epochs=winner.epochs
+    )
+    confirmed = replace(again, usual_deviation=winner.usual_deviation) if seeds == "measure" else winner
+    estimate = confirmed.metric
     return Outcome(
         study=number,
         trial=winner.trial,
@@ -211,9 +213,9 @@ def main() -> None:
         machine = provenance.machine()
         print(f"{machine['processor']}, {machine['cpus']} cores; {provenance.versions()}; {provenance.git_commit()}\n")
     curves = pd.read_csv(options.curves)
-    for rule in get_args(Rule):
-        print(f"\nwinner and interval by {rule} deviation")
-        show([outcome(int(str(number)), study, rule) for number, study in curves.groupby("study")])
+    for seeds in get_args(Seeds):
+        print(f"\nmean and interval by the seeds that {seeds} the winner")
+        show([outcome(int(str(number)), study, seeds) for number, study in curves.groupby("study")])
 
 
 if __name__ == "__main__":

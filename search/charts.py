@@ -313,9 +313,13 @@ def _between(trials: Sequence[TrialRecord], values: Sequence[float], plane: Plan
 
 
 def confirmation(confirmed: Confirmation) -> Figure:
-    """The mean of each configuration over fresh seeds with its interval, each seed, and what the search had said."""
-    measured = [one for one in confirmed.configurations if one.is_measured]
-    names = [f"trial {one.trial}" for one in measured]
+    """The mean of each configuration over fresh seeds with its interval, each seed, and what the search had said.
+
+    The first row is of the winner from the seeds that chose nothing.
+    """
+    chosen = [one for one in confirmed.configurations if one.is_measured]
+    measured = [confirmed.confirmed, *chosen]
+    names = [f"trial {confirmed.confirmed.trial}, confirmed", *(f"trial {one.trial}" for one in chosen)]
     estimates = [one.metric for one in measured]
     seeds = {
         "type": "scatter",

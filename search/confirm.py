@@ -26,7 +26,7 @@ class ConfirmSettings:
     top: int = 3
     """Configurations that are trained again: the best by validation; >= 1."""
     seeds: int = 5
-    """Fresh seeds, the same for each configuration; >= 2."""
+    """Fresh seeds, the same for each configuration; the winner is then trained from as many others; >= 2."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
     """Folder that holds the studies' folders."""
     data_dir: Path | None = None

@@ -72,7 +72,7 @@ class Configuration:
     search_value: float
     """What the search said of it: its one training, at its best epoch."""
     epochs: int
-    """The epoch with the best mean of the metric over the seeds; 0 if fewer than two trainings completed."""
+    """After which all is measured; 0 if fewer than two trainings completed."""
     failed: int
     """Trainings that did not complete; what is below is of the others."""
     seeds: list[int]
@@ -146,6 +146,8 @@ def measure(
     search_value: float,
     trainings: Mapping[int, Sequence[EpochMetrics] | None],
     metric: str,
+    *,
+    epochs: int | None = None,
 ) -> Configuration:
     """Take together what one configuration measured.
 
@@ -154,12 +156,13 @@ def measure(
         hyperparameters: Those that were searched.
         search_value: What the search said of it.
         trainings: By seed, all epochs of each; None of one that did not complete.
-        metric: By which the number of epochs is chosen.
+        metric: That of the study.
+        epochs: After which they are compared; by default where the mean of the metric is best.
     """
-    complete = {seed: epochs for seed, epochs in trainings.items() if epochs is not None}
+    complete = {seed: training for seed, training in trainings.items() if training is not None}
     if len(complete) < FEWEST_SEEDS:
         complete, epochs = {}, 0
-    else:
+    elif epochs is None:
         curves = [[float(getattr(metrics, metric)) for metrics in training] for training in complete.values()]
         epochs = best_mean_epoch(curves, lowest=metric.endswith("_loss"))
     ends = [training[epochs - 1] for training in complete.values()]
@@ -272,7 +275,7 @@ class Final:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is trained again: so many configurations of a study, each from the same fresh seeds."""
+    """What is trained again: configurations of a study, each from the same fresh seeds, and the winner from others."""
 
     study: str
     top: int
@@ -282,6 +285,9 @@ class Plan:
     values: list[float]
     """What the search said of each."""
     seeds: list[int]
+    """Those that choose the winner."""
+    winner_seeds: list[int]
+    """Those that measure it."""
     final_seed: int
     """Of the training on all images."""
 
@@ -289,8 +295,19 @@ class Plan:
         """Refuse what cannot be planned."""
         if not self.trials or len(self.trials) != len(self.values) or len(self.trials) > self.top:
             raise ValueError(f"trials {self.trials} cannot be the best {self.top}")
-        if len(self.seeds) < FEWEST_SEEDS or len({*self.seeds, self.final_seed}) != len(self.seeds) + 1:
-            raise ValueError(f"seeds cannot be {self.seeds} and {self.final_seed}")
+        seeds = [*self.seeds, *self.winner_seeds, self.final_seed]
+        if min(len(self.seeds), len(self.winner_seeds)) < FEWEST_SEEDS or len({*seeds}) < len(seeds):
+            raise ValueError(f"seeds cannot be {seeds}")
+
+    @property
+    def choosing(self) -> int:
+        """Trainings that choose the winner."""
+        return len(self.trials) * len(self.seeds)
+
+    @property
+    def all_trainings(self) -> int:
+        """These, and those that measure it."""
+        return self.choosing + len(self.winner_seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,12 +315,14 @@ class Confirmation:
     """All of it together, as the record of the study holds it."""
 
     configurations: list[Configuration]
-    """The winner first; all of the same metric."""
+    """By the trainings that chose among them, the winner first; all of the same metric."""
+    confirmed: Configuration
+    """The winner from seeds that chose nothing: what it is worth."""
     final: Final
 
     @property
     def winner(self) -> Configuration:
-        """The configuration that the final training used."""
+        """The configuration that was chosen."""
         return self.configurations[0]
 
     @property
@@ -324,16 +343,19 @@ def read_confirmation(stored: object) -> Confirmation:
         ValueError: A part of it is missing, or cannot be.
     """
     values = check_type("confirm", stored, dict[str, Any])
-    if values.keys() != {"configurations", "final"}:
+    if values.keys() != {"configurations", "confirmed", "final"}:
         raise ValueError(f"confirm cannot be of {', '.join(sorted(values))}")
     listed = check_type("configurations", values["configurations"], list[Any])
     confirmation = Confirmation(
-        configurations=[from_plain(Configuration, one) for one in listed], final=from_plain(Final, values["final"])
+        configurations=[from_plain(Configuration, one) for one in listed],
+        confirmed=from_plain(Configuration, values["confirmed"]),
+        final=from_plain(Final, values["final"]),
     )
     if not confirmation.configurations or not confirmation.winner.is_measured:
         raise ValueError("confirm has no winner")
-    if len({one.metric_name for one in confirmation.configurations}) > 1:
+    winner, confirmed, final = confirmation.winner, confirmation.confirmed, confirmation.final
+    if len({one.metric_name for one in [*confirmation.configurations, confirmed]}) > 1:
         raise ValueError("confirm is of several metrics")
-    if (confirmation.winner.trial, confirmation.winner.epochs) != (confirmation.final.trial, confirmation.final.epochs):
-        raise ValueError("the final training was not that of the winner")
+    if not (winner.trial == confirmed.trial == final.trial and winner.epochs == confirmed.epochs == final.epochs):
+        raise ValueError("what was confirmed and trained at last was not the winner")
     return confirmation

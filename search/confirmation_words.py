@@ -12,6 +12,8 @@ TABLE = "confirm.csv"
 _MEASURED = [
     *("mean", "standard_deviation", "low", "high", "search_value", "optimism"),
     *("test_accuracy_mean", "test_accuracy_low", "test_accuracy_high", "test_loss_mean"),
+    *("confirmed_seeds", "confirmed_failed", "confirmed_mean", "confirmed_standard_deviation"),
+    *("confirmed_low", "confirmed_high", "confirmed_optimism"),
     *("final_test_accuracy", "final_test_accuracy_low", "final_test_accuracy_high"),
 ]
 
@@ -35,12 +37,18 @@ def confirmation_table(confirmation: Confirmation, space: SearchSpace) -> pd.Dat
             row |= {"test_accuracy_mean": test.mean, "test_accuracy_low": test.low, "test_accuracy_high": test.high}
             row |= {"test_loss_mean": one.test_loss.mean}
         if place == 1:
+            confirmed, estimate = confirmation.confirmed, confirmation.confirmed.metric
+            row |= {"confirmed_seeds": len(confirmed.seeds), "confirmed_failed": confirmed.failed}
+            row |= {"confirmed_mean": estimate.mean, "confirmed_standard_deviation": confirmed.own_deviation}
+            row |= {"confirmed_low": estimate.low, "confirmed_high": estimate.high}
+            row |= {"confirmed_optimism": confirmed.optimism}
             low, high = confirmation.final.interval
             row |= {"final_test_accuracy": confirmation.final.test_accuracy}
             row |= {"final_test_accuracy_low": low, "final_test_accuracy_high": high}
         rows.append(row)
     columns = ["rank", "trial_number", *space, "epochs", "seeds", "failed", "metric", *_MEASURED]
-    return pd.DataFrame(rows, columns=columns).map(as_cell).astype({"epochs": "Int64"})
+    whole = dict.fromkeys(("epochs", "confirmed_seeds", "confirmed_failed"), "Int64")
+    return pd.DataFrame(rows, columns=columns).map(as_cell).astype(whole)
 
 
 def show_confirmation(record: StudyRecord) -> None:
@@ -48,10 +56,11 @@ def show_confirmation(record: StudyRecord) -> None:
     confirmation = confirmation_of(record)
     if confirmation is None:
         return
-    winner = confirmation.winner
-    print(f"\nConfirmed: trial {winner.trial}, {words_of(winner)}")
-    print("  " + ", ".join(f"{name} {format_value(value)}" for name, value in winner.hyperparameters.items()))
-    print(f"  the search said {winner.search_value:.4f}, {optimism_words(winner)}")
+    confirmed = confirmation.confirmed
+    print(f"\nConfirmed: trial {confirmed.trial}, {words_of(confirmed)}")
+    print("  " + ", ".join(f"{name} {format_value(value)}" for name, value in confirmed.hyperparameters.items()))
+    print(f"  the search said {confirmed.search_value:.4f}, {optimism_words(confirmed)}")
+    print(f"  chosen by {len(confirmation.winner.seeds)} other seeds, the best lower end of an interval first:")
     lines = shown_table(confirmation)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -68,9 +77,10 @@ def show_confirmation(record: StudyRecord) -> None:
 def words_of(one: Configuration) -> str:
     """What a configuration keeps, with its interval."""
     estimate = one.metric
+    failed = f"; from {one.failed} more it failed" if one.failed else ""
     return (
         f"{epochs_words(one.epochs)}: {one.metric_name} {estimate.mean:.4f} "
-        f"({LEVEL} % interval {estimate.low:.4f} to {estimate.high:.4f}, {len(one.seeds)} fresh seeds)"
+        f"({LEVEL} % interval {estimate.low:.4f} to {estimate.high:.4f}, {len(one.seeds)} fresh seeds{failed})"
     )
 
 
@@ -88,19 +98,19 @@ def result_words(confirmation: Confirmation) -> tuple[str, str, str]:
 
 
 def shown_table(confirmation: Confirmation) -> list[list[str]]:
-    """What people are shown of each configuration, the names of the columns first."""
+    """What people are shown of the trainings that chose, the names of the columns first."""
     metric = confirmation.winner.metric_name
-    header = ["trial", "epochs", "seeds", metric, f"{LEVEL} % interval", "search said", "optimism", "test_accuracy"]
+    header = ["trial", "epochs", "seeds", metric, f"{LEVEL} % interval", "search said", "test_accuracy"]
     return [header, *map(_row, confirmation.configurations)]
 
 
 def _row(one: Configuration) -> list[str]:
     seeds = str(len(one.seeds)) + (f" ({one.failed} failed)" if one.failed else "")
     if not one.is_measured:
-        return [str(one.trial), "", seeds, "", "", f"{one.search_value:.4f}", "", ""]
+        return [str(one.trial), "", seeds, "", "", f"{one.search_value:.4f}", ""]
     estimate = one.metric
     interval = f"{estimate.low:.4f} to {estimate.high:.4f}"
-    numbers = [f"{estimate.mean:.4f}", interval, f"{one.search_value:.4f}", f"{one.optimism:+.4f}"]
+    numbers = [f"{estimate.mean:.4f}", interval, f"{one.search_value:.4f}"]
     return [str(one.trial), str(one.epochs), seeds, *numbers, f"{one.test_accuracy.mean:.4f}"]
 
 

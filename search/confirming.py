@@ -19,7 +19,7 @@ from search.resume import stored_settings
 from search.server import open_server
 from search.settings import StudySettings, check_size
 from search.shipping import ship
-from search.space import SearchSpace, parse
+from search.space import Point, SearchSpace, parse
 from search.storage import FILE_NAME, RecordUnwritableError
 from search.study import EXIT_NOTHING_COMPLETED, Study, prepare_study, run_study
 from search.study_files import StudyFiles
@@ -27,7 +27,7 @@ from search.study_folder import StudyFolder
 from search.study_report import images_of, write_report
 from training.config import MAX_SEED, DataConfig
 from training.data import ImageData, load_data
-from training.loop import TrainingDivergedError
+from training.loop import EpochMetrics, TrainingDivergedError
 
 FOLDER = "confirm"
 
@@ -108,6 +108,7 @@ def prepare(folder: Path, wanted: Wanted, began: float) -> Confirming:
         began,
         at_once=ended < of_trainings.num_samples,
         begin=lambda record: _begin(record, parent, plan),
+        next_round=lambda record: _measure_winner(record, parent),
     )
     return Confirming(parent, space, lock, settings, wanted, study)
 
@@ -140,13 +141,14 @@ def _plan(record: StudyRecord, wanted: Wanted) -> Plan:
     chosen = record.best_configurations(wanted.top)
     if not chosen:
         raise ValueError(f"study {name} has nothing to confirm: none of its trials measured anything that stands")
-    *seeds, final_seed = fresh_seeds(record, wanted.seeds + 1)
+    *seeds, final_seed = fresh_seeds(record, 2 * wanted.seeds + 1)
     return Plan(
         study=name,
         top=wanted.top,
         trials=[trial.number for trial in chosen],
         values=[record.best_value(trial) for trial in chosen],
-        seeds=seeds,
+        seeds=seeds[: wanted.seeds],
+        winner_seeds=seeds[wanted.seeds :],
         final_seed=final_seed,
     )
 
@@ -178,7 +180,7 @@ def _settings(study: StudySettings, folder: Path, plan: Plan, wanted: Wanted, *,
     if not has_begun:
         settings = replace(
             settings,
-            num_samples=len(plan.trials) * len(plan.seeds),
+            num_samples=plan.all_trainings,
             scheduler="none",
             baseline=False,
             name=FOLDER,
@@ -197,7 +199,7 @@ def _settings(study: StudySettings, folder: Path, plan: Plan, wanted: Wanted, *,
 
 
 def _begin(record: StudyRecord, parent: StudyRecord, plan: Plan) -> None:
-    """Enqueue all trainings, seed by seed, so that at any time all configurations are as far as each other."""
+    """Enqueue the trainings that choose, seed by seed: at any time all configurations are as far as each other."""
     if record.facts["dataset"]["sha256"] != parent.facts["dataset"]["sha256"]:
         raise ValueError(f"study {plan.study} was run on other data than {record.facts['dataset']['name']} here")
     if parent.facts.get("code", record.facts["code"]) != record.facts["code"]:
@@ -208,46 +210,64 @@ def _begin(record: StudyRecord, parent: StudyRecord, plan: Plan) -> None:
         record.enqueue(by_number[number].hyperparameters, seed)
 
 
+def _measure_winner(record: StudyRecord, parent: StudyRecord) -> bool:
+    """Enqueue the trainings that measure the winner, when those that choose it have ended; False if there are none."""
+    winner, *_ = _ranked(record, parent)
+    if "winner" in record.facts or not winner.is_measured:
+        return False
+
+    def enqueue() -> None:
+        record.set_facts({"winner": winner.trial})
+        for seed in _plan_of(record).winner_seeds:
+            record.enqueue(winner.hyperparameters, seed)
+
+    record.change(enqueue)
+    return True
+
+
 def _conclude(confirming: Confirming, study: Study, ending: Ending) -> int:
-    """Choose the winner, train it on all images and publish the result, when all trainings have run."""
-    record, parent = study.record, confirming.parent
-    if study.trials_to_run > 0:
-        return _end_early(confirming, ending)
-    configurations = _ranked(record, parent)
-    winner = configurations[0]
-    if not winner.is_measured:
-        errors = {trial.failure.error: None for trial in record.trials if trial.failure}
-        print(
-            f"\nNothing is confirmed: no configuration completed its training from {FEWEST_SEEDS} seeds or more "
-            f"({'; '.join(errors)})."
-        )
+    """Train the winner on all images and publish the result, when all trainings have run."""
+    try:
+        finished = _finish(study, confirming.parent, ending)
+    except (TrainingDivergedError, ValueError) as error:
+        print(f"\nThere is no result: {error}.")
         return ending.exit_status(EXIT_NOTHING_COMPLETED)
+    if not finished:
+        print(f"\n{ending.reason} To go on: {confirming.wanted.command}", flush=True)
+        return ending.exit_status(EXIT_NOTHING_COMPLETED)
+    return ending.exit_status(_publish(confirming, study.record, study.data))
+
+
+def _finish(study: Study, parent: StudyRecord, ending: Ending) -> bool:
+    """Have a winner that was measured, and trained on all images; False if it ended early.
+
+    Raises:
+        TrainingDivergedError: A loss of the training on all images is not finite.
+        ValueError: Too few trainings completed, or the network cannot be built any more.
+    """
+    record = study.record
+    if len(record.ended()) < _plan_of(record).choosing:
+        return False
+    winner, *_ = _ranked(record, parent)
+    enough = f"completed its training from {FEWEST_SEEDS} seeds or more"
+    errors = "; ".join(dict.fromkeys(trial.failure.error for trial in record.trials if trial.failure))
+    if not winner.is_measured:
+        raise ValueError(f"no configuration {enough} ({errors})")
+    if study.trials_to_run > 0:
+        return False
+    if not _confirmed(record, winner).is_measured:
+        raise ValueError(f"the winner, trial {winner.trial}, has not {enough}, of those that chose nothing ({errors})")
     if "final" not in record.facts:
-        try:
-            final = _train_winner(study, parent, winner, ending)
-        except (TrainingDivergedError, ValueError) as error:
-            print(f"\nThere is no result: the winner, trial {winner.trial}, on all images: {error}.")
-            return ending.exit_status(EXIT_NOTHING_COMPLETED)
+        final = _train_winner(study, parent, winner, ending)
         if final is None:
-            return _end_early(confirming, ending)
+            return False
         record.set_facts({"final": asdict(final)})
-    return ending.exit_status(_publish(confirming, record, study.data))
-
-
-def _end_early(confirming: Confirming, ending: Ending) -> int:
-    print(f"\n{ending.reason} To go on: {confirming.wanted.command}", flush=True)
-    return ending.exit_status(EXIT_NOTHING_COMPLETED)
+    return True
 
 
 def _train_winner(study: Study, parent: StudyRecord, winner: Configuration, ending: Ending) -> Final | None:
-    """Train the winner on the training and the validation images, in this process.
-
-    Raises:
-        TrainingDivergedError: A loss is not finite.
-        ValueError: The network cannot be built any more.
-    """
-    settings, plan = study.settings, study.record.plan
-    assert plan is not None, "this record has one"
+    """Train the winner on the training and the validation images, in this process; None if it ended early."""
+    settings, plan = study.settings, _plan_of(study.record)
     whole = {field.name: getattr(settings, field.name) for field in fields(DataConfig)} | {"val_fraction": 0.0}
     data, _ = load_data(DataConfig(**whole), settings.seed)
     print(
@@ -263,27 +283,47 @@ def _train_winner(study: Study, parent: StudyRecord, winner: Configuration, endi
 
 
 def _ranked(record: StudyRecord, parent: StudyRecord) -> list[Configuration]:
-    """What each configuration measured, the winner first."""
-    plan = record.plan
-    assert plan is not None, "this record has one"
+    """What each configuration measured in the trainings that choose, the winner first."""
+    plan = _plan_of(record)
     by_number = {trial.number: trial for trial in parent.trials}
     configurations = []
     for number, value in zip(plan.trials, plan.values, strict=True):
         hyperparameters = by_number[number].hyperparameters
-        trainings = {
-            trial.seed: trial.epochs if trial.status == "completed" else None
-            for trial in record.trials
-            if trial.hyperparameters == hyperparameters
-        }
+        trainings = _trainings(record, hyperparameters, plan.seeds)
         configurations.append(measure(number, hyperparameters, value, trainings, record.metric))
     return rank(configurations)
+
+
+def _confirmed(record: StudyRecord, winner: Configuration) -> Configuration:
+    """What the winner measured in the trainings that chose nothing."""
+    trainings = _trainings(record, winner.hyperparameters, _plan_of(record).winner_seeds)
+    measured = measure(
+        winner.trial, winner.hyperparameters, winner.search_value, trainings, record.metric, epochs=winner.epochs
+    )
+    return replace(measured, usual_deviation=winner.usual_deviation)
+
+
+def _trainings(record: StudyRecord, hyperparameters: Point, seeds: list[int]) -> dict[int, list[EpochMetrics] | None]:
+    """Of one configuration, by seed; None of one that did not complete."""
+    return {
+        trial.seed: trial.epochs if trial.status == "completed" else None
+        for trial in record.trials
+        if trial.hyperparameters == hyperparameters and trial.seed in seeds
+    }
+
+
+def _plan_of(record: StudyRecord) -> Plan:
+    assert record.plan is not None, "what confirms a study has one"
+    return record.plan
 
 
 def _publish(confirming: Confirming, record: StudyRecord, data: ImageData | None) -> int:
     """Write the result into the study's record, files and report, and print it; as often as one likes."""
     parent, space = confirming.parent, confirming.space
     keep_weights_only(record)
-    confirmation = Confirmation(configurations=_ranked(record, parent), final=Final(**record.facts["final"]))
+    ranked = _ranked(record, parent)
+    final = Final(**record.facts["final"])
+    confirmation = Confirmation(configurations=ranked, confirmed=_confirmed(record, ranked[0]), final=final)
     try:
         parent.set_facts({"confirm": confirmation.plain()})
     except RecordUnwritableError as error:

@@ -192,7 +192,9 @@ def check_facts(facts: dict[str, Any], mode: Mode) -> None:
     if "evidence" in facts:
         from_plain(Evidence, facts["evidence"])
     if "plan" in facts:
-        from_plain(Plan, facts["plan"])
+        plan = from_plain(Plan, facts["plan"])
+        if facts.get("winner", plan.trials[0]) not in plan.trials:
+            raise ValueError(f"the winner cannot be {facts['winner']}")
     if "final" in facts:
         from_plain(Final, facts["final"])
     if "confirm" in facts:

@@ -31,7 +31,8 @@ def head_lines(study: "Study") -> list[str]:
     plan = record.plan
     searched = (
         f"  again    {len(plan.trials)} configurations (trials {', '.join(map(str, plan.trials))}) from "
-        f"{len(plan.seeds)} fresh seeds each, for the {direction} {settings.metric_name}"
+        f"{len(plan.seeds)} fresh seeds each, the winner from {len(plan.winner_seeds)} more, for the {direction} "
+        f"{settings.metric_name}"
         if plan
         else f"  search   {settings.num_samples} trials of {settings.epochs} epochs for the {direction} "
         f"{settings.metric_name}, proposed by {settings.sampler}"

@@ -275,6 +275,14 @@ class StudyRecord:
         return Plan(**self.facts["plan"]) if "plan" in self.facts else None
 
     @property
+    def trainings_planned(self) -> int | None:
+        """Trainings of a confirmation that have been enqueued so far; None if the trials are those of a search."""
+        plan = self.plan
+        if plan is None:
+            return None
+        return plan.all_trainings if "winner" in self.facts else plan.choosing
+
+    @property
     def subject(self) -> Subject:
         """What the trials train and measure."""
         return subject_of(self.facts)

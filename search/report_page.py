@@ -277,12 +277,12 @@ def _confirmed(record: StudyRecord) -> Iterator[Section]:
     confirmation = confirmation_of(record)
     if confirmation is None:
         return
-    winner = confirmation.winner
+    confirmed = confirmation.confirmed
     number, *how = result_words(confirmation)
     sentences = [
-        f"Trained again from seeds that the search did not use, trial {winner.trial} is the winner: the bad end of its "
-        f"interval is the best. After {words_of(winner)}; the search said {winner.search_value:.4f}, "
-        f"{optimism_words(winner)}",
+        f"Trained again from seeds that the search did not use, trial {confirmed.trial} is the winner: the bad end of "
+        f"its interval is the best (the table). From further seeds, which chose nothing, {words_of(confirmed)}; the "
+        f"search said {confirmed.search_value:.4f}, {optimism_words(confirmed)}",
         *([told.sentence] if (told := confirmation.first_two) else []),
         *([stale] if (stale := stale_words(record, confirmation)) else []),
         f"the result: {number}, {'; '.join(how)}",

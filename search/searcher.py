@@ -1,5 +1,6 @@
 """Ray's `OptunaSearch` over the record of the study: the proposals are Optuna's, the bookkeeping is ours."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,14 @@ from search.ending import Ending
 from search.record import StudyRecord
 from search.sampler import StudySampler
 from search.space import Point, SearchSpace, num_points
+
+NextRound = Callable[[StudyRecord], bool]
+"""Enqueues more trials when all others have ended; says whether there are any."""
+
+
+def no_next_round(record: StudyRecord) -> bool:  # noqa: ARG001
+    """A search has none."""
+    return False
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]
@@ -31,6 +40,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         seed: int,
         num_samples: int,
         ending: Ending,
+        next_round: NextRound = no_next_round,
     ) -> None:
         super().__init__(
             space={name: distribution(dimension) for name, dimension in space.items()},
@@ -46,6 +56,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._space_searched = space
         self._num_points = num_points(space)
         self._ending = ending
+        self._next_round = next_round
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Propose the next configuration.
@@ -59,7 +70,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         if self._ending.wants_no_more_trials():
             return str(Searcher.FINISHED)
         if self._nothing_left():
-            return None if self._record.running_ids() else str(Searcher.FINISHED)
+            if self._record.running_ids():
+                return None
+            if not self._next_round(self._record):
+                return str(Searcher.FINISHED)
         return self._record.change(lambda: self._propose(trial_id))
 
     def _propose(self, trial_id: str) -> dict[str, Any]:
@@ -81,12 +95,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Whether the trials that have ended or run are all that are wanted, or all that the space holds."""
         trials = self._record.trials
         waiting = sum(trial.status == "interrupted" for trial in trials)
-        may_repeat = self._record.plan is not None  # from other seeds
-        if (
-            waiting == 0
-            and not may_repeat
-            and len({tuple(trial.hyperparameters.values()) for trial in trials}) >= self._num_points
-        ):
+        planned = self._record.trainings_planned
+        if planned is not None:  # configurations are repeated, from other seeds
+            return len(trials) - waiting >= planned
+        if waiting == 0 and len({tuple(trial.hyperparameters.values()) for trial in trials}) >= self._num_points:
             self._ending.exhausted = f"All {self._num_points} points of the search space have been tried."
             return True
         return len(trials) - waiting >= self._num_samples

@@ -49,7 +49,7 @@ def ship(settings: StudySettings, record: StudyRecord) -> Path | None:
 
 
 def _ship_confirmed(settings: StudySettings, record: StudyRecord, confirmation: Confirmation) -> Path | None:
-    final, winner = confirmation.final, confirmation.configurations[0]
+    final = confirmation.final
     file = record.folder / "confirm" / FINAL_FILE
     if not file.is_file():
         return None
@@ -64,9 +64,9 @@ def _ship_confirmed(settings: StudySettings, record: StudyRecord, confirmation: 
         validation_images=0,
         epoch=final.epochs,
         selection=(
-            f"It is trial {final.trial} of study {record.folder.name}, confirmed from {len(winner.seeds)} fresh seeds, "
-            "and then trained on all training images, validation included. The test images were looked at once, after "
-            "that."
+            f"It is trial {final.trial} of study {record.folder.name}, confirmed from "
+            f"{len(confirmation.confirmed.seeds)} fresh seeds, and then trained on all training images, validation "
+            "included. The test images were looked at once, after that."
         ),
         command=None,
         val_accuracy=None,

@@ -24,6 +24,7 @@ from search.ray_session import RaySession
 from search.record import StudyRecord
 from search.resume import find_study
 from search.room import room_for_trials
+from search.searcher import NextRound, no_next_round
 from search.server import ServerStorage, open_server
 from search.settings import StudySettings
 from search.space import SearchSpace
@@ -66,6 +67,7 @@ class Study:
     """Ray on this machine, where the trials run if there is no cluster."""
     cluster: Cluster | None = None
     """Where the trials run, if not on this machine alone."""
+    next_round: NextRound = no_next_round
 
     @property
     def trials_to_run(self) -> int:
@@ -84,6 +86,7 @@ def prepare_study(
     *,
     at_once: bool = False,
     begin: Begin | None = None,
+    next_round: NextRound = no_next_round,
 ) -> Study:
     """Check what only the machine can tell, load the data, and make or take up the record, in this order.
 
@@ -93,6 +96,7 @@ def prepare_study(
         began: When the command began, by `time.monotonic`; None for now.
         at_once: Whether the study is going to be run at once: then Ray starts while the data are loaded.
         begin: What a new study begins with, if not with the starting points of its space or with evidence; may refuse.
+        next_round: What enqueues more trials when those have ended.
 
     Raises:
         ValueError: The settings ask for more than there is, the data set is damaged or not that of the study, or
@@ -141,7 +145,9 @@ def prepare_study(
     start = provenance.collect() | ({"cluster": joined.facts()} if joined else {})
     start |= {"trials_at_once": trials_at_once, "cpus_per_trial": settings.cpus_per_trial}
     record.set_facts({"starts": [*record.facts.get("starts", []), start]})
-    return Study(settings, record.space, data, record, folder, trials_at_once, neighbours, began, ray, joined)
+    return Study(
+        settings, record.space, data, record, folder, trials_at_once, neighbours, began, ray, joined, next_round
+    )
 
 
 def _load(settings: StudySettings) -> tuple[ImageData | None, str | None]:

@@ -175,6 +175,7 @@ def run_trials(study: "Study", files: StudyFiles, loggers: Loggers, ending: Endi
                             seed=settings.seed,
                             num_samples=settings.num_samples,
                             ending=ending,
+                            next_round=study.next_round,
                         ),
                         scheduler=build_scheduler(settings, record),
                         reuse_actors=True,

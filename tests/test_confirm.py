@@ -27,6 +27,7 @@ from search import confirm as command
 from search import confirming, tuning
 from search.confirmation import (
     Configuration,
+    Plan,
     best_mean_epoch,
     difference,
     measure,
@@ -195,11 +196,11 @@ def test_seeds_are_those_of_no_trial(tmp_path: Path) -> None:
 
 def test_same_configuration_is_proposed_from_every_seed(tmp_path: Path) -> None:
     """In a space of one point, too, and without a question to the sampler."""
-    plan = {"study": "a", "top": 1, "trials": [3], "values": [0.9], "seeds": [11, 12], "final_seed": 13}
-    record = StudyRecord.create(tmp_path, "max", facts() | {"plan": plan})
-    for seed in plan["seeds"]:  # type: ignore[attr-defined]
+    plan = Plan(study="a", top=1, trials=[3], values=[0.9], seeds=[11, 12], winner_seeds=[13, 14], final_seed=15)
+    record = StudyRecord.create(tmp_path, "max", facts() | {"plan": asdict(plan)})
+    for seed in plan.seeds:
         record.enqueue(POINT, seed)
-    searcher = search(record, num_samples=2)
+    searcher = search(record, num_samples=plan.all_trainings)
     searcher._num_points = 1
     proposals = [searcher.suggest("one"), searcher.suggest("two")]
     assert [proposal["seed"] for proposal in proposals if isinstance(proposal, dict)] == [11, 12]
@@ -243,6 +244,8 @@ def test_study_is_confirmed_at_once(finished: subprocess.CompletedProcess[str], 
         *("rank", "trial_number", "learning_rate", "batch_size", "optimizer", "epochs", "seeds", "failed", "metric"),
         *("mean", "standard_deviation", "low", "high", "search_value", "optimism"),
         *("test_accuracy_mean", "test_accuracy_low", "test_accuracy_high", "test_loss_mean"),
+        *("confirmed_seeds", "confirmed_failed", "confirmed_mean", "confirmed_standard_deviation"),
+        *("confirmed_low", "confirmed_high", "confirmed_optimism"),
         *("final_test_accuracy", "final_test_accuracy_low", "final_test_accuracy_high"),
     ]
     assert table["rank"].tolist() == [1, 2]
@@ -254,29 +257,36 @@ def test_study_is_confirmed_at_once(finished: subprocess.CompletedProcess[str], 
     final = table["final_test_accuracy"]
     assert f"Result: test_accuracy {final[0]:.4f} (95 % interval" in finished.stdout
     assert math.isnan(final[1])
+    confirmed = f"val_accuracy {table['confirmed_mean'][0]:.4f} (95 % interval {table['confirmed_low'][0]:.4f} to "
+    assert confirmed in finished.stdout
+    assert math.isnan(table["confirmed_mean"][1])
 
 
 def test_configurations_have_the_same_fresh_seeds(finished: object, results: Path) -> None:
     trainings = pd.read_csv(results / "study" / "confirm" / "trials.csv")
-    assert sorted(trainings["seed"]) == [4, 4, 5, 5]
-    assert trainings.groupby("seed")["learning_rate"].nunique().size == 2
+    assert sorted(trainings["seed"]) == [4, 4, 5, 5, 6, 7]
+    assert trainings.groupby("seed")["learning_rate"].nunique().size == 4
     assert (trainings["epochs"] == 2).all()
     study = json.loads((results / "study" / "study.json").read_text())
     assert [one["seeds"] for one in study["confirm"]["configurations"]] == [[4, 5], [4, 5]]
+    assert study["confirm"]["confirmed"]["seeds"] == [6, 7]
 
 
 def test_means_are_those_of_trainings_done_alone(finished: object, results: Path, digits: ImageData) -> None:
     record = StudyRecord.open(results / "study")
     confirmation = confirmation_of(record)
     assert confirmation is not None
-    winner = confirmation.winner
-    trainings = [
-        list(train(replace(record.config(record.trials[winner.trial]), seed=seed), digits)) for seed in winner.seeds
-    ]
+    winner, confirmed = confirmation.winner, confirmation.confirmed
+    config = record.config(record.trials[winner.trial])
+    trainings = [list(train(replace(config, seed=seed), digits)) for seed in winner.seeds]
     means = np.mean([[record.value(metrics) for metrics in training] for training in trainings], axis=0)
     assert winner.epochs == int(means.argmax()) + 1
     assert winner.metric.mean == pytest.approx(means.max())
     assert winner.test_accuracies == [training[winner.epochs - 1].test_accuracy for training in trainings]
+    further = [list(train(replace(config, seed=seed), digits)) for seed in confirmed.seeds]
+    assert (confirmed.trial, confirmed.epochs) == (winner.trial, winner.epochs)
+    assert confirmed.values == [record.value(training[winner.epochs - 1]) for training in further]
+    assert confirmed.metric.deviation == max(confirmed.own_deviation, winner.usual_deviation)
 
 
 def test_result_is_of_one_training_on_all_images(finished: object, results: Path, all_digits: ImageData) -> None:
@@ -284,7 +294,7 @@ def test_result_is_of_one_training_on_all_images(finished: object, results: Path
     confirmation = confirmation_of(record)
     assert confirmation is not None
     final = confirmation.final
-    assert (final.training_images, final.test_images, final.seed) == (1438, 359, 6)
+    assert (final.training_images, final.test_images, final.seed) == (1438, 359, 8)
     config = replace(record.config(record.trials[final.trial]), seed=final.seed)
     alone = list(train(config, all_digits))[final.epochs - 1]
     assert final.test_accuracy == alone.test_accuracy
@@ -464,7 +474,7 @@ def final_epoch(folder: Path) -> int:
 def test_killed_confirmation_goes_on_and_repeats_nothing(
     tmp_path: Path, digits: ImageData, all_digits: ImageData
 ) -> None:
-    """Killed while the configurations are trained again, and stopped by Ctrl-C while the winner is."""
+    """Killed while the winner is chosen, and while it is measured; stopped by Ctrl-C while it is trained at last."""
     options = ["--dataset", "digits", "--num-samples", "2", "--epochs", str(EPOCHS), "--scheduler", "none"]
     study = run("run.py", *options, "--name", "study", "--results-dir", str(tmp_path))
     assert study.returncode == 0, study.stderr
@@ -475,19 +485,22 @@ def test_killed_confirmation_goes_on_and_repeats_nothing(
         wait_for(lambda: epochs_recorded(folder) > EPOCHS + 5)
         os.kill(killed.pid, signal.SIGKILL)
     before = epochs_recorded(folder)
+    with subprocess.Popen(line, stdout=subprocess.PIPE, start_new_session=True) as killed:
+        wait_for(lambda: epochs_recorded(folder) > 4 * EPOCHS + 5)
+        os.kill(killed.pid, signal.SIGKILL)
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, start_new_session=True) as interrupted:
         wait_for(lambda: final_epoch(folder) > 0)
         os.kill(interrupted.pid, signal.SIGINT)
         output, _ = interrupted.communicate(timeout=60)
-    assert "1 trials have ended; 3 to run, 1 of them from their last epoch" in output
+    assert "4 trials have ended; 2 to run, 1 of them from their last epoch" in output
     if interrupted.returncode == 130:  # else it was faster than the signal
         assert output.rstrip().endswith(f"To go on: python search/confirm.py --no-dashboard {' '.join(words)}")
-    assert before < epochs_recorded(folder) == 4 * EPOCHS
+    assert before < epochs_recorded(folder) == 6 * EPOCHS
     done = run("confirm.py", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Result: test_accuracy" in done.stdout
     epochs = pd.read_csv(folder / "epochs.csv")
-    assert epochs.groupby("trial_number").size().tolist() == [EPOCHS] * 4
+    assert epochs.groupby("trial_number").size().tolist() == [EPOCHS] * 6
     trainings = pd.read_csv(folder / "trials.csv").set_index("trial_number")
     for number in (0, 1):
         row: Any = trainings.loc[number]
@@ -520,7 +533,5 @@ def test_confirmation_in_which_nothing_completes_has_no_result(
     status = confirming.confirm(confirming.prepare(study.record.folder, wanted, time.monotonic()))
     output = capfd.readouterr().out
     assert status == 1
-    assert re.search(
-        r"Nothing is confirmed: no configuration completed its training from 2 seeds or more \(.+\)", output
-    )
+    assert re.search(r"There is no result: no configuration completed its training from 2 seeds or more \(.+\)", output)
     assert not (study.record.folder / "confirm.csv").exists()
