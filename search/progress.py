@@ -30,9 +30,8 @@ def head_lines(study: "Study") -> list[str]:
     network = [f"  network  {settings.network}"] if settings.network != TrialConfig.network else []
     plan = record.plan
     searched = (
-        f"  again    {len(plan.trials)} configurations (trials {', '.join(map(str, plan.trials))}) from "
-        f"{len(plan.seeds)} fresh seeds each, the winner from {len(plan.winner_seeds)} more, for the {direction} "
-        f"{settings.metric_name}"
+        f"  again    trials {', '.join(map(str, plan.trials))} from {len(plan.seeds)} fresh seeds each, the best "
+        f"from {len(plan.winner_seeds)} more"
         if plan
         else f"  search   {settings.num_samples} trials of {settings.epochs} epochs for the {direction} "
         f"{settings.metric_name}, proposed by {settings.sampler}"

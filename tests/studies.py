@@ -13,7 +13,7 @@ from search.ending import Ending
 from search.flat_space import FlatSpace
 from search.record import StudyRecord
 from search.sampler import tpe
-from search.searcher import StudySearch
+from search.searcher import NextRound, StudySearch, no_next_round
 from search.server import ServerStorage
 from search.settings import Mode
 from search.simulation import MemoryStorage
@@ -44,9 +44,15 @@ def metrics(epoch: int, val_accuracy: float) -> EpochMetrics:
     )
 
 
-def search(record: StudyRecord, space: SearchSpace = DEFAULT_SPACE, num_samples: int = 1000) -> StudySearch:
+def search(
+    record: StudyRecord,
+    space: SearchSpace = DEFAULT_SPACE,
+    num_samples: int = 1000,
+    next_round: NextRound = no_next_round,
+) -> StudySearch:
     """A searcher that has as many trials to propose as a test wants."""
-    return StudySearch(record, space, tpe(len(record.trials)), seed=0, num_samples=num_samples, ending=Ending())
+    drawn_by = tpe(len(record.trials))
+    return StudySearch(record, space, drawn_by, seed=0, num_samples=num_samples, ending=Ending(), next_round=next_round)
 
 
 def facts(metric: str = "val_accuracy") -> dict[str, Any]:

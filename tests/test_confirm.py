@@ -40,7 +40,8 @@ from search.confirming import Wanted, fresh_seeds
 from search.dimension import HyperparameterValue
 from search.final_training import final_model
 from search.record import StudyRecord
-from search.trial_record import Failure
+from search.searcher import StudySearch
+from search.trial_record import Failure, TrialRecord
 from training.config import PROJECT, DataConfig, TrialConfig
 from training.data import ImageData, load_data
 from training.loop import EpochMetrics, Training, train
@@ -200,7 +201,7 @@ def test_same_configuration_is_proposed_from_every_seed(tmp_path: Path) -> None:
     record = StudyRecord.create(tmp_path, "max", facts() | {"plan": asdict(plan)})
     for seed in plan.seeds:
         record.enqueue(POINT, seed)
-    searcher = search(record, num_samples=plan.all_trainings)
+    searcher = search(record)
     searcher._num_points = 1
     proposals = [searcher.suggest("one"), searcher.suggest("two")]
     assert [proposal["seed"] for proposal in proposals if isinstance(proposal, dict)] == [11, 12]
@@ -210,6 +211,80 @@ def test_same_configuration_is_proposed_from_every_seed(tmp_path: Path) -> None:
     again = StudyRecord.open(tmp_path)
     assert [trial.seed for trial in again.trials] == [11, 12]
     assert again.plan is not None
+
+
+def begun_by_hand(folder: Path) -> tuple[StudyRecord, StudyRecord, StudySearch]:
+    """A study of two configurations, and its confirmation from two seeds, of which nothing has been trained yet."""
+    for name in ("study", "confirm"):
+        (folder / name).mkdir()
+    parent = HandDrivenStudy(folder / "study")
+    parent.run_trial(0.5, 0.6, 0.6)
+    parent.run_trial(0.5, 0.9, 0.9)
+    plan = Plan(
+        study="study", top=2, trials=[1, 0], values=[0.9, 0.6], seeds=[11, 12], winner_seeds=[13, 14], final_seed=15
+    )
+    record = StudyRecord.create(folder / "confirm", "max", facts() | {"code": {}})
+    confirming._begin(record, parent.record, plan)
+    return parent.record, record, searcher_of(record, parent.record)
+
+
+def searcher_of(record: StudyRecord, parent: StudyRecord) -> StudySearch:
+    return search(record, next_round=lambda record: confirming._measure_winner(record, parent))
+
+
+def train_by_hand(searcher: StudySearch, record: StudyRecord, trial_id: str, *accuracies: float) -> TrialRecord:
+    """One training that is proposed and reports these; it fails if there are none."""
+    assert isinstance(searcher.suggest(trial_id), dict)
+    for epoch, accuracy in enumerate(accuracies, start=1):
+        record.add_epoch(trial_id, metrics(epoch, accuracy))
+    if not accuracies:
+        record.add_failure(trial_id, Failure("exception", "ValueError: boom"))
+    return record.finish(trial_id)
+
+
+def test_winner_is_measured_from_further_seeds_when_it_has_been_chosen(tmp_path: Path) -> None:
+    parent, record, searcher = begun_by_hand(tmp_path)
+    choosing = [(0.5, 0.70, 0.60), (0.5, 0.80, 0.70), (0.5, 0.71, 0.60)]
+    trials = [train_by_hand(searcher, record, f"ray{n}", *curve) for n, curve in enumerate(choosing)]
+    assert isinstance(searcher.suggest("last"), dict)
+    assert searcher.suggest("early") is None  # the winner is not known yet
+    for epoch, accuracy in enumerate((0.5, 0.81, 0.70), start=1):
+        record.add_epoch("last", metrics(epoch, accuracy))
+    record.finish("last")
+    again = StudyRecord.open(tmp_path / "confirm")
+    again.take_up()  # killed meanwhile
+    searcher = searcher_of(again, parent)
+    measuring = [train_by_hand(searcher, again, f"more{n}", 0.9, 0.6, 0.9) for n in range(2)]
+    assert [trial.seed for trial in measuring] == [13, 14]
+    assert {tuple(trial.hyperparameters.items()) for trial in measuring} == {tuple(trials[1].hyperparameters.items())}
+    assert searcher.suggest("over") == "FINISHED"
+    winner, other = confirming._ranked(again, parent)
+    assert (winner.trial, winner.epochs, winner.values) == (0, 2, [0.80, 0.81])
+    assert (other.trial, other.values) == (1, [0.70, 0.71])
+    confirmed = confirming._confirmed(again, winner)
+    assert (confirmed.epochs, confirmed.seeds, confirmed.values) == (2, [13, 14], [0.6, 0.6])
+    assert confirmed.metric.deviation == winner.usual_deviation > confirmed.own_deviation
+    assert confirmed.optimism == pytest.approx(0.0)
+
+
+def test_nothing_is_measured_where_nobody_won(tmp_path: Path) -> None:
+    _, record, searcher = begun_by_hand(tmp_path)
+    for number in range(4):
+        train_by_hand(searcher, record, f"ray{number}")
+    assert searcher.suggest("over") == "FINISHED"
+    assert "winner" not in record.facts
+
+
+def test_winner_that_fails_from_further_seeds_is_not_confirmed(tmp_path: Path) -> None:
+    parent, record, searcher = begun_by_hand(tmp_path)
+    for number in range(4):
+        train_by_hand(searcher, record, f"ray{number}", 0.5, 0.6, 0.7)
+    train_by_hand(searcher, record, "more", 0.5, 0.6, 0.7)
+    train_by_hand(searcher, record, "fails")
+    winner, *_ = confirming._ranked(record, parent)
+    confirmed = confirming._confirmed(record, winner)
+    assert winner.is_measured
+    assert (confirmed.is_measured, confirmed.failed) == (False, 1)
 
 
 def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
