@@ -70,7 +70,8 @@ class MemoryStorage(InMemoryStorage):
 
 def memory_record(settings: StudySettings) -> StudyRecord:
     """An empty record in memory."""
-    facts = {"settings": {"metric": settings.metric_name, "epochs": settings.epochs}}
+    known = {"metric": settings.metric_name, "epochs": settings.epochs}
+    facts = {"settings": known, "dataset": {"name": "of the table"}}
     storage: Any = MemoryStorage()
     return StudyRecord.create(Path("a study that has no folder"), settings.direction, facts, server=storage)
 

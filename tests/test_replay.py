@@ -130,7 +130,8 @@ def test_planted_optimum_is_found(curves: GridCurves, scheduler: SchedulerName) 
 
 def test_replay_proposes_what_a_real_study_with_one_worker_does(curves: GridCurves, tmp_path: Path) -> None:
     study = settings(num_samples=12, seed=5)
-    facts = {"settings": {"metric": "val_accuracy", "epochs": tables.EPOCHS}, "space": describe(DEFAULT_SPACE)}
+    known = {"metric": "val_accuracy", "epochs": tables.EPOCHS}
+    facts = {"settings": known, "space": describe(DEFAULT_SPACE), "dataset": {"name": "digits"}}
     record = StudyRecord.create(tmp_path, "max", facts)
     record.enqueue_starting_points(DEFAULT_SPACE, study.num_samples)
     sampler = build_sampler(study.sampler, study.seed, trials_so_far=0)
