@@ -264,7 +264,7 @@ def test_network_of_ones_own_is_searched_and_confirmed_on_all_nodes(two_nodes: T
     output = two_nodes.run("python", *confirm, "--address", "HEAD:6379", *network)
     assert "  cluster  2 at once, 1 of 2 cores each, 2 nodes\n" in output
     assert len(pd.read_csv(study / "confirm.csv")) == 2
-    assert len(pd.read_csv(study / "confirm" / "trials.csv")) == 4
+    assert len(pd.read_csv(study / "confirm" / "trials.csv")) == 6  # four that choose, two that measure
 
 
 def test_study_that_is_submitted_as_a_job_can_be_stopped_in_order(two_nodes: TwoNodes) -> None:
