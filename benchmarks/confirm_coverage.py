@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from search import provenance
-from search.confirmation import Configuration, measure, rank
+from search.confirmation import Configuration, measure, measure_again, rank
 from search.confirming import fresh_seeds
 from search.ending import Ending
 from search.record import StudyRecord
@@ -152,10 +152,7 @@ def outcome(number: int, study: pd.DataFrame, seeds: Seeds) -> Outcome:
     winner, others = choose(study)
     fresh, further = others[:SEEDS], others[SEEDS:]
     values = [float(getattr(training[winner.epochs - 1], winner.metric_name)) for training in further if training]
-    again = measure(
-        winner.trial, {}, winner.search_value, dict(enumerate(fresh)), winner.metric_name, epochs=winner.epochs
-    )
-    confirmed = replace(again, usual_deviation=winner.usual_deviation) if seeds == "measure" else winner
+    confirmed = measure_again(winner, dict(enumerate(fresh))) if seeds == "measure" else winner
     estimate = confirmed.metric
     return Outcome(
         study=number,

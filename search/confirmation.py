@@ -181,6 +181,24 @@ def measure(
     )
 
 
+def measure_again(winner: Configuration, trainings: Mapping[int, Sequence[EpochMetrics] | None]) -> Configuration:
+    """What the winner measures from other seeds, which chose neither it nor its number of epochs.
+
+    Args:
+        winner: As `rank` gives it.
+        trainings: By seed, as for `measure`.
+    """
+    again = measure(
+        winner.trial,
+        winner.hyperparameters,
+        winner.search_value,
+        trainings,
+        winner.metric_name,
+        epochs=winner.epochs,
+    )
+    return replace(again, usual_deviation=winner.usual_deviation)
+
+
 def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
     """The configurations, with what their deviations usually are; the winner first.
 

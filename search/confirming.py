@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from search import progress, study_folder
-from search.confirmation import FEWEST_SEEDS, Configuration, Confirmation, Final, Plan, measure, rank
+from search.confirmation import FEWEST_SEEDS, Configuration, Confirmation, Final, Plan, measure, measure_again, rank
 from search.confirmation_words import show_confirmation
 from search.ending import Ending
 from search.final_training import keep_weights_only, train_final
@@ -296,11 +296,7 @@ def _ranked(record: StudyRecord, parent: StudyRecord) -> list[Configuration]:
 
 def _confirmed(record: StudyRecord, winner: Configuration) -> Configuration:
     """What the winner measured in the trainings that chose nothing."""
-    trainings = _trainings(record, winner.hyperparameters, _plan_of(record).winner_seeds)
-    measured = measure(
-        winner.trial, winner.hyperparameters, winner.search_value, trainings, record.metric, epochs=winner.epochs
-    )
-    return replace(measured, usual_deviation=winner.usual_deviation)
+    return measure_again(winner, _trainings(record, winner.hyperparameters, _plan_of(record).winner_seeds))
 
 
 def _trainings(record: StudyRecord, hyperparameters: Point, seeds: list[int]) -> dict[int, list[EpochMetrics] | None]:

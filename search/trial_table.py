@@ -26,7 +26,7 @@ def trial_columns(record: StudyRecord, space: SearchSpace) -> list[str]:
 
 def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
     """One row for each ended trial, best first; metrics are those of its best epoch."""
-    rows = []
+    rows, metric_names = [], record.subject.metric_names
     for trial in record.ranked():
         best = record.best_epoch(trial)
         rows.append(
@@ -37,7 +37,7 @@ def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
                 **trial.hyperparameters,
                 "epochs": len(trial.epochs),
                 "best_epoch": best.epoch if best else None,
-                **{name: getattr(best, name, None) for name in record.subject.metric_names},
+                **{name: getattr(best, name, None) for name in metric_names},
                 "seconds": trial.seconds,
                 "seed": trial.seed,
                 "error": trial.failure.error if trial.failure else None,
