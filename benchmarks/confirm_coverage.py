@@ -23,20 +23,20 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from search import provenance
-from search.confirmation import Configuration, measure, measure_again, rank
-from search.confirming import fresh_seeds
-from search.ending import Ending
-from search.record import StudyRecord
-from search.sampler import build_sampler
-from search.searcher import StudySearch
+from search.algorithms.samplers import build_sampler
+from search.algorithms.search_algorithm import StudySearch
+from search.algorithms.stopping import Ending
+from search.record import provenance
+from search.record.confirmation import Configuration, measure, measure_again, rank
+from search.record.study_record import StudyRecord
+from search.record.trial import Failure, TrialRecord
+from search.retraining.confirm_study import fresh_seeds
 from search.settings import StudySettings
-from search.simulation import MemoryStorage
-from search.space import describe
-from search.space_file import default_space
-from search.trial_record import Failure, TrialRecord
+from search.simulation.simulator import MemoryStorage
+from search.space.search_space import describe
+from search.space.toml_file import default_space
 from training.config import TrialConfig
-from training.data import ImageData, load_data
+from training.images.image_data import ImageData, load_data
 from training.loop import EpochMetrics, TrainingDivergedError, train
 
 TOP, SEEDS = 3, 5

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
+import search.engine.trainable
 import search.run
-import search.trainable
 from training.checkpoint import Checkpoint
 from training.config import TrialConfig
-from training.data import ImageData
+from training.images.image_data import ImageData
 from training.loop import EpochMetrics
 
 
@@ -32,16 +32,16 @@ def train_nothing(config: TrialConfig, data: ImageData, checkpoint: Checkpoint) 
 
 def idle_trainable(sample: dict[str, Any], **study: Any) -> None:
     """Run the project's own trainable without training."""
-    with mock.patch("search.trainable.train", train_nothing):
+    with mock.patch("search.engine.trainable.train", train_nothing):
         _trainable(sample, **study)
 
 
-_trainable = search.trainable.trainable
+_trainable = search.engine.trainable.trainable
 
 if __name__ == "__main__":
     from idle_search import idle_trainable  # by the name under which workers import it
 
-    search.trainable.trainable = idle_trainable  # before the modules that take it from there are imported
+    search.engine.trainable.trainable = idle_trainable  # before the modules that take it from there are imported
     status = search.run.main()
     gc.freeze()  # as in search/run.py
     sys.exit(status)

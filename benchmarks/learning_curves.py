@@ -22,10 +22,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from search import provenance
-from search.curves import METRICS
+from search.record import provenance
+from search.simulation.learning_curves import METRICS
 from training.config import DataConfig, TrialConfig
-from training.data import ImageData, ImageSplit, load_data
+from training.images.image_data import ImageData, ImageSplit, load_data
 from training.loop import TrainingDivergedError, train
 
 OPTIMIZERS = ("sgd", "adam", "rmsprop")

@@ -4,9 +4,9 @@ import sys
 
 from observed_training import observed_trainable
 
+import search.engine.trainable
 import search.run
-import search.trainable
 
 if __name__ == "__main__":
-    search.trainable.trainable = observed_trainable  # before the modules that take it from there are imported
+    search.engine.trainable.trainable = observed_trainable  # before the modules that take it from there are imported
     sys.exit(search.run.main())

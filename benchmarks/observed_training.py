@@ -48,7 +48,9 @@ class ObservedTraining(Training):
 
 def observed_trainable(sample: dict[str, Any], **study: Any) -> None:
     """Run the project's own trainable with trainings that leave notes."""
-    from search.trainable import trainable  # not above: it sets options of Ray that plain_search.py must not have
+    from search.engine.trainable import (
+        trainable,  # not above: it sets options of Ray that plain_search.py must not have
+    )
 
     training.loop.Training = ObservedTraining  # type: ignore[misc]
     trainable(sample, **study)

@@ -28,7 +28,7 @@ from peer_task import (
 from torch import nn
 from torch.utils.data import DataLoader
 
-from training.networks import NeuralNetwork
+from training.networks.networks import NeuralNetwork
 
 
 def objective(trial: optuna.Trial, folder: Path, data_dir: Path, images: int, epochs: int) -> float:

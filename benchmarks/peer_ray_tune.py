@@ -29,7 +29,7 @@ from ray.tune.search.optuna import OptunaSearch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from training.networks import NeuralNetwork
+from training.networks.networks import NeuralNetwork
 
 
 def trainable(config: dict[str, Any], data_dir: Path, images: int, epochs: int) -> None:

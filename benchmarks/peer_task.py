@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, random_split
 
 from training.config import DataConfig
-from training.networks import NeuralNetwork
-from training.torchvision_import import import_torchvision_datasets
+from training.images.torchvision_import import import_torchvision_datasets
+from training.networks.networks import NeuralNetwork
 
 BATCH_SIZES = [32, 64, 128, 256, 512]
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}

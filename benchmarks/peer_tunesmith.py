@@ -8,9 +8,9 @@ import pandas as pd
 from peer_task import peer_parser, write_outcome
 
 import search.run
-from search import study
+from search.engine import study
 from training.config import DataConfig
-from training.data import ImageData, ImageSplit, load_data
+from training.images.image_data import ImageData, ImageSplit, load_data
 
 
 def first(split: ImageSplit, images: int) -> ImageSplit:

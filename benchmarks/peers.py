@@ -21,7 +21,7 @@ from collections import defaultdict
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from search.provenance import available_cpus, command, machine, versions
+from search.record.provenance import available_cpus, command, machine, versions
 from training.config import DataConfig
 
 SEARCHES = {

@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
 from training.config import DataConfig, TrialConfig
-from training.data import ImageData, load_data
+from training.images.image_data import ImageData, load_data
 
 SPACE = {
     "learning_rate": tune.loguniform(1e-4, 1e-1),

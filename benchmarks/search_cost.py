@@ -18,14 +18,15 @@ from tempfile import TemporaryDirectory
 from idle_search import idle_trainable
 from processes import descendants
 
-from search import provenance, tuning
-from search.record import StudyRecord
+from search.engine import tuner
+from search.engine.study import prepare_study, run_study
+from search.engine.trainable import trainable
+from search.record import provenance
+from search.record.study_record import StudyRecord
+from search.record.trial import TrialRecord
 from search.settings import StudySettings
-from search.study import prepare_study, run_study
-from search.trainable import trainable
-from search.trial_record import TrialRecord
 from training.config import PROJECT
-from training.data import load_data
+from training.images.image_data import load_data
 
 EPOCHS = 10
 
@@ -73,7 +74,7 @@ def run_noting(settings: StudySettings, trainable: Callable[..., None], marks: l
         return trial
 
     StudyRecord.finish = finish_and_note  # type: ignore[method-assign, assignment]
-    tuning.__dict__["trainable"] = trainable
+    tuner.__dict__["trainable"] = trainable
     with redirect_stdout(StringIO()):
         run_study(prepare_study(settings))
     StudyRecord.finish = finish  # type: ignore[method-assign]

@@ -30,19 +30,19 @@ from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler
 from quality_summary import GOAL, is_of, show, summarize, told
 
-from search.curves import GridCurves, read_csv, read_grid
-from search.dimension import HyperparameterValue, members
-from search.ending import Ending
-from search.provenance import command, machine, versions
-from search.sampler import build_sampler, tpe
-from search.scheduler import build_scheduler
-from search.searcher import StudySearch
+from search.algorithms.samplers import build_sampler, tpe
+from search.algorithms.schedulers import build_scheduler
+from search.algorithms.search_algorithm import StudySearch
+from search.algorithms.stopping import Ending
+from search.record.provenance import command, machine, versions
+from search.record.trial import TrialRecord
 from search.settings import StudySettings
-from search.simulation import memory_record, simulate
-from search.space import SearchSpace, starting_points
-from search.space_file import default_space
-from search.trial_record import TrialRecord
-from training.network_config import config_type
+from search.simulation.learning_curves import GridCurves, read_csv, read_grid
+from search.simulation.simulator import memory_record, simulate
+from search.space.distributions import HyperparameterValue, members
+from search.space.search_space import SearchSpace, starting_points
+from search.space.toml_file import default_space
+from training.networks.network_config import config_type
 
 REPLAYED = Path(__file__).with_suffix(".jsonl")
 SUMMARY = Path(__file__).with_suffix(".csv")

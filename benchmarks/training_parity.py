@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from search.provenance import command, machine, versions
+from search.record.provenance import command, machine, versions
 from training.config import DataConfig, TrialConfig
-from training.data import ImageData, batches, load_data
+from training.images.image_data import ImageData, batches, load_data
 from training.loop import EVALUATION_BATCH_SIZE, test_loop, train
-from training.networks import build_network
+from training.networks.networks import build_network
 
 CONFIGS = (
     TrialConfig(optimizer="sgd", learning_rate=0.1, batch_size=64),

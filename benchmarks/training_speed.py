@@ -20,12 +20,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from search.provenance import command, machine, versions
+from search.record.provenance import command, machine, versions
 from training.config import DataConfig, PrecisionName, TrialConfig
-from training.data import ImageData, load_data
+from training.images.image_data import ImageData, load_data
+from training.images.torchvision_import import import_torchvision_datasets
 from training.loop import Training
-from training.networks import NeuralNetwork
-from training.torchvision_import import import_torchvision_datasets
+from training.networks.networks import NeuralNetwork
 
 LEARNING_RATE = 1e-3
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from search.provenance import command, machine, versions
+from search.record.provenance import command, machine, versions
 from training.config import PROJECT, DataConfig, TrialConfig
-from training.data import load_data
+from training.images.image_data import load_data
 from training.loop import train
 
 TUTORIAL = PROJECT / "benchmarks" / "tutorial_epochs.csv"

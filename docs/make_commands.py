@@ -14,7 +14,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from training.config import PROJECT
-from training.network_config import CnnHyperparameters, MlpHyperparameters
+from training.networks.network_config import CnnHyperparameters, MlpHyperparameters
 
 FILE = Path(__file__).with_name("commands.md")
 COMMANDS = {

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import tyro
 
-from search.resume import find_study
-from training.command_line import parse, refuse
+from search.record.lookup import find_study
 from training.config import PROJECT
-from training.terminal import guard_output
+from training.console.command_line import parse, refuse
+from training.console.terminal import guard_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,12 @@ def main() -> int:
     except (ValueError, OSError) as error:
         refuse(str(error))
 
-    from search import comparison, comparison_page  # optuna and pandas take seconds
-    from search.record import StudyRecord
-    from search.server import open_server
-    from search.storage import FILE_NAME
-    from search.study_files import write_atomically
+    from search.analysis import comparison
+    from search.outputs import comparison_page  # optuna and pandas take seconds
+    from search.outputs.files import write_atomically
+    from search.record.database import FILE_NAME
+    from search.record.postgresql import open_server
+    from search.record.study_record import StudyRecord
 
     try:
         server = open_server(options.storage) if options.storage is not None else None

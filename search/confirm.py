@@ -10,11 +10,11 @@ from typing import Annotated
 
 import tyro
 
-from search.resume import check_code_named, check_is_of_images, find_study, stored_settings
+from search.record.lookup import check_code_named, check_is_of_images, find_study, stored_settings
 from search.settings import StudySettings, check_size
-from training.command_line import parse, refuse
 from training.config import PROJECT
-from training.terminal import guard_output
+from training.console.command_line import parse, refuse
+from training.console.terminal import guard_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def main() -> int:
         check_is_of_images(folder.name, stored)
         check_code_named(folder.name, stored, {"--network": options.network, "--dataset": options.dataset})
 
-        from search.confirming import Wanted, confirm, prepare  # torch and Ray take seconds
+        from search.retraining.confirm_study import Wanted, confirm, prepare  # torch and Ray take seconds
 
         wanted = Wanted(
             top=options.top,

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import tyro
 
 from search.settings import MetricName, SamplerName, SchedulerName, StudySettings
-from training.command_line import parse, refuse
-from training.terminal import guard_output
+from training.console.command_line import parse, refuse
+from training.console.terminal import guard_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +71,16 @@ def main() -> int:
     """Replay what the command line describes; returns the exit status."""
     options = parse(ReplaySettings, __doc__ or "")
 
-    from search import foresight, hindsight  # optuna, Ray and pandas take seconds
-    from search.curves import is_grid, read_csv, read_grid
-    from search.study_curves import is_study, read_study
+    from search.simulation import counterfactual, grid_study  # optuna, Ray and pandas take seconds
+    from search.simulation.learning_curves import is_grid, read_csv, read_grid
+    from search.simulation.study_curves import is_study, read_study
 
     try:
         table = read_csv(options.table)
         if is_grid(table):
-            foresight.show(read_grid(options.table, table), options)
+            grid_study.show(read_grid(options.table, table), options)
         elif is_study(table):
-            hindsight.show(read_study(options.table, table), options)
+            counterfactual.show(read_study(options.table, table), options)
         else:
             raise ValueError(
                 f"{options.table} is neither a table of learning curves nor the epochs.csv of a study: "

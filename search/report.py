@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from search.resume import check_code_named, find_study, stored_settings
-from training.command_line import parse, refuse
+from search.record.lookup import check_code_named, find_study, stored_settings
 from training.config import PROJECT
-from training.terminal import guard_output
+from training.console.command_line import parse, refuse
+from training.console.terminal import guard_output
 
 if TYPE_CHECKING:
-    from search.record import StudyRecord
+    from search.record.study_record import StudyRecord
     from search.settings import StudySettings
-    from training.data import ImageData
+    from training.images.image_data import ImageData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ def _best_model(
     folder: Path, settings: "StudySettings", record: "StudyRecord", options: ReportSettings
 ) -> "ImageData | str":
     """Ship the best model; returns the images that show what it mistakes, or why there are none."""
-    from search.shipping import ship
-    from search.study_report import images_of
+    from search.outputs.model_export import ship
+    from search.outputs.report import images_of
 
     try:
         check_code_named(folder.name, settings, {"--network": options.network, "--dataset": options.dataset})
@@ -64,34 +64,34 @@ def main() -> int:
     except (ValueError, OSError) as error:
         refuse(str(error))
 
-    from search import space  # torch and optuna take seconds
-    from search.findings import find
-    from search.record import StudyRecord
-    from search.server import open_server
-    from search.study_files import StudyFiles
-    from search.study_folder import StudyFolder
-    from search.study_report import write_report
-    from search.summary import show_summary
+    from search.analysis.findings import find
+    from search.outputs.files import StudyFiles
+    from search.outputs.report import write_report
+    from search.outputs.summary import show_summary
+    from search.record.folder import StudyFolder
+    from search.record.postgresql import open_server
+    from search.record.study_record import StudyRecord
+    from search.space import search_space  # torch and optuna take seconds
 
     try:
         server = open_server(options.storage) if options.storage is not None else None
         record = StudyRecord.open(folder, server)
-        search_space = space.parse(record.facts["space"])
+        space = search_space.parse(record.facts["space"])
     except (ValueError, OSError) as error:
         refuse(str(error))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         StudyFolder(folder)
-        StudyFiles(record, search_space).write()
+        StudyFiles(record, space).write()
     except (ValueError, OSError) as error:
         print(f"The files stay as they are: {error}")
-    findings = find(record, search_space)
+    findings = find(record, space)
     data = _best_model(folder, settings, record, options) if record.subject.has_images else "there are no images"
     try:
-        write_report(record, search_space, findings, data)
+        write_report(record, space, findings, data)
     except OSError as error:
         print(f"The report cannot be written: {error}")
-    show_summary(settings, record, search_space, findings)
+    show_summary(settings, record, space, findings)
     return 0
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from search.resume import check_code_named, check_is_of_images, find_study, stored_settings
-from training.command_line import parse, refuse
+from search.record.lookup import check_code_named, check_is_of_images, find_study, stored_settings
 from training.config import PROJECT
-from training.terminal import guard_output
+from training.console.command_line import parse, refuse
+from training.console.terminal import guard_output
 
 if TYPE_CHECKING:
-    from search.record import StudyRecord
-    from search.retraining import EpochPair, Retraining
+    from search.record.study_record import StudyRecord
+    from search.retraining.reproduction import EpochPair, Retraining
 
 EXIT_AGREES, EXIT_DIFFERS, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -54,10 +54,10 @@ def main() -> int:
 
     import torch  # torch and optuna take seconds
 
-    from search.record import StudyRecord
-    from search.retraining import Retraining, find_trial
-    from search.server import open_server
-    from search.study_report import same_images
+    from search.outputs.report import same_images
+    from search.record.postgresql import open_server
+    from search.record.study_record import StudyRecord
+    from search.retraining.reproduction import Retraining, find_trial
 
     try:
         server = open_server(options.storage) if options.storage is not None else None
@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def _show_trial(record: "StudyRecord", retraining: "Retraining") -> None:
-    from search.progress import format_value
+    from search.monitoring.terminal import format_value
 
     trial = retraining.trial
     hyperparameters = ", ".join(f"{name} {format_value(value)}" for name, value in trial.hyperparameters.items())

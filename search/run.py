@@ -8,13 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.resume import check_code_named, check_same_study, code_places, find_study, stored_settings, with_total
+from search.record.lookup import (
+    check_code_named,
+    check_same_study,
+    code_places,
+    find_study,
+    stored_settings,
+    with_total,
+)
 from search.settings import StudySettings
-from training.command_line import option_value, parse, refuse
-from training.terminal import guard_output
+from training.console.command_line import option_value, parse, refuse
+from training.console.terminal import guard_output
 
 if TYPE_CHECKING:
-    from search.record import StudyRecord
+    from search.record.study_record import StudyRecord
 
 
 def read_settings(words: list[str]) -> StudySettings:
@@ -46,11 +53,11 @@ def show_space(settings: StudySettings) -> None:
     Raises:
         ValueError: The search space breaks a rule, or the study that is resumed or forked does not exist.
     """
-    from search.space_file import space_in_force, to_toml
+    from search.space.toml_file import space_in_force, to_toml
 
     stored, earlier = None, settings.resume or (settings.warm_start if settings.fork else None)
     if earlier:
-        from search.record import StudyRecord  # torch and optuna take seconds
+        from search.record.study_record import StudyRecord  # torch and optuna take seconds
 
         stored = StudyRecord.open(find_study(earlier, settings.results_dir)).space
     print(to_toml(space_in_force(settings, stored)))
@@ -66,7 +73,7 @@ def main() -> int:
             show_space(settings)
             return 0
 
-        from search.study import prepare_study, run_study  # torch and Ray take seconds
+        from search.engine.study import prepare_study, run_study  # torch and Ray take seconds
 
         study = prepare_study(settings, began=began, at_once=True)
     except (ValueError, OSError) as error:
@@ -81,8 +88,8 @@ def main() -> int:
 
 def confirm_study(record: "StudyRecord", settings: StudySettings) -> int:
     """Confirm a study that has just ended, as `search/confirm.py` does; returns the exit status."""
-    from search.confirming import Wanted, confirm, prepare
-    from search.progress import study_words
+    from search.monitoring.terminal import study_words
+    from search.retraining.confirm_study import Wanted, confirm, prepare
 
     top, seeds = settings.confirm_size or (0, 0)
     words = [*study_words(record, settings.results_dir), "--top", str(top), "--seeds", str(seeds)]

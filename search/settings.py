@@ -50,7 +50,7 @@ class StudySettings(DataConfig):
     """Search another training than that of images: the place of a generator function that yields a dictionary of
     metrics for each epoch, path/to/file.py:train or package.module:train. Needs space, metric and mode."""
     space: Path | None = None
-    """File that says what is searched, see search/spaces/; by default learning rate, batch size and optimizer."""
+    """File that says what is searched, see search/space/spaces/; by default learning rate, batch size and optimizer."""
     set: tuple[str, ...] = ()
     """Hyperparameters that are not searched but fixed, for example learning_rate=0.05 optimizer=adam."""
     show_space: bool = False
@@ -211,7 +211,7 @@ class StudySettings(DataConfig):
             raise ValueError("train_function needs metric and mode: what to search for, and whether max or min is best")
         check_choice("mode", self.mode, Mode)
         if self.space is None and not (self.resume or self.warm_start):
-            raise ValueError("train_function needs space, a file that says what it takes; see search/spaces/")
+            raise ValueError("train_function needs space, a file that says what it takes; see search/space/spaces/")
         if self.confirm is not None:
             raise ValueError("confirm is for images: it trains the winner on all of them, which train_function cannot")
 

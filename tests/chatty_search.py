@@ -4,9 +4,9 @@ import os
 import sys
 
 from search import run
-from search.live_view import LiveView
-from search.trial_record import TrialRecord
-from training.terminal import guard_output
+from search.monitoring.live_view import LiveView
+from search.record.trial import TrialRecord
+from training.console.terminal import guard_output
 
 
 def chatter(self: LiveView, trial: TrialRecord) -> None:

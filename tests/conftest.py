@@ -14,7 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a tiny fit is 30 times slower with two th
 import torch
 
 from training.config import DataConfig
-from training.data import ImageData, ImageSplit, load_data
+from training.images.image_data import ImageData, ImageSplit, load_data
 
 torch.set_num_threads(1)
 
@@ -58,7 +58,7 @@ def _ray_in_a_folder_of_its_own() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def shared_ray() -> Iterator[None]:
     """One Ray for the studies of a module that run in this process; each start of Ray takes seconds."""
-    from search.ray_session import RaySession  # only after RAY_TMPDIR is set
+    from search.engine.local_ray import RaySession  # only after RAY_TMPDIR is set
 
     with closing(RaySession(dashboard=False)) as ray:
         ray.wait()

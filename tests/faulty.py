@@ -12,7 +12,7 @@ from unittest import mock
 import torch
 
 import search
-from search.trainable import trainable
+from search.engine.trainable import trainable
 from training.loop import EpochMetrics, train
 
 NOTES = "TUNESMITH_TEST_NOTES"
@@ -119,5 +119,5 @@ def slow(sample: dict[str, Any], **study: Any) -> None:
 
 def _with_train(replacement: Callable[..., Iterator[EpochMetrics]], sample: dict[str, Any], **study: Any) -> None:
     """Run the product's trainable over another `train`."""
-    with mock.patch("search.trainable.train", replacement):
+    with mock.patch("search.engine.trainable.train", replacement):
         trainable(sample, **study)

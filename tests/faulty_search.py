@@ -4,8 +4,9 @@ import sys
 
 import faulty
 
-from search import run, tuning
+from search import run
+from search.engine import tuner
 
 if __name__ == "__main__":
-    tuning.__dict__["trainable"] = getattr(faulty, sys.argv.pop(1))
+    tuner.__dict__["trainable"] = getattr(faulty, sys.argv.pop(1))
     sys.exit(run.main())

@@ -8,20 +8,20 @@ from typing import Any, Literal
 
 import optuna
 
-from search.dimension import OrderedChoice
-from search.ending import Ending
-from search.flat_space import FlatSpace
-from search.record import StudyRecord
-from search.sampler import tpe
-from search.searcher import NextRound, StudySearch, no_next_round
-from search.server import ServerStorage
+from search.algorithms.samplers import tpe
+from search.algorithms.search_algorithm import NextRound, StudySearch, no_next_round
+from search.algorithms.stopping import Ending
+from search.record.postgresql import ServerStorage
+from search.record.study_record import StudyRecord
+from search.record.trial import Failure, Run, TrialRecord
 from search.settings import Mode
-from search.simulation import MemoryStorage
-from search.space import SearchSpace, describe
-from search.space_file import default_space
-from search.trial_record import Failure, Run, TrialRecord
+from search.simulation.simulator import MemoryStorage
+from search.space.distributions import OrderedChoice
+from search.space.encoding import FlatSpace
+from search.space.search_space import SearchSpace, describe
+from search.space.toml_file import default_space
 from training.loop import EpochMetrics
-from training.network_config import config_type
+from training.networks.network_config import config_type
 
 DEFAULT_SPACE = default_space("mlp")
 DEFAULTS = asdict(config_type("mlp")())

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from training.augmentation import Augmentation, draw_augmentation
-from training.data import ImageSplit, batches
+from training.images.augmentation import Augmentation, draw_augmentation
+from training.images.image_data import ImageSplit, batches
 
 
 def draw(images: int, shift: int, *, flip: bool, seed: int = 0) -> Augmentation:

@@ -10,7 +10,7 @@ import torch
 
 from training.checkpoint import Checkpoint
 from training.config import TrialConfig
-from training.data import ImageData
+from training.images.image_data import ImageData
 from training.loop import train
 
 CONFIG = TrialConfig(epochs=5, learning_rate=0.05)

@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from search import cluster
+from search.engine import cluster
 from training.config import PROJECT
 
 EPOCHS = 40

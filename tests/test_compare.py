@@ -16,14 +16,14 @@ from studies import HandDrivenStudy, planted_study
 from test_doctor import rises_to
 from test_report import figures_of, without_plotly
 
-from search import comparison_page
-from search.arms import Arm, differences, into_arms
-from search.best_so_far import band, have_clocks
-from search.comparison import Comparison, compare, show
-from search.record import StudyRecord
-from search.simulation import MemoryStorage
-from search.trial_record import Run
-from search.verdict import Verdict, judge
+from search.analysis.comparison import Comparison, compare, show
+from search.analysis.groups import Arm, differences, into_arms
+from search.analysis.incumbent import band, have_clocks
+from search.analysis.significance import Verdict, judge
+from search.outputs import comparison_page
+from search.record.study_record import StudyRecord
+from search.record.trial import Run
+from search.simulation.simulator import MemoryStorage
 from training.config import PROJECT
 
 REFERENCE = PROJECT / "results" / "fashion-mnist-reference"

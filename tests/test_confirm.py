@@ -24,8 +24,10 @@ from scipy import stats
 from studies import NUMBERS, HandDrivenStudy, facts, metrics, search
 
 from search import confirm as command
-from search import confirming, tuning
-from search.confirmation import (
+from search.algorithms.search_algorithm import StudySearch
+from search.engine import tuner
+from search.outputs.confirmation_text import confirmation_of
+from search.record.confirmation import (
     Configuration,
     Plan,
     best_mean_epoch,
@@ -35,15 +37,14 @@ from search.confirmation import (
     t_interval,
     wilson_interval,
 )
-from search.confirmation_words import confirmation_of
-from search.confirming import Wanted, fresh_seeds
-from search.dimension import HyperparameterValue
-from search.final_training import final_model
-from search.record import StudyRecord
-from search.searcher import StudySearch
-from search.trial_record import Failure, TrialRecord
+from search.record.study_record import StudyRecord
+from search.record.trial import Failure, TrialRecord
+from search.retraining import confirm_study
+from search.retraining.confirm_study import Wanted, fresh_seeds
+from search.retraining.final_training import final_model
+from search.space.distributions import HyperparameterValue
 from training.config import PROJECT, DataConfig, TrialConfig
-from training.data import ImageData, load_data
+from training.images.image_data import ImageData, load_data
 from training.loop import EpochMetrics, Training, train
 
 POINT: dict[str, HyperparameterValue] = {"learning_rate": 1e-3, "batch_size": 64, "optimizer": "adam"}
@@ -224,12 +225,12 @@ def begun_by_hand(folder: Path) -> tuple[StudyRecord, StudyRecord, StudySearch]:
         study="study", top=2, trials=[1, 0], values=[0.9, 0.6], seeds=[11, 12], winner_seeds=[13, 14], final_seed=15
     )
     record = StudyRecord.create(folder / "confirm", "max", facts() | {"code": {}})
-    confirming._begin(record, parent.record, plan)
+    confirm_study._begin(record, parent.record, plan)
     return parent.record, record, searcher_of(record, parent.record)
 
 
 def searcher_of(record: StudyRecord, parent: StudyRecord) -> StudySearch:
-    return search(record, next_round=lambda record: confirming._measure_winner(record, parent))
+    return search(record, next_round=lambda record: confirm_study._measure_winner(record, parent))
 
 
 def train_by_hand(searcher: StudySearch, record: StudyRecord, trial_id: str, *accuracies: float) -> TrialRecord:
@@ -258,10 +259,10 @@ def test_winner_is_measured_from_further_seeds_when_it_has_been_chosen(tmp_path:
     assert [trial.seed for trial in measuring] == [13, 14]
     assert {tuple(trial.hyperparameters.items()) for trial in measuring} == {tuple(trials[1].hyperparameters.items())}
     assert searcher.suggest("over") == "FINISHED"
-    winner, other = confirming._ranked(again, parent)
+    winner, other = confirm_study._ranked(again, parent)
     assert (winner.trial, winner.epochs, winner.values) == (0, 2, [0.80, 0.81])
     assert (other.trial, other.values) == (1, [0.70, 0.71])
-    confirmed = confirming._confirmed(again, winner)
+    confirmed = confirm_study._confirmed(again, winner)
     assert (confirmed.epochs, confirmed.seeds, confirmed.values) == (2, [13, 14], [0.6, 0.6])
     assert confirmed.metric.deviation == winner.usual_deviation > confirmed.own_deviation
     assert confirmed.optimism == pytest.approx(0.0)
@@ -281,8 +282,8 @@ def test_winner_that_fails_from_further_seeds_is_not_confirmed(tmp_path: Path) -
         train_by_hand(searcher, record, f"ray{number}", 0.5, 0.6, 0.7)
     train_by_hand(searcher, record, "more", 0.5, 0.6, 0.7)
     train_by_hand(searcher, record, "fails")
-    winner, *_ = confirming._ranked(record, parent)
-    confirmed = confirming._confirmed(record, winner)
+    winner, *_ = confirm_study._ranked(record, parent)
+    confirmed = confirm_study._confirmed(record, winner)
     assert winner.is_measured
     assert (confirmed.is_measured, confirmed.failed) == (False, 1)
 
@@ -485,8 +486,8 @@ def test_study_on_other_images_is_refused_and_nothing_is_made(
     by_hand: HandDrivenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     by_hand.run_trial(0.5, 0.6, 0.6)
-    monkeypatch.setattr("search.ray_session.RaySession.begin", lambda _: None)
-    monkeypatch.setattr("search.ray_session.RaySession.wait", lambda _: None)
+    monkeypatch.setattr("search.engine.local_ray.RaySession.begin", lambda _: None)
+    monkeypatch.setattr("search.engine.local_ray.RaySession.wait", lambda _: None)
     assert "study hand was run on other data than digits" in refused(monkeypatch, capsys, "hand", tmp_path)
     assert not (tmp_path / "hand" / "confirm").exists()
 
@@ -596,16 +597,16 @@ def test_killed_confirmation_goes_on_and_repeats_nothing(
 def test_confirmation_in_which_nothing_completes_has_no_result(
     shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    from search.engine.study import prepare_study, run_study
     from search.settings import StudySettings
-    from search.study import prepare_study, run_study
 
     settings = StudySettings(dataset="digits", num_samples=2, epochs=1, results_dir=tmp_path, dashboard=False)
     study = prepare_study(settings)
     assert run_study(study) == 0
-    monkeypatch.setattr(tuning, "trainable", faulty.always_raises)
+    monkeypatch.setattr(tuner, "trainable", faulty.always_raises)
     wanted = Wanted(top=1, seeds=2, command="the command", dashboard=False)
     capfd.readouterr()
-    status = confirming.confirm(confirming.prepare(study.record.folder, wanted, time.monotonic()))
+    status = confirm_study.confirm(confirm_study.prepare(study.record.folder, wanted, time.monotonic()))
     output = capfd.readouterr().out
     assert status == 1
     assert re.search(r"There is no result: no configuration completed its training from 2 seeds or more \(.+\)", output)

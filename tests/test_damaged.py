@@ -13,17 +13,19 @@ from pathlib import Path
 import pytest
 from studies import DEFAULT_SPACE, FULL_EPOCHS, HandDrivenStudy
 
-from search import provenance, report, run, study
-from search.facts import collect_facts
-from search.ray_session import RaySession
-from search.record import StudyRecord
-from search.resume import stored_settings
+from search import report, run
+from search.engine import study
+from search.engine.local_ray import RaySession
+from search.outputs.files import StudyFiles
+from search.record import provenance
+from search.record.lookup import stored_settings
+from search.record.metadata import collect_facts
+from search.record.study_record import StudyRecord
+from search.record.trial import TrialRecord
 from search.settings import StudySettings
-from search.study_files import StudyFiles
-from search.trial_record import TrialRecord
 from training import run as training_run
 from training.config import PROJECT
-from training.data import ImageData
+from training.images.image_data import ImageData
 
 Damage = Callable[[Path, random.Random], object]
 

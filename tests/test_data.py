@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from training.config import DataConfig, dataset_name, whereabouts
-from training.data import ImageData, ImageSplit, batches, load_data, split_train_val
-from training.mnist_family import FILES
-from training.torchvision_import import import_torchvision_datasets
+from training.images.image_data import ImageData, ImageSplit, batches, load_data, split_train_val
+from training.images.mnist import FILES
+from training.images.torchvision_import import import_torchvision_datasets
 
 datasets = import_torchvision_datasets()
 

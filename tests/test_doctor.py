@@ -10,10 +10,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from studies import DEFAULT_SPACE, planted_study
 
-from search.dimension import OrderedChoice, Range, ends
-from search.doctor import _wider
-from search.findings import Findings, find
-from search.space import SearchSpace, parse
+from search.analysis.findings import Findings, find
+from search.analysis.recommendations import _wider
+from search.space.distributions import OrderedChoice, Range, ends
+from search.space.search_space import SearchSpace, parse
 
 SPACE = DEFAULT_SPACE
 

@@ -13,10 +13,10 @@ from PIL import Image
 from test_model_folder import SETTINGS
 from test_report import trained_study
 
-from search.shipping import ship
+from search.outputs.model_export import ship
 from training.config import PROJECT
-from training.data import ImageData
-from training.model_folder import CARD
+from training.images.image_data import ImageData
+from training.model.model_folder import CARD
 
 DOCUMENTS = sorted(
     path

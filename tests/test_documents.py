@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from make_commands import FILE, written
 
-from search.space_file import default_space, fix_values, read_space
+from search.space.toml_file import default_space, fix_values, read_space
 from training.config import PROJECT
-from training.network_config import config_type
+from training.networks.network_config import config_type
 
 SPACES = PROJECT / "docs" / "spaces.md"
 INSIDE = PROJECT / "docs" / "inside.md"

@@ -10,10 +10,10 @@ from test_model_folder import facts
 
 from training import export as command
 from training.config import PROJECT
-from training.data import ImageData
+from training.images.image_data import ImageData
 from training.loop import Training
-from training.model_folder import load_model, save_model
-from training.network_config import config_type
+from training.model.model_folder import load_model, save_model
+from training.networks.network_config import config_type
 
 
 @pytest.fixture

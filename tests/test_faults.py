@@ -19,15 +19,15 @@ import pytest
 from studies import NUMBERS
 from test_ledger import parts
 
-from search import tuning
-from search.cluster import Node
-from search.progress import head_lines
-from search.record import StudyRecord
-from search.resume import stored_settings
+from search.engine import tuner
+from search.engine.cluster import Node
+from search.engine.study import prepare_study, run_study
+from search.monitoring.terminal import head_lines
+from search.record.lookup import stored_settings
+from search.record.study_record import StudyRecord
 from search.settings import StudySettings
-from search.study import prepare_study, run_study
 from training.config import TrialConfig
-from training.data import ImageData
+from training.images.image_data import ImageData
 from training.loop import train
 
 FAULTY_SEARCH = [sys.executable, str(Path(__file__).parent / "faulty_search.py")]
@@ -42,7 +42,7 @@ def run(shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
     """Runs a study with a faulty trainable; returns exit status, trials by number and output."""
 
     def run(trainable: Any, **options: Any) -> tuple[int, pd.DataFrame, str]:
-        monkeypatch.setattr(tuning, "trainable", trainable)
+        monkeypatch.setattr(tuner, "trainable", trainable)
         settings = {"dataset": "digits", "num_samples": 3, "epochs": 4, "scheduler": "none", "results_dir": tmp_path}
         study = prepare_study(StudySettings(**{**settings, **options}))
         status = run_study(study)
@@ -279,7 +279,7 @@ def test_study_runs_without_a_home_and_beside_the_remains_of_a_cluster(tmp_path:
 
 NEIGHBOUR = """
 import sys, time
-from search.neighbours import announced
+from search.engine.running_studies import announced
 with announced("first", int(sys.argv[1])):
     print("announced", flush=True)
     time.sleep(60)
@@ -303,7 +303,7 @@ def test_second_study_on_a_machine_leaves_the_first_its_cores(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("search.room.this_machine", lambda: Node("this machine", 8, 0))
+    monkeypatch.setattr("search.engine.concurrency.this_machine", lambda: Node("this machine", 8, 0))
     settings = StudySettings(dataset="digits", results_dir=tmp_path)
     with neighbour(cpus=6):
         beside = prepare_study(settings)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from studies import metrics, search
 
-from search import provenance
+from search.engine.study import Study, prepare_study
+from search.record import provenance
 from search.run import read_settings
 from search.settings import StudySettings
-from search.study import Study, prepare_study
 
 
 def prepared(folder: Path, *options: str) -> Study:
@@ -72,10 +72,10 @@ def test_evidence_by_another_metric_or_data_set_is_refused(earlier: Study, tmp_p
 
 def test_study_does_not_go_on_with_other_code(earlier: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = provenance.code("mlp")
-    assert "training/loop.py" in code
-    monkeypatch.setattr(provenance, "code", lambda _: {**code, "training/loop.py": "another checksum"})
+    assert "loop" in code
+    monkeypatch.setattr(provenance, "code", lambda _: {**code, "loop": "another checksum"})
     with pytest.raises(
-        ValueError, match=r"by other code: training/loop.py changed since .*; resume it without that, or add --fork"
+        ValueError, match=r"by other code: loop changed since .*; resume it without that, or add --fork"
     ):
         prepared(tmp_path, "--resume", "earlier")
     assert len(evidence(prepared(tmp_path, "--resume", "earlier", "--fork"))) == 2
@@ -98,7 +98,7 @@ def test_name_of_a_study_that_was_never_whole_is_free(tmp_path: Path) -> None:
     """A process that dies while it makes a study leaves no folder of that name."""
     imports = (
         "import os, sys; from pathlib import Path; from search import study; "
-        "from search.record import StudyRecord; from search.settings import StudySettings; "
+        "from search.record.study_record import StudyRecord; from search.settings import StudySettings; "
     )
     dies = "StudyRecord.enqueue_starting_points = lambda *_, **__: os._exit(9); "
     prepare = "study.prepare_study(StudySettings(dataset='digits', name='mine', results_dir=Path(sys.argv[1])))"

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from training import image_folder
 from training.config import DataConfig
-from training.data import ImageData, load_data
+from training.images import image_folder
+from training.images.image_data import ImageData, load_data
 
 
 def write(file: Path, colour: tuple[int, int, int] | int = (255, 0, 0), size: tuple[int, int] = (8, 8)) -> Path:
@@ -176,8 +176,8 @@ def test_absent_folder_is_refused(tmp_path: Path) -> None:
 def test_study_names_itself_after_the_folder_and_can_find_it_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from search.engine.study import prepare_study
     from search.settings import StudySettings
-    from search.study import prepare_study
 
     make(tmp_path / "shop", coat=12, bag=30)
     monkeypatch.chdir(tmp_path)

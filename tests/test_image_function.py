@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.config import DataConfig
-from training.data import ImageData, load_data
+from training.images.image_data import ImageData, load_data
 
 NUMBERS = itertools.count()
 

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from studies import HandDrivenStudy, metrics
 
-from search import tuning
-from search.ledger import PART_NAMES, time_ledger, wall_seconds
-from search.record import StudyRecord
+from search.analysis.time_accounting import PART_NAMES, time_ledger, wall_seconds
+from search.engine import tuner
+from search.engine.study import prepare_study, run_study
+from search.record.study_record import StudyRecord
+from search.record.trial import Failure, Run
 from search.settings import StudySettings
-from search.study import prepare_study, run_study
-from search.trial_record import Failure, Run
 
 
 class TimedStudy(HandDrivenStudy):
@@ -135,7 +135,7 @@ def test_study_from_before_there_was_a_ledger_has_none(study: TimedStudy) -> Non
 def test_parts_of_a_real_study_add_up(
     shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tuning, "trainable", faulty.slow)
+    monkeypatch.setattr(tuner, "trainable", faulty.slow)
     settings = StudySettings(
         dataset="digits", num_samples=4, epochs=5, scheduler="none", results_dir=tmp_path, name="study"
     )

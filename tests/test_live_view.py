@@ -14,12 +14,12 @@ import pytest
 from terminal_emulator import Terminal
 from test_model_folder import facts
 
-from search.live_view import LiveView, clock, sparkline
-from search.progress import PlainView
+from search.engine.study import _view, prepare_study
+from search.monitoring.live_view import LiveView, clock, sparkline
+from search.monitoring.terminal import PlainView
 from search.settings import StudySettings
-from search.study import _view, prepare_study
 from training.config import PROJECT
-from training.data import ImageData
+from training.images.image_data import ImageData
 
 
 def study(columns: int, folder: Path, *options: str) -> Terminal:

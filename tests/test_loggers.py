@@ -13,13 +13,13 @@ from studies import HandDrivenStudy, metrics, search
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from search import loggers as loggers_module
-from search import provenance
-from search.loggers import Loggers
-from search.record import StudyRecord
-from search.resume import OF_ONE_START
+from search.monitoring import loggers as loggers_module
+from search.monitoring.loggers import Loggers
+from search.record import provenance
+from search.record.lookup import OF_ONE_START
+from search.record.study_record import StudyRecord
+from search.record.trial import Failure, TrialRecord
 from search.settings import LoggerName, StudySettings
-from search.trial_record import Failure, TrialRecord
 from training.config import PROJECT
 
 SMALL_STUDY = [

@@ -10,9 +10,9 @@ from torch import nn
 from training import loop
 from training.checkpoint import Checkpoint
 from training.config import DataConfig, TrialConfig
-from training.data import ImageData, ImageSplit, batches, load_data
-from training.lr_schedule import learning_rate_at
-from training.networks import NeuralNetwork, build_network
+from training.images.image_data import ImageData, ImageSplit, batches, load_data
+from training.networks.networks import NeuralNetwork, build_network
+from training.optimization.lr_schedule import learning_rate_at
 
 
 def without_seconds(epochs: list[loop.EpochMetrics]) -> list[loop.EpochMetrics]:

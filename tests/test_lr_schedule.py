@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from training.lr_schedule import learning_rate_at
+from training.optimization.lr_schedule import learning_rate_at
 
 
 def torchs_own(schedule: str, steps: int) -> list[float]:

@@ -11,19 +11,19 @@ from safetensors.torch import load_file, save_file
 from studies import DEFAULT_SPACE
 from test_report import trained_study
 
-from search.best_model import shipped_best
-from search.findings import find
-from search.record import StudyRecord
-from search.report_page import render
-from search.resume import check_code_named
+from search.analysis.findings import find
+from search.outputs.error_analysis import shipped_best
+from search.outputs.model_export import ship
+from search.outputs.report_page import render
+from search.record.lookup import check_code_named
+from search.record.study_record import StudyRecord
 from search.settings import StudySettings
-from search.shipping import ship
 from training.config import TrialConfig
-from training.data import ImageData
+from training.images.image_data import ImageData
 from training.loop import Training
-from training.model_card import wilson_interval
-from training.model_folder import CARD, CONFIG, NETWORK, WEIGHTS, ModelFacts, load_model, read_facts, save_model
-from training.network_config import config_type
+from training.model.model_card import wilson_interval
+from training.model.model_folder import CARD, CONFIG, NETWORK, WEIGHTS, ModelFacts, load_model, read_facts, save_model
+from training.networks.network_config import config_type
 
 SETTINGS = StudySettings(dataset="digits")
 OWN_NETWORK = """

@@ -7,9 +7,9 @@ from torch import nn
 
 from training import loop
 from training.config import TrialConfig
-from training.data import ImageData
-from training.network_config import config_type
-from training.networks import build_network
+from training.images.image_data import ImageData
+from training.networks.network_config import config_type
+from training.networks.networks import build_network
 
 
 def test_convolutional_network_takes_images_of_any_size_and_colour() -> None:

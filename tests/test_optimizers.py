@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from training.config import TrialConfig
-from training.optimizers import Optimizer, build_optimizer
+from training.optimization.optimizers import Optimizer, build_optimizer
 
 TORCH_OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,

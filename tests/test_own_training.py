@@ -12,16 +12,16 @@ import pytest
 import torch
 from studies import search
 
-from search.own_training import OwnMetrics, config_kind, metrics_type, names_of, train_own
-from search.record import StudyRecord
+from search.engine.custom_training import OwnMetrics, config_kind, metrics_type, names_of, train_own
+from search.outputs.summary import show_summary
+from search.outputs.tables import epoch_table, trial_table
+from search.record.study_record import StudyRecord
 from search.settings import StudySettings
-from search.space import describe
-from search.space_file import read_space
-from search.summary import show_summary
-from search.trial_table import epoch_table, trial_table
+from search.space.search_space import describe
+from search.space.toml_file import read_space
 from training.loop import TrainingDivergedError
-from training.network_config import config_type
-from training.networks import build_network
+from training.networks.network_config import config_type
+from training.networks.networks import build_network
 
 FUNCTIONS = """
 import math, random
@@ -184,7 +184,7 @@ def test_study_of_a_training_function_is_recorded_read_and_told(
         assert len(epoch_table(opened)) == 6
     assert again.trials == record.trials
     assert [trial.is_baseline for trial in again.trials] == [True, False]
-    from search.findings import find  # sklearn takes a second
+    from search.analysis.findings import find  # sklearn takes a second
 
     show_summary(StudySettings(num_samples=2, epochs=3), again, space, find(again, space))
     told = capsys.readouterr().out

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training import loop, precision
+from training import loop
 from training.config import TrialConfig
-from training.data import ImageData, batches
+from training.images.image_data import ImageData, batches
+from training.optimization import precision
 
 CPU = torch.device("cpu")
 

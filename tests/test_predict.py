@@ -13,13 +13,13 @@ from PIL import Image
 from test_model_folder import SETTINGS
 from test_report import trained_study
 
-from search.shipping import ship
+from search.outputs.model_export import ship
 from training import predict as command
 from training.config import PROJECT
-from training.data import ImageData
-from training.image_file import has_light_border, read_image
-from training.image_folder import load_image_folder
-from training.model_folder import load_model
+from training.images.image_data import ImageData
+from training.images.image_file import has_light_border, read_image
+from training.images.image_folder import load_image_folder
+from training.model.model_folder import load_model
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 from optuna.trial import TrialState
 from studies import FULL_EPOCHS, HandDrivenStudy, metrics, search
 
-from search.record import StudyRecord
-from search.resume import stored_settings
-from search.searcher import StudySearch
+from search.algorithms.search_algorithm import StudySearch
+from search.record.lookup import stored_settings
+from search.record.study_record import StudyRecord
+from search.record.trial import Failure
 from search.settings import StudySettings
-from search.trial_record import Failure
 
 
 @pytest.fixture

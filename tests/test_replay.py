@@ -13,18 +13,18 @@ import pytest
 import tables
 from studies import DEFAULT_SPACE, DEFAULTS, metrics
 
-from search.curves import GridCurves, read_csv, read_grid
-from search.ending import Ending
-from search.record import StudyRecord
+from search.algorithms.samplers import build_sampler
+from search.algorithms.schedulers import build_scheduler
+from search.algorithms.search_algorithm import StudySearch
+from search.algorithms.stopping import Ending
+from search.record.study_record import StudyRecord
+from search.record.trial import Failure
 from search.replay import main
-from search.sampler import build_sampler
-from search.scheduler import build_scheduler
-from search.searcher import StudySearch
 from search.settings import SamplerName, SchedulerName, StudySettings
-from search.simulation import found_so_far, replay_grid, replay_trials
-from search.space import describe, starting_points
-from search.study_curves import StudyTrial, read_study
-from search.trial_record import Failure
+from search.simulation.learning_curves import GridCurves, read_csv, read_grid
+from search.simulation.simulator import found_so_far, replay_grid, replay_trials
+from search.simulation.study_curves import StudyTrial, read_study
+from search.space.search_space import describe, starting_points
 from training.config import PROJECT
 from training.loop import EpochMetrics
 

@@ -15,14 +15,14 @@ from PIL import Image
 from studies import DEFAULT_SPACE, HandDrivenStudy, planted_study
 from test_doctor import hill, rises_to
 
-from search import report_page
-from search.best_model import BestModel, examine_best
-from search.findings import find
-from search.record import StudyRecord
-from search.study_report import images_of, write_report
+from search.analysis.findings import find
+from search.outputs import report_page
+from search.outputs.error_analysis import BestModel, examine_best
+from search.outputs.report import images_of, write_report
+from search.record.study_record import StudyRecord
 from training.checkpoint import Checkpoint
 from training.config import PROJECT
-from training.data import ImageData
+from training.images.image_data import ImageData
 from training.loop import train
 
 REFERENCE = PROJECT / "results" / "fashion-mnist-reference"
@@ -218,7 +218,7 @@ def test_running_study_is_reported_too(tmp_path: Path) -> None:
     study = HandDrivenStudy(folder)
     study.run_trial(0.5, 0.6, 0.6)
     study.suggest("running")
-    holder = "import sys, time; from search.study_folder import StudyFolder; from pathlib import Path; "
+    holder = "import sys, time; from search.record.folder import StudyFolder; from pathlib import Path; "
     holder += "f = StudyFolder(Path(sys.argv[1])); print('locked', flush=True); time.sleep(100)"
     with subprocess.Popen([sys.executable, "-c", holder, str(folder)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

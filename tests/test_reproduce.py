@@ -13,12 +13,13 @@ import torch
 from studies import facts, search
 from test_model_folder import OWN_NETWORK
 
-from search import provenance, reproduce
-from search.record import StudyRecord
+from search import reproduce
+from search.outputs.summary import reproduce_command
+from search.record import provenance
+from search.record.study_record import StudyRecord
+from search.record.trial import Failure, Run
 from search.settings import StudySettings
-from search.summary import reproduce_command
-from search.trial_record import Failure, Run
-from training.data import ImageData
+from training.images.image_data import ImageData
 from training.loop import EpochMetrics, TrainingDivergedError, train
 
 EPOCHS = 3
@@ -125,7 +126,7 @@ def test_difference_is_told_with_its_epoch_its_size_and_what_has_changed(
 
     study.run_trial(EPOCHS, change=worse)
     other = START | {"versions": START["versions"] | {"torch": "1.0"}, "machine": START["machine"] | {"cpus": 999}}
-    study.record.set_facts({"starts": [other], "code": study.record.facts["code"] | {"training/loop.py": "another"}})
+    study.record.set_facts({"starts": [other], "code": study.record.facts["code"] | {"loop": "another"}})
     assert run(study.close(), 0) == 1
     output = capsys.readouterr().out
     assert [
@@ -138,7 +139,7 @@ def test_difference_is_told_with_its_epoch_its_size_and_what_has_changed(
     assert "It differs. 1 of 3 epochs differ, the first is 2; at most val_loss 0.25 in epoch 2." in output
     now = provenance.versions()["torch"], provenance.machine()["cpus"]
     assert f"This has changed since: torch 1.0 (now {now[0]}); cpus 999 (now {now[1]}); " in output
-    assert "code: training/loop.py of an unknown commit (now " in output
+    assert "code: loop of an unknown commit (now " in output
 
 
 def test_difference_without_a_change_says_so(
@@ -169,7 +170,7 @@ def test_resumed_trial_agrees_with_the_threads_of_each_start(
 def test_diverged_trial_must_diverge_in_the_same_epoch(
     study: TrainedStudy, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from search import retraining
+    from search.retraining import reproduction
 
     study.run_trial(1, failure=Failure("diverged", "train_loss is nan in epoch 2 after 64 images"))
     folder = study.close()
@@ -180,7 +181,7 @@ def test_diverged_trial_must_diverge_in_the_same_epoch(
         yield next(train(config, data))
         raise TrainingDivergedError("train_loss is nan in epoch 2 after 64 images")
 
-    monkeypatch.setattr(retraining, "train", diverges)
+    monkeypatch.setattr(reproduction, "train", diverges)
     assert run(folder, 0) == 0
     assert "and diverged as recorded: train_loss is nan in epoch 2" in capsys.readouterr().out
 
@@ -188,7 +189,7 @@ def test_diverged_trial_must_diverge_in_the_same_epoch(
         raise TrainingDivergedError("train_loss is nan in epoch 1")
         yield
 
-    monkeypatch.setattr(retraining, "train", diverges_at_once)
+    monkeypatch.setattr(reproduction, "train", diverges_at_once)
     assert run(folder, 0) == 1
     assert "now it diverged in epoch 1 (train_loss is nan in epoch 1), then it diverged in epoch 2 (train_loss" in (
         capsys.readouterr().out
@@ -198,7 +199,7 @@ def test_diverged_trial_must_diverge_in_the_same_epoch(
 def test_trial_that_raised_must_raise_the_same(
     study: TrainedStudy, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from search import retraining
+    from search.retraining import reproduction
 
     study.run_trial(0, failure=Failure("exception", "ValueError: boom"))
     folder = study.close()
@@ -210,7 +211,7 @@ def test_trial_that_raised_must_raise_the_same(
             raise ValueError(text)
             yield
 
-        monkeypatch.setattr(retraining, "train", raises)
+        monkeypatch.setattr(reproduction, "train", raises)
         assert run(folder, 0) == status
 
 

@@ -18,11 +18,11 @@ import torch
 from filelock import FileLock
 from studies import NUMBERS
 
-from search.resume import find_study, stored_settings, with_total
+from search.record.lookup import find_study, stored_settings, with_total
 from search.settings import StudySettings
-from training.command_line import option_value
 from training.config import PROJECT, TrialConfig
-from training.data import ImageData
+from training.console.command_line import option_value
+from training.images.image_data import ImageData
 from training.loop import train
 
 EPOCHS = 60

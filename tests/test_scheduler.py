@@ -11,10 +11,10 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from studies import facts, metrics
 
-from search.record import StudyRecord
-from search.scheduler import build_scheduler
+from search.algorithms.schedulers import build_scheduler
+from search.record.study_record import StudyRecord
 from search.settings import SchedulerName, StudySettings
-from search.simulation import memory_record
+from search.simulation.simulator import memory_record
 
 GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 BASELINE = {"baseline": True}

@@ -10,7 +10,7 @@ from quality_summary import summarize
 from search_quality import BUDGETS, RULES, Incumbent, Policy, Table, study
 from studies import metrics
 
-from search.trial_record import Failure, TrialRecord
+from search.record.trial import Failure, TrialRecord
 
 
 def trial(number: int, *accuracies: float) -> TrialRecord:

@@ -13,15 +13,15 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from studies import DEFAULT_SPACE, FULL_EPOCHS, HandDrivenStudy, facts, metrics, search
 
-from search.dimension import OrderedChoice
-from search.ending import Ending
-from search.flat_space import FlatSpace
-from search.record import StudyRecord
-from search.sampler import StudySampler, build_sampler, gaussian_process, tpe
-from search.searcher import StudySearch
+from search.algorithms.samplers import StudySampler, build_sampler, gaussian_process, tpe
+from search.algorithms.search_algorithm import StudySearch
+from search.algorithms.stopping import Ending
+from search.record.study_record import StudyRecord
+from search.record.trial import Failure
 from search.settings import SamplerName
-from search.space import Point, SearchSpace, contains, describe, distance, num_points
-from search.trial_record import Failure
+from search.space.distributions import OrderedChoice
+from search.space.encoding import FlatSpace
+from search.space.search_space import Point, SearchSpace, contains, describe, distance, num_points
 
 NINE_POINTS = SearchSpace(
     {

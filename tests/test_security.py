@@ -22,14 +22,14 @@ from studies import DEFAULT_SPACE, HandDrivenStudy, metrics
 from test_model_folder import SETTINGS
 from test_report import trained_study
 
-from search.record import StudyRecord
-from search.shipping import ship
-from search.study_files import StudyFiles
-from search.study_folder import StudyFolder
-from search.trial_record import Failure
+from search.outputs.files import StudyFiles
+from search.outputs.model_export import ship
+from search.record.folder import StudyFolder
+from search.record.study_record import StudyRecord
+from search.record.trial import Failure
 from training.checkpoint import Checkpoint
 from training.config import PROJECT, TrialConfig
-from training.data import ImageData
+from training.images.image_data import ImageData
 from training.loop import train
 
 COMMAND_LINE = [sys.executable, str(PROJECT / "search" / "run.py")]

@@ -6,10 +6,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from studies import DEFAULT_SPACE, DEFAULTS
 
-from search.dimension import OrderedChoice
-from search.flat_space import FlatSpace
-from search.sampler import StudySampler, tpe
-from search.space import SearchSpace, contains, describe, starting_points
+from search.algorithms.samplers import StudySampler, tpe
+from search.space.distributions import OrderedChoice
+from search.space.encoding import FlatSpace
+from search.space.search_space import SearchSpace, contains, describe, starting_points
 from training.config import TrialConfig
 
 BATCH_SIZES = OrderedChoice((32, 64, 128, 256, 512))

@@ -8,12 +8,21 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 
-from search.flat_space import FlatSpace
-from search.sampler import StudySampler, build_sampler
+from search.algorithms.samplers import StudySampler, build_sampler
 from search.settings import SamplerName
-from search.space import Point, SearchSpace, contains, describe, distance, num_points, parse, starting_points
-from search.space_file import FOLDER, default_space, fix_values, read_space, to_toml
-from training.network_config import config_type
+from search.space.encoding import FlatSpace
+from search.space.search_space import (
+    Point,
+    SearchSpace,
+    contains,
+    describe,
+    distance,
+    num_points,
+    parse,
+    starting_points,
+)
+from search.space.toml_file import FOLDER, default_space, fix_values, read_space, to_toml
+from training.networks.network_config import config_type
 
 MLP = config_type("mlp")
 ISSUE = """

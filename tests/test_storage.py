@@ -25,15 +25,15 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from studies import NUMBERS, HandDrivenStudy, metrics
 
-from search.record import StudyRecord
+from search.engine.study import prepare_study
+from search.record.database import NoPatience, RecordUnwritableError
+from search.record.postgresql import ServerStorage, open_server
+from search.record.study_record import StudyRecord
+from search.record.trial import Failure
 from search.run import read_settings
-from search.server import ServerStorage, open_server
-from search.storage import NoPatience, RecordUnwritableError
-from search.study import prepare_study
-from search.trial_record import Failure
-from training.command_line import without_password
 from training.config import PROJECT, TrialConfig
-from training.data import ImageData
+from training.console.command_line import without_password
+from training.images.image_data import ImageData
 from training.loop import train
 
 EPOCHS = 60

@@ -16,9 +16,9 @@ from optuna.trial import TrialState
 from PIL import Image
 from studies import NUMBERS
 
-from search import study as study_module
-from search import tuning
-from search.record import StudyRecord
+from search.engine import study as study_module
+from search.engine import tuner
+from search.record.study_record import StudyRecord
 from search.settings import StudySettings
 from training.config import PROJECT
 
@@ -181,7 +181,7 @@ def test_same_seed_with_one_worker_gives_the_same_study(
 
 
 def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[int, Path]:
-    monkeypatch.setattr(tuning, "trainable", trainable)
+    monkeypatch.setattr(tuner, "trainable", trainable)
     study = study_module.prepare_study(StudySettings(**{"dataset": "digits", "dashboard": False, **options}))
     return study_module.run_study(study), study.record.folder
 

@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from training import torchvision_import
+from training.images import torchvision_import
 
 
 def test_data_sets_can_be_imported_whatever_torchvision_was_built_for() -> None:

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from studies import DEFAULT_SPACE, HandDrivenStudy
 
-from search.study_files import StudyFiles, write_atomically
-from search.trial_table import epoch_table, trial_table
+from search.outputs.files import StudyFiles, write_atomically
+from search.outputs.tables import epoch_table, trial_table
 
 TRIAL_COLUMNS = (
     "trial_number,trial_id,status,learning_rate,batch_size,optimizer,epochs,best_epoch,"

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from training.config import PROJECT, DataConfig, TrialConfig
-from training.data import load_data
+from training.images.image_data import load_data
 from training.loop import train
 
 TUTORIAL = pd.read_csv(PROJECT / "benchmarks" / "tutorial_epochs.csv").set_index("epoch")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.plain_data import from_plain
+from training.console.plain_data import from_plain
 
 if TYPE_CHECKING:
     from training.loop import EpochMetrics, Training

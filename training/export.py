@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from training.command_line import parse, refuse
-from training.terminal import guard_output
+from training.console.command_line import parse, refuse
+from training.console.terminal import guard_output
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
-    from training.model_folder import ShippedModel
+    from training.model.model_folder import ShippedModel
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-5
@@ -45,7 +45,7 @@ def main() -> int:
     if missing:
         refuse(f"an export needs {', '.join(missing)}: pip install --constraint constraints.txt '.[onnx]'")
 
-    from training.model_folder import load_model  # torch takes a second or two
+    from training.model.model_folder import load_model  # torch takes a second or two
 
     try:
         model = load_model(settings.model, trust_network=settings.trust_network)

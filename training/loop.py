@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.augmentation import draw_augmentation
 from training.checkpoint import Checkpoint
 from training.config import MAX_SEED, TrialConfig
-from training.data import Batch, ImageData, ImageSplit, batches
-from training.lr_schedule import learning_rate_at
-from training.networks import build_network
-from training.optimizers import Optimizer, build_optimizer
-from training.precision import autocast
+from training.images.augmentation import draw_augmentation
+from training.images.image_data import Batch, ImageData, ImageSplit, batches
+from training.networks.networks import build_network
+from training.optimization.lr_schedule import learning_rate_at
+from training.optimization.optimizers import Optimizer, build_optimizer
+from training.optimization.precision import autocast
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -70,7 +70,7 @@ def train_loop(
         model: Turns images into scores (B, classes).
         loss_fn: Mean loss of (scores, labels).
         optimizer: Holds the parameters of `model`.
-        autocast: Context in which the scores are computed; see `training.precision`.
+        autocast: Context in which the scores are computed; see `training.optimization.precision`.
 
     Yields:
         The loss of each batch before its step, a tensor on the device of the batch, and the images in the batch.

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import tyro
 
-from training.command_line import complain, parse, refuse
-from training.terminal import guard_output, spreadsheet_cell
+from training.console.command_line import complain, parse, refuse
+from training.console.terminal import guard_output, spreadsheet_cell
 
 if TYPE_CHECKING:
-    from training.model_folder import ShippedModel
+    from training.model.model_folder import ShippedModel
 
 AT_ONCE = 256
 """Images that are in memory at the same time."""
@@ -62,7 +62,7 @@ def main() -> int:
     """Classify as the command line says; returns the exit status."""
     settings = parse(PredictSettings, __doc__ or "")
 
-    from training.model_folder import load_model  # torch takes a second or two
+    from training.model.model_folder import load_model  # torch takes a second or two
 
     try:
         model = load_model(settings.model, trust_network=settings.trust_network)
@@ -101,7 +101,7 @@ def predict(model: "ShippedModel", files: list[Path], top: int, *, invert: bool 
     """
     import torch
 
-    from training.image_file import has_light_border, read_image
+    from training.images.image_file import has_light_border, read_image
 
     channels, height, width = model.facts.image_shape
     for start in range(0, len(files), AT_ONCE):

@@ -3,10 +3,10 @@
 import sys
 from dataclasses import dataclass
 
-from training.command_line import option_value, parse, refuse
 from training.config import DataConfig, TrialConfig, check_seed
-from training.network_config import config_type
-from training.terminal import guard_output
+from training.console.command_line import option_value, parse, refuse
+from training.console.terminal import guard_output
+from training.networks.network_config import config_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def main() -> int:
         refuse(str(error))
     settings = parse(kind, __doc__ or "")
 
-    from training.memory import is_out_of_memory  # torch takes a second or two: --help does without
+    from training.console.memory import is_out_of_memory  # torch takes a second or two: --help does without
 
     try:
         return _train(settings)
@@ -66,9 +66,9 @@ def _train(settings: TrainingSettings) -> int:
     """Train; returns the exit status."""
     import torch
 
-    from training.data import load_data
+    from training.console.progress_bar import progress_bar, shows_more_than_lines
+    from training.images.image_data import load_data
     from training.loop import Training, TrainingDivergedError
-    from training.progress_bar import progress_bar, shows_more_than_lines
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

@@ -1,0 +1,126 @@
+"""Early stopping: which trials are worth their next epoch."""
+
+import itertools
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from search.record.study_record import StudyRecord
+from search.record.trial import TrialRecord
+from search.settings import StudySettings
+
+CONTINUE: str = TrialScheduler.CONTINUE
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A trial as a rule knows it: one and the same, however often it was interrupted and resumed."""
+
+    trial_id: str
+    seed: int
+
+
+class SuccessiveHalving(AsyncHyperBandScheduler):  # type: ignore[misc]
+    """Asynchronous successive halving in one or more brackets.
+
+    Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning", algorithm 2, in Ray's stopping variant:
+    with reduction 3, at epochs 1, 3, 9, ... a trial goes on if it is among the best third of those of its bracket that
+    came as far before it. The second bracket decides from epoch 3 on, the third from 9; each gets e times as many
+    trials as the next one.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: _Trial) -> None:  # noqa: ARG002
+        """Draw a bracket, the same for a trial when it is resumed: Ray's own draw cannot be repeated."""
+        weights = [math.exp(len(bracket._rungs)) for bracket in self._brackets]
+        (self._trial_info[trial.trial_id],) = random.Random(trial.seed).choices(self._brackets, weights)
+
+
+class MedianRule(MedianStoppingRule):  # type: ignore[misc]
+    """Stops a trial whose best epoch is worse than the median of the other trials' means up to the same epoch.
+
+    Golovin et al. 2017, "Google Vizier: A Service for Black-Box Optimization", section 3.2.1.
+    """
+
+    def on_trial_result(self, tune_controller: Any, trial: _Trial, result: dict[str, Any]) -> str:
+        """Decide whether a trial goes on, also one that was told to stop and did not: the baseline."""
+        self._stopped_trials.discard(trial)
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        return decision
+
+
+class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Applies one of Ray's rules to the trials of a record; the baseline is never stopped.
+
+    The rule sees all epochs of a trial as one run, those before an interruption too, so that a resumed trial is judged
+    for its new epochs alone and by what it did before. The baseline's results count for the others; it runs in full so
+    that the gain is over its full training.
+    """
+
+    def __init__(self, rule: TrialScheduler, record: StudyRecord) -> None:
+        super().__init__()
+        self._rule = rule
+        self._record = record
+        self._trials: dict[int, _Trial] = {}
+        """By number in the record; Ray has another name for a trial each time it is resumed."""
+        for trial in record.trials:
+            for metrics in trial.epochs:
+                self._judge(trial, metrics.epoch, record.value(metrics))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
+        """Decide whether a trial goes on."""
+        if "epoch" not in result:
+            return CONTINUE  # the report of a failure
+        known = self._record.running(trial.trial_id)
+        decision = self._judge(known, result["epoch"], result[self._record.metric])
+        return CONTINUE if known.is_baseline else decision
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray pickles the scheduler into its scratch folder
+
+    def _judge(self, trial: TrialRecord, epoch: int, value: float) -> str:
+        if trial.number not in self._trials:
+            self._trials[trial.number] = _Trial(str(trial.number), trial.seed)
+            self._rule.on_trial_add(None, self._trials[trial.number])
+        result = {"epoch": epoch, self._record.metric: value}
+        decision: str = self._rule.on_trial_result(None, self._trials[trial.number], result)
+        return decision
+
+
+def build_scheduler(settings: StudySettings, record: StudyRecord) -> TrialScheduler:
+    """Build the scheduler of a study, which knows the trials of its record so far."""
+    common = {
+        "time_attr": "epoch",
+        "metric": record.metric,
+        "mode": record.mode,
+        "grace_period": settings.grace_epochs,
+    }
+    halving = common | {"max_t": record.epochs, "reduction_factor": settings.reduction}
+    match settings.scheduler:
+        case "asha":
+            return StudyScheduler(SuccessiveHalving(**halving), record)
+        case "hyperband":
+            return StudyScheduler(SuccessiveHalving(**halving, brackets=_deciding_epochs(settings)), record)
+        case "median":
+            return StudyScheduler(MedianRule(**common, min_time_slice=math.inf), record)  # infinite: none is paused
+        case "none":
+            return FIFOScheduler()
+
+
+def describe(settings: StudySettings) -> str:
+    """What stops trials early, in words."""
+    match settings.scheduler:
+        case "none":
+            return "no scheduler"
+        case "median":
+            return f"median from epoch {settings.grace_epochs}"
+        case name:
+            return f"{name} from epoch {settings.grace_epochs}, reduction {settings.reduction}"
+
+
+def _deciding_epochs(settings: StudySettings) -> int:
+    """How many epochs there are after which successive halving decides, before the last one."""
+    epochs = (settings.grace_epochs * settings.reduction**k for k in itertools.count())
+    return max(1, sum(1 for _ in itertools.takewhile(lambda epoch: epoch < settings.epochs, epochs)))

@@ -1,0 +1,134 @@
+"""The best value that studies had found, over what they had cost by then: trials, epochs and seconds."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.analysis.groups import Arm
+from search.analysis.time_accounting import start_offsets
+from search.record.study_record import StudyRecord
+from search.record.trial import TrialRecord
+
+Cost = Literal["trials", "epochs", "seconds"]
+
+
+@dataclass(frozen=True)
+class Track:
+    """Best value so far of one study; each holds up to the next place, the last one up to the end."""
+
+    places: NDArray[np.float64]
+    values: NDArray[np.float64]
+    end: float
+
+    def at(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The values that held at these places, none of them before the first."""
+        return self.values[np.searchsorted(self.places, places, side="right") - 1]
+
+
+@dataclass(frozen=True)
+class Band:
+    """Mean and extremes of the tracks of an arm, where all its studies have a value."""
+
+    places: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    value: float | None
+    """None if what the trial measured does not stand."""
+    reported: float
+    """In seconds since the study was started."""
+    seconds: float
+    """How long it took."""
+
+
+def have_clocks(arms: Iterable[Arm]) -> bool:
+    """Whether all studies tell when their epochs were reported; old ones tell only how long each took."""
+    return all(
+        record.facts.get("starts") and (trial.runs or not trial.epochs)
+        for arm in arms
+        for record in arm.records
+        for trial in record.trials
+    )
+
+
+def band(arm: Arm, cost: Cost, *, clocks: bool = True) -> Band | None:
+    """The best value so far of an arm.
+
+    Args:
+        arm: Its studies.
+        cost: What it is told over.
+        clocks: Whether seconds are those of the wall clock, else those of all epochs one after the other.
+
+    Returns:
+        None if the studies of the arm have no place in common.
+    """
+    tracks = [track for record in arm.records if (track := _track(record, cost, clocks=clocks))]
+    if len(tracks) < len(arm.records):
+        return None
+    begin, end = max(track.places[0] for track in tracks), min(track.end for track in tracks)
+    if begin > end:
+        return None
+    changes = np.unique(np.concatenate([*(track.places for track in tracks), [begin, end]]))
+    places = changes[(changes >= begin) & (changes <= end)]
+    values = np.array([track.at(places) for track in tracks])
+    return Band(places.tolist(), values.mean(0).tolist(), values.min(0).tolist(), values.max(0).tolist())
+
+
+def _track(record: StudyRecord, cost: Cost, *, clocks: bool) -> Track | None:
+    """None for a study that measured nothing that stands."""
+    epochs = _epochs(record)
+    match cost:
+        case "trials":
+            ended = sorted(record.ended(), key=_last_report)
+            values = [record.best_value(trial) if trial.stands else None for trial in ended]
+            steps = [(float(place), value) for place, value in enumerate(values, start=1)]
+        case "epochs":
+            steps = [(float(place), epoch.value) for place, epoch in enumerate(epochs, start=1)]
+        case "seconds" if clocks:
+            steps = [(epoch.reported, epoch.value) for epoch in epochs]
+        case "seconds":
+            in_turn = accumulate(epoch.seconds for epoch in epochs)
+            steps = [(place, epoch.value) for place, epoch in zip(in_turn, epochs, strict=True)]
+    return _accumulated(record, steps)
+
+
+def _last_report(trial: TrialRecord) -> tuple[int, float]:
+    """Sorts trials by their ends; those without clocks stay in the order of their proposal."""
+    return max(((run.start, run.reported) for run in trial.runs.values()), default=(0, 0.0))
+
+
+def _epochs(record: StudyRecord) -> list[_Epoch]:
+    """All epochs in the order of their reports, or trial after trial where that is not known."""
+    offsets = start_offsets(record)
+    found = []
+    for trial in record.trials:
+        reported = 0.0
+        for metrics in trial.epochs:
+            run = trial.runs.get(metrics.epoch)
+            if run and run.start < len(offsets):
+                reported = offsets[run.start] + run.reported
+            else:
+                reported += metrics.seconds
+            value = record.value(metrics) if trial.stands else None
+            found.append(_Epoch(value, reported, metrics.seconds))
+    if any(trial.runs for trial in record.trials):
+        found.sort(key=lambda epoch: epoch.reported)
+    return found
+
+
+def _accumulated(record: StudyRecord, steps: Sequence[tuple[float, float | None]]) -> Track | None:
+    places: list[float] = []
+    values: list[float] = []
+    for place, value in steps:
+        if value is not None and (not values or (value < values[-1] if record.mode == "min" else value > values[-1])):
+            places.append(place)
+            values.append(value)
+    return Track(np.array(places), np.array(values), steps[-1][0]) if places else None

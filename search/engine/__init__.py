@@ -1,0 +1,1 @@
+"""Runs the trials of a study with Ray Tune; imports the monitoring, the algorithms and what lies below them."""

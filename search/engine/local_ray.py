@@ -1,0 +1,142 @@
+"""Ray on this machine for one study, and the token that lets processes into Ray."""
+
+import atexit
+import importlib
+import logging
+import os
+import secrets
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import chdir, contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from threading import Event, Thread
+
+import ray
+import torch
+from ray._private.authentication.authentication_token_setup import _enable_token_auth
+from ray.job_config import JobConfig
+
+from search.record import provenance
+from training.config import PROJECT
+
+ANSWER_SECONDS = 5.0
+"""How long the dashboard's page may take."""
+QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+
+
+class RaySession:
+    """Ray on this machine for one study, unless this process has Ray already.
+
+    It starts in a thread of its own, so that the data can be loaded meanwhile. The thread lives as long as Ray does:
+    the system ends Ray's processes with the thread that started them.
+    """
+
+    def __init__(self, *, dashboard: bool) -> None:
+        """Start nothing yet.
+
+        Args:
+            dashboard: Start one too, for this machine only.
+        """
+        self.job_name = "tunesmith"
+        """What the dashboard calls this process; of use until it starts."""
+        self._dashboard = dashboard
+        self._is_ours = False
+        self._started: Future[str | None] | None = None
+        self._ended = Event()
+
+    def begin(self) -> None:
+        """Begin to start it; until `wait` returns, the current folder may be another one."""
+        if self._started is None:
+            self._started = Future()
+            atexit.register(self.close)
+            Thread(target=self._live, args=[self._started], daemon=True).start()
+
+    def wait(self) -> str | None:
+        """Wait until it has started; returns the address of a dashboard that was started here and answers."""
+        self.begin()
+        assert self._started is not None
+        return self._started.result()
+
+    def close(self) -> None:
+        """End it; what has not started yet the system ends with this process."""
+        if self._is_ours:
+            self._is_ours = False
+            # Ray's autoscaler is of no use here, and takes a second to end once the rest has ended
+            ray._private.worker._global_node.kill_monitor(check_alive=False)
+            ray.shutdown()
+        self._ended.set()
+
+    def _live(self, started: "Future[str | None]") -> None:
+        with _token_kept():
+            try:
+                started.set_result(self._start())
+            except BaseException as error:
+                started.set_exception(error)
+            self._ended.wait()
+
+    def _start(self) -> str | None:
+        if ray.is_initialized():
+            return None
+        with chdir(PROJECT):  # Ray lets workers import what lies here, before anything else
+            context = ray.init(
+                address="local",  # plain ray.init() stumbles over what a killed cluster left behind
+                num_cpus=provenance.available_cpus(),
+                num_gpus=torch.cuda.device_count(),
+                include_dashboard=self._dashboard,
+                dashboard_host="127.0.0.1",
+                job_config=JobConfig(metadata={"job_name": self.job_name}),
+                **QUIET,
+            )
+        # Ray's colorama would reset the colours of a terminal at exit, into an output that spells such things out
+        atexit.unregister(importlib.import_module("colorama.initialise").reset_all)
+        self._is_ours = True
+        url: str | None = context.dashboard_url
+        return url if url and _answers(url) else None
+
+
+def _answers(address: str) -> bool:
+    """Whether there is a page at an address."""
+    try:
+        with urllib.request.urlopen(f"http://{address}", timeout=ANSWER_SECONDS) as page:
+            return bool(page.status == HTTPStatus.OK)
+    except OSError:
+        return False
+
+
+def use_known_token() -> None:
+    """Have this process show a cluster the token that this user has, unless the environment says otherwise."""
+    if _token_is_known() and "RAY_AUTH_MODE" not in os.environ:
+        _enable_token_auth()  # the variable alone would be too late: Ray read it when it was imported
+
+
+def _token_is_known() -> bool:
+    kept = Path("~/.ray/auth_token").expanduser()
+    return bool({"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()) or kept.is_file()
+
+
+@contextmanager
+def _token_kept() -> Iterator[None]:
+    """Give Ray's token a place of its own where the home folder cannot be written; nobody else can read it."""
+    if _token_is_known() or _can_write(Path("~/.ray").expanduser()):
+        yield
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="ray-token-") as file:  # mode 0600
+        file.write(secrets.token_hex(32))
+        file.flush()
+        os.environ["RAY_AUTH_TOKEN_PATH"] = file.name
+        try:
+            yield
+        finally:
+            del os.environ["RAY_AUTH_TOKEN_PATH"]
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,107 @@
+"""The function that Ray calls for each trial."""
+
+import faulthandler
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from search.engine.custom_training import OwnMetrics, names_of, train_own
+from training.checkpoint import Checkpoint
+from training.console.memory import is_out_of_memory
+from training.images.image_data import ImageData
+from training.loop import EpochMetrics, TrainingDivergedError, train
+from training.networks.network_config import config_type
+
+
+def trainable(
+    sample: dict[str, Any],
+    *,
+    data: ImageData | None,
+    fixed: dict[str, Any],
+    threads: int,
+    device: str,
+    metric: str,
+    mode: str,
+    timeout: float | None,
+) -> None:
+    """Train one sampled configuration and report the metrics of each epoch.
+
+    A failure is reported too, with its text, because the driver sees no more of an exception than that there was one.
+
+    Args:
+        sample: What `StudySearch.suggest` proposed.
+        data: The study's data, the same object in every trial of a worker; None with a training function.
+        fixed: What is the same in every trial: fields of `TrialConfig`, or `train_function` and `epochs`.
+        threads: Threads that torch uses.
+        device: Where the network is trained, `cpu` or `cuda`.
+        metric: Field of `EpochMetrics` by which the best epoch is kept.
+        mode: `max` or `min`.
+        timeout: Seconds after which the worker ends itself; None for never.
+    """
+    last_report = time.perf_counter()
+    torch.set_num_threads(threads)
+    hyperparameters = dict(sample)
+    number, file = hyperparameters.pop("number"), Path(hyperparameters.pop("checkpoint"))
+    epochs_recorded = hyperparameters.pop("epochs_recorded")
+    # the log of a worker is what the Ray dashboard shows of a trial
+    print(f"trial {number}: " + ", ".join(f"{name} {value}" for name, value in hyperparameters.items()), flush=True)
+    checkpoint = Checkpoint(file, metric, mode)
+    try:
+        with _ended_after(timeout, file):
+            for metrics in _train(fixed, hyperparameters, data.to(device) if data else None, checkpoint, metric):
+                if metrics.epoch > epochs_recorded:
+                    now = time.perf_counter()
+                    earlier = metrics.epoch <= checkpoint.epochs_restored  # trained, but not reported
+                    waiting_seconds = None if earlier else now - last_report - metrics.seconds
+                    last_report = now
+                    print(f"trial {number}: epoch {metrics.epoch}: {metric} {getattr(metrics, metric):.4f}", flush=True)
+                    notes: dict[str, Any] = {"waiting_seconds": waiting_seconds, "trouble": checkpoint.take_trouble()}
+                    if isinstance(metrics, OwnMetrics):
+                        notes["metric_names"] = names_of(metrics)
+                    tune.report({**asdict(metrics), **notes})
+    except TrainingDivergedError as error:
+        seconds = time.perf_counter() - last_report
+        tune.report({"failure": {"kind": "diverged", "error": str(error), "seconds": seconds}})
+    except Exception as error:
+        seconds = time.perf_counter() - last_report
+        kind = "out_of_memory" if is_out_of_memory(error) else "exception"
+        failure = {"kind": kind, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        tune.report({"failure": {**failure, "seconds": seconds}})
+        raise  # Ray then replaces the worker, whose state nobody knows
+
+
+def _train(
+    fixed: dict[str, Any], hyperparameters: dict[str, Any], data: ImageData | None, checkpoint: Checkpoint, metric: str
+) -> Iterator[EpochMetrics | OwnMetrics]:
+    if data is None:
+        given = {name: value for name, value in hyperparameters.items() if name != "seed"}
+        return train_own(fixed["train_function"], given, fixed["epochs"], hyperparameters["seed"], metric)
+    return train(config_type(fixed["network"])(**fixed | hyperparameters), data, checkpoint)
+
+
+def time_out_file(checkpoint: Path) -> Path:
+    """Where a worker that ends itself writes where it was."""
+    return checkpoint.with_suffix(".timeout.txt")
+
+
+@contextmanager
+def _ended_after(seconds: float | None, checkpoint: Path) -> Iterator[None]:
+    """End this process if the block takes longer; a C thread watches, so that no Python that hangs can hinder it."""
+    if seconds is None:
+        yield
+        return
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    time_out_file(checkpoint).unlink(missing_ok=True)
+    with time_out_file(checkpoint).open("x") as stream:  # x: a link in a folder that was sent leads nowhere
+        faulthandler.dump_traceback_later(seconds, exit=True, file=stream)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()

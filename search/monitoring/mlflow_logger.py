@@ -1,0 +1,131 @@
+"""Shows a study in MLflow: a run for the study, and in it one for each trial."""
+
+import os
+import time
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from search.monitoring.loggers import best_epoch, best_name, measured
+from search.outputs.report_page import FILE_NAME as REPORT
+from search.record.study_record import StudyRecord
+from search.record.trial import FAILED, TrialRecord
+from training.checkpoint import Checkpoint
+
+EPOCHS_AT_ONCE = 100
+"""A server takes up to 1000 metrics in one call."""
+MOST_TRIALS = 50_000
+"""So many runs a server names in one answer."""
+
+
+class MlflowLog:
+    """Writes the runs of a study; those of an earlier start are found by their tags and go on."""
+
+    def __init__(self, record: StudyRecord, *, uri: str) -> None:
+        """Find or make the run of the study.
+
+        Args:
+            record: The study.
+            uri: A database, or an MLflow server.
+        """
+        self._record = record
+        self._client = MlflowClient(uri)
+        self._experiment = self._find_experiment(uri)
+        self._study = self._take_up_study()
+        runs = self._find_runs({"mlflow.parentRunId": self._study})
+        self._runs: dict[int, str] = {int(run.data.tags["trial_number"]): run.info.run_id for run in runs}
+        """By number of the trial."""
+        ended = ("FINISHED", "FAILED")
+        self._ended = {int(run.data.tags["trial_number"]) for run in runs if run.info.status in ended}
+        self._epochs: dict[int, int] = {}
+        """The last epoch that is there, by number of the trial."""
+
+    def epoch(self, trial: TrialRecord) -> None:
+        """Write the epochs of a trial that are not there yet."""
+        run_id, now = self._run(trial), _now()
+        new = [metrics for metrics in trial.epochs if metrics.epoch > self._epochs[trial.number]]
+        for first in range(0, len(new), EPOCHS_AT_ONCE):
+            some = new[first : first + EPOCHS_AT_ONCE]
+            values = [
+                Metric(name, value, now, metrics.epoch) for metrics in some for name, value in measured(metrics).items()
+            ]
+            self._client.log_batch(run_id, metrics=values)
+            self._epochs[trial.number] = some[-1].epoch
+
+    def ended(self, trial: TrialRecord) -> None:
+        """Write how a trial ended, and its best value if that stands."""
+        if trial.number in self._ended:
+            return
+        self.epoch(trial)
+        tags = [RunTag("status", trial.status)] + ([RunTag("error", trial.failure.error)] if trial.failure else [])
+        values = []
+        if best := best_epoch(self._record, trial):
+            values = [Metric(best_name(self._record), self._record.value(best), _now(), best.epoch)]
+        self._client.log_batch(self._runs[trial.number], metrics=values, tags=tags)
+        self._client.set_terminated(self._runs[trial.number], "FAILED" if trial.status in FAILED else "FINISHED")
+        self._ended.add(trial.number)
+
+    def close(self) -> None:
+        """Write what the study found, with its best model and its report."""
+        record, best = self._record, self._record.best()
+        for number in self._runs.keys() - self._ended:
+            self._client.set_terminated(self._runs[number], "KILLED")
+        if best:
+            self._client.log_metric(self._study, best_name(record), record.best_value(best))
+            self._client.set_tag(self._study, "best_trial", best.number)
+            for file in Checkpoint(record.checkpoint(best)).best_files():
+                self._client.log_artifact(self._study, str(file))
+        if (record.folder / REPORT).exists():
+            self._client.log_artifact(self._study, str(record.folder / REPORT))
+        is_complete = len(record.ended()) >= record.facts["settings"].get("num_samples", 0)
+        self._client.set_terminated(self._study, "FINISHED" if is_complete else "KILLED")
+
+    def _find_experiment(self, uri: str) -> str:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "tunesmith"
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment:
+            return str(experiment.experiment_id)
+        # without a server, MLflow would put files where the command was started
+        artifacts = None if uri.startswith(("http", "databricks")) else self._record.folder.parent / "mlflow-artifacts"
+        return str(self._client.create_experiment(name, artifacts and artifacts.resolve().as_uri()))
+
+    def _take_up_study(self) -> str:
+        """The run of the study, which is found by its name and its first start: others may have the same name."""
+        record = self._record
+        tags = {"study": record.study.study_name, "study_began": record.facts["starts"][0]["time"]}
+        if runs := self._find_runs(tags):
+            run = runs[0]
+            self._client.update_run(run.info.run_id, "RUNNING")
+            return str(run.info.run_id)
+        run = self._client.create_run(self._experiment, tags=tags, run_name=record.folder.name)
+        self._client.log_batch(run.info.run_id, params=_params(record.facts["settings"]))
+        return str(run.info.run_id)
+
+    def _find_runs(self, tags: dict[str, str]) -> list[Any]:
+        condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        return list(self._client.search_runs([self._experiment], condition, max_results=MOST_TRIALS))
+
+    def _run(self, trial: TrialRecord) -> str:
+        """The run of a trial; one that was interrupted runs again."""
+        number = trial.number
+        if number not in self._runs:
+            tags = {"mlflow.parentRunId": self._study, "trial_number": str(number)}
+            run = self._client.create_run(self._experiment, tags=tags, run_name=f"trial-{number:04}")
+            self._runs[number] = run.info.run_id
+            self._epochs[number] = 0
+            self._client.log_batch(run.info.run_id, params=_params(trial.hyperparameters | {"seed": trial.seed}))
+        elif number not in self._epochs:
+            there = self._client.get_metric_history(self._runs[number], "train_loss")
+            self._epochs[number] = max((metric.step for metric in there), default=0)
+            self._client.update_run(self._runs[number], "RUNNING")
+        return self._runs[number]
+
+
+def _params(values: dict[str, Any]) -> list[Param]:
+    return [Param(name, str(value)) for name, value in values.items()]
+
+
+def _now() -> int:
+    """Milliseconds, as MLflow counts."""
+    return int(time.time() * 1000)

@@ -1,0 +1,76 @@
+"""What all charts share: colours, layout, and axes for hyperparameters and for the metric."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution
+
+from search.record.study_record import StudyRecord
+from search.space.distributions import Dimension, OrderedChoice, is_log
+
+Figure = dict[str, Any]
+"""`data` and `layout` as plotly names them; colours of text and grid are the page's."""
+
+BEST, BASELINE, COMPLETED, STOPPED, FAILURE = "#e8710a", "#8e5bd0", "#3f7fd0", "#8a9099", "#d23f3f"
+STATUS_COLOURS = {
+    "completed": COMPLETED,
+    "stopped_early": STOPPED,
+    "interrupted": "#b08a2e",
+    "running": "#2e9e6b",
+    "diverged": FAILURE,
+    "failed": "#7d1f1f",
+}
+
+
+def axis_of(name: str, dimension: Dimension) -> Figure:
+    """An axis for the values of a hyperparameter."""
+    match dimension:
+        case OrderedChoice():
+            values = list(dimension.values)
+            kind = "log" if dimension.log else "linear"
+            return {"title": name, "type": kind, "tickvals": values, "ticktext": list(map(str, values))}
+        case CategoricalDistribution():
+            return {"title": name, "type": "category", "categoryarray": list(map(str, dimension.choices))}
+        case _ if is_log(dimension):
+            return {"title": name, "type": "log", "exponentformat": "power", "dtick": 1}
+        case _:
+            return {"title": name}
+
+
+def chart(traces: Iterable[Figure], *, x: Figure, y: Figure, height: int = 340) -> Figure:
+    """Traces in the layout that all charts share."""
+    layout = {
+        "height": height,
+        "margin": {"l": 60, "r": 24, "t": 34, "b": 48},
+        "xaxis": _titled(x),
+        "yaxis": _titled(y),
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "hovermode": "closest",
+    }
+    return {"data": list(traces), "layout": layout}
+
+
+def _titled(axis: Figure) -> Figure:
+    title = axis.get("title")
+    return axis | ({"title": {"text": title}} if title else {})
+
+
+ACCURACIES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
+"""Marked on the axis, where they are not too close to each other."""
+
+
+def metric_axis(record: StudyRecord, values: Sequence[float]) -> Figure:
+    """Accuracies by their errors on a log scale, upside down: what counts happens near 1. Losses as they are."""
+    if record.is_accuracy:
+        ticks = {"tickvals": [1 - accuracy for accuracy in ACCURACIES], "ticktext": list(map(str, ACCURACIES))}
+        return {"title": record.metric, "type": "log", "autorange": "reversed", **ticks}
+    spread = len(values) > 0 and min(values) > 0 and max(values) / min(values) > 20
+    return {"title": record.metric, **({"type": "log"} if spread else {})}
+
+
+def height_of(record: StudyRecord, value: float) -> float:
+    """Where a value of the metric lies on its axis; no error at all as half an image."""
+    if not record.is_accuracy:
+        return value
+    images = record.facts["dataset"]["validation_images" if record.metric.startswith("val") else "test_images"]
+    return float(max(1 - value, 0.5 / max(1, images)))

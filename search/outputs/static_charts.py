@@ -1,0 +1,125 @@
+"""The charts that people paste, as PNG pictures: learning curves, optimisation history, importance."""
+
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from search.analysis.equal_budget import SameBudget
+from search.analysis.importance import LEVEL, Importance
+from search.outputs.chart_layout import ACCURACIES, BASELINE, BEST, COMPLETED, STATUS_COLOURS, STOPPED, height_of
+from search.record.study_record import StudyRecord
+from search.record.trial import TrialRecord
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell about its cache of fonts
+
+SIZE_INCHES = (7.2, 4.0)
+DOTS_PER_INCH = 150
+
+
+def learning_curves(record: StudyRecord) -> bytes:
+    """The metric of each trial after each epoch."""
+    figure, axes = _axes(f"{record.folder.name}: learning curves", "epoch", record.metric)
+    _metric_scale(axes, record)
+    best, baseline = record.best(), record.baseline()
+    for trial in record.trials:
+        if trial.epochs and trial is not best and trial is not baseline:
+            _curve(axes, record, trial, STATUS_COLOURS[trial.status], linewidth=1, alpha=0.7)
+    if baseline and baseline.epochs and baseline is not best:
+        _curve(axes, record, baseline, BASELINE, linewidth=2, linestyle="--", label=record.baseline_name)
+    if best:
+        _curve(axes, record, best, BEST, linewidth=2.5, label=f"best, trial {best.number}")
+    statuses = dict.fromkeys(trial.status for trial in record.trials if trial.epochs and trial not in (best, baseline))
+    others = [Line2D([], [], color=STATUS_COLOURS[status], label=status.replace("_", " ")) for status in statuses]
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure, [*axes.get_legend_handles_labels()[0], *others])
+    return _png(figure)
+
+
+def optimisation_history(record: StudyRecord) -> bytes:
+    """The best value of each trial in order of proposal, and the best so far."""
+    figure, axes = _axes(f"{record.folder.name}: optimisation history", "trial", record.metric)
+    _metric_scale(axes, record)
+    measured = record.measured()
+    values = {trial.number: record.best_value(trial) for trial in measured}
+    for status in dict.fromkeys(trial.status for trial in measured):
+        numbers = [trial.number for trial in measured if trial.status == status]
+        face = "none" if status in ("stopped_early", "interrupted") else STATUS_COLOURS[status]
+        at = [height_of(record, values[number]) for number in numbers]
+        name = status.replace("_", " ")
+        axes.scatter(numbers, at, s=36, facecolors=face, edgecolors=STATUS_COLOURS[status], label=name, zorder=3)
+    so_far = (np.minimum if record.mode == "min" else np.maximum).accumulate(list(values.values()))
+    heights = [height_of(record, value) for value in so_far.tolist()]
+    axes.step(list(values), heights, where="post", color=BEST, linewidth=2, label="best so far")
+    baseline = record.baseline()
+    if baseline and baseline.number in values:
+        height = height_of(record, values[baseline.number])
+        axes.axhline(height, color=BASELINE, linestyle="--", label=record.baseline_name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure, axes.get_legend_handles_labels()[0])
+    return _png(figure)
+
+
+def importance_bars(record: StudyRecord, compared: SameBudget, found: Sequence[Importance]) -> bytes:
+    """The share of each hyperparameter with its interval; grey where it cannot be told from noise."""
+    title = f"{record.folder.name}: importance for {record.metric}\n{compared.words}"
+    figure, axes = _axes(title, f"share of the variance, {LEVEL} % interval", "")
+    shown = list(reversed(found))
+    shares = np.array([importance.share for importance in shown])
+    away = [
+        [max(0.0, importance.share - importance.low) for importance in shown],
+        [max(0.0, importance.high - importance.share) for importance in shown],
+    ]
+    colours = [STOPPED if importance.is_noise else COMPLETED for importance in shown]
+    axes.barh([importance.name for importance in shown], shares, xerr=away, color=colours, height=0.55, capsize=3)
+    axes.set_xlim(min([0.0, *(one.low for one in found)]), max([1.0, *(one.high for one in found)]))
+    return _png(figure)
+
+
+def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=11, loc="left", parse_math=False)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(color="#dfe3e8", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Below the axes, where it hides nothing."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+
+
+def _curve(axes: Axes, record: StudyRecord, trial: TrialRecord, colour: str, **style: Any) -> None:
+    epochs = [metrics.epoch for metrics in trial.epochs]
+    marker = "o" if len(epochs) == 1 else None
+    heights = [height_of(record, record.value(metrics)) for metrics in trial.epochs]
+    axes.plot(epochs, heights, color=colour, marker=marker, ms=3, **style)
+
+
+def _metric_scale(axes: Axes, record: StudyRecord) -> None:
+    """The scale of the charts, for what `height_of` gives: an accuracy by its error on a log scale, upside down."""
+    if record.is_accuracy:
+        axes.set_yscale("log")
+        axes.yaxis.set_inverted(True)
+        axes.yaxis.set_major_locator(FixedLocator([1 - accuracy for accuracy in ACCURACIES]))
+        axes.yaxis.set_major_formatter(lambda error, _: f"{1 - error:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"):  # of letters in a name that no font has
+        figure.savefig(stream, format="png")
+    return stream.getvalue()

@@ -1,0 +1,379 @@
+"""What trainings from fresh seeds say about the best configurations of a study: means, intervals, and a winner."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+
+from search.space.distributions import HyperparameterValue
+from training.console.plain_data import check_type, from_plain
+from training.loop import EpochMetrics
+
+LEVEL = 95
+"""Percent of intervals that hold what they are about."""
+FEWEST_SEEDS = 2
+"""One number has no spread."""
+_UPPER = 0.5 + LEVEL / 200
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds, and where the mean over all possible seeds can be expected."""
+
+    mean: float
+    deviation: float
+    """Standard deviation of one training; 0 where all agree."""
+    low: float
+    high: float
+
+
+def t_interval(values: Sequence[float], deviation: float | None = None) -> Estimate:
+    """Mean and Student's interval, mean +- t s / sqrt(n) (Student 1908, "The Probable Error of a Mean", Biometrika 6).
+
+    Args:
+        values: Of independent trainings; two or more.
+        deviation: What is known of the standard deviation s; by default that of the values.
+    """
+    number, mean = len(values), float(np.mean(values))
+    deviation = float(np.std(values, ddof=1)) if deviation is None else deviation
+    reach = float(stdtrit(number - 1, _UPPER)) * deviation / math.sqrt(number)
+    return Estimate(mean, deviation, mean - reach, mean + reach)
+
+
+def of_accuracies(accuracies: Sequence[float], deviation: float | None = None) -> Estimate:
+    """The same of accuracies, of which the mean cannot lie outside of [0, 1]."""
+    estimate = t_interval(accuracies, deviation)
+    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
+
+
+def wilson_interval(part: float, images: int) -> tuple[float, float]:
+    """Interval of a probability that was seen as this part of so many images.
+
+    Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22. Unlike part +- 2
+    standard errors it stays in [0, 1] and is not empty where all images are right.
+    """
+    z = float(ndtri(_UPPER))
+    middle = (part + z**2 / (2 * images)) / (1 + z**2 / images)
+    reach = z / (1 + z**2 / images) * math.sqrt(part * (1 - part) / images + z**2 / (4 * images**2))
+    return middle - reach, middle + reach
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One configuration of a study, and what it measured from fresh seeds after its confirmed number of epochs."""
+
+    trial: int
+    """Its number in the study."""
+    hyperparameters: dict[str, HyperparameterValue]
+    metric_name: str
+    search_value: float
+    """What the search said of it: its one training, at its best epoch."""
+    epochs: int
+    """After which all is measured; 0 if fewer than two trainings completed."""
+    failed: int
+    """Trainings that did not complete; what is below is of the others."""
+    seeds: list[int]
+    values: list[float]
+    """The metric of the study, by seed."""
+    usual_deviation: float
+    """Median of the standard deviations over seeds of the configurations that were confirmed together."""
+    test_accuracies: list[float]
+    test_losses: list[float]
+
+    def __post_init__(self) -> None:
+        """Refuse what no trainings measure."""
+        numbers = [self.search_value, self.usual_deviation, *self.values, *self.test_accuracies, *self.test_losses]
+        lengths = {len(self.seeds), len(self.values), len(self.test_accuracies), len(self.test_losses)}
+        if len(lengths) > 1 or min(numbers) < 0 or max(self.test_accuracies, default=0) > 1 or self.failed < 0:
+            raise ValueError(f"trial {self.trial} cannot have been confirmed like this")
+        if self.epochs < 0 or (self.epochs > 0) != (len(self.seeds) >= FEWEST_SEEDS):
+            raise ValueError(f"trial {self.trial} cannot have {self.epochs} confirmed epochs")
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether enough trainings completed for an interval."""
+        return self.epochs > 0
+
+    @property
+    def metric(self) -> Estimate:
+        """The metric of the study; the interval allows for the choice of a winner.
+
+        The best lower end of several intervals likely belongs to a configuration whose few seeds agree by luck, and
+        whose own deviation makes too short an interval. So none counts for less than the median of all deviations;
+        `docs/confirm.md` has what that does.
+        """
+        deviation = max(self.own_deviation, self.usual_deviation)
+        as_it_is = of_accuracies if self.metric_name.endswith("accuracy") else t_interval
+        return as_it_is(self.values, deviation)
+
+    @property
+    def own_deviation(self) -> float:
+        """Standard deviation of the metric over its own seeds."""
+        return float(np.std(self.values, ddof=1))
+
+    @property
+    def optimism(self) -> float:
+        """By how much the search's own number was better than the mean over fresh seeds; in units of the metric."""
+        over = self.search_value - self.metric.mean
+        return -over if self.metric_name.endswith("_loss") else over
+
+    @property
+    def test_accuracy(self) -> Estimate:
+        """Only reported."""
+        return of_accuracies(self.test_accuracies)
+
+    @property
+    def test_loss(self) -> Estimate:
+        """Only reported."""
+        return t_interval(self.test_losses)
+
+
+def best_mean_epoch(curves: Sequence[Sequence[float]], *, lowest: bool = False) -> int:
+    """The epoch, from 1, with the best mean over trainings of equal length; the earliest of equals.
+
+    One epoch for all of them: the best epoch of each training would be chosen by its noise.
+    """
+    means = np.mean(np.array(curves), axis=0)
+    return int(means.argmin() if lowest else means.argmax()) + 1
+
+
+def measure(
+    trial: int,
+    hyperparameters: Mapping[str, HyperparameterValue],
+    search_value: float,
+    trainings: Mapping[int, Sequence[EpochMetrics] | None],
+    metric: str,
+    *,
+    epochs: int | None = None,
+) -> Configuration:
+    """Take together what one configuration measured.
+
+    Args:
+        trial: Its number in the study.
+        hyperparameters: Those that were searched.
+        search_value: What the search said of it.
+        trainings: By seed, all epochs of each; None of one that did not complete.
+        metric: That of the study.
+        epochs: After which they are compared; by default where the mean of the metric is best.
+    """
+    complete = {seed: training for seed, training in trainings.items() if training is not None}
+    if len(complete) < FEWEST_SEEDS:
+        complete, epochs = {}, 0
+    elif epochs is None:
+        curves = [[float(getattr(metrics, metric)) for metrics in training] for training in complete.values()]
+        epochs = best_mean_epoch(curves, lowest=metric.endswith("_loss"))
+    ends = [training[epochs - 1] for training in complete.values()]
+    return Configuration(
+        trial=trial,
+        hyperparameters=dict(hyperparameters),
+        metric_name=metric,
+        search_value=search_value,
+        epochs=epochs,
+        failed=sum(training is None for training in trainings.values()),
+        seeds=[*complete],
+        values=(values := [float(getattr(metrics, metric)) for metrics in ends]),
+        usual_deviation=float(np.std(values, ddof=1)) if values else 0.0,
+        test_accuracies=[metrics.test_accuracy for metrics in ends],
+        test_losses=[metrics.test_loss for metrics in ends],
+    )
+
+
+def measure_again(winner: Configuration, trainings: Mapping[int, Sequence[EpochMetrics] | None]) -> Configuration:
+    """What the winner measures from other seeds, which chose neither it nor its number of epochs.
+
+    Args:
+        winner: As `rank` gives it.
+        trainings: By seed, as for `measure`.
+    """
+    again = measure(
+        winner.trial,
+        winner.hyperparameters,
+        winner.search_value,
+        trainings,
+        winner.metric_name,
+        epochs=winner.epochs,
+    )
+    return replace(again, usual_deviation=winner.usual_deviation)
+
+
+def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
+    """The configurations, with what their deviations usually are; the winner first.
+
+    It has the best of the bad ends of the intervals.
+
+    One of which a training did not complete comes after all of which every one did: the mean of those that did is that
+    of the lucky ones.
+    """
+
+    def place(one: Configuration) -> tuple[bool, int, float, float]:
+        if not one.is_measured:
+            return True, one.failed, 0.0, 0.0
+        estimate = one.metric
+        if one.metric_name.endswith("_loss"):
+            return False, one.failed, estimate.high, estimate.mean
+        return False, one.failed, -estimate.low, -estimate.mean
+
+    deviations = [one.own_deviation for one in configurations if one.is_measured]
+    usual = float(np.median(deviations)) if deviations else 0.0
+    return sorted((replace(one, usual_deviation=usual) for one in configurations), key=place)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one configuration is than another, over the seeds from which both were trained."""
+
+    first: int
+    second: int
+    seeds: int
+    unit: str
+    estimate: Estimate
+    """In this unit, above 0 if the first is better, be the metric an accuracy or a loss."""
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether seeds alone do not make such a difference."""
+        return self.estimate.low > 0 or self.estimate.high < 0
+
+    @property
+    def sentence(self) -> str:
+        """It in plain words."""
+        digits = 2 if self.unit == "points" else 4
+        low, high = (f"{round(end, digits) + 0.0:+.{digits}f}" for end in (self.estimate.low, self.estimate.high))
+        if not self.is_clear:
+            return (
+                f"trial {self.first} against trial {self.second}: no difference that {self.seeds} seeds can show "
+                f"({LEVEL} % interval {low} to {high} {self.unit}, paired by seed)"
+            )
+        word = "better" if self.estimate.mean > 0 else "worse"
+        return (
+            f"trial {self.first} is {word} than trial {self.second} by {abs(self.estimate.mean):.{digits}f} "
+            f"{self.unit} ({LEVEL} % interval {low} to {high}, {self.seeds} seeds, paired by seed)"
+        )
+
+
+def difference(first: Configuration, second: Configuration) -> Difference | None:
+    """Compare two configurations seed by seed; None if fewer than two seeds are common to both."""
+    ours, theirs = (dict(zip(one.seeds, one.values, strict=True)) for one in (first, second))
+    common = [seed for seed in ours if seed in theirs]
+    if len(common) < FEWEST_SEEDS:
+        return None
+    unit, scale = ("points", 100.0) if first.metric_name.endswith("accuracy") else ("nats", -1.0)
+    gains = [scale * (ours[seed] - theirs[seed]) for seed in common]
+    return Difference(first.trial, second.trial, len(common), unit, t_interval(gains))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Final:
+    """The winner, trained once on all training images, and the one look that it took at the test images."""
+
+    trial: int
+    """Number of the configuration in the study."""
+    epochs: int
+    seed: int
+    training_images: int
+    test_images: int
+    test_accuracy: float
+    test_loss: float
+    seconds: float
+
+    def __post_init__(self) -> None:
+        """Refuse what no training measures."""
+        counts = (self.epochs, self.training_images, self.test_images)
+        if not 0 <= self.test_accuracy <= 1 or min(self.test_loss, self.seconds) < 0 or min(counts) < 1:
+            raise ValueError(f"a final training cannot have measured {self}")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the test accuracy on other images of the same kind."""
+        return wilson_interval(self.test_accuracy, self.test_images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is trained again: configurations of a study, each from the same fresh seeds, and the winner from others."""
+
+    study: str
+    top: int
+    """Configurations that were asked for; the study may have had fewer."""
+    trials: list[int]
+    """Their numbers in the study, the best first."""
+    values: list[float]
+    """What the search said of each."""
+    seeds: list[int]
+    """Those that choose the winner."""
+    winner_seeds: list[int]
+    """Those that measure it."""
+    final_seed: int
+    """Of the training on all images."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be planned."""
+        if not self.trials or len(self.trials) != len(self.values) or len(self.trials) > self.top:
+            raise ValueError(f"trials {self.trials} cannot be the best {self.top}")
+        seeds = [*self.seeds, *self.winner_seeds, self.final_seed]
+        if min(len(self.seeds), len(self.winner_seeds)) < FEWEST_SEEDS or len({*seeds}) < len(seeds):
+            raise ValueError(f"seeds cannot be {seeds}")
+
+    @property
+    def choosing(self) -> int:
+        """Trainings that choose the winner."""
+        return len(self.trials) * len(self.seeds)
+
+    @property
+    def all_trainings(self) -> int:
+        """These, and those that measure it."""
+        return self.choosing + len(self.winner_seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """All of it together, as the record of the study holds it."""
+
+    configurations: list[Configuration]
+    """By the trainings that chose among them, the winner first; all of the same metric."""
+    confirmed: Configuration
+    """The winner from seeds that chose nothing: what it is worth."""
+    final: Final
+
+    @property
+    def winner(self) -> Configuration:
+        """The configuration that was chosen."""
+        return self.configurations[0]
+
+    @property
+    def first_two(self) -> Difference | None:
+        """How much better the winner is than the next; None if there is no other."""
+        measured = [one for one in self.configurations if one.is_measured]
+        return difference(*measured[:2]) if len(measured) > 1 else None
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, which `read_confirmation` reads."""
+        return asdict(self)
+
+
+def read_confirmation(stored: object) -> Confirmation:
+    """Read a confirmation from a record.
+
+    Raises:
+        ValueError: A part of it is missing, or cannot be.
+    """
+    values = check_type("confirm", stored, dict[str, Any])
+    if values.keys() != {"configurations", "confirmed", "final"}:
+        raise ValueError(f"confirm cannot be of {', '.join(sorted(values))}")
+    listed = check_type("configurations", values["configurations"], list[Any])
+    confirmation = Confirmation(
+        configurations=[from_plain(Configuration, one) for one in listed],
+        confirmed=from_plain(Configuration, values["confirmed"]),
+        final=from_plain(Final, values["final"]),
+    )
+    if not confirmation.configurations or not confirmation.winner.is_measured:
+        raise ValueError("confirm has no winner")
+    winner, confirmed, final = confirmation.winner, confirmation.confirmed, confirmation.final
+    if len({one.metric_name for one in [*confirmation.configurations, confirmed]}) > 1:
+        raise ValueError("confirm is of several metrics")
+    if not (winner.trial == confirmed.trial == final.trial and winner.epochs == confirmed.epochs == final.epochs):
+        raise ValueError("what was confirmed and trained at last was not the winner")
+    return confirmation

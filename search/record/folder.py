@@ -1,0 +1,179 @@
+"""The folder of a study while a process writes it: made, locked, and made again if somebody removes it."""
+
+import itertools
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from search.record.postgresql import ServerStorage
+from search.settings import StudySettings
+from training.console.terminal import printable
+
+
+class StudyFolder:
+    """A folder that this process alone may write.
+
+    The system lets go of the lock when the process ends, however it ends, so a stale one cannot be left behind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Lock the folder.
+
+        Raises:
+            ValueError: Another process has locked it, or it cannot be written; the message says which.
+        """
+        self.path = path
+        self._lock = _lock(path)
+        self._file: Path | None = None
+
+    def keep(self, file: Path) -> None:
+        """Remember the content of a file by holding it open: the system frees it only when this process ends."""
+        self._file, self._content = file, file.open("rb")
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        self._lock.release()
+        if self._file:
+            self._content.close()
+
+    def mend(self) -> None:
+        """Make the folder, its lock and the kept file again if they were removed.
+
+        Raises:
+            OSError: They cannot be made, or not yet.
+        """
+        if self._file is None:
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self._file.stat(), os.fstat(self._content.fileno())):
+                return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.path)
+        draft = self._file.with_name(f".{self._file.name}.draft")
+        self._content.seek(0)
+        draft.write_bytes(self._content.read())
+        draft.replace(self._file)
+        self.keep(self._file)
+
+
+def new_name(settings: StudySettings, dataset: str) -> str:
+    """The name of a study that starts now: as the settings say, or after the data set, the date and the time."""
+    return settings.name or f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def make_folder(
+    settings: StudySettings, name: str, fill: Callable[[Path, str], object], server: ServerStorage | None = None
+) -> Path:
+    """Make the folder of a new study.
+
+    It appears under its name when it is filled: a process that dies before that leaves the name free.
+
+    Args:
+        settings: Where.
+        name: From `new_name`. If it is taken and was not asked for, a number is put behind it: other studies may start
+            in the same second.
+        fill: Puts what makes it a study into a folder, for the name that it will have.
+        server: Where the record is going to be; this process alone may use the name there.
+
+    Raises:
+        ValueError: The name is taken.
+        RecordUnwritableError: Another process begins a study of this name on the server.
+    """
+    results_dir = settings.results_dir.resolve()
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    while True:
+        name = next(names)
+        taken = _taken(results_dir / name, server)
+        if not taken:
+            results_dir.mkdir(parents=True, exist_ok=True)
+            draft = results_dir / f".{name}-{os.getpid()}"
+            try:
+                draft.mkdir()
+                fill(draft, name)
+                return draft.rename(results_dir / name)
+            except OSError:
+                if not (results_dir / name).exists():
+                    raise
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        if settings.name is not None:
+            raise ValueError(f"name {name} is taken: {taken or results_dir / name}")  # or somebody was faster
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that another process has locked; nothing is written.
+
+    Raises:
+        ValueError: Another process runs the study.
+    """
+    if (folder / ".lock").is_file():
+        _acquire(folder).release()
+
+
+def check_writable(folder: Path) -> Path:
+    """Refuse a folder that cannot be made or written.
+
+    Returns:
+        It, or the first folder above it that exists.
+
+    Raises:
+        ValueError: It, or the first folder above it that exists, cannot be written, or `latest` in it is no link.
+    """
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise ValueError(f"the results folder cannot be written: {folder}")
+    latest = folder / "latest"
+    if latest.exists() and not latest.is_symlink():
+        raise ValueError(f"{latest} is in the way of the link to the newest study; give it another name")
+    return existing
+
+
+def point_latest_to(folder: Path) -> None:
+    """Have the link `latest` beside the folder point to it.
+
+    Raises:
+        OSError: The file system has no links, or no room, or something else is called so.
+    """
+    draft = folder.parent / f".latest.{folder.name}"
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(folder.name)
+    draft.replace(folder.parent / "latest")
+
+
+def _taken(folder: Path, server: ServerStorage | None) -> str | None:
+    """Where there is a study of this name already; None if nowhere."""
+    if folder.exists():
+        return str(folder)
+    if server:
+        server.lock(folder.name)  # so that no other machine begins a study of this name meanwhile
+        if server.knows(folder.name):
+            return server.address
+    return None
+
+
+def _lock(folder: Path) -> FileLock:
+    lock, owner = _acquire(folder), folder / ".owner"
+    try:
+        owner.unlink(missing_ok=True)  # if it is a link, it is not followed
+        owner.write_text(f"process {os.getpid()} on {platform.node()}")
+    except OSError as error:
+        raise ValueError(f"the folder of study {folder.name} cannot be written: {error.strerror}: {folder}") from None
+    return lock
+
+
+def _acquire(folder: Path) -> FileLock:
+    lock, owner = FileLock(folder / ".lock"), folder / ".owner"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = printable(owner.read_text(errors="replace")[:100]) if owner.is_file() else "another process"
+        raise ValueError(f"study {folder.name} is being run by {who}") from None
+    except OSError as error:
+        raise ValueError(f"the folder of study {folder.name} cannot be written: {error.strerror}: {folder}") from None
+    return lock

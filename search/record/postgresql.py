@@ -1,0 +1,158 @@
+"""Where records are kept: a PostgreSQL server, where one process at a time runs a study."""
+
+import os
+import platform
+import time
+from typing import Any
+
+from optuna import get_all_study_names
+from optuna.exceptions import OptunaError
+from sqlalchemy import URL, event, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from search.record.database import EnduringStorage, RecordUnwritableError, reason
+
+TAKE_OVER_SECONDS = 2.0
+"""How long the server may need to notice that the process that held a lock has just ended."""
+
+_CONNECTION = {  # a server that does not answer any more is noticed within a minute
+    "application_name": f"process {os.getpid()} on {platform.node()}",
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+_SERVER_NOTICES_TOO = """
+    SELECT set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '10', false),
+           set_config('tcp_keepalives_count', '3', false)
+"""
+_KEY = "hashtextextended('tunesmith study ' || %s, 0)"
+_LOCK = f"SELECT pg_try_advisory_lock({_KEY})"
+_OWNER = f"""
+    SELECT pid, application_name FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND granted AND database = datid AND datname = current_database()
+      AND objsubid = 1 AND (classid::bigint << 32) | objid::bigint = {_KEY}
+"""
+
+
+class ServerStorage(EnduringStorage):
+    """Studies in a PostgreSQL database, of which this process may run one.
+
+    The connection that writes is the one that holds the study's lock, an advisory lock of PostgreSQL, so nothing can be
+    written without it, and a new connection begins by taking it again. The server lets go of it when the connection
+    ends, however the process ends, so a stale one cannot be left behind.
+    """
+
+    def __init__(self, url: URL, secrets: dict[str, Any]) -> None:
+        """Use `open_server` instead."""
+        self._study: str | None = None
+        self._backend: int | None = None
+        options = {name: value for name, value in _CONNECTION.items() if name not in url.query}
+        # repeatable read: a study that is being written is read as it was at one moment
+        how = {"pool_pre_ping": True, "isolation_level": "REPEATABLE READ", "connect_args": options | secrets}
+        super().__init__(str(url), how, new=True)
+        self.address = str(url.set(drivername="postgresql"))
+
+    def knows(self, study: str) -> bool:
+        """Whether the database holds a study of this name."""
+        return study in get_all_study_names(self)
+
+    def lock(self, study: str) -> None:
+        """Let this process alone run a study, be it there already or not.
+
+        Raises:
+            RecordUnwritableError: Another process runs it; the message says which.
+        """
+        if self._study is None:
+            event.listen(self.engine, "connect", self._take_lock)
+        self._study = study
+        self.engine.dispose()
+        with self.engine.connect():
+            pass
+
+    def _receipt(self, session: Session) -> int:
+        return int(session.scalar(text("SELECT txid_current()")))
+
+    def _is_made(self, session: Session, receipt: int) -> bool:
+        # never still in progress: this connection has the lock, so the one that was lost has ended
+        return bool(session.scalar(text("SELECT txid_status(:receipt) = 'committed'"), {"receipt": receipt}))
+
+    def _take_lock(self, connection: Any, _: object) -> None:
+        """Take the lock for a new connection."""
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(_SERVER_NOTICES_TOO)
+                deadline = time.monotonic() + TAKE_OVER_SECONDS
+                while not cursor.execute(_LOCK, [self._study]).fetchone()[0]:
+                    if time.monotonic() > deadline:
+                        self._refuse(cursor.execute(_OWNER, [self._study]).fetchone())
+                    time.sleep(0.1)
+            connection.commit()
+        except Exception:
+            connection.close()
+            raise
+        self._backend = connection.info.backend_pid
+
+    def _refuse(self, owner: tuple[int, str] | None) -> None:
+        """Raise because another connection has the lock."""
+        backend, process = owner or (None, "another process")
+        if backend and backend == self._backend:  # the network failed, and the server has not noticed yet
+            raise OperationalError(None, None, ConnectionError("the server still waits for the last connection"))
+        raise RecordUnwritableError(f"study {self._study} is being run by {process}")
+
+
+def open_server(address: str) -> ServerStorage:
+    """Open a database on a server.
+
+    Args:
+        address: For example `postgresql://user@host/database`; the server's other words follow after a question mark.
+
+    Raises:
+        ValueError: The address cannot be read, its driver is not installed, or nobody answers there; the message holds
+            no password.
+    """
+    url, secrets = _read(address)
+    try:
+        return ServerStorage(url, secrets)
+    except ImportError as error:
+        missing = error.__cause__ or error
+        raise ValueError(f"storage needs a driver ({missing}): pip install 'psycopg[binary]'") from None
+    except (SQLAlchemyError, OptunaError, RuntimeError) as error:
+        raise ValueError(f"storage cannot be used: {reason(error)}") from None
+
+
+def settings_on_server(address: str, study: str) -> dict[str, Any]:
+    """The settings of a study as its record holds them, plain data.
+
+    Raises:
+        ValueError: The server cannot be used, or knows no such study of this project.
+    """
+    server = open_server(address)
+    if not server.knows(study):
+        raise ValueError(f"there is no study {study} in {server.address}")
+    facts = server.get_study_user_attrs(server.get_study_id_from_name(study))
+    if not isinstance(facts.get("settings"), dict):
+        raise ValueError(f"study {study} in {server.address} is not one of this project")
+    settings: dict[str, Any] = facts["settings"]
+    return settings
+
+
+def _read(address: str) -> tuple[URL, dict[str, Any]]:
+    """An address without its passwords, and these: what nobody else is told, no error text and no log can show."""
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):
+        url = URL.create("unreadable")
+    if url.get_backend_name() == "sqlite":
+        raise ValueError("storage is for a database server; in sqlite, every study has a study.db without it")
+    if url.get_backend_name() != "postgresql" or "@" in f"{url.host}{url.database}":  # then part of a password is there
+        raise ValueError(
+            "storage must be an address like postgresql://user@host/database, with %40 for an @ in a password"
+        )
+    secrets: dict[str, Any] = {name: value for name, value in url.query.items() if "password" in name}
+    if url.password is not None:
+        secrets["password"] = url.password
+    others = {name: value for name, value in url.query.items() if name not in secrets}
+    return URL.create("postgresql+psycopg", url.username, None, url.host, url.port, url.database, others), secrets

@@ -1,0 +1,1 @@
+"""What is searched: hyperparameters, their distributions and conditions; imports training and the settings."""

@@ -1,0 +1,211 @@
+"""One hyperparameter's range: a range of numbers, ordered choices, or choices without an order."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from training.console.plain_data import check_type
+
+HyperparameterValue = float | int | str | bool
+
+MOST_MEMBERS = 1000
+"""A range of whole numbers that has more is not looked at one by one."""
+
+
+@dataclass(frozen=True)
+class OrderedChoice:
+    """Ascending numbers to choose from, compared by ratio if all are above 0.
+
+    To Optuna it is a range of numbers, so that the sampler knows 64 to lie between 32 and 128 (a categorical choice has
+    no order); each proposal then goes to the nearest member. The range reaches half a step beyond the ends, which makes
+    the ends as likely as the members between them.
+    """
+
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what has no order."""
+        ascending = all(low < high for low, high in pairwise(self.values))
+        if len(self.values) < 2 or not ascending:
+            raise ValueError(f"an ordered choice needs two or more ascending numbers, got {list(self.values)}")
+
+    @property
+    def log(self) -> bool:
+        """Whether members are compared by ratio."""
+        return self.values[0] > 0
+
+    @property
+    def distribution(self) -> IntDistribution | FloatDistribution:
+        """What the sampler draws from before the draw goes to the nearest member."""
+        first, second, *_ = self.values
+        *_, before_last, last = self.values
+        if self.log:
+            low, high = first / math.sqrt(second / first), last * math.sqrt(last / before_last)
+        else:
+            low, high = first - (second - first) / 2, last + (last - before_last) / 2
+        if not all(isinstance(value, int) for value in self.values):
+            return FloatDistribution(low, high, log=self.log)
+        smallest = max(1, math.ceil(low)) if self.log else math.ceil(low)
+        return IntDistribution(smallest, math.floor(high), log=self.log)
+
+    def nearest(self, draw: float) -> float:
+        """The member nearest to a draw."""
+        if self.log:
+            return min(self.values, key=lambda value: abs(math.log(value / draw)))
+        return min(self.values, key=lambda value: abs(value - draw))
+
+
+Range = FloatDistribution | IntDistribution | OrderedChoice
+Dimension = Range | CategoricalDistribution
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """What Optuna's sampler draws from."""
+    return dimension.distribution if isinstance(dimension, OrderedChoice) else dimension
+
+
+def nearest(dimension: Dimension, draw: Any) -> Any:
+    """What a draw from the distribution stands for."""
+    return dimension.nearest(draw) if isinstance(dimension, OrderedChoice) else draw
+
+
+def members(dimension: Dimension) -> tuple[HyperparameterValue, ...] | None:
+    """All values of a dimension, or None if they are too many to be told one by one."""
+    match dimension:
+        case OrderedChoice():
+            return dimension.values
+        case CategoricalDistribution():
+            return tuple(dimension.choices)  # type: ignore[arg-type]
+        case IntDistribution() if (dimension.high - dimension.low) // dimension.step < MOST_MEMBERS:
+            return tuple(range(dimension.low, dimension.high + 1, dimension.step))
+        case _:
+            return None
+
+
+def holds(dimension: Dimension, value: HyperparameterValue) -> bool:
+    """Whether a value lies in a range, or is among the choices."""
+    match dimension:
+        case FloatDistribution() | IntDistribution():
+            return not isinstance(value, str | bool) and dimension.low <= value <= dimension.high
+        case _:
+            return value in (members(dimension) or ())
+
+
+def closest(dimension: Dimension, value: HyperparameterValue | None) -> HyperparameterValue:
+    """The value of a dimension that is closest to another one; the first choice if it is none of the choices."""
+    if value is not None and holds(dimension, value):
+        return value
+    if isinstance(dimension, CategoricalDistribution):
+        return members(dimension)[0]  # type: ignore[index]
+    low, high = ends(dimension)
+    inside = min(max(low, float(value)), high) if isinstance(value, int | float) else low
+    return nearest(dimension, inside)  # type: ignore[no-any-return]
+
+
+def position(dimension: Dimension, value: Any) -> float:
+    """Where a value lies in its range, in [0, 1]; choices have equal steps between them, in the order given."""
+    match dimension:
+        case OrderedChoice() | CategoricalDistribution():
+            choices = members(dimension) or ()
+            return choices.index(value) / max(1, len(choices) - 1)
+        case _ if dimension.log:
+            return math.log(value / dimension.low) / math.log(dimension.high / dimension.low)
+        case _:
+            return float((value - dimension.low) / (dimension.high - dimension.low))
+
+
+def value_at(dimension: Range, place: float) -> float:
+    """The value at a position of a range; between the members of an ordered choice, and between whole numbers, too."""
+    low, high = ends(dimension)
+    return float(low * (high / low) ** place if dimension.log else low + place * (high - low))
+
+
+def ends(dimension: Range) -> tuple[float, float]:
+    """The lowest and the highest value."""
+    if isinstance(dimension, OrderedChoice):
+        return dimension.values[0], dimension.values[-1]
+    return dimension.low, dimension.high
+
+
+def is_log(dimension: Dimension) -> bool:
+    """Whether values are compared by ratio."""
+    return not isinstance(dimension, CategoricalDistribution) and dimension.log
+
+
+def cover(dimensions: Sequence[Dimension]) -> Dimension:
+    """The least dimension that holds all values of others, which are ranges of the same kind if there are several."""
+    first, *others = dimensions
+    if not others:
+        return first
+    lows, highs = zip(*(ends(dimension) for dimension in dimensions), strict=True)  # type: ignore[arg-type]
+    kind = IntDistribution if all(isinstance(end, int) for end in (*lows, *highs)) else FloatDistribution
+    return kind(min(lows), max(highs), log=all(map(is_log, dimensions)))
+
+
+def describe_dimension(dimension: Dimension) -> dict[str, Any]:
+    """A dimension as plain data, and as it is written in a search space file."""
+    match dimension:
+        case OrderedChoice():
+            return {"ordered": list(dimension.values)}
+        case CategoricalDistribution():
+            return {"choices": list(dimension.choices)}
+        case _:
+            described: dict[str, Any] = {"low": dimension.low, "high": dimension.high}
+            if dimension.step not in (None, 1) or (isinstance(dimension, FloatDistribution) and dimension.step):
+                described["step"] = dimension.step
+            return described | {"log": dimension.log}
+
+
+def range_words(described: dict[str, Any]) -> str:
+    """A described dimension in words."""
+    match described:
+        case {"value": value}:
+            return str(value)
+        case {"ordered": values} | {"choices": values}:
+            return ", ".join(map(str, values))
+        case _:
+            step = f" in steps of {described['step']}" if "step" in described else ""
+            return f"{described['low']} to {described['high']}{step}" + (" (log)" if described["log"] else "")
+
+
+def parse_dimension(name: str, described: dict[str, Any]) -> Dimension:
+    """The dimension that `describe_dimension` described.
+
+    Raises:
+        ValueError: Nothing that it returns; the message says what is wrong, without the hyperparameter's name.
+    """
+    match described:
+        case {"ordered": [*values], **rest} if not rest:
+            return OrderedChoice(tuple(check_type(name, values, list[int | float])))
+        case {"choices": [*values], **rest} if not rest:
+            check_type(name, values, list[float | str | bool])
+            if not values or len(set(map(repr, values))) < len(values):
+                raise ValueError(f"choices must be one or more different values, got {values}")
+            return CategoricalDistribution(values)
+        case {"low": low, "high": high, **rest} if rest.keys() <= {"log", "step"}:
+            log, step = check_type("log", rest.get("log", False), bool), rest.get("step")
+            whole = all(isinstance(end, int) for end in (low, high, step or 0))
+            for key, value in (("low", low), ("high", high), ("step", step or 0)):
+                check_type(key, value, float)
+            _check_range(low, high, log=log, step=step)
+            if whole:
+                return IntDistribution(low, high, log=log, step=step or 1)
+            return FloatDistribution(low, high, log=log, step=step)
+    raise ValueError(
+        f"must have low and high (and log or step), or choices, or ordered, or value, and has {', '.join(described)}"
+    )
+
+
+def _check_range(low: float, high: float, *, log: bool, step: float | None) -> None:
+    if low >= high:
+        raise ValueError(f"low must be less than high, got {low} and {high}; value = {low} fixes it")
+    if log and low <= 0:
+        raise ValueError(f"a log range must lie above 0, got low {low}")
+    if step is not None and log:
+        raise ValueError("step and log exclude each other; ordered = [...] lists the values that you want")
+    if step is not None and not 0 < step <= high - low:
+        raise ValueError(f"step must be > 0 and at most high - low, {high - low}, got {step}")

@@ -1,0 +1,1 @@
+"""The command line and the terminal; imports nothing of this project."""

@@ -1,0 +1,95 @@
+"""Turns a command line into one frozen dataclass of settings, or into one sentence and exit status 2."""
+
+import re
+import sys
+from itertools import zip_longest
+from typing import NoReturn, TypeVar
+
+import tyro
+from tyro import _errors as tyro_errors
+
+from training.console.terminal import printable
+
+Settings = TypeVar("Settings")
+
+LONGEST_SENTENCE = 1000
+"""Characters of a sentence that are shown: it may quote whatever was typed, or found in a file."""
+
+
+def parse(
+    settings: type[Settings], description: str, words: list[str] | None = None, default: Settings | None = None
+) -> Settings:
+    """Read a command line into a settings dataclass.
+
+    Args:
+        settings: Frozen dataclass; each field is an option and the string under it is its help.
+        description: First lines of `--help`.
+        words: The command line without the program; by default that of this process.
+        default: Values of the options that the command line leaves out; by default the fields' own.
+
+    Returns:
+        The checked settings. A mistake prints one sentence on stderr and exits with status 2.
+    """
+    with tyro_errors.on_parse_error(_refuse_parse_error):
+        if default is None:
+            return tyro.cli(settings, description=description, args=words)
+        return tyro.cli(settings, description=description, args=words, default=default)
+
+
+def option_value(words: list[str], option: str) -> str | None:
+    """The value that a command line gives an option, as `--option VALUE` or `--option=VALUE`; None without it.
+
+    As the parser does, it takes the last of several, and `_` in an option for `-`.
+    """
+    value = None
+    for word, next_word in zip_longest(words, words[1:]):
+        name, equals, rest = word.partition("=")
+        if name.replace("_", "-") == option:
+            value = rest if equals else next_word
+    return value
+
+
+def refuse(sentence: str) -> NoReturn:
+    """Print one sentence about a user's mistake on stderr and exit with status 2."""
+    complain(sentence)
+    sys.exit(2)
+
+
+def complain(sentence: str) -> None:
+    """Print one sentence about a user's mistake on stderr."""
+    line = printable(without_password(" ".join(sentence.split())))
+    print(f"error: {line if len(line) <= LONGEST_SENTENCE else line[:LONGEST_SENTENCE] + '…'}", file=sys.stderr)
+
+
+def without_password(word: str) -> str:
+    """A word of a command line, or a sentence about it, with stars for what may be a password in an address."""
+    return re.sub(r"(://[^:/@]*):.*@|(password=)[^&]*", _with_stars, word, flags=re.DOTALL)
+
+
+def _with_stars(password: re.Match[str]) -> str:
+    return f"{password[2]}***" if password[2] else f"{password[1]}:***@"
+
+
+def _refuse_parse_error(event: tyro_errors.ParseErrorEvent) -> None:
+    """Say in one sentence what tyro would print in a box; events not named here keep the box."""
+    match event:
+        case tyro_errors.InstantiationFailure(argument=None):
+            refuse(event.message)
+        case tyro_errors.InstantiationFailure(argument=argument) if argument is not None:
+            refuse(
+                f"{argument.display_name()} cannot be read: {event.message.rpartition('>: ')[2]}"
+            )  # not the NoneType's
+        case tyro_errors.InvalidChoice():
+            known = ", ".join(event.choices)
+            refuse(f"{event.argument.display_name()} must be one of {known}, got {event.value}")
+        case tyro_errors.UnrecognizedArgs():
+            refuse(f"unknown option {event.tokens[0]}; --help lists the known ones")
+        case tyro_errors.BadValue():
+            refuse(f"{event.argument.display_name()} needs a value")
+        case tyro_errors.MissingArgs():
+            names = ", ".join(
+                missing.arg.lowered.metavar or missing.arg.display_name() for missing in event.missing_arguments
+            )
+            refuse(f"{names} is missing; --help says what it is")
+        case _:
+            pass

@@ -1,0 +1,98 @@
+"""Images that a function of yours loads, checked before anything is trained on them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.images.image_folder import Part, check_classes
+from training.networks.network_config import load_function
+
+
+def load_by_function(place: str) -> tuple[Part, Part, tuple[str, ...]]:
+    """Call a function without arguments that returns `(images, labels), (test_images, test_labels), class_names`.
+
+    Images are NumPy arrays or tensors of shape (N, C, H, W), uint8, labels of shape (N,), any type of integer: the
+    index of the class.
+
+    Args:
+        place: `path/to/file.py:load` or `package.module:load`.
+
+    Returns:
+        Training images, test images and the names of the classes.
+
+    Raises:
+        ValueError: There is no such function, it fails, or it returns something else.
+    """
+    source = f"dataset {place}"
+    load = load_function("dataset", place)
+    try:
+        returned = load()
+    except Exception as error:  # whatever the function does
+        raise ValueError(f"{source} failed: {type(error).__name__}: {error}") from error
+    try:
+        (images, labels), (test_images, test_labels), names = returned
+        classes = tuple(names)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{source} must return (images, labels), (test_images, test_labels), class_names, "
+            f"got {type(returned).__name__}"
+        ) from None
+    if not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
+        raise ValueError(f"{source} must return class names that are strings and differ")
+    check_classes(source, len(classes))
+    pool = _checked(source, "training", images, labels, classes)
+    test = _checked(source, "test", test_images, test_labels, classes)
+    if pool[0].shape[1:] != test[0].shape[1:]:
+        shapes = " and ".join(" x ".join(map(str, part[0].shape[1:])) for part in (pool, test))
+        raise ValueError(f"{source} must return training and test images of one shape, got {shapes}")
+    return pool, test, classes
+
+
+def _checked(source: str, which: str, images: Any, labels: Any, classes: tuple[str, ...]) -> Part:
+    images, labels = _tensor(source, f"{which} images", images), _tensor(source, f"{which} labels", labels)
+    if images.dtype != torch.uint8:
+        raise ValueError(f"{source} must return {which} images of type uint8, from 0 to 255, got {_name(images.dtype)}")
+    if images.dim() != 4 or 0 in images.shape[1:]:
+        raise ValueError(f"{source} must return {which} images of shape (N, C, H, W), got {tuple(images.shape)}")
+    if images.shape[3] in (1, 3, 4) and images.shape[1] not in (1, 3, 4):
+        raise ValueError(
+            f"{source} must return {which} images of shape (N, C, H, W), got {tuple(images.shape)}: "
+            "its channels seem to be last"
+        )
+    if labels.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        raise ValueError(f"{source} must return {which} labels of a type of integer, got {_name(labels.dtype)}")
+    if tuple(labels.shape) != (len(images),):
+        raise ValueError(f"{source} must return a label for each of {len(images)} {which} images, got {_shape(labels)}")
+    if not len(images):
+        raise ValueError(f"{source} returns no {which} images")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+        raise ValueError(
+            f"{source} must return {which} labels from 0 to {len(classes) - 1} for {len(classes)} class names, "
+            f"got {int(labels.min())} to {int(labels.max())}"
+        )
+    return images.contiguous(), labels.to(torch.int64)
+
+
+def _tensor(source: str, which: str, values: Any) -> Tensor:
+    """A tensor on the CPU that shares no memory with what cannot be written to."""
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    if isinstance(values, list | tuple | np.ndarray):
+        try:
+            array = np.asarray(values)
+            if array.dtype.kind in "iu" and array.dtype != np.uint8:
+                array = array.astype(np.int64)
+            return torch.tensor(array)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{source} returns {which} that are no numbers: {error}") from None
+    raise ValueError(f"{source} must return {which} as an array or a tensor, got {type(values).__name__}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"shape {tuple(tensor.shape)}"

@@ -1,0 +1,254 @@
+"""Data sets as whole tensors in memory: loading, checking, splitting and batching."""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.config import DATASETS, DataConfig, dataset_name, is_folder, is_place
+from training.images import cifar10, mnist
+from training.images.augmentation import Augmentation
+from training.images.custom_images import load_by_function
+from training.images.image_folder import load_image_folder
+
+UNEQUAL = 2
+"""A class that is more than so many times as large as another is worth a word: accuracy is then mostly its own."""
+
+Batch = tuple[Tensor, Tensor]
+"""Images (B, C, H, W), float32 in [0, 1], and labels (B,), int64."""
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """Images with their labels."""
+
+    images: Tensor
+    """(N, C, H, W), uint8."""
+    labels: Tensor
+    """(N,), int64: the index of the class."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: str) -> "ImageSplit":
+        """Put both tensors on a device."""
+        return ImageSplit(self.images.to(device), self.labels.to(device))
+
+    def __getstate__(self) -> tuple[Any, Any]:
+        # NumPy arrays are what Ray's object store hands to every worker without a copy; tensors it would copy.
+        return self.images.numpy(), self.labels.numpy()
+
+    def __setstate__(self, arrays: tuple[Any, Any]) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            object.__setattr__(self, "images", torch.from_numpy(arrays[0]))
+            object.__setattr__(self, "labels", torch.from_numpy(arrays[1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageData:
+    """A data set, split for training, for choosing (validation) and for the final word (test)."""
+
+    name: str
+    """Short; letters, digits, dots, dashes and underscores."""
+    classes: tuple[str, ...]
+    train: ImageSplit
+    val: ImageSplit
+    """Empty when `val_fraction` is 0."""
+    test: ImageSplit
+    sha256: str
+    """Checksum of all images and labels before the split."""
+
+    def class_sizes(self) -> list[int]:
+        """Images of each class, validation and test images included."""
+        labels = torch.cat([self.train.labels, self.val.labels, self.test.labels])
+        return torch.bincount(labels, minlength=len(self.classes)).tolist()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def to(self, device: str) -> "ImageData":
+        """Put all images and labels on a device; networks are then trained there."""
+        return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
+
+
+def batches(
+    split: ImageSplit,
+    batch_size: int,
+    shuffler: torch.Generator | None = None,
+    augmentation: Augmentation | None = None,
+) -> Iterator[Batch]:
+    """Cut a split into batches, in its own order or in a random one; the last batch may be smaller.
+
+    Images are scaled to [0, 1] exactly as torchvision's `ToTensor` does: as float32, divided by 255. Where there is an
+    augmentation, they are shifted and flipped before.
+    """
+    order = None if shuffler is None else torch.randperm(len(split), generator=shuffler).to(split.labels.device)
+    for start in range(0, len(split), batch_size):
+        if order is None:
+            images, labels = split.images[start : start + batch_size], split.labels[start : start + batch_size]
+        else:
+            chosen = order[start : start + batch_size]
+            images, labels = split.images.index_select(0, chosen), split.labels.index_select(0, chosen)
+        if augmentation is not None:
+            images = augmentation.apply(images, start)
+        yield images.to(torch.float32).div_(255), labels
+
+
+def split_train_val(num_images: int, val_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Choose disjoint random image indices for training and validation.
+
+    The same seed gives the same split in every trial of a study, so trials are comparable.
+
+    Args:
+        num_images: Images to share out; >= 2.
+        val_fraction: Part that goes to validation, in [0, 1).
+        seed: Fixes the choice.
+
+    Returns:
+        (train, val) indices in ascending order, int64, shapes (num_images - v,) and (v,) with
+        v = round(num_images * val_fraction).
+
+    Raises:
+        ValueError: `val_fraction` is not in [0, 1), or leaves no image to train on.
+    """
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
+    num_val = round(num_images * val_fraction)
+    if num_val >= num_images:
+        raise ValueError(f"val_fraction {val_fraction} leaves none of the {num_images} images to train on")
+    if val_fraction > 0 and num_val == 0:
+        raise ValueError(f"val_fraction {val_fraction} leaves none of the {num_images} images for validation")
+    order = torch.randperm(num_images, generator=torch.Generator().manual_seed(seed))
+    return order[num_val:].sort().values, order[:num_val].sort().values
+
+
+def load_data(config: DataConfig, split_seed: int) -> tuple[ImageData, str | None]:
+    """Load the data set that `config` asks for, downloading it first where it is absent.
+
+    Args:
+        config: Data set, folder and validation fraction.
+        split_seed: Fixes which training images are held out for validation.
+
+    Returns:
+        The data, and what should be known about them in one line: that `auto` fell back to digits, which files of a
+        folder are no images, or that the classes are unequal.
+
+    Raises:
+        ValueError: A file is missing, truncated or corrupt, or the download failed; the message names the file. Or the
+            images cannot be what a network is trained on.
+        OSError: The folder cannot be read or written.
+    """
+    chosen, *notes = _choose_dataset(config)
+    pool, test, classes, *more_notes = _load(chosen, config)
+    train_indices, val_indices = split_train_val(len(pool), config.val_fraction, split_seed)
+    data = ImageData(
+        name=dataset_name(chosen),
+        classes=classes,
+        train=ImageSplit(pool.images[train_indices], pool.labels[train_indices]),
+        val=ImageSplit(pool.images[val_indices], pool.labels[val_indices]),
+        test=test,
+        sha256=_checksum(pool, test),
+    )
+    if chosen not in DATASETS:
+        _check_classes_are_trained(data)
+    return data, "; ".join(filter(None, [*notes, *more_notes, _inequality(data)])) or None
+
+
+def is_at_hand(dataset: str, data_dir: Path) -> bool:
+    """Whether a data set known by name can be loaded without a download; others may not be what they were."""
+    match dataset:
+        case "digits":
+            return True
+        case "cifar10":
+            return cifar10.is_present(data_dir)
+        case "fashion-mnist" | "mnist" | "kmnist":
+            return mnist.is_present(dataset, data_dir)
+    return False
+
+
+def _load(dataset: str, config: DataConfig) -> tuple[ImageSplit, ImageSplit, tuple[str, ...], str | None]:
+    """All images for training and validation, all for the test, the names of the classes, and a note."""
+    note = None
+    if dataset == "digits":
+        return *_load_digits(), None
+    if is_place(dataset):
+        pool, test, classes = load_by_function(dataset)
+    elif is_folder(dataset):
+        pool, test, classes, note = load_image_folder(Path(dataset), config.image_size)
+    elif dataset == "cifar10":
+        pool, test, classes = cifar10.load(config.data_dir)
+    else:
+        return *_load_mnist_family(dataset, config.data_dir), None
+    return ImageSplit(*pool), ImageSplit(*test), classes, note
+
+
+def _check_classes_are_trained(data: ImageData) -> None:
+    """Refuse a split that leaves a class without a training image."""
+    sizes = torch.bincount(data.train.labels, minlength=len(data.classes))
+    if 0 in sizes:
+        missing = data.classes[int(sizes.argmin())]
+        size = data.class_sizes()[int(sizes.argmin())]
+        raise ValueError(
+            f'class "{missing}" has no image left to train on, of {size}: all are for validation or the test; '
+            "it needs more images, or val_fraction must be smaller"
+        )
+
+
+def _inequality(data: ImageData) -> str | None:
+    """A sentence about classes of which one has many more images than another."""
+    sizes = data.class_sizes()
+    smallest, largest = min(sizes), max(sizes)
+    if largest <= UNEQUAL * smallest:
+        return None
+    few, many = data.classes[sizes.index(smallest)], data.classes[sizes.index(largest)]
+    return f'classes are unequal: "{few}" has {smallest:,} image{"" if smallest == 1 else "s"}, "{many}" {largest:,}'
+
+
+def _choose_dataset(config: DataConfig) -> tuple[str, str | None]:
+    if config.dataset != "auto":
+        return config.dataset, None
+    if mnist.is_present("fashion-mnist", config.data_dir):
+        return "fashion-mnist", None  # present, perhaps damaged: then loading says so, instead of a silent fall-back
+    try:
+        mnist.check_server_answers("fashion-mnist")
+        mnist.download("fashion-mnist", config.data_dir)
+    except ValueError as error:
+        return "digits", f"{error}; using the small digits data set instead"
+    return "fashion-mnist", None
+
+
+def _load_digits() -> tuple[ImageSplit, ImageSplit, tuple[str, ...]]:
+    """Load scikit-learn's 1,797 handwritten digits, 8 x 8; a fixed random fifth of them is the test set."""
+    from sklearn.datasets import load_digits  # over a second: only for those who need it
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
+    labels = torch.from_numpy(digits.target).to(torch.int64)
+    pool, test = split_train_val(len(labels), val_fraction=0.2, seed=0)
+    classes = tuple(str(name) for name in digits.target_names)
+    return ImageSplit(images[pool], labels[pool]), ImageSplit(images[test], labels[test]), classes
+
+
+def _load_mnist_family(name: str, data_dir: Path) -> tuple[ImageSplit, ImageSplit, tuple[str, ...]]:
+    if not mnist.is_present(name, data_dir):
+        mnist.download(name, data_dir)
+    train, test = mnist.read(name, data_dir)
+    pool, test_split = (ImageSplit(part.data.unsqueeze(1), part.targets.to(torch.int64)) for part in (train, test))
+    return pool, test_split, tuple(train.classes)
+
+
+def _checksum(*splits: ImageSplit) -> str:
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(split.images.numpy().tobytes())
+        digest.update(split.labels.numpy().tobytes())
+    return digest.hexdigest()

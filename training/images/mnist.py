@@ -1,0 +1,159 @@
+"""MNIST and its drop-in replacements: four files in the IDX format, checked before torchvision reads them."""
+
+import hashlib
+import math
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from training.images.torchvision_import import import_torchvision_datasets
+
+CONNECT_SECONDS = 5.0
+"""How long `--dataset auto` waits for the download server's first answer before it falls back."""
+STALL_SECONDS = 30.0
+"""A download that receives nothing for this long has failed."""
+
+FILES = {
+    "train-images-idx3-ubyte": (2051, (60_000, 28, 28)),
+    "train-labels-idx1-ubyte": (2049, (60_000,)),
+    "t10k-images-idx3-ubyte": (2051, (10_000, 28, 28)),
+    "t10k-labels-idx1-ubyte": (2049, (10_000,)),
+}
+"""File name -> magic number and shape in its header, as at http://yann.lecun.com/exdb/mnist."""
+
+_MD5 = {
+    ("fashion-mnist", "train-images-idx3-ubyte"): "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    ("fashion-mnist", "train-labels-idx1-ubyte"): "9018921c3c673c538a1fc5bad174d6f9",
+    ("fashion-mnist", "t10k-images-idx3-ubyte"): "8181f5470baa50b63fa0f6fddb340f0a",
+    ("fashion-mnist", "t10k-labels-idx1-ubyte"): "15d484375f8d13e6eb1aabb0c3f46965",
+}
+"""Checksums of the uncompressed files, where they are known; downloads of the others torchvision checks compressed."""
+
+_TORCHVISION_NAMES = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
+
+
+def is_present(name: str, data_dir: Path) -> bool:
+    """Whether any file of the data set is there, be it damaged or the only one."""
+    return any(file.exists() for file in _files(name, data_dir))
+
+
+def read(name: str, data_dir: Path) -> tuple[Any, Any]:
+    """Check the files of a data set and read them.
+
+    Returns:
+        torchvision's training and test data sets; `data` is (N, 28, 28), uint8, and `targets` (N,).
+
+    Raises:
+        ValueError: A file is missing, truncated or corrupt; the message names it.
+    """
+    for file in _files(name, data_dir):
+        _check(name, file)
+    dataset = _torchvision_class(name)
+    return dataset(data_dir, train=True), dataset(data_dir, train=False)
+
+
+def check_server_answers(name: str) -> None:
+    """Refuse within seconds where there is no way to the server, even where looking up its name hangs.
+
+    Raises:
+        ValueError: No answer from the server of `name`.
+    """
+    address = _torchvision_class(name).mirrors[0]
+    reasons = ["no answer"]
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(address, method="HEAD")
+            urllib.request.urlopen(request, timeout=CONNECT_SECONDS).close()
+            reasons.clear()
+        except urllib.error.HTTPError:
+            reasons.clear()  # an error page is an answer too
+        except OSError as error:
+            reasons[0] = str(getattr(error, "reason", error))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(CONNECT_SECONDS)
+    if reasons:
+        raise ValueError(f"{name} is not in the data folder and its server cannot be reached ({reasons[0]})")
+
+
+def download(name: str, data_dir: Path) -> None:
+    """Download a data set beside its place, check it, then move it there: it is there whole or not at all.
+
+    Raises:
+        ValueError: The download failed or brought a damaged file.
+        OSError: The folder cannot be written.
+    """
+    with incoming_folder(name, data_dir) as incoming:
+        _torchvision_class(name)(incoming, download=True)
+        for file in _files(name, incoming):
+            _check(name, file)
+        _folder(name, data_dir).mkdir(parents=True, exist_ok=True)
+        for file in _files(name, incoming):
+            file.replace(_folder(name, data_dir) / file.name)
+
+
+@contextmanager
+def incoming_folder(name: str, data_dir: Path) -> Iterator[Path]:
+    """A folder beside the place of a data set, into which torchvision downloads; it is gone afterwards.
+
+    Raises:
+        ValueError: The download failed.
+        OSError: The folder cannot be written.
+    """
+    made_folder = not data_dir.exists()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    old_timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL_SECONDS)  # torchvision downloads without a time-out of its own
+    try:
+        with TemporaryDirectory(prefix=f".{name}-", dir=data_dir) as incoming:
+            yield Path(incoming)
+    except (RuntimeError, OSError, EOFError) as error:
+        raise ValueError(f"{name} could not be downloaded to {data_dir}: {error}") from error
+    finally:
+        socket.setdefaulttimeout(old_timeout)
+        if made_folder and not any(data_dir.iterdir()):
+            data_dir.rmdir()
+
+
+def _torchvision_class(name: str) -> Any:
+    return getattr(import_torchvision_datasets(), _TORCHVISION_NAMES[name])
+
+
+def _folder(name: str, data_dir: Path) -> Path:
+    return data_dir / _TORCHVISION_NAMES[name] / "raw"
+
+
+def _files(name: str, data_dir: Path) -> list[Path]:
+    return [_folder(name, data_dir) / file for file in FILES]
+
+
+def _check(name: str, file: Path) -> None:
+    damage = _damage(name, file)
+    if damage:
+        raise ValueError(f"{damage} file of {name}: {file}; delete {file.parent} to have the data set downloaded again")
+
+
+def _damage(name: str, file: Path) -> str | None:
+    if not file.is_file():
+        return "missing"
+    magic, shape = FILES[file.name]
+    header = b"".join(number.to_bytes(4, "big") for number in (magic, *shape))
+    content = file.read_bytes()
+    if len(content) < len(header) + math.prod(shape):
+        return "truncated"
+    md5 = _MD5.get((name, file.name))
+    as_published = (
+        content.startswith(header)
+        and len(content) == len(header) + math.prod(shape)
+        and (md5 is None or hashlib.md5(content, usedforsecurity=False).hexdigest() == md5)
+        and ("labels" not in file.name or max(content[len(header) :]) <= 9)
+    )
+    return None if as_published else "corrupt"

@@ -1,0 +1,1 @@
+"""The networks and their hyperparameters; imports the configuration and the console."""

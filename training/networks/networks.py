@@ -1,0 +1,152 @@
+"""The networks that can be trained: the tutorial's, a small convolutional one, and what a function of yours builds."""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.config import NETWORKS, TrialConfig
+from training.networks.network_config import CnnHyperparameters, MlpHyperparameters, config_type, load_function
+
+Shape = tuple[int, int, int]
+"""Of one image: channels, height, width."""
+
+
+class NeuralNetwork(nn.Module):
+    """The tutorial's network: hidden layers with ReLU; two of 512 units, unless told otherwise."""
+
+    def __init__(self, inputs: int, classes: int, depth: int = 2, width: int = 512, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        layers: list[nn.Module] = []
+        for layer in range(depth):
+            layers += [nn.Linear(width if layer else inputs, width), nn.ReLU(), *_dropout(dropout)]
+        self.linear_relu_stack = nn.Sequential(*layers, nn.Linear(width, classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn images (N, C, H, W), float32 in [0, 1], into class scores (N, classes) before the softmax."""
+        scores: Tensor = self.linear_relu_stack(self.flatten(images))
+        return scores
+
+
+class ConvolutionalNetwork(nn.Module):
+    """Two convolutions 3 x 3, each with pooling by two, batch normalisation and ReLU, and one hidden layer.
+
+    Pooling comes first, so that the others have a quarter of the work. The channels of a pixel lie side by side in
+    memory, as the kernels of convolution and pooling for a processor work fastest.
+    """
+
+    def __init__(self, shape: Shape, classes: int, channels: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*_convolution(shape[0], channels), *_convolution(channels, 2 * channels))
+        self.features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.no_grad():
+            inputs = self.features.eval()(torch.zeros(1, *shape)).numel()
+        self.features.train()
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            *_dropout(dropout),
+            nn.Linear(inputs, width),
+            nn.ReLU(),
+            *_dropout(dropout),
+            nn.Linear(width, classes),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn images (N, C, H, W), float32 in [0, 1], into class scores (N, classes) before the softmax."""
+        scores: Tensor = self.classifier(self.features(images))
+        return scores
+
+
+def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    ]
+
+
+def _dropout(part: float) -> list[nn.Module]:
+    return [nn.Dropout(part)] if part else []
+
+
+def build_mlp(config: MlpHyperparameters, input_shape: Shape, classes: int) -> nn.Module:
+    """Build the tutorial's network."""
+    channels, height, width = input_shape
+    return NeuralNetwork(channels * height * width, classes, config.depth, config.width, config.dropout)
+
+
+def build_cnn(config: CnnHyperparameters, input_shape: Shape, classes: int) -> nn.Module:
+    """Build the small convolutional network."""
+    return ConvolutionalNetwork(input_shape, classes, config.channels, config.width, config.dropout)
+
+
+def build_network(config: TrialConfig, input_shape: Shape, classes: int) -> nn.Module:
+    """Build the network that `config.network` names.
+
+    Args:
+        config: Of the type that `config_type` returns for this network.
+        input_shape: Channels, height and width of an image.
+        classes: How many scores the network gives for each image.
+
+    Raises:
+        ValueError: What was built is no network that can be trained on such images.
+    """
+    full_type = config_type(config.network)
+    if not isinstance(config, full_type):  # then the network's own hyperparameters have their defaults
+        config = full_type(**{field.name: getattr(config, field.name) for field in fields(TrialConfig)})
+    network = _builder(config.network)(config, input_shape, classes)
+    if config.network not in NETWORKS:
+        _check_network(config.network, network, input_shape, classes)
+    return network
+
+
+def network_file(network: str) -> Path | None:
+    """The file that builds a network; None for those of this module."""
+    if network in NETWORKS:
+        return None
+    return Path(sys.modules[_builder(network).__module__].__file__ or "")
+
+
+def network_checksum(network: str) -> str | None:
+    """SHA-256 of the file that builds a network; None for those of this module."""
+    file = network_file(network)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file else None
+
+
+def _builder(network: str) -> Callable[[Any, Shape, int], nn.Module]:
+    match network:
+        case "mlp":
+            return build_mlp
+        case "cnn":
+            return build_cnn
+    return load_function("network", network)
+
+
+def _check_network(name: str, network: object, input_shape: Shape, classes: int) -> None:
+    """Refuse what cannot be trained; a pass of two empty images shows it, before any trial starts."""
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"network {name} returned {type(network).__name__}, which is no torch.nn.Module")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(f"network {name} has no parameters to train")
+    state = torch.get_rng_state()
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            scores = network.eval()(torch.zeros(2, *input_shape))
+    except Exception as error:  # whatever the network does
+        raise ValueError(
+            f"network {name} cannot take images of {' x '.join(map(str, input_shape))}: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        network.train(was_training)
+        torch.set_rng_state(state)
+    shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    if shape != (2, classes):
+        raise ValueError(f"network {name} must return scores of shape (N, {classes}), got {shape} for 2 images")
