@@ -133,7 +133,7 @@ def main() -> int:
 def _show(tallies: dict[str, Tally]) -> None:
     from search.record.provenance import command, machine, versions  # not above: it sets options of Ray
 
-    print(f"\ncommand   {command()}\nmachine   {machine()['processor']}, {machine()['cpus']} cores")
+    print(f"\ncommand   {command()}\nmachine   {machine().processor}, {machine().cpus} cores")
     print("versions  " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     print(f"\n{table(tallies)}")
 

@@ -24,20 +24,22 @@ import torch
 from numpy.typing import NDArray
 
 from search.algorithms.samplers import build_sampler
-from search.algorithms.search_algorithm import StudySearch
-from search.algorithms.stopping import Ending
+from search.algorithms.search_algorithm import SearchAlgorithm
+from search.algorithms.stopping import StudyStopper
 from search.record import provenance
 from search.record.confirmation import Configuration, measure, measure_again, rank
+from search.record.metadata import collect_metadata
+from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.retraining.confirm_study import fresh_seeds
 from search.settings import StudySettings
 from search.simulation.simulator import MemoryStorage
-from search.space.search_space import describe
 from search.space.toml_file import default_space
 from training.config import TrialConfig
 from training.images.image_data import ImageData, load_data
-from training.loop import EpochMetrics, TrainingDivergedError, train
+from training.loop import TrainingDivergedError, train
+from training.metrics import EpochMetrics
 
 TOP, SEEDS = 3, 5
 Seeds = Literal["measure", "choose"]
@@ -75,21 +77,17 @@ def trained(config: TrialConfig, data: ImageData) -> list[EpochMetrics] | None:
 
 def searched(settings: StudySettings, data: ImageData, folder: Path) -> StudyRecord:
     """The record of a study that was run in this process."""
-    dataset: dict[str, Any] = {"name": data.name, "sha256": data.sha256, "classes": list(data.classes)}
-    dataset |= {"training_images": len(data.train), "validation_images": len(data.val), "test_images": len(data.test)}
-    stored = {"dataset": data.name, "metric": settings.metric_name, "epochs": settings.epochs}
-    facts = {"settings": stored, "space": describe(default_space("mlp")), "dataset": dataset}
     server: Any = MemoryStorage()
-    record = StudyRecord.create(folder, settings.direction, facts, server=server)
-    record.enqueue_starting_points(default_space("mlp"), most=settings.num_samples)
+    record = StudyRecord.create(folder, collect_metadata(settings, default_space("mlp"), data), server=server)
+    record.enqueue_starting_points(most=settings.num_samples)
     sampler = build_sampler(settings.sampler, settings.seed, 0)
-    search = StudySearch(
-        record, default_space("mlp"), sampler, seed=settings.seed, num_samples=settings.num_samples, ending=Ending()
+    search = SearchAlgorithm(
+        record, sampler, seed=settings.seed, num_ended=settings.num_samples, stopper=StudyStopper()
     )
     for number in range(settings.num_samples):
         trial_id = f"trial {number}"
         search.suggest(trial_id)
-        epochs = trained(record.config(record.running(trial_id)), data)
+        epochs = trained(record.metadata.trial_config(record.running(trial_id)), data)
         for metrics in epochs or ():
             record.add_epoch(trial_id, metrics)
         if epochs is None:
@@ -108,7 +106,9 @@ def curves_of(study: int, settings: StudySettings, further: int) -> list[dict[st
     with tempfile.TemporaryDirectory() as folder:
         record = searched(settings, data, Path(folder))
     seeds = fresh_seeds(record, SEEDS + further)
-    rows = [row for trial in record.best_configurations(TOP) for row in _rows(record, trial, seeds[:SEEDS], data)]
+    rows = [
+        row for trial in best_configurations(record.trials, TOP) for row in _rows(record, trial, seeds[:SEEDS], data)
+    ]
     winner, _ = choose(pd.DataFrame(rows))
     (trial,) = (trial for trial in record.trials if trial.number == winner.trial)
     rows += _rows(record, trial, seeds[SEEDS:], data)
@@ -119,8 +119,8 @@ def _rows(record: StudyRecord, trial: TrialRecord, seeds: Sequence[int], data: I
     rows = []
     for seed in seeds:
         row: dict[str, Any] = {"trial": trial.number, **trial.hyperparameters}
-        row |= {"search_value": record.best_value(trial), "seed": seed}
-        epochs = trained(replace(record.config(trial), seed=seed), data)
+        row |= {"search_value": trial.best_value, "seed": seed}
+        epochs = trained(replace(record.metadata.trial_config(trial), seed=seed), data)
         rows.append(row | {f"epoch {metrics.epoch}": metrics.val_accuracy for metrics in epochs or ()})
     return rows
 
@@ -208,7 +208,7 @@ def main() -> None:
                 print(f"{done} of {options.studies} studies", flush=True)
         pd.DataFrame(rows).sort_values(["study", "trial", "seed"]).to_csv(options.curves, index=False)
         machine = provenance.machine()
-        print(f"{machine['processor']}, {machine['cpus']} cores; {provenance.versions()}; {provenance.git_commit()}\n")
+        print(f"{machine.processor}, {machine['cpus']} cores; {provenance.versions()}; {provenance.git_commit()}\n")
     curves = pd.read_csv(options.curves)
     for seeds in get_args(Seeds):
         print(f"\nmean and interval by the seeds that {seeds} the winner")

@@ -11,7 +11,7 @@ import search.run
 from training.checkpoint import Checkpoint
 from training.config import TrialConfig
 from training.images.image_data import ImageData
-from training.loop import EpochMetrics
+from training.metrics import EpochMetrics
 
 
 def train_nothing(config: TrialConfig, data: ImageData, checkpoint: Checkpoint) -> Iterator[EpochMetrics]:  # noqa: ARG001

@@ -125,7 +125,10 @@ def main() -> None:
             "validation_images": len(data.val),
             "test_images": len(data.test),
         },
-        **provenance.collect(),
+        "command": provenance.command(),
+        "versions": provenance.versions(),
+        "git_commit": provenance.git_commit(),
+        "machine": asdict(provenance.machine()),
     }
     options.table.with_name(options.table.name.replace(".csv.gz", ".json")).write_text(json.dumps(facts, indent=2))
 

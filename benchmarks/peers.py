@@ -91,7 +91,7 @@ def main() -> None:
     names = ("num_samples", "epochs", "images", "workers", "data_dir")
     words = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names]
     print(f"command   {command()}")
-    print(f"machine   {machine()['processor']}, {machine()['cpus']} cores; {platform.platform()}")
+    print(f"machine   {machine().processor}, {machine().cpus} cores; {platform.platform()}")
     print("versions  " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     outcomes: dict[str, list[Outcome]] = defaultdict(list)
     for repeat in range(options.repeats):

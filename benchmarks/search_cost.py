@@ -19,11 +19,12 @@ from idle_search import idle_trainable
 from processes import descendants
 
 from search.engine import tuner
-from search.engine.study import prepare_study, run_study
+from search.engine.study import prepare_study
 from search.engine.trainable import trainable
 from search.record import provenance
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
+from search.run import run_study
 from search.settings import StudySettings
 from training.config import PROJECT
 from training.images.image_data import load_data
@@ -93,7 +94,7 @@ def command_to_exit(runs: int, dataset: str, folder: Path) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         end = time.perf_counter()
         trials = StudyRecord.open(folder / f"run-{run}").trials
-        rows.append((min(trial.runs[1].reported for trial in trials), end - start))
+        rows.append((min(trial.timings[1].reported for trial in trials), end - start))
         print("{:>27.1f}  {:>11.1f}".format(*rows[-1]), flush=True)
     print("{:>27.1f}  {:>11.1f}  medians".format(*map(statistics.median, zip(*rows, strict=True))))
 

@@ -32,14 +32,14 @@ from quality_summary import GOAL, is_of, show, summarize, told
 
 from search.algorithms.samplers import build_sampler, tpe
 from search.algorithms.schedulers import build_scheduler
-from search.algorithms.search_algorithm import StudySearch
-from search.algorithms.stopping import Ending
+from search.algorithms.search_algorithm import SearchAlgorithm
+from search.algorithms.stopping import StudyStopper
 from search.record.provenance import command, machine, versions
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from search.simulation.learning_curves import GridCurves, read_csv, read_grid
 from search.simulation.simulator import memory_record, simulate
-from search.space.distributions import HyperparameterValue, members
+from search.space.distributions import HyperparameterValue, values_of
 from search.space.search_space import SearchSpace, starting_points
 from search.space.toml_file import default_space
 from training.networks.network_config import config_type
@@ -59,7 +59,10 @@ SAMPLERS = ("random", "tpe 5", "tpe 10", "tpe 20", "qmc")
 """The number after tpe is that of its start-up trials, which are random."""
 SCHEDULERS = (
     "none",
-    *(f"asha grace {grace} reduction {reduction}" for grace, reduction in itertools.product((1, 2), (2, 3, 4))),
+    *(
+        f"asha grace {grace} reduction {reduction_factor}"
+        for grace, reduction_factor in itertools.product((1, 2), (2, 3, 4))
+    ),
     "median grace 1",
     "hyperband grace 1 reduction 3",
 )
@@ -107,7 +110,7 @@ class Policy:
         """The settings of a real study that stops trials like this; it ends by its CPU, not by its trials."""
         name, *words = self.scheduler.split()
         values: dict[str, Any] = dict(zip(words[::2], map(int, words[1::2]), strict=True))
-        options = {"grace_epochs": values.get("grace", 1), "reduction": values.get("reduction", 3)}
+        options = {"grace_period": values.get("grace", 1), "reduction_factor": values.get("reduction_factor", 3)}
         return StudySettings(scheduler=name, num_samples=10**6, epochs=epochs, seed=seed, **options)  # type: ignore[arg-type]
 
 
@@ -118,15 +121,20 @@ DEFAULT = Policy("tpe 5", "asha grace 1 reduction 3", start="baseline, rmsprop, 
 def policies(gp: bool) -> list[Policy]:
     """All that are compared, but for the Gaussian process, or that alone: it takes half a second for a proposal."""
     if gp:
-        schedulers = ("none", "asha grace 1 reduction 3", "median grace 1", "hyperband grace 1 reduction 3")
+        schedulers = (
+            "none",
+            "asha grace 1 reduction 3",
+            "median grace 1",
+            "hyperband grace 1 reduction 3",
+        )
         return [Policy("gp", scheduler) for scheduler in schedulers]
     ways = itertools.product(("random", "tpe 5", "qmc"), ("none", "asha grace 1 reduction 3"))
     found = [
         *itertools.starmap(Policy, itertools.product(SAMPLERS, SCHEDULERS)),
         *(Policy(*way, learning_rates) for way, learning_rates in itertools.product(ways, RANGES)),
         *(
-            Policy("tpe 5", f"asha grace 1 reduction {reduction}", learning_rates, start)
-            for reduction, learning_rates, start in itertools.product((3, 4), [*RANGES][::2], STARTS)
+            Policy("tpe 5", f"asha grace 1 reduction {reduction_factor}", learning_rates, start)
+            for reduction_factor, learning_rates, start in itertools.product((3, 4), [*RANGES][::2], STARTS)
         ),
         *(Policy("random", "none", start=start) for start in STARTS),
     ]
@@ -146,7 +154,7 @@ class Table:
     def read(cls, file: Path) -> "Table":
         """Read a table of `benchmarks/learning_curves.py`."""
         curves = read_grid(file, read_csv(file))
-        sizes, (low, high, _) = members(DEFAULT_SPACE["batch_size"]) or (), RANGES[DEFAULT_RANGE]
+        sizes, (low, high, _) = values_of(DEFAULT_SPACE["batch_size"]) or (), RANGES[DEFAULT_RANGE]
         inside = [low <= rate <= high for rate in curves.learning_rates]
         seconds = [values[inside, ..., -1].sum(-1) for (_, size), values in curves.metrics.items() if size in sizes]
         return cls(file.name.removesuffix(".csv.gz"), curves, float(np.nanmean(seconds)))
@@ -203,13 +211,13 @@ def study(table: Table, policy: Policy, number: int) -> list[dict[str, Any]]:
 
     seed = SEED_STEP * number
     settings = policy.settings(seed, table.curves.epochs)
-    record = memory_record(settings)
+    record = memory_record(settings, space)
     for point in starts:
         rate = float(point["learning_rate"]) / (sgd_factor if point["optimizer"] == "sgd" else 1.0)
         seen = point | {"learning_rate": max(low, rate)}  # where the sampler takes it to be
         record.study.enqueue_trial(seen, user_attrs={"baseline": point == BASELINE})
     sampler, many = policy.build_sampler(seed), settings.num_samples
-    search = StudySearch(record, space, sampler, seed=seed, num_samples=many, ending=Ending())
+    search = SearchAlgorithm(record, sampler, seed=seed, num_ended=many, stopper=StudyStopper())
     incumbents = {rule: Incumbent(rule) for rule in RULES}
     regrets: dict[str, float] = {}
     reached = dict.fromkeys(RULES, np.inf)
@@ -284,7 +292,7 @@ def main() -> None:
             replayed[name] = rows
             stream.write(json.dumps([name, rows]) + "\n")
             print(f"{len(replayed)} of {len(tasks)} tasks", end="\r", flush=True)
-    print(f"\ncommand   {command()}\nmachine   {machine()['processor']}, {options.processes} processes")
+    print(f"\ncommand   {command()}\nmachine   {machine().processor}, {options.processes} processes")
     print("versions  " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     summary = summarize(pd.DataFrame([row for name in tasks for row in replayed[name]]))
     summary.to_csv(SUMMARY, index=False, float_format="%.4g")

@@ -69,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     data, _ = load_data(DataConfig(dataset="fashion-mnist", data_dir=options.data_dir), split_seed=0)
-    print(f"command   {command()}\nmachine   {machine()['processor']}, one thread")
+    print(f"command   {command()}\nmachine   {machine().processor}, one thread")
     print("versions  " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     print(f"validation accuracy after {options.epochs} epochs, {options.seeds} seeds\n")
     print("| optimizer | batch size | plain loop | way | mean difference | standard error | largest |")

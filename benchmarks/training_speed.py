@@ -123,7 +123,7 @@ def main() -> None:
     dataset = datasets.FashionMNIST(root=options.data_dir, train=True, transform=ToTensor())
 
     print(f"command   {command()}")
-    print(f"machine   {machine()['processor']}, {machine()['cpus']} cores, one used")
+    print(f"machine   {machine().processor}, {machine().cpus} cores, one used")
     print("versions  " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     print(f"{options.rounds} rounds of {options.images} images; thousand images per second of process time, medians;")
     print("ratio: to the tutorial's loop in the same round, median (quartiles); products: share of their rate\n")

@@ -36,7 +36,7 @@ def main() -> None:
         print(f"seed {seed}: test_accuracy {runs[-1]['test_accuracy']:.4f}, test_loss {runs[-1]['test_loss']:.4f}")
     table = compare(pd.DataFrame(runs))
     table.to_csv(REPRODUCTION, index=False, float_format="%.4f")
-    print(f"\ncommand   {command()}\nmachine   {machine()['processor']}, one thread")
+    print(f"\ncommand   {command()}\nmachine   {machine().processor}, one thread")
     print("versions  " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     print(table.to_string(index=False, float_format="{:.4f}".format))
 

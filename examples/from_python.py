@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from search.engine.study import prepare_study, run_study
-from search.settings import StudySettings
+from search.api import StudySettings, prepare_study, run_study
 
 if __name__ == "__main__":
     results = Path(sys.argv[1] if len(sys.argv) > 1 else "results").absolute()

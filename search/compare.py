@@ -1,6 +1,5 @@
 """Compare studies: what each found and cost, in what they differ, and whether that is more than chance."""
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +8,7 @@ import tyro
 
 from search.record.lookup import find_study
 from training.config import PROJECT
-from training.console.command_line import parse, refuse
-from training.console.terminal import guard_output
+from training.console.command_line import parse, refuse, run_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,30 +42,30 @@ def main() -> int:
     except (ValueError, OSError) as error:
         refuse(str(error))
 
-    from search.analysis import comparison
-    from search.outputs import comparison_page  # optuna and pandas take seconds
-    from search.outputs.files import write_atomically
-    from search.record.database import FILE_NAME
+    from search.analysis.comparison import compare  # optuna and pandas take seconds
+    from search.outputs import comparison_page
+    from search.outputs.comparison_text import show_comparison, show_page
+    from search.record.file_names import STUDY_DB
+    from search.record.folder import write_atomically
     from search.record.postgresql import open_server
     from search.record.study_record import StudyRecord
 
     try:
         server = open_server(options.storage) if options.storage is not None else None
-        records = [StudyRecord.open(folder, None if (folder / FILE_NAME).is_file() else server) for folder in folders]
-        compared = comparison.compare(records)
+        records = [StudyRecord.open(folder, None if (folder / STUDY_DB).is_file() else server) for folder in folders]
+        compared = compare(records)
     except (ValueError, OSError) as error:
         refuse(str(error))
-    comparison.show(compared)
+    show_comparison(compared)
     page = options.output or options.results_dir / comparison_page.FILE_NAME
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(page, comparison_page.render(compared))
     except OSError as error:
         refuse(f"{page} cannot be written: {error.strerror}")
-    comparison.show_page(page)
+    show_page(page)
     return 0
 
 
 if __name__ == "__main__":
-    guard_output(outlive_reader=True)
-    sys.exit(main())
+    run_command(main, outlive_reader=True)

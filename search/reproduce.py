@@ -9,12 +9,11 @@ import tyro
 
 from search.record.lookup import check_code_named, check_is_of_images, find_study, stored_settings
 from training.config import PROJECT
-from training.console.command_line import parse, refuse
-from training.console.terminal import guard_output
+from training.console.command_line import parse, refuse, run_command
 
 if TYPE_CHECKING:
     from search.record.study_record import StudyRecord
-    from search.retraining.reproduction import EpochPair, Retraining
+    from search.retraining.reproduction import EpochPair, Reproduction
 
 EXIT_AGREES, EXIT_DIFFERS, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -57,14 +56,14 @@ def main() -> int:
     from search.outputs.report import same_images
     from search.record.postgresql import open_server
     from search.record.study_record import StudyRecord
-    from search.retraining.reproduction import Retraining, find_trial
+    from search.retraining.reproduction import Reproduction, find_trial
 
     try:
         server = open_server(options.storage) if options.storage is not None else None
         record = StudyRecord.open(folder, server)
         record.close()  # it is read whole, and nothing is written
         trial = find_trial(record, options.trial)
-        retraining = Retraining(record, trial, settings)
+        retraining = Reproduction(record, trial, settings)
         data = same_images(settings, record)
     except (ValueError, OSError) as error:
         refuse(str(error))
@@ -80,8 +79,8 @@ def main() -> int:
     return _show_verdict(retraining)
 
 
-def _show_trial(record: "StudyRecord", retraining: "Retraining") -> None:
-    from search.monitoring.terminal import format_value
+def _show_trial(record: "StudyRecord", retraining: "Reproduction") -> None:
+    from training.console.terminal import format_value
 
     trial = retraining.trial
     hyperparameters = ", ".join(f"{name} {format_value(value)}" for name, value in trial.hyperparameters.items())
@@ -108,7 +107,7 @@ def _show_epoch(pair: "EpochPair", *, with_validation: bool) -> None:
     print(f"{pair.retrained.epoch:5}  {'  '.join(numbers)}  {told}", flush=True)
 
 
-def _show_verdict(retraining: "Retraining") -> int:
+def _show_verdict(retraining: "Reproduction") -> int:
     changes = retraining.changes()
     if retraining.agrees():
         end = f", and {retraining.failure.status} as recorded: {retraining.failure.error}" if retraining.failure else ""
@@ -126,5 +125,4 @@ def _show_verdict(retraining: "Retraining") -> int:
 
 
 if __name__ == "__main__":
-    guard_output(outlive_reader=False)
-    sys.exit(main())
+    run_command(main, outlive_reader=False)

@@ -1,6 +1,5 @@
 """Search learning rate, batch size and optimizer of the tutorial's network with Ray Tune and Optuna."""
 
-import gc
 import shlex
 import sys
 import time
@@ -8,41 +7,42 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.ray_environment import set_ray_environment
 from search.record.lookup import (
     check_code_named,
     check_same_study,
-    code_places,
+    code_paths,
     find_study,
     stored_settings,
+    study_args,
     with_total,
 )
-from search.settings import StudySettings
-from training.console.command_line import option_value, parse, refuse
-from training.console.terminal import guard_output
+from search.settings import ConfirmSettings, StudySettings
+from training.console.command_line import option_value, parse, refuse, run_command
 
 if TYPE_CHECKING:
-    from search.record.study_record import StudyRecord
+    from search.engine.study import Study
 
 
-def read_settings(words: list[str]) -> StudySettings:
+def read_settings(args: list[str]) -> StudySettings:
     """The settings that a command line asks for; those of a resumed study are its own.
 
     Raises:
         ValueError: The study to be resumed does not exist, or the command line contradicts its settings.
     """
-    study = option_value(words, "--resume")
+    study = option_value(args, "--resume")
     if study is None:
-        return parse(StudySettings, __doc__ or "", words)
-    results_dir = Path(option_value(words, "--results-dir") or StudySettings().results_dir)
-    server = option_value(words, "--storage")
+        return parse(StudySettings, __doc__ or "", args)
+    results_dir = Path(option_value(args, "--results-dir") or StudySettings().results_dir)
+    server = option_value(args, "--storage")
     stored = stored_settings(find_study(study, results_dir, server), server)
-    named = {option: place for option, place in code_places(stored).items() if option_value(words, option) is not None}
+    named = {option: place for option, place in code_paths(stored).items() if option_value(args, option) is not None}
     check_code_named(study, stored, named)
-    if "--fork" in words:
+    if "--fork" in args:
         start = replace(stored, name=None, resume=None, warm_start=stored.resume, results_dir=results_dir)
-        settings = parse(StudySettings, __doc__ or "", with_total(words, stored.num_samples), start)
+        settings = parse(StudySettings, __doc__ or "", with_total(args, stored.num_samples), start)
         return replace(settings, resume=None)
-    settings = parse(StudySettings, __doc__ or "", with_total(words, stored.num_samples), stored)
+    settings = parse(StudySettings, __doc__ or "", with_total(args, stored.num_samples), stored)
     check_same_study(stored, settings)
     return replace(settings, results_dir=stored.results_dir, resume=stored.resume)
 
@@ -53,19 +53,20 @@ def show_space(settings: StudySettings) -> None:
     Raises:
         ValueError: The search space breaks a rule, or the study that is resumed or forked does not exist.
     """
-    from search.space.toml_file import space_in_force, to_toml
+    from search.space.toml_file import active_space, to_toml
 
     stored, earlier = None, settings.resume or (settings.warm_start if settings.fork else None)
     if earlier:
         from search.record.study_record import StudyRecord  # torch and optuna take seconds
 
         stored = StudyRecord.open(find_study(earlier, settings.results_dir)).space
-    print(to_toml(space_in_force(settings, stored)))
+    print(to_toml(active_space(settings, stored)))
 
 
 def main() -> int:
     """Run the study that the command line describes; returns the exit status."""
     began = time.monotonic()
+    set_ray_environment()
     try:
         settings = read_settings(sys.argv[1:])
 
@@ -73,47 +74,70 @@ def main() -> int:
             show_space(settings)
             return 0
 
-        from search.engine.study import prepare_study, run_study  # torch and Ray take seconds
+        from search.engine.study import prepare_study  # torch and Ray take seconds
 
-        study = prepare_study(settings, began=began, at_once=True)
+        study = prepare_study(settings, began, runs_now=True)
     except (ValueError, OSError) as error:
         refuse(str(error))
     except KeyboardInterrupt:
         return 130
     status = run_study(study)
     if status == 0 and settings.confirm_size:
-        return confirm_study(study.record, settings)
+        return confirm_study(study)
     return status
 
 
-def confirm_study(record: "StudyRecord", settings: StudySettings) -> int:
-    """Confirm a study that has just ended, as `search/confirm.py` does; returns the exit status."""
-    from search.monitoring.terminal import study_words
-    from search.retraining.confirm_study import Wanted, confirm, prepare
+def run_study(study: "Study") -> int:
+    """Run the trials of a study that have not ended, write what it leaves and show what it found.
 
+    Args:
+        study: From `prepare_study`.
+
+    Returns:
+        The exit status: 0 if a trial completed, 1 if none did or every trial raised the same error, 128 and the signal
+        after SIGINT or SIGTERM.
+    """
+    from search.engine.study_run import StudyRun
+    from search.outputs.report import write_outputs
+    from search.outputs.summary import show_early_end, show_summary
+
+    settings, record = study.settings, study.record
+    with StudyRun(study) as run:
+        with run.trials() as run_until:
+            run_until(settings.num_samples)
+        findings = write_outputs(settings, record, study.data)
+        run.loggers.close()  # when the files are written, which some loggers take along
+        show_summary(settings, record, findings)
+        if study.trials_to_run > 0:
+            show_early_end(run.stopper.reason, settings, record, can_go_on=not run.stopper.exhausted)
+    return run.exit_status
+
+
+def confirm_study(study: "Study") -> int:
+    """Confirm a study that has just ended, as `search/confirm.py` does; returns the exit status."""
+    from search.retraining.confirm_study import confirm, prepare_confirmation
+
+    settings, record = study.settings, study.record
     top, seeds = settings.confirm_size or (0, 0)
-    words = [*study_words(record, settings.results_dir), "--top", str(top), "--seeds", str(seeds)]
+    options = ConfirmSettings(
+        study=record.folder.name,
+        top=top,
+        seeds=seeds,
+        storage=settings.storage,
+        address=settings.address,
+        quiet=settings.quiet,
+        dashboard=settings.dashboard,
+    )
+    args = [*study_args(record.folder, record.address), "--top", str(top), "--seeds", str(seeds)]
     print("", flush=True)
     try:
-        wanted = Wanted(
-            top=top,
-            seeds=seeds,
-            command=shlex.join(["python", "search/confirm.py", *words]),
-            storage=settings.storage,
-            address=settings.address,
-            quiet=settings.quiet,
-            dashboard=settings.dashboard,
-        )
-        confirming = prepare(record.folder, wanted, time.monotonic())
+        confirmation = prepare_confirmation(record.folder, options, time.monotonic())
     except (ValueError, OSError) as error:
         refuse(str(error))
     except KeyboardInterrupt:
         return 130
-    return confirm(confirming)
+    return confirm(confirmation, command=shlex.join(["python", "search/confirm.py", *args]))
 
 
 if __name__ == "__main__":
-    guard_output(outlive_reader=True)
-    status = main()
-    gc.freeze()  # nothing is looked for in what is left: that would take Python a second
-    sys.exit(status)
+    run_command(main, outlive_reader=True)

@@ -1,19 +1,19 @@
-"""Settings of a study: one field for each option of `python search/run.py`."""
+"""Settings of a study and of its confirmation: one field for each option of a command."""
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from training.config import (
     PROJECT,
     DataConfig,
-    LrScheduleName,
-    PrecisionName,
-    absolute_place,
+    absolute_import_path,
     check_choice,
+    check_import_path,
     check_network,
-    check_place,
     check_seed,
 )
 
@@ -61,9 +61,9 @@ class StudySettings(DataConfig):
     scheduler: SchedulerName = "asha"
     """What stops weak trials early. asha: successive halving; hyperband: the same from several first epochs on; median:
     worse than the median trial; none: all epochs are run."""
-    grace_epochs: int = 1
+    grace_period: int = 1
     """Epochs that every trial runs before a scheduler may stop it; >= 1."""
-    reduction: int = 3
+    reduction_factor: int = 3
     """asha and hyperband: one in so many trials goes on at each decision, and the next is so many times later; >= 2."""
     baseline: bool = True
     """Begin with the tutorial's own settings, in full, so that the study says what it gained, and with each other
@@ -71,11 +71,6 @@ class StudySettings(DataConfig):
     network: str = "mlp"
     """mlp: the tutorial's network; cnn: a small convolutional one; or the place of a function that builds yours,
     path/to/file.py:build or package.module:build. See docs/guide.md."""
-    precision: PrecisionName = "fp32"
-    """Numbers in the trainings: fp32, 32 bits; bf16, 16 bits in the matrix products; auto, bf16 where it is faster."""
-    lr_schedule: LrScheduleName = "none"
-    """How the step size changes from step to step, over all epochs of a trial. none: not at all; cosine: down to 0 on
-    half a cosine; onecycle: up to learning_rate in the first 3 of 10 steps, then down to almost 0."""
     seed: int = 0
     """Fixes the proposals and the validation split; trial N trains with seed + N."""
     max_concurrent: int | None = None
@@ -126,13 +121,13 @@ class StudySettings(DataConfig):
     def __post_init__(self) -> None:
         """Check every field; nothing on disk is touched."""
         super().__post_init__()
-        for option in ("num_samples", "epochs", "cpus_per_trial", "grace_epochs"):
+        for option in ("num_samples", "epochs", "cpus_per_trial", "grace_period"):
             if getattr(self, option) < 1:
                 raise ValueError(f"{option} must be >= 1, got {getattr(self, option)}")
-        if self.reduction < 2:
-            raise ValueError(f"reduction must be >= 2, got {self.reduction}")
-        if self.grace_epochs > self.epochs:
-            raise ValueError(f"grace_epochs must be at most epochs, {self.epochs}, got {self.grace_epochs}")
+        if self.reduction_factor < 2:
+            raise ValueError(f"reduction_factor must be >= 2, got {self.reduction_factor}")
+        if self.grace_period > self.epochs:
+            raise ValueError(f"grace_period must be at most epochs, {self.epochs}, got {self.grace_period}")
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise ValueError(f"max_concurrent must be >= 1, got {self.max_concurrent}")
         if not 0 <= self.gpus_per_trial < float("inf"):
@@ -144,7 +139,7 @@ class StudySettings(DataConfig):
         if self.address is not None and not re.fullmatch(r"auto|[^\s/@]+:\d+", self.address):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}")
         check_network(self.network)
-        object.__setattr__(self, "network", absolute_place(self.network))  # workers run in folders of their own
+        object.__setattr__(self, "network", absolute_import_path(self.network))  # workers run in folders of their own
         if self.space is not None and not self.space.is_file():
             raise ValueError(f"there is no file {self.space} to read the search space from")
         if self.fork and self.resume is None and self.warm_start is None:
@@ -152,8 +147,6 @@ class StudySettings(DataConfig):
         _ = self.trial_timeout_seconds, self.time_budget_seconds, self.dashboard_linger_seconds, self.confirm_size
         check_choice("sampler", self.sampler, SamplerName)
         check_choice("scheduler", self.scheduler, SchedulerName)
-        check_choice("precision", self.precision, PrecisionName)
-        check_choice("lr_schedule", self.lr_schedule, LrScheduleName)
         check_seed("seed", self.seed)
         check_seed("the last trial's seed", self.seed + self.num_samples - 1)
         self._check_train_function()
@@ -205,8 +198,8 @@ class StudySettings(DataConfig):
             if self.mode is not None:
                 raise ValueError("mode is for train_function; of images accuracies are maximised and losses minimised")
             return
-        check_place("train_function", self.train_function)
-        object.__setattr__(self, "train_function", absolute_place(self.train_function))
+        check_import_path("train_function", self.train_function)
+        object.__setattr__(self, "train_function", absolute_import_path(self.train_function))
         if self.metric is None or self.mode is None:
             raise ValueError("train_function needs metric and mode: what to search for, and whether max or min is best")
         check_choice("mode", self.mode, Mode)
@@ -245,6 +238,43 @@ class StudySettings(DataConfig):
             )
         if self.name == "latest" or (self.resume is None and (self.results_dir / self.name).exists()):
             raise ValueError(f"name {self.name} is taken: {self.results_dir / self.name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfirmSettings:
+    """Options of `python search/confirm.py`."""
+
+    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
+    """The study: its name, its folder or latest."""
+    top: int = 3
+    """Configurations that are trained again: the best by validation; >= 1."""
+    seeds: int = 5
+    """Fresh seeds, the same for each configuration; the winner is then trained from as many others; >= 2."""
+    results_dir: Path = field(default_factory=lambda: PROJECT / "results")
+    """Folder that holds the studies' folders."""
+    data_dir: Path | None = None
+    """Folder of the images; by default that of the study."""
+    max_concurrent: int | None = None
+    """Trainings at the same time; by default as in the study, or as many as the machine has room for."""
+    time_budget: str | None = None
+    """End softly after this time, for example 30m; the same command goes on."""
+    quiet: bool = False
+    """Print a line for each ended training instead of a live view, as where the output is no terminal."""
+    dashboard: bool = True
+    """Start the Ray dashboard on this machine, or say where that of the cluster is."""
+    network: str | None = None
+    """The study's network, if it is a function of yours: its code is run only when it is named again."""
+    dataset: str | None = None
+    """The study's data set, if a function of yours loads it, likewise."""
+    storage: str | None = None
+    """PostgreSQL server that holds the study's record, if it was run with this option."""
+    address: str | None = None
+    """Ray cluster to join instead of starting Ray here, as for search/run.py."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the study."""
+        check_size(self.top, self.seeds)
+        StudySettings(max_concurrent=self.max_concurrent, time_budget=self.time_budget, address=self.address)
 
 
 def check_size(top: int, seeds: int) -> None:

@@ -13,7 +13,8 @@ import torch
 
 import search
 from search.engine.trainable import trainable
-from training.loop import EpochMetrics, train
+from training.loop import train
+from training.metrics import EpochMetrics
 
 NOTES = "TUNESMITH_TEST_NOTES"
 """Environment variable that names the file for what trials note down."""

@@ -20,7 +20,7 @@ from search.space.distributions import OrderedChoice
 from search.space.encoding import FlatSpace
 from search.space.search_space import SearchSpace, describe
 from search.space.toml_file import default_space
-from training.loop import EpochMetrics
+from training.metrics import EpochMetrics
 from training.networks.network_config import config_type
 
 DEFAULT_SPACE = default_space("mlp")

@@ -45,7 +45,8 @@ from search.retraining.final_training import final_model
 from search.space.distributions import HyperparameterValue
 from training.config import PROJECT, DataConfig, TrialConfig
 from training.images.image_data import ImageData, load_data
-from training.loop import EpochMetrics, Training, train
+from training.loop import Training, train
+from training.metrics import EpochMetrics
 
 POINT: dict[str, HyperparameterValue] = {"learning_rate": 1e-3, "batch_size": 64, "optimizer": "adam"}
 

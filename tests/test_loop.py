@@ -11,11 +11,12 @@ from training import loop
 from training.checkpoint import Checkpoint
 from training.config import DataConfig, TrialConfig
 from training.images.image_data import ImageData, ImageSplit, batches, load_data
+from training.metrics import EpochMetrics
 from training.networks.networks import NeuralNetwork, build_network
 from training.optimization.lr_schedule import learning_rate_at
 
 
-def without_seconds(epochs: list[loop.EpochMetrics]) -> list[loop.EpochMetrics]:
+def without_seconds(epochs: list[EpochMetrics]) -> list[EpochMetrics]:
     return [dataclasses.replace(metrics, seconds=0, evaluation_seconds=0) for metrics in epochs]
 
 

@@ -22,7 +22,8 @@ from training.config import TrialConfig
 from training.images.image_data import ImageData
 from training.loop import Training
 from training.model.model_card import wilson_interval
-from training.model.model_folder import CARD, CONFIG, NETWORK, WEIGHTS, ModelFacts, load_model, read_facts, save_model
+from training.model.model_folder import CARD, CONFIG, WEIGHTS, load_model, read_metadata, save_model
+from training.model.model_metadata import CODE, ModelMetadata
 from training.networks.network_config import config_type
 
 SETTINGS = StudySettings(dataset="digits")
@@ -43,8 +44,8 @@ def build(config: Hyperparameters, input_shape, classes):
 """
 
 
-def facts(data: ImageData, network: str = "mlp", **changed: Any) -> ModelFacts:
-    some = ModelFacts(
+def facts(data: ImageData, network: str = "mlp", **changed: Any) -> ModelMetadata:
+    some = ModelMetadata(
         network=network,
         network_hyperparameters={},
         image_shape=list(data.image_shape),
@@ -104,7 +105,7 @@ def test_report_says_how_the_model_is_used(shipped: tuple[StudyRecord, Path], tm
     record, folder = shipped
     section = page_of(record).partition("<h2>The model, to use</h2>")[2]
     assert f"python training/predict.py {folder} IMAGE\npython training/export.py {folder} --onnx model.onnx" in section
-    assert read_facts(folder).selection in section
+    assert read_metadata(folder).selection in section
     damaged = StudyRecord(tmp_path, record.study, record.facts)
     (tmp_path / folder.name).mkdir()
     (tmp_path / folder.name / CONFIG).write_text("[")
@@ -205,7 +206,7 @@ def test_weights_that_are_no_plain_numbers_are_refused_before_they_take_memory(
         ({"test_accuracy": 1.5}, r"an accuracy is not in \[0, 1\]"),
         ({"test_accuracy": None}, "test_accuracy cannot be None"),
         ({"pixels": "float"}, "pixels cannot be 'float'"),
-        ({"surprise": 1}, "ModelFacts has no 'surprise'"),
+        ({"surprise": 1}, "ModelMetadata has no 'surprise'"),
     ],
 )
 def test_absurd_description_is_one_sentence_and_takes_no_memory(
@@ -224,7 +225,7 @@ def test_damaged_description_is_one_sentence(model: Path, content: bytes) -> Non
         load_model(model)
     (model / CONFIG).unlink()
     with pytest.raises(ValueError, match=r"is no model's folder: it has no config\.json"):
-        read_facts(model)
+        read_metadata(model)
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, 1000])
@@ -263,7 +264,7 @@ def test_network_from_a_file_is_shipped_with_its_code_which_runs_only_when_trust
     record, file = own_network
     folder = ship(SETTINGS, record)
     assert folder is not None
-    assert (folder / NETWORK).read_text() == OWN_NETWORK
+    assert (folder / CODE).read_text() == OWN_NETWORK
     values = json.loads((folder / CONFIG).read_text())
     assert values["network"] == "network.py:build"
     assert values["network_hyperparameters"] == {"units": 16}
@@ -275,7 +276,7 @@ def test_network_from_a_file_is_shipped_with_its_code_which_runs_only_when_trust
     assert (folder / "was-run").exists()
     right = (model.predict(digits.test.images).argmax(1) == digits.test.labels).sum().item()
     assert right / len(digits.test) == model.facts.test_accuracy
-    (folder / NETWORK).write_text(OWN_NETWORK + "\n# changed\n")
+    (folder / CODE).write_text(OWN_NETWORK + "\n# changed\n")
     with pytest.raises(ValueError, match="its checksum is another one"):
         load_model(folder, trust_network=True)
 

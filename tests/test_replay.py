@@ -26,7 +26,7 @@ from search.simulation.simulator import found_so_far, replay_grid, replay_trials
 from search.simulation.study_curves import StudyTrial, read_study
 from search.space.search_space import describe, starting_points
 from training.config import PROJECT
-from training.loop import EpochMetrics
+from training.metrics import EpochMetrics
 
 REFERENCE = PROJECT / "results" / "fashion-mnist-reference"
 

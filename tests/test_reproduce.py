@@ -20,7 +20,8 @@ from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Run
 from search.settings import StudySettings
 from training.images.image_data import ImageData
-from training.loop import EpochMetrics, TrainingDivergedError, train
+from training.loop import TrainingDivergedError, train
+from training.metrics import EpochMetrics
 
 EPOCHS = 3
 POINTS: list[dict[str, Any]] = [

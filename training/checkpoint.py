@@ -5,21 +5,34 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
-from training.console.plain_data import from_plain
+from training.json_data import from_json
+from training.metrics import EpochMetrics
 
-if TYPE_CHECKING:
-    from training.loop import EpochMetrics, Training
+
+class Resumable(Protocol):
+    """A training that can be saved and go on."""
+
+    epoch: int
+    """Finished epochs."""
+    metrics: list[EpochMetrics]
+    """Those of each finished epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next epoch depends on and the metrics so far, as tensors and numbers in plain containers."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as if the training that returned `state` had never stopped."""
 
 
 class Checkpoint:
     """The files of one trial: its last epoch, to go on from, and its best one, to keep.
 
     No number depends on them: where a file cannot be written or read, training goes on without it, from the start if it
-    must, and `take_trouble` says why.
+    must, and `take_warning` says why.
     """
 
     def __init__(self, file: Path, metric: str = "val_loss", mode: str = "min") -> None:
@@ -33,12 +46,12 @@ class Checkpoint:
         self.file = file
         self.epochs_restored = 0
         """Epochs that an earlier process trained."""
-        self._trouble: str | None = None
+        self._warning: str | None = None
         self._metric = metric
         self._sign = -1 if mode == "max" else 1
         self._best = float("inf")
 
-    def save(self, training: "Training") -> None:
+    def save(self, training: Resumable) -> None:
         """Write all that the next epoch depends on, and the metrics so far, in one step."""
         state = io.BytesIO()
         torch.save(training.state_dict(), state)
@@ -47,9 +60,9 @@ class Checkpoint:
             _replace(self.file, lambda draft: draft.write_bytes(state.getbuffer()))
             self._keep_if_best(training.metrics[-1])
         except OSError as error:
-            self._trouble = f"checkpoints cannot be written: {error.strerror or error}"
+            self._warning = f"checkpoints cannot be written: {error.strerror or error}"
 
-    def restore(self, training: "Training") -> bool:
+    def restore(self, training: Resumable) -> bool:
         """Go on as if the training that was saved had never stopped; it had the same config and data.
 
         Returns:
@@ -64,20 +77,20 @@ class Checkpoint:
             self._best = min(self._rank(metrics) for metrics in training.metrics)
             self.epochs_restored = training.epoch
         except Exception as error:  # whatever the damage does to torch
-            self._trouble = f"checkpoint {self.file.name} is damaged ({type(error).__name__}); the trial starts again"
+            self._warning = f"checkpoint {self.file.name} is damaged ({type(error).__name__}); the trial starts again"
             return False
         return True
 
-    def take_trouble(self) -> str | None:
-        """What could not be done since the last time, in one sentence."""
-        trouble, self._trouble = self._trouble, None
-        return trouble
+    def take_warning(self) -> str | None:
+        """What could not be done since the last call, in one sentence."""
+        warning, self._warning = self._warning, None
+        return warning
 
     def best_files(self) -> list[Path]:
         """Files of best epochs; more than one only if a process died while it replaced one."""
         return sorted(self.file.parent.glob(f"{self.file.stem}-epoch-*.pt"))
 
-    def _keep_if_best(self, metrics: "EpochMetrics") -> None:
+    def _keep_if_best(self, metrics: EpochMetrics) -> None:
         if self._rank(metrics) >= self._best:
             return
         older = self.best_files()
@@ -88,7 +101,7 @@ class Checkpoint:
                 file.unlink(missing_ok=True)
         self._best = self._rank(metrics)
 
-    def _rank(self, metrics: "EpochMetrics") -> float:
+    def _rank(self, metrics: EpochMetrics) -> float:
         return self._sign * float(getattr(metrics, self._metric))
 
 
@@ -113,15 +126,13 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
     return {str(name): tensor.detach() for name, tensor in _read(file, "model").items()}
 
 
-def read_metrics(file: Path) -> "EpochMetrics":
+def read_metrics(file: Path) -> EpochMetrics:
     """What was measured with these weights.
 
     Raises:
         ValueError: The file is damaged.
     """
-    from training.loop import EpochMetrics  # it imports this module
-
-    return from_plain(EpochMetrics, _read(file, "metrics")[-1])
+    return from_json(EpochMetrics, _read(file, "metrics")[-1])
 
 
 def _read(file: Path, part: str) -> Any:

@@ -38,13 +38,13 @@ def check_choice(name: str, value: str, known: object) -> None:
         raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value}")
 
 
-def is_place(name: str) -> bool:
+def is_import_path(name: str) -> bool:
     """Whether a name has the form of the place of a function, `path/to/file.py:name` or `package.module:name`."""
     where, colon, function = name.rpartition(":")
     return bool(colon and where and function.isidentifier())
 
 
-def absolute_place(name: str) -> str:
+def absolute_import_path(name: str) -> str:
     """The place of a function as it can be found from any folder: with the whole path, if it is in a file."""
     where, colon, function = name.rpartition(":")
     return f"{Path(where).absolute()}{colon}{function}" if where.endswith(".py") else name
@@ -52,7 +52,7 @@ def absolute_place(name: str) -> str:
 
 def is_folder(dataset: str) -> bool:
     """Whether a data set is given by the path of a folder: it has a separator in it, or the folder is there."""
-    if dataset in ("auto", *DATASETS) or is_place(dataset):
+    if dataset in ("auto", *DATASETS) or is_import_path(dataset):
         return False
     return "/" in dataset or os.sep in dataset or dataset == "~" or Path(dataset).is_dir()
 
@@ -64,7 +64,7 @@ def check_dataset(dataset: str) -> None:
         ValueError: It is neither.
     """
     known = ("auto", *DATASETS)
-    if dataset in known or is_place(dataset) or is_folder(dataset):
+    if dataset in known or is_import_path(dataset) or is_folder(dataset):
         return
     nearest = difflib.get_close_matches(dataset.lower(), known, n=1)
     meant = f"; did you mean {nearest[0]}?" if nearest else ""
@@ -82,7 +82,7 @@ def dataset_name(dataset: str) -> str:
     """
     if dataset in DATASETS:
         return dataset
-    if is_place(dataset):
+    if is_import_path(dataset):
         where, _, function = dataset.rpartition(":")
         stem = Path(where).stem if where.endswith(".py") else where.rpartition(".")[2]
         words = stem if function == "load" else f"{stem}-{function}"
@@ -92,11 +92,11 @@ def dataset_name(dataset: str) -> str:
     return f"{name}-images" if name in (*DATASETS, "auto", "latest") else name
 
 
-def whereabouts(dataset: str) -> str:
+def absolute_dataset(dataset: str) -> str:
     """The same data set as it can be asked for from any folder."""
     if is_folder(dataset):
         return str(Path(dataset).expanduser().absolute())
-    return absolute_place(dataset)
+    return absolute_import_path(dataset)
 
 
 def check_network(network: str) -> None:
@@ -105,19 +105,19 @@ def check_network(network: str) -> None:
     Raises:
         ValueError: It is neither.
     """
-    if network not in NETWORKS and not is_place(network):
+    if network not in NETWORKS and not is_import_path(network):
         raise ValueError(
             f"network must be one of {', '.join(NETWORKS)} or a place like path/to/file.py:build, got {network}"
         )
 
 
-def check_place(option: str, place: str) -> None:
+def check_import_path(option: str, place: str) -> None:
     """Refuse what is not the place of a function; nothing is imported.
 
     Raises:
         ValueError: It has no file or module, or no function.
     """
-    if not is_place(place):
+    if not is_import_path(place):
         raise ValueError(f"{option} must be a place like path/to/file.py:function, got {place}")
 
 

@@ -1,7 +1,6 @@
 """Export a model that a study left to ONNX: a file that other programs classify with, without PyTorch."""
 
 import io
-import sys
 import warnings
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from training.console.command_line import parse, refuse
-from training.console.terminal import guard_output
+from training.console.command_line import parse, refuse, run_command
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
-    from training.model.model_folder import ShippedModel
+    from training.model.model_folder import TrainedModel
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-5
@@ -52,13 +50,13 @@ def main() -> int:
         off = export(model, settings.onnx)
     except (ValueError, OSError) as error:
         refuse(str(error))
-    shape = ", ".join(map(str, model.facts.image_shape))
-    print(f"{settings.onnx}: images, uint8 (N, {shape}) -> probabilities, float32 (N, {len(model.facts.classes)})")
+    shape = ", ".join(map(str, model.metadata.image_shape))
+    print(f"{settings.onnx}: images, uint8 (N, {shape}) -> probabilities, float32 (N, {len(model.metadata.classes)})")
     print(f"Checked with ONNX Runtime: {CHECKED_IMAGES} images, at most {off:.1e} off PyTorch")
     return 0
 
 
-def export(model: "ShippedModel", file: Path) -> float:
+def export(model: "TrainedModel", file: Path) -> float:
     """Write an ONNX file that takes pixels and gives probabilities; the names of the classes are in its metadata.
 
     Returns:
@@ -73,18 +71,18 @@ def export(model: "ShippedModel", file: Path) -> float:
 
     if not file.parent.is_dir():
         raise ValueError(f"there is no folder {file.parent}")
-    channels, height, width = model.facts.image_shape
+    channels, height, width = model.metadata.image_shape
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (CHECKED_IMAGES, channels, height, width), dtype=torch.uint8, generator=random)
     draft = file.with_name(f".{file.name}.draft")
     try:
         program = _converted(model, images)
         for name, value in {
-            "classes": "\n".join(model.facts.classes),
-            "pixels": model.facts.color,
-            "background": model.facts.background,
-            "dataset": model.facts.dataset,
-            "test_accuracy": str(model.facts.test_accuracy),
+            "classes": "\n".join(model.metadata.classes),
+            "pixels": model.metadata.color,
+            "background": model.metadata.background,
+            "dataset": model.metadata.dataset,
+            "test_accuracy": str(model.metadata.test_accuracy),
         }.items():
             program.metadata_props.add(key=name, value=value)
         draft.unlink(missing_ok=True)
@@ -98,7 +96,7 @@ def export(model: "ShippedModel", file: Path) -> float:
     return off
 
 
-def _converted(model: "ShippedModel", images: "torch.Tensor") -> "onnx.ModelProto":
+def _converted(model: "TrainedModel", images: "torch.Tensor") -> "onnx.ModelProto":
     """The network with what comes before and after it, from pixels to probabilities, for any number of images."""
     import torch
 
@@ -108,8 +106,8 @@ def _converted(model: "ShippedModel", images: "torch.Tensor") -> "onnx.ModelProt
             self.network = network
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            scores: torch.Tensor = self.network(images.to(torch.float32) / 255)
-            return scores.softmax(1)
+            logits: torch.Tensor = self.network(images.to(torch.float32) / 255)
+            return logits.softmax(1)
 
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
@@ -133,7 +131,7 @@ def _converted(model: "ShippedModel", images: "torch.Tensor") -> "onnx.ModelProt
     return program
 
 
-def _largest_difference(file: Path, model: "ShippedModel", images: "torch.Tensor") -> float:
+def _largest_difference(file: Path, model: "TrainedModel", images: "torch.Tensor") -> float:
     """How far ONNX Runtime is off PyTorch, for all images at once and for the first alone."""
     import onnxruntime
 
@@ -146,5 +144,4 @@ def _largest_difference(file: Path, model: "ShippedModel", images: "torch.Tensor
 
 
 if __name__ == "__main__":
-    guard_output(outlive_reader=False)
-    sys.exit(main())
+    run_command(main, outlive_reader=False)

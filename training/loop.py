@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from training.checkpoint import Checkpoint
 from training.config import MAX_SEED, TrialConfig
 from training.images.augmentation import draw_augmentation
 from training.images.image_data import Batch, ImageData, ImageSplit, batches
+from training.metrics import EpochMetrics
 from training.networks.networks import build_network
 from training.optimization.lr_schedule import learning_rate_at
 from training.optimization.optimizers import Optimizer, build_optimizer
@@ -33,27 +34,9 @@ class TrainingDivergedError(ArithmeticError):
     """A loss became infinite or not a number, so that further training is pointless."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpochMetrics:
-    """What was measured at the end of one epoch; field names are also CSV columns."""
-
-    epoch: int
-    """Finished epochs, from 1."""
-    train_loss: float
-    """Mean cross-entropy over the training images while they were trained on, nats per image; with `label_smoothing`
-    that to the smoothed labels."""
-    val_accuracy: float | None
-    """Part of the validation images classified correctly, in [0, 1]; None without a validation split."""
-    val_loss: float | None
-    """Mean cross-entropy over the validation images, nats per image; None without a validation split."""
-    test_accuracy: float
-    """Part of the test images classified correctly, in [0, 1]."""
-    test_loss: float
-    """Mean cross-entropy over the test images, nats per image."""
-    seconds: float
-    """Wall-clock time of the epoch, training and evaluation."""
-    evaluation_seconds: float | None = None
-    """Of these, those of the evaluation; None in studies from before it was measured."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, on a GPU or on the CPU, or Python found no memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def train_loop(
@@ -67,10 +50,10 @@ def train_loop(
 
     Args:
         batches: Pairs of images (B, C, H, W), float32 in [0, 1], and labels (B,), int64.
-        model: Turns images into scores (B, classes).
-        loss_fn: Mean loss of (scores, labels).
+        model: Turns images into logits (B, classes).
+        loss_fn: Mean loss of (logits, labels).
         optimizer: Holds the parameters of `model`.
-        autocast: Context in which the scores are computed; see `training.optimization.precision`.
+        autocast: Context in which the logits are computed; see `training.optimization.precision`.
 
     Yields:
         The loss of each batch before its step, a tensor on the device of the batch, and the images in the batch.
@@ -78,8 +61,8 @@ def train_loop(
     model.train()
     for images, labels in batches:
         with autocast:
-            scores = model(images)
-        loss = loss_fn(scores.float(), labels)
+            logits = model(images)
+        loss = loss_fn(logits.float(), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -98,10 +81,10 @@ def test_loop(batches: Iterable[Batch], model: nn.Module, loss_fn: LossFunction)
     correct: Tensor | int = 0  # as soon as they are tensors they stay on the device of the batches until the end
     loss_sum: Tensor | float = 0.0
     for images, labels in batches:
-        scores = model(images)
+        logits = model(images)
         images_seen += len(labels)
-        correct += (scores.argmax(1) == labels).sum()
-        loss_sum += loss_fn(scores, labels).double() * len(labels)
+        correct += (logits.argmax(1) == labels).sum()
+        loss_sum += loss_fn(logits, labels).double() * len(labels)
     return float(correct) / images_seen, float(loss_sum) / images_seen
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import tyro
 
-from training.console.command_line import complain, parse, refuse
-from training.console.terminal import guard_output, spreadsheet_cell
+from training.console.command_line import complain, parse, refuse, run_command
+from training.console.terminal import spreadsheet_cell
 
 if TYPE_CHECKING:
-    from training.model.model_folder import ShippedModel
+    from training.model.model_folder import TrainedModel
 
 AT_ONCE = 256
 """Images that are in memory at the same time."""
@@ -66,8 +66,8 @@ def main() -> int:
 
     try:
         model = load_model(settings.model, trust_network=settings.trust_network)
-        if model.facts.image_shape[0] not in (1, 3):
-            raise ValueError(f"this model takes images of {model.facts.color}, which no image file has")
+        if model.metadata.image_shape[0] not in (1, 3):
+            raise ValueError(f"this model takes images of {model.metadata.color}, which no image file has")
         files = list(_files(settings.images))
     except (ValueError, OSError) as error:
         refuse(str(error))
@@ -90,7 +90,7 @@ def main() -> int:
     return status
 
 
-def predict(model: "ShippedModel", files: list[Path], top: int, *, invert: bool = False) -> Iterator[Prediction]:
+def predict(model: "TrainedModel", files: list[Path], top: int, *, invert: bool = False) -> Iterator[Prediction]:
     """Classify image files, in their order.
 
     Args:
@@ -103,7 +103,7 @@ def predict(model: "ShippedModel", files: list[Path], top: int, *, invert: bool 
 
     from training.images.image_file import has_light_border, read_image
 
-    channels, height, width = model.facts.image_shape
+    channels, height, width = model.metadata.image_shape
     for start in range(0, len(files), AT_ONCE):
         some, pixels, errors = files[start : start + AT_ONCE], {}, {}
         for file in some:
@@ -118,9 +118,9 @@ def predict(model: "ShippedModel", files: list[Path], top: int, *, invert: bool 
             if file in errors:
                 yield Prediction(file, [], errors[file])
                 continue
-            best = probabilities[file].topk(min(top, len(model.facts.classes)))
+            best = probabilities[file].topk(min(top, len(model.metadata.classes)))
             ranking = [
-                (model.facts.classes[index], value)
+                (model.metadata.classes[index], value)
                 for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
             ]
             yield Prediction(file, ranking, light_border=has_light_border(pixels[file]))
@@ -168,10 +168,10 @@ def _write_table(predictions: Iterator[Prediction], stream: TextIO) -> list[Pred
     return done
 
 
-def _hint(model: "ShippedModel", done: list[Prediction], *, invert: bool) -> None:
+def _hint(model: "TrainedModel", done: list[Prediction], *, invert: bool) -> None:
     """Say what spoils predictions most often: light and dark the other way round than in the training images."""
     light = sum(prediction.light_border for prediction in done)
-    if model.facts.background == "dark" and light:
+    if model.metadata.background == "dark" and light:
         print(
             f"note: {light} of {len(done)} {'inverted ' if invert else ''}images have a light background, and the "
             f"model knows light things on dark: {'leave out' if invert else 'try'} --invert",
@@ -180,5 +180,4 @@ def _hint(model: "ShippedModel", done: list[Prediction], *, invert: bool) -> Non
 
 
 if __name__ == "__main__":
-    guard_output(outlive_reader=False)
-    sys.exit(main())
+    run_command(main, outlive_reader=False)

@@ -4,8 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from training.config import DataConfig, TrialConfig, check_seed
-from training.console.command_line import option_value, parse, refuse
-from training.console.terminal import guard_output
+from training.console.command_line import option_value, parse, refuse, run_command
 from training.networks.network_config import config_type
 
 
@@ -52,7 +51,7 @@ def main() -> int:
         refuse(str(error))
     settings = parse(kind, __doc__ or "")
 
-    from training.console.memory import is_out_of_memory  # torch takes a second or two: --help does without
+    from training.loop import is_out_of_memory  # torch takes a second or two: --help does without
 
     try:
         return _train(settings)
@@ -107,5 +106,4 @@ def _train(settings: TrainingSettings) -> int:
 
 
 if __name__ == "__main__":
-    guard_output(outlive_reader=False)
-    sys.exit(main())
+    run_command(main, outlive_reader=False)

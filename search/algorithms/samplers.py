@@ -14,9 +14,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.settings import SamplerName
-from search.space.distributions import HyperparameterValue, distribution, nearest
-from search.space.encoding import FlatSpace
-from search.space.search_space import Point, SearchSpace, case_ranges, contains, distance, num_points
+from search.space.distributions import HyperparameterValue, optuna_distribution, snap
+from search.space.encoding import SpaceEncoding
+from search.space.search_space import Point, SearchSpace, contains, distance, num_points, ranges_of
 
 MAX_DRAWS = 20
 """How often one proposal is drawn before the last draw stands."""
@@ -73,12 +73,12 @@ class _AsSeen:
 
     They look like trials that were pruned before their first report. A Gaussian process learns from completed trials
     alone, and to it all that have ended look like those: with the best value that they reached, or the worst of all.
-    Where hyperparameters have conditions, they look as `FlatSpace` says.
+    Where hyperparameters have conditions, they look as `SpaceEncoding` says.
     """
 
-    def __init__(self, study: Study, flat: FlatSpace | None, completed: bool) -> None:
+    def __init__(self, study: Study, encoding: SpaceEncoding | None, completed: bool) -> None:
         self._study = study
-        self._flat = flat
+        self._encoding = encoding
         self._completed = completed
 
     def __getattr__(self, name: str) -> Any:
@@ -92,8 +92,8 @@ class _AsSeen:
         seen = [_pruned(trial) if trial.state == TrialState.FAIL and trial.params else trial for trial in trials]
         if self._completed:
             seen = _completed(seen, self._study.direction)
-        if self._flat:
-            seen = [_with_draws(trial, self._flat) if trial.params else trial for trial in seen]
+        if self._encoding:
+            seen = [_with_draws(trial, self._encoding) if trial.params else trial for trial in seen]
         return seen if states is None else [trial for trial in seen if trial.state in states]
 
 
@@ -115,9 +115,9 @@ def _completed(trials: list[FrozenTrial], direction: StudyDirection) -> list[Fro
     ]
 
 
-def _with_draws(trial: FrozenTrial, flat: FlatSpace) -> FrozenTrial:
+def _with_draws(trial: FrozenTrial, encoding: SpaceEncoding) -> FrozenTrial:
     seen = copy.copy(trial)
-    seen.params, seen.distributions = flat.draws(trial.params, trial.number), flat.distributions
+    seen.params, seen.distributions = encoding.draws(trial.params, trial.number), encoding.optuna_distributions
     return seen
 
 
@@ -132,12 +132,12 @@ class StudySampler(BaseSampler):
 
     Optuna's samplers know nothing of trials that failed, and have no memory of points in a finite space. Here they see
     failed trials as the worst there are, and a draw is repeated while it is a known point, or while the trial nearest
-    to it failed. They draw from a `FlatSpace`, which knows what their draws stand for.
+    to it failed. They draw from a `SpaceEncoding`, which knows what their draws stand for.
     """
 
     def __init__(self, space: SearchSpace, drawn_by: BaseSampler) -> None:
         self._space = space
-        self._flat = FlatSpace(space)
+        self._encoding = SpaceEncoding(space)
         self._drawn_by = drawn_by
         self._knows_failures = isinstance(drawn_by, GPSampler)
         """It takes failures for bad values, keeps away by itself, and would give the same when asked again."""
@@ -148,7 +148,7 @@ class StudySampler(BaseSampler):
         """The whole space: points are drawn as wholes, from the first trial on."""
         if trial.params or "fixed_params" in trial.system_attrs:  # it is queued
             return {}
-        return {name: distribution(case_ranges(self._space, name)[0]) for name in self._space}
+        return {name: optuna_distribution(ranges_of(self._space, name)[0]) for name in self._space}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Point:
         """Draw a point."""
@@ -168,7 +168,7 @@ class StudySampler(BaseSampler):
     ) -> Any:
         """Draw one hyperparameter by itself: what a queued point leaves open."""
         draw = self._drawn_by.sample_independent(study, trial, param_name, param_distribution)
-        return nearest(self._space.searched(trial.params)[param_name], draw)
+        return snap(self._space.searched(trial.params)[param_name], draw)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Pass on what Optuna tells its samplers."""
@@ -179,13 +179,15 @@ class StudySampler(BaseSampler):
         self._drawn_by.after_trial(study, trial, state, values)
 
     def _draw(self, study: Study, trial: FrozenTrial) -> Point:
-        flat = self._flat.distributions
-        seen: Any = _AsSeen(study, self._flat if self._space.is_conditional else None, completed=self._knows_failures)
-        draws = self._drawn_by.sample_relative(seen, trial, flat)  # none of them, while it knows too little
-        for name, drawn_from in flat.items():
+        encoding = self._encoding.optuna_distributions
+        seen: Any = _AsSeen(
+            study, self._encoding if self._space.is_conditional else None, completed=self._knows_failures
+        )
+        draws = self._drawn_by.sample_relative(seen, trial, encoding)  # none of them, while it knows too little
+        for name, drawn_from in encoding.items():
             if name not in draws:
                 draws[name] = self._drawn_by.sample_independent(seen, trial, name, drawn_from)
-        return self._flat.point(draws)
+        return self._encoding.point(draws)
 
     def _is_inside(self, trial: FrozenTrial) -> bool:
         if trial.number not in self._inside:

@@ -27,9 +27,9 @@ class SuccessiveHalving(AsyncHyperBandScheduler):  # type: ignore[misc]
     """Asynchronous successive halving in one or more brackets.
 
     Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning", algorithm 2, in Ray's stopping variant:
-    with reduction 3, at epochs 1, 3, 9, ... a trial goes on if it is among the best third of those of its bracket that
-    came as far before it. The second bracket decides from epoch 3 on, the third from 9; each gets e times as many
-    trials as the next one.
+    with reduction factor 3, at epochs 1, 3, 9, ... a trial goes on if it is among the best third of those of its
+    bracket that came as far before it. The second bracket decides from epoch 3 on, the third from 9; each gets e times
+    as many trials as the next one.
     """
 
     def on_trial_add(self, tune_controller: Any, trial: _Trial) -> None:  # noqa: ARG002
@@ -67,7 +67,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         """By number in the record; Ray has another name for a trial each time it is resumed."""
         for trial in record.trials:
             for metrics in trial.epochs:
-                self._judge(trial, metrics.epoch, record.value(metrics))
+                self._judge(trial, metrics.epoch, record.objective.value(metrics))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         """Decide whether a trial goes on."""
@@ -95,9 +95,9 @@ def build_scheduler(settings: StudySettings, record: StudyRecord) -> TrialSchedu
         "time_attr": "epoch",
         "metric": record.metric,
         "mode": record.mode,
-        "grace_period": settings.grace_epochs,
+        "grace_period": settings.grace_period,
     }
-    halving = common | {"max_t": record.epochs, "reduction_factor": settings.reduction}
+    halving = common | {"max_t": record.epochs, "reduction_factor": settings.reduction_factor}
     match settings.scheduler:
         case "asha":
             return StudyScheduler(SuccessiveHalving(**halving), record)
@@ -115,12 +115,12 @@ def describe(settings: StudySettings) -> str:
         case "none":
             return "no scheduler"
         case "median":
-            return f"median from epoch {settings.grace_epochs}"
+            return f"median from epoch {settings.grace_period}"
         case name:
-            return f"{name} from epoch {settings.grace_epochs}, reduction {settings.reduction}"
+            return f"{name} from epoch {settings.grace_period}, reduction factor {settings.reduction_factor}"
 
 
 def _deciding_epochs(settings: StudySettings) -> int:
     """How many epochs there are after which successive halving decides, before the last one."""
-    epochs = (settings.grace_epochs * settings.reduction**k for k in itertools.count())
+    epochs = (settings.grace_period * settings.reduction_factor**k for k in itertools.count())
     return max(1, sum(1 for _ in itertools.takewhile(lambda epoch: epoch < settings.epochs, epochs)))

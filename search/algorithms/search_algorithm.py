@@ -1,6 +1,5 @@
 """Ray's `OptunaSearch` over the record of the study: the proposals are Optuna's, the bookkeeping is ours."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +8,13 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from search.algorithms.samplers import StudySampler
-from search.algorithms.stopping import Ending
+from search.algorithms.stopping import StudyStopper
 from search.record.study_record import StudyRecord
-from search.space.distributions import distribution
-from search.space.search_space import Point, SearchSpace, num_points
-
-NextRound = Callable[[StudyRecord], bool]
-"""Enqueues more trials when all others have ended; says whether there are any."""
+from search.space.distributions import optuna_distribution
+from search.space.search_space import Point, num_points
 
 
-def no_next_round(record: StudyRecord) -> bool:  # noqa: ARG001
-    """A search has none."""
-    return False
-
-
-class StudySearch(OptunaSearch):  # type: ignore[misc]
+class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
     """Proposes configurations for Ray's trials until as many as wanted have ended, and records each proposal.
 
     What trials report and how they end goes to the record by way of a callback (`search/engine/tuner.py`), because Ray
@@ -34,29 +25,36 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def __init__(
         self,
         record: StudyRecord,
-        space: SearchSpace,
-        drawn_by: BaseSampler,
+        sampler: BaseSampler,
         *,
         seed: int,
-        num_samples: int,
-        ending: Ending,
-        next_round: NextRound = no_next_round,
+        num_ended: int,
+        stopper: StudyStopper,
     ) -> None:
+        """Propose for the trials of a record.
+
+        Args:
+            record: Of the study.
+            sampler: The sampler of Optuna's that draws.
+            seed: Of the study; trial N trains with seed + N unless it was enqueued with a seed.
+            num_ended: Trials that are to have ended when nothing more is proposed.
+            stopper: Says when the study is to end earlier.
+        """
+        space = record.space
         super().__init__(
-            space={name: distribution(dimension) for name, dimension in space.items()},
+            space={name: optuna_distribution(part) for name, part in space.items()},
             metric=record.metric,
             mode=record.mode,
-            sampler=StudySampler(space, drawn_by),
+            sampler=StudySampler(space, sampler),
             study_name=record.study.study_name,
             storage=record.storage,
         )
         self._record = record
         self._first_seed = seed
-        self._num_samples = num_samples
+        self._num_ended = num_ended
         self._space_searched = space
         self._num_points = num_points(space)
-        self._ending = ending
-        self._next_round = next_round
+        self._stopper = stopper
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Propose the next configuration.
@@ -67,13 +65,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             what a worker needs to go on with it, `checkpoint` (a path) and `epochs_recorded`. None while the running
             trials decide whether more are needed; `FINISHED` when the study is over.
         """
-        if self._ending.wants_no_more_trials():
+        if self._stopper.starts_no_trial():
             return str(Searcher.FINISHED)
         if self._nothing_left():
-            if self._record.running_ids():
-                return None
-            if not self._next_round(self._record):
-                return str(Searcher.FINISHED)
+            return None if self._record.running_ids() else str(Searcher.FINISHED)
         return self._record.change(lambda: self._propose(trial_id))
 
     def _propose(self, trial_id: str) -> dict[str, Any]:
@@ -81,7 +76,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         point: Point = {}
         for name in self._space_searched.order:
             if name in (searched := self._space_searched.searched(point)):
-                point[name] = proposal._suggest(name, distribution(searched[name]))
+                point[name] = proposal._suggest(name, optuna_distribution(searched[name]))
         trial = self._record.start(trial_id, proposal, self._first_seed + proposal.number)
         return {
             **self._space_searched.with_fixed(trial.hyperparameters),
@@ -95,13 +90,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Whether the trials that have ended or run are all that are wanted, or all that the space holds."""
         trials = self._record.trials
         waiting = sum(trial.status == "interrupted" for trial in trials)
-        planned = self._record.trainings_planned
-        if planned is not None:  # configurations are repeated, from other seeds
-            return len(trials) - waiting >= planned
-        if waiting == 0 and len({tuple(trial.hyperparameters.values()) for trial in trials}) >= self._num_points:
-            self._ending.exhausted = f"All {self._num_points} points of the search space have been tried."
+        searches = self._record.metadata.plan is None  # else configurations are repeated, from other seeds
+        points = {tuple(trial.hyperparameters.values()) for trial in trials}
+        if searches and waiting == 0 and len(points) >= self._num_points:
+            self._stopper.exhausted = f"All {self._num_points} points of the search space have been tried."
             return True
-        return len(trials) - waiting >= self._num_samples
+        return len(trials) - waiting >= self._num_ended
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the callback records reports."""

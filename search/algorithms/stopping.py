@@ -1,4 +1,4 @@
-"""When a study ends before all its trials have, and why."""
+"""Ends a study before all its trials have ended: on a signal, after a time, or when every trial fails alike."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ SAME_FAILURES = 3
 """So many trials in a row that raise the same error end the study: the next ones would too."""
 
 
-class Ending(Stopper):  # type: ignore[misc]
+class StudyStopper(Stopper):  # type: ignore[misc]
     """Watches for what ends a study early: Ctrl-C, SIGTERM, the time budget, an error that every trial raises.
 
     Ray asks it after each report whether the trial is to be stopped, and all the time whether all are.
@@ -32,7 +32,7 @@ class Ending(Stopper):  # type: ignore[misc]
         """The signal that asked the study to end."""
         self.exhausted: str | None = None
         """Why there is nothing left to try, in one sentence."""
-        self.hopeless: str | None = None
+        self.repeated_failure: str | None = None
         """Why it makes no sense to go on, in one sentence."""
         self._deadline = time.monotonic() + time_budget if time_budget is not None else None
         self._same_failures: list[str] = []
@@ -44,39 +44,35 @@ class Ending(Stopper):  # type: ignore[misc]
             return "Interrupted."
         if self.exhausted:
             return self.exhausted
-        return self.hopeless or "The time budget is used up."
+        return self.repeated_failure or "The time budget is used up."
 
     def exit_status(self, otherwise: int) -> int:
         """The exit status of a study that ended for this reason, or `otherwise` if it ended by itself."""
         if self.signal is not None:
             return 128 + self.signal
-        return 1 if self.hopeless else otherwise
+        return 1 if self.repeated_failure else otherwise
 
     def time_is_up(self) -> bool:
         """Whether the time budget is used up."""
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def is_over(self) -> bool:
-        """Whether running trials are to be stopped at once."""
-        return self.signal is not None or self.hopeless is not None
+    def stop_all(self) -> bool:
+        """Whether all running trials are to be stopped at once; Ray asks this all the time."""
+        return self.signal is not None or self.repeated_failure is not None
 
-    def wants_no_more_trials(self) -> bool:
+    def starts_no_trial(self) -> bool:
         """Whether no trial is to be begun any more."""
-        return self.is_over() or self.time_is_up()
+        return self.stop_all() or self.time_is_up()
 
-    def see(self, ended: TrialRecord) -> None:
-        """Take note of how a trial ended."""
+    def observe(self, ended: TrialRecord) -> None:
+        """Note how a trial ended, to notice an error that every trial raises."""
         raised = ended.failure.traceback if ended.failure and ended.failure.kind == "exception" else ""
         if not raised or raised not in self._same_failures:
             self._same_failures.clear()
         if raised:
             self._same_failures.append(raised)
         if len(self._same_failures) >= SAME_FAILURES:
-            self.hopeless = f"{SAME_FAILURES} trials in a row raised the same error, so the study ended early."
-
-    def stop_all(self) -> bool:
-        """Ray asks whether all trials are to be stopped at once."""
-        return self.is_over()
+            self.repeated_failure = f"{SAME_FAILURES} trials in a row raised the same error, so the study ended early."
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
         """Ray asks after a report whether its trial is to be stopped."""
@@ -104,9 +100,9 @@ class Ending(Stopper):  # type: ignore[misc]
 
     def _on_signal(self, number: int, _frame: object) -> None:
         again, self.signal = self.signal is not None, number
-        told = "Stopped at once; what was recorded is safe." if again else "Stopping; once more to stop at once."
+        sentence = "Stopped at once; what was recorded is safe." if again else "Stopping; once more to stop at once."
         with suppress(OSError):  # who read it may have gone
-            os.write(sys.stdout.fileno(), f"\n{told}\n".encode())
+            os.write(sys.stdout.fileno(), f"\n{sentence}\n".encode())
         if again:
-            time.sleep(0.2)  # a live view has to take it up
+            time.sleep(0.2)  # a live view has to print it
             os._exit(128 + number)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from search.record.ranking import valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 
@@ -12,7 +13,7 @@ NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
-class SameBudget:
+class EqualBudget:
     """The trials of a study that have come so far, with the best value that each had reached by then."""
 
     epochs: int
@@ -33,7 +34,7 @@ class SameBudget:
         return f"after {self.epochs} epoch{'s' * (self.epochs > 1)}, which {which} trials reached"
 
 
-def same_budget(record: StudyRecord) -> SameBudget | None:
+def equal_budget(record: StudyRecord) -> EqualBudget | None:
     """Compare the trials that ran in full, or if they are too few, nearly all after as many epochs as these have run.
 
     Trials that diverged or failed are left out: what they measured does not stand.
@@ -41,12 +42,12 @@ def same_budget(record: StudyRecord) -> SameBudget | None:
     Returns:
         None if there are too few trials in any case.
     """
-    measured = record.measured()
+    measured = valid_trials(record.trials)
     for epochs in range(record.epochs, 0, -1):
         trials = [trial for trial in measured if len(trial.epochs) >= epochs]
         is_full = epochs == record.epochs
         if len(trials) >= ENOUGH_TRIALS and (is_full or len(trials) >= NEARLY_ALL * len(measured)):
-            best = [min(trial.epochs[:epochs], key=record.to_minimize) for trial in trials]
-            values = tuple(record.value(metrics) for metrics in best)
-            return SameBudget(epochs, is_full, tuple(trials), values, len(trials) == len(measured))
+            best = [min(trial.epochs[:epochs], key=record.objective.to_minimize) for trial in trials]
+            values = tuple(record.objective.value(metrics) for metrics in best)
+            return EqualBudget(epochs, is_full, tuple(trials), values, len(trials) == len(measured))
     return None

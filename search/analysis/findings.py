@@ -2,24 +2,23 @@
 
 from dataclasses import dataclass
 
-from search.analysis.equal_budget import SameBudget, same_budget
+from search.analysis.equal_budget import EqualBudget, equal_budget
 from search.analysis.importance import Importance, importances
-from search.analysis.recommendations import Advice, diagnose
+from search.analysis.recommendations import Recommendation, recommend
 from search.record.study_record import StudyRecord
-from search.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Importance and advice, and the trials on which they rest; empty where there are too few."""
+    """Importance and recommendations, and the trials on which they rest; empty where there are too few."""
 
-    compared: SameBudget | None
+    compared: EqualBudget | None
     importances: list[Importance]
-    advice: list[Advice]
+    recommendations: list[Recommendation]
 
 
-def find(record: StudyRecord, space: SearchSpace) -> Findings:
-    """Compute them."""
-    compared = same_budget(record)
-    found = importances(compared, space) if compared else []
-    return Findings(compared, found, diagnose(record, space, compared, found))
+def analyse(record: StudyRecord) -> Findings:
+    """Compute the findings of a study."""
+    compared = equal_budget(record)
+    importance = importances(compared, record.space) if compared else []
+    return Findings(compared, importance, recommend(record, record.space, compared, importance))

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.analysis.equal_budget import SameBudget
-from search.space.distributions import position
+from search.analysis.equal_budget import EqualBudget
+from search.space.distributions import to_unit
 from search.space.search_space import Point, SearchSpace
+from training.metrics import CONFIDENCE
 
 EVALUATOR = "permutation in a random forest, out of bag (Breiman 2001)"
 TREES = 200
 SHUFFLES = 5
 RESAMPLES = 2000
-LEVEL = 95
-"""Per cent of an interval."""
 MOST_TRIALS = 500
 """So many are looked at, chosen at random: more make the forest slow and the intervals little shorter."""
 
@@ -38,7 +37,7 @@ class Importance:
         return self.low <= 0
 
 
-def importances(compared: SameBudget, space: SearchSpace, seed: int = 0) -> list[Importance]:
+def importances(compared: EqualBudget, space: SearchSpace, seed: int = 0) -> list[Importance]:
     """Evaluate the hyperparameters of a space, most important first.
 
     A forest predicts each trial from trees that have not seen it, once as it is and once with a hyperparameter taken
@@ -58,14 +57,14 @@ def importances(compared: SameBudget, space: SearchSpace, seed: int = 0) -> list
     places = np.array([[_place(space, name, point) for name in space] for point in points])
     increases = _increases(places, values, random) / (2 * values.var())
     drawn = random.integers(len(values), size=(RESAMPLES, len(values)))
-    lows, highs = np.percentile(increases[drawn].mean(1), [(100 - LEVEL) / 2, (100 + LEVEL) / 2], axis=0)
+    lows, highs = np.percentile(increases[drawn].mean(1), [(100 - CONFIDENCE) / 2, (100 + CONFIDENCE) / 2], axis=0)
     found = zip(space, increases.mean(0), lows, highs, strict=True)
     return sorted((Importance(name, *map(float, numbers)) for name, *numbers in found), key=lambda one: -one.share)
 
 
 def _place(space: SearchSpace, name: str, point: Point) -> float:
     """Where a value lies in its range, in [0, 1]; below that if it was not drawn."""
-    return position(space[name], point[name]) if name in point else -0.5
+    return to_unit(space[name], point[name]) if name in point else -0.5
 
 
 def _increases(places: Numbers, values: Numbers, random: np.random.Generator) -> Numbers:

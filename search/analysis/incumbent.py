@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from search.analysis.groups import Arm
-from search.analysis.time_accounting import start_offsets
+from search.analysis.groups import Group
+from search.analysis.time_accounting import session_offsets
+from search.record.ranking import ended_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 
@@ -17,7 +18,7 @@ Cost = Literal["trials", "epochs", "seconds"]
 
 
 @dataclass(frozen=True)
-class Track:
+class Trajectory:
     """Best value so far of one study; each holds up to the next place, the last one up to the end."""
 
     places: NDArray[np.float64]
@@ -30,8 +31,8 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Band:
-    """Mean and extremes of the tracks of an arm, where all its studies have a value."""
+class IncumbentRange:
+    """Mean and extremes of the trajectories of an group, where all its studies have a value."""
 
     places: list[float]
     mean: list[float]
@@ -49,46 +50,49 @@ class _Epoch:
     """How long it took."""
 
 
-def have_clocks(arms: Iterable[Arm]) -> bool:
+def have_clocks(groups: Iterable[Group]) -> bool:
     """Whether all studies tell when their epochs were reported; old ones tell only how long each took."""
     return all(
-        record.facts.get("starts") and (trial.runs or not trial.epochs)
-        for arm in arms
-        for record in arm.records
+        record.metadata.sessions and (trial.timings or not trial.epochs)
+        for group in groups
+        for record in group.records
         for trial in record.trials
     )
 
 
-def band(arm: Arm, cost: Cost, *, clocks: bool = True) -> Band | None:
-    """The best value so far of an arm.
+def incumbent_range(group: Group, cost: Cost, *, clocks: bool = True) -> IncumbentRange | None:
+    """The best value so far of an group.
 
     Args:
-        arm: Its studies.
+        group: Its studies.
         cost: What it is told over.
         clocks: Whether seconds are those of the wall clock, else those of all epochs one after the other.
 
     Returns:
-        None if the studies of the arm have no place in common.
+        None if the studies of the group have no place in common.
     """
-    tracks = [track for record in arm.records if (track := _track(record, cost, clocks=clocks))]
-    if len(tracks) < len(arm.records):
+    trajectories = [trajectory for record in group.records if (trajectory := _trajectory(record, cost, clocks=clocks))]
+    if len(trajectories) < len(group.records):
         return None
-    begin, end = max(track.places[0] for track in tracks), min(track.end for track in tracks)
+    begin, end = (
+        max(trajectory.places[0] for trajectory in trajectories),
+        min(trajectory.end for trajectory in trajectories),
+    )
     if begin > end:
         return None
-    changes = np.unique(np.concatenate([*(track.places for track in tracks), [begin, end]]))
+    changes = np.unique(np.concatenate([*(trajectory.places for trajectory in trajectories), [begin, end]]))
     places = changes[(changes >= begin) & (changes <= end)]
-    values = np.array([track.at(places) for track in tracks])
-    return Band(places.tolist(), values.mean(0).tolist(), values.min(0).tolist(), values.max(0).tolist())
+    values = np.array([trajectory.at(places) for trajectory in trajectories])
+    return IncumbentRange(places.tolist(), values.mean(0).tolist(), values.min(0).tolist(), values.max(0).tolist())
 
 
-def _track(record: StudyRecord, cost: Cost, *, clocks: bool) -> Track | None:
+def _trajectory(record: StudyRecord, cost: Cost, *, clocks: bool) -> Trajectory | None:
     """None for a study that measured nothing that stands."""
     epochs = _epochs(record)
     match cost:
         case "trials":
-            ended = sorted(record.ended(), key=_last_report)
-            values = [record.best_value(trial) if trial.stands else None for trial in ended]
+            ended = sorted(ended_trials(record.trials), key=_last_report)
+            values = [trial.best_value if trial.is_valid else None for trial in ended]
             steps = [(float(place), value) for place, value in enumerate(values, start=1)]
         case "epochs":
             steps = [(float(place), epoch.value) for place, epoch in enumerate(epochs, start=1)]
@@ -102,33 +106,33 @@ def _track(record: StudyRecord, cost: Cost, *, clocks: bool) -> Track | None:
 
 def _last_report(trial: TrialRecord) -> tuple[int, float]:
     """Sorts trials by their ends; those without clocks stay in the order of their proposal."""
-    return max(((run.start, run.reported) for run in trial.runs.values()), default=(0, 0.0))
+    return max(((timing.session, timing.reported) for timing in trial.timings.values()), default=(0, 0.0))
 
 
 def _epochs(record: StudyRecord) -> list[_Epoch]:
     """All epochs in the order of their reports, or trial after trial where that is not known."""
-    offsets = start_offsets(record)
+    offsets = session_offsets(record)
     found = []
     for trial in record.trials:
         reported = 0.0
         for metrics in trial.epochs:
-            run = trial.runs.get(metrics.epoch)
-            if run and run.start < len(offsets):
-                reported = offsets[run.start] + run.reported
+            timing = trial.timings.get(metrics.epoch)
+            if timing and timing.session < len(offsets):
+                reported = offsets[timing.session] + timing.reported
             else:
                 reported += metrics.seconds
-            value = record.value(metrics) if trial.stands else None
+            value = record.objective.value(metrics) if trial.is_valid else None
             found.append(_Epoch(value, reported, metrics.seconds))
-    if any(trial.runs for trial in record.trials):
+    if any(trial.timings for trial in record.trials):
         found.sort(key=lambda epoch: epoch.reported)
     return found
 
 
-def _accumulated(record: StudyRecord, steps: Sequence[tuple[float, float | None]]) -> Track | None:
+def _accumulated(record: StudyRecord, steps: Sequence[tuple[float, float | None]]) -> Trajectory | None:
     places: list[float] = []
     values: list[float] = []
     for place, value in steps:
         if value is not None and (not values or (value < values[-1] if record.mode == "min" else value > values[-1])):
             places.append(place)
             values.append(value)
-    return Track(np.array(places), np.array(values), steps[-1][0]) if places else None
+    return Trajectory(np.array(places), np.array(values), steps[-1][0]) if places else None

@@ -1,13 +1,13 @@
-"""The time ledger: what the cores of a study did from command to end, by what its record holds."""
+"""Time accounting: what the cores of a study did from command to end, by what its record holds."""
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, chain, groupby, pairwise
-from typing import Any
 
+from search.record.provenance import Session
 from search.record.study_record import StudyRecord
-from search.record.trial import Run, TrialRecord
+from search.record.trial import Timing, TrialRecord
 
 PART_NAMES = {
     "training": "training",
@@ -17,15 +17,15 @@ PART_NAMES = {
     "lost": "lost",
     "idle": "idle",
 }
-"""The parts of the ledger, and what people are shown."""
+"""The parts of the time, and their names in the summary and the report."""
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Interval:
     """What a worker did up to one report, of an epoch or of a failure; in seconds."""
 
     trial: TrialRecord
-    run: Run
+    timing: Timing
     training: float = 0.0
     evaluation: float = 0.0
     lost: float = 0.0
@@ -33,13 +33,13 @@ class Stretch:
     @property
     def began(self) -> float:
         """Since the study was started."""
-        return self.run.reported - self.training - self.evaluation - self.lost - self.run.waiting_seconds
+        return self.timing.reported - self.training - self.evaluation - self.lost - self.timing.waiting_seconds
 
     @property
     def ends_its_trial(self) -> bool:
         """Whether the trial was not to go on."""
         measured_to_its_end = self.trial.status in ("completed", "stopped_early") or self.lost > 0
-        return measured_to_its_end and self.run is self.trial.runs[max(self.trial.runs)]
+        return measured_to_its_end and self.timing is self.trial.timings[max(self.trial.timings)]
 
 
 @dataclass(frozen=True)
@@ -49,122 +49,116 @@ class WorkerTrial:
     worker: str
     trial: TrialRecord
     began: float
-    """Since the study was first started, the time between two starts left out."""
+    """Since the study was first started, the time between two sessions left out."""
     ended: float
 
 
-def time_ledger(record: StudyRecord) -> dict[str, float] | None:
-    """What the cores did: the whole, which is cores x wall clock of all starts of the study, and its parts.
+def time_accounting(record: StudyRecord) -> dict[str, float]:
+    """What the cores did: the whole, which is cores x wall clock of all sessions of the study, and its parts.
 
     Each part is measured by itself. Workers' clocks tell `training`, `evaluation`, the work of `lost` epochs, and how
     long a worker waited within a trial; the driver's clock tells the time before the first trial of a worker, between
     two of them and after the last. So their sum shows whether anything was left out or counted twice.
 
     Returns:
-        Core seconds of `whole` and of each of `PART_NAMES`; None for a study from before this was recorded.
+        Core seconds of `whole` and of each of `PART_NAMES`.
     """
-    starts = record.facts.get("starts", [])
-    if not starts or not all("trials_at_once" in start for start in starts):
-        return None
-    stretches = _stretches(record)
-    ledger = dict.fromkeys(("whole", *PART_NAMES), 0.0)
-    for number, start in enumerate(starts):
-        for part, core_seconds in _of_one_start(start, stretches[number]):
-            ledger[part] += core_seconds
-    return {part: round(core_seconds, 1) for part, core_seconds in ledger.items()}
+    intervals = _intervals(record)
+    parts = dict.fromkeys(("whole", *PART_NAMES), 0.0)
+    for number, session in enumerate(record.metadata.sessions):
+        for part, core_seconds in _session_parts(session, intervals[number]):
+            parts[part] += core_seconds
+    return {part: round(core_seconds, 1) for part, core_seconds in parts.items()}
 
 
 def worker_trials(record: StudyRecord) -> list[WorkerTrial]:
     """What each worker ran, worker by worker in the order in which they began."""
-    stretches = _stretches(record)
-    *offsets, _ = start_offsets(record)
+    intervals = _intervals(record)
+    *offsets, _ = session_offsets(record)
     found = []
     for number, offset in enumerate(offsets):
-        for place, worker in enumerate(_by_worker(stretches[number]), start=1):
-            name = f"worker {place}" if len(offsets) == 1 else f"start {number + 1}, worker {place}"
-            for _, of_trial in groupby(worker, key=lambda stretch: stretch.trial.number):
+        for place, worker in enumerate(_by_worker(intervals[number]), start=1):
+            name = f"worker {place}" if len(offsets) == 1 else f"session {number + 1}, worker {place}"
+            for _, of_trial in groupby(worker, key=lambda interval: interval.trial.number):
                 first, *_, last = [*of_trial] * 2
-                found.append(WorkerTrial(name, last.trial, offset + first.began, offset + last.run.reported))
+                found.append(WorkerTrial(name, last.trial, offset + first.began, offset + last.timing.reported))
     return found
 
 
 def wall_seconds(record: StudyRecord) -> float:
-    """Wall clock of all starts; of one that was killed, until its last report."""
-    if "seconds" in record.facts:
-        return float(record.facts["seconds"])  # a study from before each start had its own
-    return round(start_offsets(record)[-1], 1)
+    """Wall clock of all sessions; of one that was killed, until its last report."""
+    return round(session_offsets(record)[-1], 1)
 
 
-def start_offsets(record: StudyRecord) -> list[float]:
-    """When each start of the study began, and when the last one ended; in seconds, the time between two left out."""
-    stretches = _stretches(record)
-    walls = [_wall(start, stretches[number]) for number, start in enumerate(record.facts.get("starts", []))]
+def session_offsets(record: StudyRecord) -> list[float]:
+    """When each session of the study began, and when the last one ended; in seconds, the time between two left out."""
+    intervals = _intervals(record)
+    walls = [_wall(session, intervals[number]) for number, session in enumerate(record.metadata.sessions)]
     return [0.0, *accumulate(walls)]
 
 
-def _stretches(record: StudyRecord) -> dict[int, list[Stretch]]:
-    """All that workers reported, by start of the study, in the order of the reports."""
-    stretches: dict[int, list[Stretch]] = defaultdict(list)
+def _intervals(record: StudyRecord) -> dict[int, list[Interval]]:
+    """All that workers reported, by session of the study, in the order of the reports."""
+    intervals: dict[int, list[Interval]] = defaultdict(list)
     for trial in record.trials:
         for metrics in trial.epochs:
-            if run := trial.runs.get(metrics.epoch):
+            if timing := trial.timings.get(metrics.epoch):
                 evaluation = metrics.evaluation_seconds or 0.0
-                stretches[run.start].append(Stretch(trial, run, metrics.seconds - evaluation, evaluation))
-        if trial.failure and (run := trial.runs.get(len(trial.epochs) + 1)):
-            stretches[run.start].append(Stretch(trial, run, lost=trial.failure.seconds))
-    for of_one_start in stretches.values():
-        of_one_start.sort(key=lambda stretch: stretch.run.reported)
-    return stretches
+                intervals[timing.session].append(Interval(trial, timing, metrics.seconds - evaluation, evaluation))
+        if trial.failure and (timing := trial.timings.get(len(trial.epochs) + 1)):
+            intervals[timing.session].append(Interval(trial, timing, lost=trial.failure.seconds))
+    for of_session in intervals.values():
+        of_session.sort(key=lambda interval: interval.timing.reported)
+    return intervals
 
 
-def _wall(start: dict[str, Any], stretches: list[Stretch]) -> float:
-    last_report = stretches[-1].run.reported if stretches else 0.0
-    return float(start.get("seconds", last_report))
+def _wall(session: Session, intervals: list[Interval]) -> float:
+    last_report = intervals[-1].timing.reported if intervals else 0.0
+    return last_report if session.seconds is None else session.seconds
 
 
-def _of_one_start(start: dict[str, Any], stretches: list[Stretch]) -> Iterator[tuple[str, float]]:
+def _session_parts(session: Session, intervals: list[Interval]) -> Iterator[tuple[str, float]]:
     """Names of parts and core seconds, in any order."""
-    wall, cores = _wall(start, stretches), start.get("cluster", start["machine"])["cpus"]
-    at_once, cores_each = start["trials_at_once"], start["cpus_per_trial"]
-    yield "whole", cores * wall
-    yield "idle", (cores - at_once * cores_each) * wall
-    workers = _by_worker(stretches)
-    for part, seconds in chain(*map(_while_at_work, workers), _while_not_at_work(workers, at_once, wall)):
+    wall, concurrent, cores_each = _wall(session, intervals), session.max_concurrent_trials, session.cpus_per_trial
+    yield "whole", session.cpus * wall
+    yield "idle", (session.cpus - concurrent * cores_each) * wall
+    workers = _by_worker(intervals)
+    for part, seconds in chain(*map(_while_at_work, workers), _while_not_at_work(workers, concurrent, wall)):
         yield part, seconds * cores_each
 
 
-def _by_worker(stretches: list[Stretch]) -> list[list[Stretch]]:
+def _by_worker(intervals: list[Interval]) -> list[list[Interval]]:
     """What each worker reported; the worker that began first comes first."""
-    workers: dict[tuple[int, int], list[Stretch]] = defaultdict(list)
-    for stretch in stretches:
-        workers[stretch.run.node, stretch.run.pid].append(stretch)
+    workers: dict[tuple[int, int], list[Interval]] = defaultdict(list)
+    for interval in intervals:
+        workers[interval.timing.node, interval.timing.pid].append(interval)
     return sorted(workers.values(), key=lambda worker: worker[0].began)
 
 
-def _while_at_work(worker: list[Stretch]) -> Iterator[tuple[str, float]]:
+def _while_at_work(worker: list[Interval]) -> Iterator[tuple[str, float]]:
     """From the beginning of a worker's first trial to its last report."""
-    for stretch in worker:
-        yield "training", stretch.training
-        yield "evaluation", stretch.evaluation
-        yield "lost", stretch.lost
-        yield "ray_and_sampler", stretch.run.waiting_seconds
+    for interval in worker:
+        yield "training", interval.training
+        yield "evaluation", interval.evaluation
+        yield "lost", interval.lost
+        yield "ray_and_sampler", interval.timing.waiting_seconds
     for before, after in pairwise(worker):
         if before.trial is not after.trial:
-            yield "ray_and_sampler", after.began - before.run.reported
+            yield "ray_and_sampler", after.began - before.timing.reported
 
 
-def _while_not_at_work(workers: list[list[Stretch]], at_once: int, wall: float) -> Iterator[tuple[str, float]]:
+def _while_not_at_work(workers: list[list[Interval]], concurrent: int, wall: float) -> Iterator[tuple[str, float]]:
     """Before the first trial of each worker, and after the last one if no other worker took its place."""
-    last_reports: list[Stretch] = []
+    last_reports: list[Interval] = []
     for worker in workers:
-        if len(last_reports) < at_once:
+        if len(last_reports) < concurrent:
             yield "start_up", worker[0].began
         else:
-            gone = min(last_reports, key=lambda stretch: stretch.run.reported)
+            gone = min(last_reports, key=lambda interval: interval.timing.reported)
             last_reports.remove(gone)
             part = "ray_and_sampler" if gone.ends_its_trial else "lost"
-            yield part, worker[0].began - gone.run.reported
+            yield part, worker[0].began - gone.timing.reported
         last_reports.append(worker[-1])
     for last in last_reports:
-        yield "idle" if last.ends_its_trial else "lost", wall - last.run.reported
-    yield "idle", (at_once - len(last_reports)) * wall
+        yield "idle" if last.ends_its_trial else "lost", wall - last.timing.reported
+    yield "idle", (concurrent - len(last_reports)) * wall

@@ -15,7 +15,9 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.engine import local_ray
+from search.ray_environment import set_ray_environment
 from search.record import provenance
+from search.record.provenance import ClusterSize
 from training.config import PROJECT
 
 CONNECT_SECONDS = 5
@@ -53,14 +55,12 @@ class Cluster:
         """Disconnect; the cluster runs on."""
         ray.shutdown()
 
-    def facts(self) -> dict[str, int]:
-        """Its size, as plain data for `study.json`."""
+    def size(self) -> ClusterSize:
+        """What all nodes together have to give to trials."""
         nodes = self.nodes.values()
-        return {
-            "nodes": len(nodes),
-            "cpus": sum(node.cpus for node in nodes),
-            "gpus": sum(node.gpus for node in nodes),
-        }
+        return ClusterSize(
+            nodes=len(nodes), cpus=sum(node.cpus for node in nodes), gpus=sum(node.gpus for node in nodes)
+        )
 
     def check(self, folder: Path) -> None:
         """Refuse a cluster with a node that could not run trials as this machine would.
@@ -95,6 +95,7 @@ def join(address: str) -> Cluster:
         ValueError: There is no cluster, or it does not let us in; the message says which.
     """
     local_ray.use_known_token()
+    set_ray_environment()
     where = "of this machine" if address == "auto" else f"at {address}"
     _ask(address, where)
     packages = [str(PROJECT / name) for name in ("search", "training")]
@@ -156,12 +157,12 @@ def _try_out(folder: str) -> tuple[dict[str, str], str | None]:
 
 def _check_answer(answer: Any, node: Node, folder: Path) -> None:
     try:
-        there, trouble = ray.get(answer)
+        there, warning = ray.get(answer)
     except Exception as error:  # whatever keeps a node from running our code
         raise ValueError(f"node {node.name} of the cluster cannot run trials: {_last_line(str(error))}") from None
-    if trouble:
+    if warning:
         raise ValueError(
-            f"node {node.name} of the cluster does not share the results folder with this machine ({trouble}): {folder}"
+            f"node {node.name} of the cluster does not share the results folder with this machine ({warning}): {folder}"
         )
     here = provenance.versions()
     for package in _DECISIVE_PACKAGES:

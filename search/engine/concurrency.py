@@ -1,11 +1,11 @@
 """How many trials run at the same time."""
 
 from search.engine.cluster import Cluster, Node, this_machine
-from search.engine.running_studies import Neighbour
+from search.engine.running_studies import RunningStudy
 from search.settings import StudySettings
 
 
-def room_for_trials(settings: StudySettings, joined: Cluster | None, neighbours: list[Neighbour]) -> int:
+def max_concurrent_trials(settings: StudySettings, joined: Cluster | None, running_studies: list[RunningStudy]) -> int:
     """Trials that can run at the same time, as many as asked for or as many as fit beside other studies.
 
     Raises:
@@ -15,7 +15,7 @@ def room_for_trials(settings: StudySettings, joined: Cluster | None, neighbours:
         nodes, place, finder, taken = list(joined.nodes.values()), "the largest node of the cluster", "Ray", 0
     else:
         nodes = [this_machine()]
-        place, finder, taken = "this machine", "torch", sum(neighbour.cpus for neighbour in neighbours)
+        place, finder, taken = "this machine", "torch", sum(neighbour.cpus for neighbour in running_studies)
     cpus, gpus = max(node.cpus for node in nodes), max(node.gpus for node in nodes)
     if settings.cpus_per_trial > cpus:
         raise ValueError(f"cpus_per_trial is {settings.cpus_per_trial}, but {place} has {cpus}")

@@ -3,63 +3,24 @@
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, make_dataclass
-from functools import cache
-from typing import Any, get_type_hints
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
 
+from search.record.custom_metrics import CustomMetrics, metrics_type
 from search.settings import check_metric_name
 from training.loop import TrainingDivergedError
-from training.networks.network_config import load_function
+from training.user_code import annotated_config, load_function
 
 OPTION = "train_function"
 
 
-@dataclass(frozen=True, kw_only=True)
-class OwnMetrics:
-    """What a training function measured in one epoch; `metrics_type` adds a field for each metric."""
-
-    epoch: int
-    """Finished epochs, from 1."""
-    seconds: float
-    """Wall-clock time of the epoch."""
-    evaluation_seconds: None = None
-    """Only the function knows which part of the time was evaluation."""
-
-
-@cache
-def metrics_type(names: tuple[str, ...]) -> type[OwnMetrics]:
-    """`OwnMetrics` with these metrics; one that an epoch did not have is None."""
-    metrics = [(name, float | None, None) for name in names]
-    return make_dataclass("OwnMetrics", metrics, bases=(OwnMetrics,), frozen=True, kw_only=True)
-
-
-def config_kind(place: str) -> type[Any] | None:
-    """The dataclass by which a training function annotates its argument; None if it takes a dictionary.
-
-    Raises:
-        ValueError: There is no such function, or a field of the dataclass has no default.
-    """
-    train = load_function(OPTION, place)
-    try:
-        declared = next(iter(get_type_hints(train).values()), None)
-    except Exception as error:  # an annotation that cannot be resolved
-        raise ValueError(f"{OPTION} {place}: its annotations cannot be read: {error}") from error
-    if not (isinstance(declared, type) and is_dataclass(declared)):
-        return None
-    try:
-        declared()
-    except TypeError as error:
-        raise ValueError(f"{OPTION} {place}: every hyperparameter needs a default: {error}") from None
-    return declared
-
-
-def train_own(
+def train_custom(
     place: str, hyperparameters: Mapping[str, Any], epochs: int, seed: int, metric: str
-) -> Iterator[OwnMetrics]:
+) -> Iterator[CustomMetrics]:
     """Run a training function; yield what it measures.
 
     The random generators of Python, NumPy and torch start from the seed, so that the same call measures the same.
@@ -78,7 +39,7 @@ def train_own(
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    kind = config_kind(place)
+    kind = annotated_config(OPTION, place)
     known = {"epochs": epochs, "seed": seed}
     if kind is None:
         config: Any = {**hyperparameters, **known}
@@ -117,9 +78,3 @@ def _number(name: object, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise ValueError(f"metric {name} must be a number, got {value!r:.50}") from None
-
-
-def names_of(metrics: OwnMetrics) -> Sequence[str]:
-    """The metrics of an epoch."""
-    own = {field.name for field in fields(OwnMetrics)}
-    return [field.name for field in fields(metrics) if field.name not in own]

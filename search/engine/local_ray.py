@@ -19,6 +19,7 @@ import torch
 from ray._private.authentication.authentication_token_setup import _enable_token_auth
 from ray.job_config import JobConfig
 
+from search.ray_environment import set_ray_environment
 from search.record import provenance
 from training.config import PROJECT
 
@@ -27,7 +28,7 @@ ANSWER_SECONDS = 5.0
 QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
-class RaySession:
+class LocalRay:
     """Ray on this machine for one study, unless this process has Ray already.
 
     It starts in a thread of its own, so that the data can be loaded meanwhile. The thread lives as long as Ray does:
@@ -40,23 +41,25 @@ class RaySession:
         Args:
             dashboard: Start one too, for this machine only.
         """
-        self.job_name = "tunesmith"
-        """What the dashboard calls this process; of use until it starts."""
         self._dashboard = dashboard
         self._is_ours = False
         self._started: Future[str | None] | None = None
         self._ended = Event()
 
-    def begin(self) -> None:
-        """Begin to start it; until `wait` returns, the current folder may be another one."""
+    def begin(self, job_name: str) -> None:
+        """Begin to start it; until `wait` returns, the current folder may be another one.
+
+        Args:
+            job_name: What the dashboard calls this process.
+        """
         if self._started is None:
             self._started = Future()
             atexit.register(self.close)
-            Thread(target=self._live, args=[self._started], daemon=True).start()
+            Thread(target=self._live, args=[self._started, job_name], daemon=True).start()
 
-    def wait(self) -> str | None:
+    def wait(self, job_name: str = "tunesmith") -> str | None:
         """Wait until it has started; returns the address of a dashboard that was started here and answers."""
-        self.begin()
+        self.begin(job_name)
         assert self._started is not None
         return self._started.result()
 
@@ -69,17 +72,18 @@ class RaySession:
             ray.shutdown()
         self._ended.set()
 
-    def _live(self, started: "Future[str | None]") -> None:
+    def _live(self, started: "Future[str | None]", job_name: str) -> None:
         with _token_kept():
             try:
-                started.set_result(self._start())
+                started.set_result(self._start(job_name))
             except BaseException as error:
                 started.set_exception(error)
             self._ended.wait()
 
-    def _start(self) -> str | None:
+    def _start(self, job_name: str) -> str | None:
         if ray.is_initialized():
             return None
+        set_ray_environment()
         with chdir(PROJECT):  # Ray lets workers import what lies here, before anything else
             context = ray.init(
                 address="local",  # plain ray.init() stumbles over what a killed cluster left behind
@@ -87,7 +91,7 @@ class RaySession:
                 num_gpus=torch.cuda.device_count(),
                 include_dashboard=self._dashboard,
                 dashboard_host="127.0.0.1",
-                job_config=JobConfig(metadata={"job_name": self.job_name}),
+                job_config=JobConfig(metadata={"job_name": job_name}),
                 **QUIET,
             )
         # Ray's colorama would reset the colours of a terminal at exit, into an output that spells such things out

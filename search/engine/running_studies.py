@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class RunningStudy:
     """A study that runs on this machine."""
 
     study: str
@@ -20,7 +20,7 @@ class Neighbour:
     """Cores that its trials take."""
 
 
-def find_neighbours() -> list[Neighbour]:
+def find_running_studies() -> list[RunningStudy]:
     """The studies that this user runs on this machine now."""
     found = []
     for file in sorted(_folder().glob("*.json")):
@@ -28,7 +28,7 @@ def find_neighbours() -> list[Neighbour]:
             with FileLock(file.with_suffix(".lock")).acquire(timeout=0):
                 file.unlink(missing_ok=True)  # its process is no more
         except Timeout:
-            found.append(Neighbour(**json.loads(file.read_text())))
+            found.append(RunningStudy(**json.loads(file.read_text())))
     return found
 
 
@@ -37,7 +37,7 @@ def announced(study: str, cpus: int) -> Iterator[None]:
     """While this lasts, other studies find this one."""
     file = _folder() / f"{os.getpid()}.json"
     with FileLock(file.with_suffix(".lock")):
-        file.write_text(json.dumps(asdict(Neighbour(study, cpus))))
+        file.write_text(json.dumps(asdict(RunningStudy(study, cpus))))
         try:
             yield
         finally:

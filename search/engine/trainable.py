@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from ray import tune
 
-from search.engine.custom_training import OwnMetrics, names_of, train_own
+from search.engine.custom_training import train_custom
+from search.record.custom_metrics import CustomMetrics, names_of
 from training.checkpoint import Checkpoint
-from training.console.memory import is_out_of_memory
 from training.images.image_data import ImageData
-from training.loop import EpochMetrics, TrainingDivergedError, train
+from training.loop import TrainingDivergedError, is_out_of_memory, train
+from training.metrics import EpochMetrics
 from training.networks.network_config import config_type
 
 
@@ -36,7 +37,7 @@ def trainable(
     A failure is reported too, with its text, because the driver sees no more of an exception than that there was one.
 
     Args:
-        sample: What `StudySearch.suggest` proposed.
+        sample: What `SearchAlgorithm.suggest` proposed.
         data: The study's data, the same object in every trial of a worker; None with a training function.
         fixed: What is the same in every trial: fields of `TrialConfig`, or `train_function` and `epochs`.
         threads: Threads that torch uses.
@@ -62,8 +63,8 @@ def trainable(
                     waiting_seconds = None if earlier else now - last_report - metrics.seconds
                     last_report = now
                     print(f"trial {number}: epoch {metrics.epoch}: {metric} {getattr(metrics, metric):.4f}", flush=True)
-                    notes: dict[str, Any] = {"waiting_seconds": waiting_seconds, "trouble": checkpoint.take_trouble()}
-                    if isinstance(metrics, OwnMetrics):
+                    notes: dict[str, Any] = {"waiting_seconds": waiting_seconds, "warning": checkpoint.take_warning()}
+                    if isinstance(metrics, CustomMetrics):
                         notes["metric_names"] = names_of(metrics)
                     tune.report({**asdict(metrics), **notes})
     except TrainingDivergedError as error:
@@ -79,14 +80,14 @@ def trainable(
 
 def _train(
     fixed: dict[str, Any], hyperparameters: dict[str, Any], data: ImageData | None, checkpoint: Checkpoint, metric: str
-) -> Iterator[EpochMetrics | OwnMetrics]:
+) -> Iterator[EpochMetrics | CustomMetrics]:
     if data is None:
         given = {name: value for name, value in hyperparameters.items() if name != "seed"}
-        return train_own(fixed["train_function"], given, fixed["epochs"], hyperparameters["seed"], metric)
+        return train_custom(fixed["train_function"], given, fixed["epochs"], hyperparameters["seed"], metric)
     return train(config_type(fixed["network"])(**fixed | hyperparameters), data, checkpoint)
 
 
-def time_out_file(checkpoint: Path) -> Path:
+def timeout_file(checkpoint: Path) -> Path:
     """Where a worker that ends itself writes where it was."""
     return checkpoint.with_suffix(".timeout.txt")
 
@@ -98,8 +99,8 @@ def _ended_after(seconds: float | None, checkpoint: Path) -> Iterator[None]:
         yield
         return
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    time_out_file(checkpoint).unlink(missing_ok=True)
-    with time_out_file(checkpoint).open("x") as stream:  # x: a link in a folder that was sent leads nowhere
+    timeout_file(checkpoint).unlink(missing_ok=True)
+    with timeout_file(checkpoint).open("x") as stream:  # x: a link in a folder that was sent leads nowhere
         faulthandler.dump_traceback_later(seconds, exit=True, file=stream)
         try:
             yield

@@ -4,72 +4,69 @@ import re
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 
 from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import build_scheduler
-from search.algorithms.search_algorithm import StudySearch
-from search.algorithms.stopping import Ending
-from search.engine.trainable import time_out_file, trainable
-from search.monitoring import terminal
+from search.algorithms.search_algorithm import SearchAlgorithm
+from search.algorithms.stopping import StudyStopper
+from search.engine.study import Study
+from search.engine.trainable import timeout_file, trainable
 from search.monitoring.loggers import Loggers
 from search.monitoring.prometheus import Gauges
 from search.monitoring.terminal import View
 from search.outputs.files import StudyFiles
 from search.record.study_record import StudyRecord
-from search.record.trial import Failure, Run
-from training.console.terminal import printable
-
-if TYPE_CHECKING:
-    from search.engine.study import Study
+from search.record.trial import Failure, Timing
+from training.console.terminal import printable, show_event
 
 MAX_CRASHES = 3
 """So many crashes of Ray Tune in a row, with nothing achieved between them, end the study."""
 
 
-class RecordTrials(tune.Callback):  # type: ignore[misc]
+class RecordingCallback(tune.Callback):  # type: ignore[misc]
     """Brings what Ray's trials report into the record, the tables and the terminal."""
 
-    def __init__(self, study: "Study", files: StudyFiles, loggers: Loggers, ending: Ending, view: View):
+    def __init__(self, study: Study, files: StudyFiles, loggers: Loggers, stopper: StudyStopper, view: View):
         self._record = study.record
         self._files = files
         self._loggers = loggers
         self._view = view
         self._gauges = Gauges(study.record)
         self._max_failures = study.settings.max_failures
-        self._ending = ending
+        self._stopper = stopper
         self._study_began = study.began
         self._nodes: dict[str, int] = {}
         """Numbers of the machines, by address."""
         self._pids: dict[str, int] = {}
         """The worker of each trial that has reported, by Ray's name of the trial, which is another one elsewhere."""
-        self._troubles: set[str] = set()
+        self._warnings: set[str] = set()
         """What workers could not do, once each."""
         self._view.begin_trials()
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Record an epoch, or the reason for which the trial is about to end."""
         self._pids[trial.trial_id] = result["pid"]
-        trouble = result.get("trouble")
-        if trouble and trouble not in self._troubles:
-            self._troubles.add(trouble)
-            terminal.show_event(trouble)
+        warning = result.get("warning")
+        if warning and warning not in self._warnings:
+            self._warnings.add(warning)
+            show_event(warning)
         if "failure" in result:
-            self._record.add_failure(trial.trial_id, Failure(**result["failure"]), self._run(result, 0.0))
+            self._record.add_failure(trial.trial_id, Failure(**result["failure"]), self._timing(result, 0.0))
         else:
             metrics = self._record.metrics_of(result)
             waiting_seconds = result["waiting_seconds"]
-            run = None if waiting_seconds is None else self._run(result, waiting_seconds)
-            self._record.add_epoch(trial.trial_id, metrics, run)
+            timing = None if waiting_seconds is None else self._timing(result, waiting_seconds)
+            self._record.add_epoch(trial.trial_id, metrics, timing)
             self._gauges.epoch(self._record.running(trial.trial_id))
             self._loggers.epoch(self._record.running(trial.trial_id))
 
-    def _run(self, result: dict[str, Any], waiting_seconds: float) -> Run:
-        return Run(
-            start=len(self._record.facts["starts"]) - 1,
+    def _timing(self, result: dict[str, Any], waiting_seconds: float) -> Timing:
+        return Timing(
+            session=len(self._record.metadata.sessions) - 1,
             node=self._nodes.setdefault(result["node_ip"], len(self._nodes)),
             pid=result["pid"],
             waiting_seconds=max(0.0, round(waiting_seconds, 3)),
@@ -78,7 +75,7 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that ended by itself or was stopped, by the scheduler or because the time is up."""
-        self._finish(trial.trial_id, interrupted=self._ending.time_is_up())
+        self._finish(trial.trial_id, interrupted=self._stopper.time_is_up())
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that raised, or whose worker died without a word: then it goes on in another worker."""
@@ -96,26 +93,26 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         Args:
             trial_id: Ray's name of the trial.
             failure: What is recorded if it does not go on.
-            counts: Whether this is one of the deaths of which `max_failures` allows so many.
+            counts: Whether this is one of the failures of which `max_failures` allows so many.
         """
         trial = self._record.running(trial_id)
-        stacks = _read(time_out_file(self._record.checkpoint(trial)))
+        stacks = _read(timeout_file(self._record.checkpoint(trial)))
         if stacks:  # the worker ended itself
-            failure = Failure("timeout", f"took longer than trial_timeout{_place(stacks)}", stacks)
+            failure = Failure("timeout", f"took longer than trial_timeout{_location(stacks)}", stacks)
         if (
             trial.failure is None
             and not stacks
-            and (not counts or self._record.add_death(trial_id) <= self._max_failures)
+            and (not counts or self._record.add_worker_failure(trial_id) <= self._max_failures)
         ):
             epoch = len(trial.epochs)
-            terminal.show_event(f"trial {trial.number}: {failure.error}; it will go on after epoch {epoch}")
+            show_event(f"trial {trial.number}: {failure.error}; it will go on after epoch {epoch}")
             self._finish(trial_id, interrupted=True)
         else:
             self._record.add_failure(trial_id, failure)
             self._finish(trial_id)
 
     def memory_ran_out(self, report: str) -> None:
-        """Record that Ray ended workers because the memory was full; only their trials count it as a death."""
+        """Record that Ray ended workers because the memory was full; only for their trials this is a worker failure."""
         killed = re.findall(r"Selected to kill: .*?pid=(\d+).*?used=([\d.]+GB)", report)
         victims = {int(pid): used for pid, used in killed}
         for trial_id in self._record.running_ids():
@@ -130,9 +127,9 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
     def _finish(self, trial_id: str, *, interrupted: bool = False) -> None:
         trial = self._record.finish(trial_id, interrupted=interrupted)
         self._gauges.ended()
-        self._files.keep_up()
+        self._files.refresh()
         if trial.status != "interrupted":
-            self._ending.see(trial)
+            self._stopper.observe(trial)
             self._loggers.ended(trial)
             self._view.show_ended(trial)
 
@@ -140,8 +137,8 @@ class RecordTrials(tune.Callback):  # type: ignore[misc]
         return {}  # Ray pickles callbacks into its scratch folder
 
 
-def run_trials(study: "Study", files: StudyFiles, loggers: Loggers, ending: Ending, view: View) -> None:
-    """Run trials until as many as wanted have ended, or the study ends early.
+def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper, num_ended: int) -> None:
+    """Run trials until so many of the study have ended, or the study is to end early.
 
     Ray Tune itself crashes when a worker is killed for memory, among other things. The record knows what was running,
     so another Tuner goes on from there.
@@ -150,7 +147,7 @@ def run_trials(study: "Study", files: StudyFiles, loggers: Loggers, ending: Endi
     run = tune.with_parameters(
         trainable,
         data=study.data,
-        fixed=record.subject.fixed,
+        fixed=record.metadata.task.fixed,
         threads=settings.cpus_per_trial,
         device="cuda" if settings.gpus_per_trial else "cpu",
         metric=record.metric,
@@ -158,50 +155,44 @@ def run_trials(study: "Study", files: StudyFiles, loggers: Loggers, ending: Endi
         timeout=settings.trial_timeout_seconds,
     )
     run.__name__ = record.folder.name  # what the dashboard calls a worker
-    callback = RecordTrials(study, files, loggers, ending, view)
     crashes, state_before = 0, None
-    while not ending.wants_no_more_trials():
+    while not stopper.starts_no_trial():
+        sampler = build_sampler(settings.sampler, settings.seed, len(record.trials))
         try:
             with TemporaryDirectory(prefix="tunesmith-") as scratch:
                 tune.Tuner(
                     tune.with_resources(run, {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}),
                     tune_config=tune.TuneConfig(
-                        num_samples=-1,  # the searcher says when there are enough
-                        max_concurrent_trials=study.trials_at_once,
-                        search_alg=StudySearch(
-                            record,
-                            study.space,
-                            build_sampler(settings.sampler, settings.seed, len(record.trials)),
-                            seed=settings.seed,
-                            num_samples=settings.num_samples,
-                            ending=ending,
-                            next_round=study.next_round,
+                        num_samples=-1,  # the search algorithm says when there are enough
+                        max_concurrent_trials=study.max_concurrent_trials,
+                        search_alg=SearchAlgorithm(
+                            record, sampler, seed=settings.seed, num_ended=num_ended, stopper=stopper
                         ),
                         scheduler=build_scheduler(settings, record),
                         reuse_actors=True,
                     ),
                     run_config=tune.RunConfig(
-                        name="scratch", storage_path=scratch, callbacks=[callback], stop=ending, verbose=0
+                        name="scratch", storage_path=scratch, callbacks=[callback], stop=stopper, verbose=0
                     ),
                 ).fit()
             return
         except Exception as error:
-            if ending.is_over():
+            if stopper.stop_all():
                 return  # it was to end anyway
-            _take_up_after_crash(callback, record, error)
-            state = [(len(trial.epochs), trial.deaths, trial.status) for trial in record.trials]
+            _interrupt_after_crash(callback, record, error)
+            state = [(len(trial.epochs), trial.worker_failures, trial.status) for trial in record.trials]
             crashes, state_before = (crashes + 1 if state == state_before else 1), state
             if crashes >= MAX_CRASHES:
-                ending.hopeless = f"Ray Tune crashed {crashes} times in a row: {_reason(str(error))}."
+                stopper.repeated_failure = f"Ray Tune crashed {crashes} times in a row: {_reason(str(error))}."
 
 
-def _take_up_after_crash(callback: RecordTrials, record: StudyRecord, error: Exception) -> None:
+def _interrupt_after_crash(callback: RecordingCallback, record: StudyRecord, error: Exception) -> None:
     """Let the trials that ran when Ray Tune crashed go on in another Tuner."""
     if isinstance(error.__cause__, OutOfMemoryError):
         callback.memory_ran_out(str(error))
     else:
         record.interrupt_running()  # first: if the record cannot be written, the study does not go on
-        terminal.show_event(f"Ray Tune crashed ({_reason(str(error))}); the study goes on")
+        show_event(f"Ray Tune crashed ({_reason(str(error))}); the study goes on")
 
 
 def _read(file: Path) -> str:
@@ -213,7 +204,7 @@ def _reason(text: str) -> str:
     return printable(text.strip().splitlines()[-1].partition(". ")[0])
 
 
-def _place(stacks: str) -> str:
+def _location(stacks: str) -> str:
     """Where a worker was when it was ended, from the stacks that `faulthandler` wrote."""
     frames = [line.strip() for line in stacks.splitlines() if line.startswith("  File ")]
     return f"; it was at {printable(frames[0])}" if frames else ""

@@ -7,7 +7,7 @@ import threading
 import time
 from itertools import accumulate
 from types import FrameType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
@@ -15,20 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.monitoring.terminal import (
-    View,
-    dashboard_line,
-    format_value,
-    gain_over_baseline,
-    head_lines,
-    shown_names,
-    shown_value,
-)
+from search.analysis.gain import baseline_name, gain_over_baseline
+from search.monitoring.terminal import View, dashboard_line, shown_names, shown_value
+from search.record.ranking import ended_trials, epochs_run, epochs_saved, valid_trials
+from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
-from training.console.terminal import printable
-
-if TYPE_CHECKING:
-    from search.engine.study import Study
+from training.console.terminal import format_value, printable
 
 FRAMES_PER_SECOND = 2
 """Each costs the driver some milliseconds, which the trials could use."""
@@ -51,12 +43,22 @@ class LiveView(View):
     Whatever anything in this process prints meanwhile, in whatever way, appears above the view line by line.
     """
 
-    def __init__(self, study: "Study") -> None:
-        self._study = study
-        self._record = study.record
-        self._head = head_lines(study)
-        self._rows = min(study.trials_at_once, MOST_ROWS)
-        self._ended_before = len(study.record.ended())
+    def __init__(self, header: list[str], record: StudyRecord, *, began: float, num_samples: int, rows: int) -> None:
+        """Show a study that is about to run.
+
+        Args:
+            header: The lines at the top.
+            record: Of the study.
+            began: When the command began, by `time.monotonic`.
+            num_samples: Trials that are to have ended at the end.
+            rows: Trials that can run at the same time.
+        """
+        self._record = record
+        self._header = list(header)
+        self._began = began
+        self._num_samples = num_samples
+        self._rows = min(rows, MOST_ROWS)
+        self._ended_before = len(ended_trials(record.trials))
         self._trials_began: float | None = None
 
     def __enter__(self) -> Self:
@@ -87,7 +89,7 @@ class LiveView(View):
 
     def show_dashboard(self, url: str | None) -> None:
         """Show where the dashboard is."""
-        self._head.append(dashboard_line(url))
+        self._header.append(dashboard_line(url))
 
     def begin_trials(self) -> None:
         """Measure from now on how long trials take."""
@@ -98,7 +100,7 @@ class LiveView(View):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The view as it is now."""
-        yield from map(_line, self._head)
+        yield from map(_line, self._header)
         yield from (Text(""), self._time(), self._bar(), *self._best(), Text(""))
         yield self._running(options.max_width)
 
@@ -113,7 +115,7 @@ class LiveView(View):
 
     def _time(self) -> Text:
         record = self._record
-        elapsed = time.monotonic() - self._study.began
+        elapsed = time.monotonic() - self._began
         left = self._seconds_left()
         text = _line()
         text.append(clock(elapsed), "bold")
@@ -123,7 +125,7 @@ class LiveView(View):
         return text
 
     def _bar(self) -> RenderableType:
-        ended, wanted = len(self._record.ended()), self._study.settings.num_samples
+        ended, wanted = len(ended_trials(self._record.trials)), self._num_samples
         grid = Table.grid(padding=(0, 1), expand=True)
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True)
@@ -133,17 +135,17 @@ class LiveView(View):
     def _best(self) -> list[RenderableType]:
         record, best = self._record, self._best_so_far()
         lines: list[RenderableType] = [Text("best     none yet", "dim"), Text("")]
-        metrics = record.best_epoch(best) if best else None
+        metrics = best.best_epoch if best else None
         if best and metrics:
             first = _line("best     ")
-            first.append(f"{record.metric} {record.value(metrics):.4f}", "bold")
+            first.append(f"{record.metric} {record.objective.value(metrics):.4f}", "bold")
             first.append(f", trial {best.number}")
             gain = gain_over_baseline(record, metrics, record.metric)
-            first.append(f", {gain} over the {self._record.baseline_name}" if gain else "")
+            first.append(f", {gain} over the {baseline_name(self._record.metadata)}" if gain else "")
             values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
             lines = [first, _line(f"         {values}")]
-        run, saved = record.epochs_run(), record.epochs_saved()
-        stopping = "" if record.plan else f", {saved} saved by stopping weak trials early"
+        run, saved = epochs_run(record.trials), epochs_saved(record.trials, record.epochs)
+        stopping = "" if record.metadata.plan else f", {saved} saved by stopping weak trials early"
         lines.append(_line(f"epochs   {run} run{stopping}"))
         return lines
 
@@ -152,8 +154,8 @@ class LiveView(View):
         going_on = [trial for trial in self._record.trials if trial.status == "running" and trial.epochs]
         sign = -1 if self._record.mode == "min" else 1
         return max(
-            [*self._record.measured(), *going_on],
-            key=lambda trial: (sign * self._record.best_value(trial), -trial.number),
+            [*valid_trials(self._record.trials), *going_on],
+            key=lambda trial: (sign * trial.best_value, -trial.number),
             default=None,
         )
 
@@ -164,9 +166,9 @@ class LiveView(View):
         """
         record, is_narrow = self._record, columns < WIDE
         room = columns - (OTHERS_NARROW if is_narrow else OTHERS_WIDE)
-        widths = [NARROW_COLUMN if is_narrow else max(len(name), NARROW_COLUMN) for name in shown_names(self._study)]
+        widths = [NARROW_COLUMN if is_narrow else max(len(name), NARROW_COLUMN) for name in shown_names(self._record)]
         ends = accumulate(width + 2 for width in widths)
-        names = [name for name, end in zip(shown_names(self._study), ends, strict=True) if end <= room]
+        names = [name for name, end in zip(shown_names(self._record), ends, strict=True) if end <= room]
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         table.add_column("#", justify="right", no_wrap=True, min_width=2)
         for name, width in zip(names, widths, strict=False):
@@ -180,14 +182,14 @@ class LiveView(View):
             (trial for trial in record.trials if trial.status == "running"), key=lambda trial: trial.number
         )
         for trial in running[: self._rows]:
-            best, last = record.best_epoch(trial), trial.epochs[-1] if trial.epochs else None
-            values = [f"{record.value(metrics):.4f}" if metrics else "" for metrics in (last, best)]
+            best, last = trial.best_epoch, trial.epochs[-1] if trial.epochs else None
+            values = [f"{record.objective.value(metrics):.4f}" if metrics else "" for metrics in (last, best)]
             table.add_row(
                 str(trial.number),
                 *(format_value(shown_value(trial, name)) for name in names),
                 f"{len(trial.epochs)}/{record.epochs}",
                 *values[: 1 if is_narrow else 2],
-                sparkline([record.value(metrics) for metrics in trial.epochs]),
+                sparkline([record.objective.value(metrics) for metrics in trial.epochs]),
             )
         for _ in range(self._rows - len(running)):
             table.add_row("")
@@ -195,12 +197,12 @@ class LiveView(View):
 
     def _seconds_left(self) -> float | None:
         """By how long the trials of this start have taken so far; None before one has ended."""
-        ended = len(self._record.ended()) - self._ended_before
+        ended = len(ended_trials(self._record.trials)) - self._ended_before
         if self._trials_began is None or ended == 0:
             return None
         running = [trial for trial in self._record.trials if trial.status == "running"]
         begun = sum(len(trial.epochs) / self._record.epochs for trial in running)
-        left = self._study.settings.num_samples - len(self._record.ended()) - begun
+        left = self._num_samples - len(ended_trials(self._record.trials)) - begun
         return max(0.0, (time.monotonic() - self._trials_began) / (ended + begun) * left)
 
 

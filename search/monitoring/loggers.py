@@ -4,55 +4,23 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
-from typing import Literal, Protocol
+from typing import Literal
 
-from search.monitoring import terminal
+from search.monitoring.logger import Logger
 from search.record.study_record import StudyRecord
-from search.record.trial import Metrics, TrialRecord
+from search.record.trial import TrialRecord
 from search.settings import LoggerName, StudySettings
 from training.console.command_line import without_password
-from training.console.terminal import printable
+from training.console.terminal import printable, show_event
 
 SHARE_OF_TIME = 0.02
 """Part of the time that a logger may compute while trials run; epochs that would take more wait for the next one."""
 PATIENCE_SECONDS = 60.0
 """How long the end of a study waits for a logger, for example one whose server does not answer."""
 Call = Literal["epoch", "ended", "close"]
-
-
-class Logger(Protocol):
-    """Shows one study elsewhere.
-
-    It only reads the record. It may be told a trial's epochs and its end more than once, also by a later start of the
-    study, and it writes what is missing.
-    """
-
-    def epoch(self, trial: TrialRecord) -> None:
-        """A trial has more epochs than before."""
-
-    def ended(self, trial: TrialRecord) -> None:
-        """A trial has ended, and will not go on."""
-
-    def close(self) -> None:
-        """The study is over, and its files are written."""
-
-
-def measured(metrics: Metrics) -> dict[str, float]:
-    """What was measured in an epoch, by name; the epoch itself is the step at which it is shown."""
-    return {name: value for name, value in asdict(metrics).items() if name != "epoch" and value is not None}
-
-
-def best_name(record: StudyRecord) -> str:
-    """What the best value of a trial, or of the study, is called elsewhere."""
-    return f"best_{record.metric}"
-
-
-def best_epoch(record: StudyRecord, trial: TrialRecord) -> Metrics | None:
-    """The best epoch that a logger was told of a trial, the earliest of equals; None if its metrics do not stand."""
-    return min(trial.epochs, key=record.to_minimize) if trial.stands else None
 
 
 def check_packages(settings: StudySettings) -> None:
@@ -141,16 +109,16 @@ class _Listener:
         """Say, once, that it was switched off; by the thread that writes to the terminal."""
         if self._trouble:
             trouble, self._trouble = self._trouble, None
-            terminal.show_event(f"{self._name} is switched off ({trouble}); the study goes on")
+            show_event(f"{self._name} is switched off ({trouble}); the study goes on")
 
     def wait(self, deadline: float) -> None:
         """Wait until it has taken in everything, or until a time of the monotonic clock."""
         self._thread.join(min(3.0, max(0.0, deadline - time.monotonic())))
         if self._thread.is_alive():
-            terminal.show_event(f"waiting for {self._name}, at most {PATIENCE_SECONDS:.0f} seconds")
+            show_event(f"waiting for {self._name}, at most {PATIENCE_SECONDS:.0f} seconds")
             self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            terminal.show_event(f"{self._name} has not taken in everything; --resume with --log goes on with that")
+            show_event(f"{self._name} has not taken in everything; --resume with --log goes on with that")
         self.say_trouble()
 
     def _listen(self) -> None:

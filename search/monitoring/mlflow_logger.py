@@ -7,8 +7,10 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from search.monitoring.loggers import best_epoch, best_name, measured
-from search.outputs.report_page import FILE_NAME as REPORT
+from search.monitoring.logger import best_epoch, best_name, measured
+from search.record.file_names import REPORT
+from search.record.lookup import settings_to_json
+from search.record.ranking import best_trial, ended_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
 from training.checkpoint import Checkpoint
@@ -60,25 +62,25 @@ class MlflowLog:
         self.epoch(trial)
         tags = [RunTag("status", trial.status)] + ([RunTag("error", trial.failure.error)] if trial.failure else [])
         values = []
-        if best := best_epoch(self._record, trial):
-            values = [Metric(best_name(self._record), self._record.value(best), _now(), best.epoch)]
+        if best := best_epoch(trial):
+            values = [Metric(best_name(self._record), self._record.objective.value(best), _now(), best.epoch)]
         self._client.log_batch(self._runs[trial.number], metrics=values, tags=tags)
         self._client.set_terminated(self._runs[trial.number], "FAILED" if trial.status in FAILED else "FINISHED")
         self._ended.add(trial.number)
 
     def close(self) -> None:
         """Write what the study found, with its best model and its report."""
-        record, best = self._record, self._record.best()
+        record, best = self._record, best_trial(self._record.trials)
         for number in self._runs.keys() - self._ended:
             self._client.set_terminated(self._runs[number], "KILLED")
         if best:
-            self._client.log_metric(self._study, best_name(record), record.best_value(best))
+            self._client.log_metric(self._study, best_name(record), best.best_value)
             self._client.set_tag(self._study, "best_trial", best.number)
             for file in Checkpoint(record.checkpoint(best)).best_files():
                 self._client.log_artifact(self._study, str(file))
         if (record.folder / REPORT).exists():
             self._client.log_artifact(self._study, str(record.folder / REPORT))
-        is_complete = len(record.ended()) >= record.facts["settings"].get("num_samples", 0)
+        is_complete = len(ended_trials(record.trials)) >= record.metadata.settings.num_samples
         self._client.set_terminated(self._study, "FINISHED" if is_complete else "KILLED")
 
     def _find_experiment(self, uri: str) -> str:
@@ -93,13 +95,13 @@ class MlflowLog:
     def _take_up_study(self) -> str:
         """The run of the study, which is found by its name and its first start: others may have the same name."""
         record = self._record
-        tags = {"study": record.study.study_name, "study_began": record.facts["starts"][0]["time"]}
+        tags = {"study": record.study.study_name, "study_began": record.metadata.sessions[0].time}
         if runs := self._find_runs(tags):
             run = runs[0]
             self._client.update_run(run.info.run_id, "RUNNING")
             return str(run.info.run_id)
         run = self._client.create_run(self._experiment, tags=tags, run_name=record.folder.name)
-        self._client.log_batch(run.info.run_id, params=_params(record.facts["settings"]))
+        self._client.log_batch(run.info.run_id, params=_params(settings_to_json(record.metadata.settings)))
         return str(run.info.run_id)
 
     def _find_runs(self, tags: dict[str, str]) -> list[Any]:

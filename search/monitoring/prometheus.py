@@ -5,6 +5,7 @@ from typing import get_args
 
 from ray.util.metrics import Gauge
 
+from search.record.ranking import epochs_run
 from search.record.study_record import StudyRecord
 from search.record.trial import Status, TrialRecord
 
@@ -20,13 +21,15 @@ class Gauges:
         self._metric = Gauge(f"tunesmith_{record.metric}", **words)
         self._epochs = Gauge("tunesmith_epochs", "epochs that all trials have run", ("study",))
         self._trials = Gauge("tunesmith_trials", "trials by state", ("study", "state"))
-        self._epochs_run = record.epochs_run()  # counted on: to sum them up for each report would take ever longer
+        self._epochs_run = epochs_run(
+            record.trials
+        )  # counted on: to sum them up for each report would take ever longer
 
     def epoch(self, trial: TrialRecord) -> None:
         """Show one more epoch of a trial."""
         self._epochs_run += 1
         self._epochs.set(self._epochs_run, self._study)
-        self._metric.set(self._record.value(trial.epochs[-1]), {**self._study, "trial": str(trial.number)})
+        self._metric.set(self._record.objective.value(trial.epochs[-1]), {**self._study, "trial": str(trial.number)})
 
     def ended(self) -> None:
         """Show how many trials are in which state, after one has ended."""

@@ -13,7 +13,7 @@ from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import hparams
 
-from search.monitoring.loggers import best_epoch, best_name, measured
+from search.monitoring.logger import best_epoch, best_name, measured
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
 
@@ -59,8 +59,8 @@ class TensorBoardLog:
 
     def _write_row(self, run: "_Run", trial: TrialRecord) -> None:
         name = best_name(self._record)
-        if best := best_epoch(self._record, trial):
-            run.write(_scalars({name: self._record.value(best)}), best.epoch)
+        if best := best_epoch(trial):
+            run.write(_scalars({name: self._record.objective.value(best)}), best.epoch)
         # the columns are those of any one trial, so each names them, whether it has a value or not
         table, row, _ = hparams(dict(trial.hyperparameters), {name: None})
         run.write(table)

@@ -8,8 +8,8 @@ from typing import Any
 
 import wandb
 
-from search.monitoring.loggers import best_epoch, best_name, measured
-from search.outputs.files import write_atomically
+from search.monitoring.logger import best_epoch, best_name, measured
+from search.record.folder import write_atomically
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
 
@@ -39,7 +39,7 @@ class WandbLog:
         """
         self._record = record
         self._mode = _mode()
-        name = f"{record.study.study_name} {record.facts['starts'][0]['time']}"
+        name = f"{record.study.study_name} {record.metadata.sessions[0].time}"
         self._id = sha256(name.encode()).hexdigest()[:8]  # others may have the same name
         self._notes = record.folder / "wandb" / "trials"
         self._notes.mkdir(parents=True, exist_ok=True)
@@ -65,8 +65,8 @@ class WandbLog:
         summary: dict[str, Any] = {"status": trial.status}
         if trial.failure:
             summary["error"] = trial.failure.error
-        if best := best_epoch(self._record, trial):
-            summary[best_name(self._record)] = self._record.value(best)
+        if best := best_epoch(trial):
+            summary[best_name(self._record)] = self._record.objective.value(best)
         run = self._run(trial)
         run.summary.update(summary)
         run.finish(exit_code=1 if trial.status in FAILED else 0)

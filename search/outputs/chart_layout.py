@@ -6,7 +6,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 
 from search.record.study_record import StudyRecord
-from search.space.distributions import Dimension, OrderedChoice, is_log
+from search.space.distributions import Distribution, OrderedChoice, is_log
 
 Figure = dict[str, Any]
 """`data` and `layout` as plotly names them; colours of text and grid are the page's."""
@@ -22,16 +22,16 @@ STATUS_COLOURS = {
 }
 
 
-def axis_of(name: str, dimension: Dimension) -> Figure:
+def axis_of(name: str, distribution: Distribution) -> Figure:
     """An axis for the values of a hyperparameter."""
-    match dimension:
+    match distribution:
         case OrderedChoice():
-            values = list(dimension.values)
-            kind = "log" if dimension.log else "linear"
+            values = list(distribution.values)
+            kind = "log" if distribution.log else "linear"
             return {"title": name, "type": kind, "tickvals": values, "ticktext": list(map(str, values))}
         case CategoricalDistribution():
-            return {"title": name, "type": "category", "categoryarray": list(map(str, dimension.choices))}
-        case _ if is_log(dimension):
+            return {"title": name, "type": "category", "categoryarray": list(map(str, distribution.choices))}
+        case _ if is_log(distribution):
             return {"title": name, "type": "log", "exponentformat": "power", "dtick": 1}
         case _:
             return {"title": name}
@@ -61,7 +61,7 @@ ACCURACIES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 
 
 def metric_axis(record: StudyRecord, values: Sequence[float]) -> Figure:
     """Accuracies by their errors on a log scale, upside down: what counts happens near 1. Losses as they are."""
-    if record.is_accuracy:
+    if record.metadata.is_accuracy:
         ticks = {"tickvals": [1 - accuracy for accuracy in ACCURACIES], "ticktext": list(map(str, ACCURACIES))}
         return {"title": record.metric, "type": "log", "autorange": "reversed", **ticks}
     spread = len(values) > 0 and min(values) > 0 and max(values) / min(values) > 20
@@ -70,7 +70,6 @@ def metric_axis(record: StudyRecord, values: Sequence[float]) -> Figure:
 
 def height_of(record: StudyRecord, value: float) -> float:
     """Where a value of the metric lies on its axis; no error at all as half an image."""
-    if not record.is_accuracy:
+    if not record.metadata.is_accuracy:
         return value
-    images = record.facts["dataset"]["validation_images" if record.metric.startswith("val") else "test_images"]
-    return float(max(1 - value, 0.5 / max(1, images)))
+    return float(max(1 - value, 0.5 / max(1, record.metadata.metric_images)))

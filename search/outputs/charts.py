@@ -11,10 +11,10 @@ from plotly.colors import sample_colorscale
 from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import QhullError
 
-from search.analysis.equal_budget import SameBudget
+from search.analysis.equal_budget import EqualBudget
+from search.analysis.gain import baseline_name
 from search.analysis.importance import Importance
 from search.analysis.time_accounting import PART_NAMES, WorkerTrial
-from search.monitoring.terminal import format_value
 from search.outputs.chart_layout import (
     ACCURACIES,
     BASELINE,
@@ -28,11 +28,14 @@ from search.outputs.chart_layout import (
     height_of,
     metric_axis,
 )
-from search.record.confirmation import LEVEL, Confirmation
+from search.record.confirmation import Confirmation
+from search.record.ranking import baseline_trial, best_trial, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
-from search.space.distributions import Dimension, HyperparameterValue, OrderedChoice, position, value_at
+from search.space.distributions import Distribution, HyperparameterValue, OrderedChoice, from_unit, to_unit
 from search.space.search_space import SearchSpace
+from training.console.terminal import format_value
+from training.metrics import CONFIDENCE
 
 PART_COLOURS = dict(zip(PART_NAMES, ("#3f7fd0", "#8bb6ea", "#8e5bd0", "#b08a2e", "#d23f3f", "#8a9099"), strict=True))
 SCALE = [[0, "#46307f"], [0.35, "#2f6f9f"], [0.7, "#3fb37f"], [1, "#f2c84b"]]
@@ -41,7 +44,7 @@ SCALE = [[0, "#46307f"], [0.35, "#2f6f9f"], [0.7, "#3fb37f"], [1, "#f2c84b"]]
 
 def learning_curves(record: StudyRecord) -> Figure:
     """The metric of each trial after each epoch."""
-    best, baseline = record.best(), record.baseline()
+    best, baseline = best_trial(record.trials), baseline_trial(record.trials)
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for trial in record.trials:
         if trial.epochs and trial is not best and trial is not baseline:
@@ -51,10 +54,10 @@ def learning_curves(record: StudyRecord) -> Figure:
         for name, trials in sorted(groups.items(), key=lambda group: group[0] == "completed")
     ]
     if baseline and baseline is not best and baseline.epochs:
-        traces.append(_curves(record, [baseline], record.baseline_name, BASELINE, width=2.5, dash="dash"))
+        traces.append(_curves(record, [baseline], baseline_name(record.metadata), BASELINE, width=2.5, dash="dash"))
     if best:
         traces.append(_curves(record, [best], f"best, trial {best.number}", BEST, width=3))
-    values = [record.value(metrics) for trial in record.trials for metrics in trial.epochs]
+    values = [record.objective.value(metrics) for trial in record.trials for metrics in trial.epochs]
     return chart(traces, x={"title": "epoch", "dtick": _step(record.epochs)}, y=metric_axis(record, values), height=400)
 
 
@@ -65,7 +68,7 @@ def _curves(record: StudyRecord, trials: list[TrialRecord], name: str, colour: s
     labels: list[str | None] = []
     for trial in trials:
         x += [*(metrics.epoch for metrics in trial.epochs), None]
-        values = [record.value(metrics) for metrics in trial.epochs]
+        values = [record.objective.value(metrics) for metrics in trial.epochs]
         y += [*(height_of(record, value) for value in values), None]
         labels += [
             *(f"{_label(trial)}<br>epoch {epoch}: {value:.4f}" for epoch, value in enumerate(values, start=1)),
@@ -91,9 +94,9 @@ def optimisation_history(record: StudyRecord) -> Figure:
         _points(record, trials, status, x=[trial.number for trial in trials])
         for status, trials in _by_status(record).items()
     ]
-    measured = record.measured()
+    measured = valid_trials(record.trials)
     if measured:
-        bests = [record.best_value(trial) for trial in measured]
+        bests = [trial.best_value for trial in measured]
         so_far = np.minimum.accumulate(bests) if record.mode == "min" else np.maximum.accumulate(bests)
         line = {"color": BEST, "width": 2, "shape": "hv"}
         traces.append(
@@ -107,21 +110,19 @@ def optimisation_history(record: StudyRecord) -> Figure:
                 "hoverinfo": "skip",
             }
         )
-    figure = chart(
-        traces, x={"title": "trial"}, y=metric_axis(record, [record.best_value(trial) for trial in measured])
-    )
-    baseline = record.baseline()
+    figure = chart(traces, x={"title": "trial"}, y=metric_axis(record, [trial.best_value for trial in measured]))
+    baseline = baseline_trial(record.trials)
     if baseline and baseline in measured:
         level = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y"}
-        height = height_of(record, record.best_value(baseline))
+        height = height_of(record, baseline.best_value)
         figure["layout"]["shapes"] = [level | {"y0": height, "y1": height, "line": {"color": BASELINE, "dash": "dash"}}]
     return figure
 
 
-def parallel_coordinates(record: StudyRecord, space: SearchSpace) -> Figure:
+def parallel_coordinates(record: StudyRecord) -> Figure:
     """A line for each trial through its hyperparameters to its best value, coloured by this value."""
-    trials = record.measured()
-    values = [record.best_value(trial) for trial in trials]
+    space, trials = record.space, valid_trials(record.trials)
+    values = [trial.best_value for trial in trials]
     merits = np.array([_merit(record, value) for value in values])
     low, high = (float(merits.min()), float(merits.max())) if len(merits) else (0.0, 1.0)
     heights = (merits - low) / ((high - low) or 1.0)
@@ -156,7 +157,7 @@ def parallel_coordinates(record: StudyRecord, space: SearchSpace) -> Figure:
     annotations = [
         note
         for column, name in enumerate(space)
-        for note in _axis_notes(column, [(position(space[name], value), value) for value in _ticks(space[name])])
+        for note in _axis_notes(column, [(to_unit(space[name], value), value) for value in _ticks(space[name])])
     ]
     marks = [((merit - low) / ((high - low) or 1.0), value) for merit, value in _marks(record, values)]
     annotations += _axis_notes(len(space), marks)
@@ -184,7 +185,7 @@ NOT_DRAWN = -0.1
 
 def _place(space: SearchSpace, name: str, trial: TrialRecord) -> float:
     value = trial.hyperparameters.get(name)
-    return NOT_DRAWN if value is None else position(space[name], value)
+    return NOT_DRAWN if value is None else to_unit(space[name], value)
 
 
 def _axis_notes(column: int, ticks: Sequence[tuple[float, Any]]) -> list[Figure]:
@@ -203,18 +204,18 @@ def _axis_notes(column: int, ticks: Sequence[tuple[float, Any]]) -> list[Figure]
     ]
 
 
-def slice_of(record: StudyRecord, space: SearchSpace, name: str) -> Figure:
+def slice_of(record: StudyRecord, name: str) -> Figure:
     """The best value of each trial over one hyperparameter."""
     traces = [
         _points(record, trials, status, x=[_shown(trial.hyperparameters[name]) for trial in trials])
         for status, trials in _by_status(record, with_value_of=name).items()
     ]
-    best = record.best()
+    best = best_trial(record.trials)
     if best and name in best.hyperparameters:
         star = _points(record, [best], "best", x=[_shown(best.hyperparameters[name])])
         traces.append(star | {"marker": {"color": BEST, "size": 13, "symbol": "star"}})
-    values = [record.best_value(trial) for trial in record.measured()]
-    figure = chart(traces, x=axis_of(name, space[name]), y=metric_axis(record, values), height=300)
+    values = [trial.best_value for trial in valid_trials(record.trials)]
+    figure = chart(traces, x=axis_of(name, record.space[name]), y=metric_axis(record, values), height=300)
     figure["layout"]["showlegend"] = False
     return figure
 
@@ -227,9 +228,7 @@ Plane = tuple[str, str]
 """Names of the hyperparameters across and up."""
 
 
-def contour(
-    record: StudyRecord, compared: SameBudget, space: SearchSpace, plane: Plane, optimizer: str | None = None
-) -> Figure | None:
+def contour(record: StudyRecord, compared: EqualBudget, plane: Plane, optimizer: str | None = None) -> Figure | None:
     """Values between the trials, those of one optimizer or all, over two hyperparameters; and the trials themselves.
 
     Between trials the values are interpolated linearly; there are none outside of the area that the trials span.
@@ -267,10 +266,10 @@ def contour(
         },
         "showlegend": False,
     }
-    area = _between(trials, merits, plane, space)
+    area = _between(trials, merits, plane, record.space)
     if area:
         area |= {"colorscale": SCALE, "zmin": min(of_all), "zmax": max(of_all)}
-    across, up = (axis_of(name, space[name]) for name in plane)
+    across, up = (axis_of(name, record.space[name]) for name in plane)
     figure = chart([area, points] if area else [points], x=across, y=up, height=320)
     figure["layout"]["title"] = {"text": optimizer or "", "x": 0.5, "y": 0.98, "font": {"size": 13}}
     return figure
@@ -279,13 +278,13 @@ def contour(
 def _merit(record: StudyRecord, value: float) -> float:
     """How good a value of the metric is, on the stretched scale of the axes; more is better."""
     height = height_of(record, value)
-    return -math.log10(height) if record.is_accuracy else -height
+    return -math.log10(height) if record.metadata.is_accuracy else -height
 
 
 def _marks(record: StudyRecord, values: Sequence[float]) -> list[tuple[float, float]]:
     """Merits to be marked on a scale, and the values that they stand for."""
     low, high = min(values, default=0.0), max(values, default=1.0)
-    between = ACCURACIES if record.is_accuracy else np.linspace(low, high, 5).tolist()
+    between = ACCURACIES if record.metadata.is_accuracy else np.linspace(low, high, 5).tolist()
     return [(_merit(record, value), value) for value in between if low <= value <= high]
 
 
@@ -293,7 +292,7 @@ def _between(trials: Sequence[TrialRecord], values: Sequence[float], plane: Plan
     across, up = (space[name] for name in plane)
     assert not isinstance(across, CategoricalDistribution)
     assert not isinstance(up, CategoricalDistribution)
-    points = [[position(space[name], trial.hyperparameters[name]) for name in plane] for trial in trials]
+    points = [[to_unit(space[name], trial.hyperparameters[name]) for name in plane] for trial in trials]
     try:
         interpolate = LinearNDInterpolator(np.array(points), np.array(values))
     except (QhullError, ValueError):  # fewer than three trials, or all on a line
@@ -302,8 +301,8 @@ def _between(trials: Sequence[TrialRecord], values: Sequence[float], plane: Plan
     heights = interpolate(*np.meshgrid(places, places))
     return {
         "type": "contour",
-        "x": [value_at(across, place) for place in places],
-        "y": [value_at(up, place) for place in places],
+        "x": [from_unit(across, place) for place in places],
+        "y": [from_unit(up, place) for place in places],
         "z": [[None if math.isnan(height) else round(float(height), 5) for height in row] for row in heights],
         "contours": {"coloring": "heatmap"},
         "opacity": 0.6,
@@ -334,7 +333,7 @@ def confirmation(confirmed: Confirmation) -> Figure:
     means = {
         "type": "scatter",
         "mode": "markers",
-        "name": f"mean, {LEVEL} % interval",
+        "name": f"mean, {CONFIDENCE} % interval",
         "x": [estimate.mean for estimate in estimates],
         "y": names,
         "error_x": {
@@ -416,7 +415,7 @@ def timeline(stretches: Sequence[WorkerTrial]) -> Figure:
     return figure
 
 
-def ledger_bar(ledger: dict[str, float]) -> Figure:
+def time_bar(ledger: dict[str, float]) -> Figure:
     """One bar: what all cores did from command to end."""
     traces = [
         {
@@ -474,9 +473,9 @@ def _points(record: StudyRecord, trials: list[TrialRecord], status: str, x: list
         "mode": "markers",
         "name": status.replace("_", " "),
         "x": x,
-        "y": [height_of(record, record.best_value(trial)) for trial in trials],
+        "y": [height_of(record, trial.best_value) for trial in trials],
         "text": [
-            f"{_label(trial)}<br>{len(trial.epochs)} epochs<br>{record.metric} {record.best_value(trial):.4f}"
+            f"{_label(trial)}<br>{len(trial.epochs)} epochs<br>{record.metric} {trial.best_value:.4f}"
             for trial in trials
         ],
         "hovertemplate": "%{text}<extra></extra>",
@@ -486,7 +485,7 @@ def _points(record: StudyRecord, trials: list[TrialRecord], status: str, x: list
 
 def _by_status(record: StudyRecord, with_value_of: str | None = None) -> dict[str, list[TrialRecord]]:
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
-    for trial in record.measured():
+    for trial in valid_trials(record.trials):
         if with_value_of is None or with_value_of in trial.hyperparameters:
             groups[trial.status].append(trial)
     return groups
@@ -498,14 +497,14 @@ def _label(trial: TrialRecord) -> str:
     return f"<b>trial {trial.number}</b>, {trial.status.replace('_', ' ')}{failure}<br>{values}"
 
 
-def _ticks(dimension: Dimension) -> list[Any]:
-    match dimension:
+def _ticks(distribution: Distribution) -> list[Any]:
+    match distribution:
         case OrderedChoice():
-            return list(dimension.values)
+            return list(distribution.values)
         case CategoricalDistribution():
-            return list(dimension.choices)
+            return list(distribution.choices)
         case _:
-            return [value_at(dimension, place) for place in np.linspace(0, 1, 4)]
+            return [from_unit(distribution, place) for place in np.linspace(0, 1, 4)]
 
 
 def _step(epochs: int) -> int:

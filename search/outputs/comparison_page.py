@@ -1,12 +1,12 @@
-"""The page of a comparison: one HTML file with the verdict, the best values so far, a table and what differs."""
+"""The page of a comparison: one HTML file with the significance, the best values so far, a table and what differs."""
 
 import math
 from datetime import datetime
 from html import escape
 
-from search.analysis.comparison import NOTHING_DIFFERS, Comparison, metrics_told, overview
-from search.analysis.groups import Arm
-from search.analysis.incumbent import Band, Cost, band
+from search.analysis.comparison import NOTHING_DIFFERS, Comparison, displayed_metrics, overview
+from search.analysis.groups import Group
+from search.analysis.incumbent import Cost, IncumbentRange, incumbent_range
 from search.outputs.chart_layout import (
     BASELINE,
     BEST,
@@ -24,27 +24,27 @@ from search.outputs.summary import duration
 
 FILE_NAME = "comparison.html"
 COLOURS = (COMPLETED, BEST, BASELINE, STATUS_COLOURS["running"], FAILURE, STATUS_COLOURS["interrupted"], STOPPED)
-"""Of the arms in their order, again from the first after the last."""
+"""Of the groups in their order, again from the first after the last."""
 
 
 def render(comparison: Comparison) -> str:
     """The page as HTML."""
-    metrics = metrics_told(comparison.arms)
+    metrics = displayed_metrics(comparison.groups)
     rows = [
-        [row["arm"], str(row["studies"]), f"{row['trials']:.0f}", f"{row['epochs']:.0f}", duration(row["seconds"])]
+        [row["group"], str(row["studies"]), f"{row['trials']:.0f}", f"{row['epochs']:.0f}", duration(row["seconds"])]
         + ["" if math.isnan(row[name]) else f"{row[name]:.4f}" for name in metrics]
-        for _, row in overview(comparison.arms).iterrows()
+        for _, row in overview(comparison.groups).iterrows()
     ]
     return render_page(
         FILE_NAME,
         _sections(comparison),
-        title=" against ".join(arm.name for arm in comparison.arms),
-        verdicts=[verdict.sentence for verdict in comparison.verdicts],
+        title=" against ".join(group.name for group in comparison.groups),
+        significances=[significance.sentence for significance in comparison.significances],
         explanation=comparison.explanation,
-        columns=["arm", "studies", "trials", "epochs", "time", f"best {metrics[0]}", *metrics[1:]],
+        columns=["group", "studies", "trials", "epochs", "time", f"best {metrics[0]}", *metrics[1:]],
         rows=rows,
         has_repeats=comparison.has_repeats,
-        arms=[(arm.name, [record.folder.name for record in arm.records]) for arm in comparison.arms],
+        groups=[(group.name, [record.folder.name for record in group.records]) for group in comparison.groups],
         differences=comparison.differences,
         nothing_differs=NOTHING_DIFFERS,
         written=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -52,9 +52,9 @@ def render(comparison: Comparison) -> str:
 
 
 def _sections(comparison: Comparison) -> list[Section]:
-    metric = comparison.arms[0].first.metric
+    metric = comparison.groups[0].first.metric
     bands = (
-        " A line is the mean of an arm's studies, and the band reaches from the worst of them to the best."
+        " A line is the mean of an group's studies, and the band reaches from the worst of them to the best."
         if comparison.has_repeats
         else ""
     )
@@ -74,35 +74,35 @@ def _sections(comparison: Comparison) -> list[Section]:
 
 
 def best_so_far(comparison: Comparison, cost: Cost, axis: str) -> Figure:
-    """The best value so far of each arm over what it had cost; of repeats, their mean and their extremes."""
+    """The best value so far of each group over what it had cost; of repeats, their mean and their extremes."""
     traces: list[Figure] = []
     shown: list[float] = []
-    for place, arm in enumerate(comparison.arms):
-        found = band(arm, cost, clocks=comparison.have_clocks)
+    for place, group in enumerate(comparison.groups):
+        found = incumbent_range(group, cost, clocks=comparison.have_clocks)
         if found:
-            traces += _traces(arm, found, COLOURS[place % len(COLOURS)])
+            traces += _traces(group, found, COLOURS[place % len(COLOURS)])
             shown += found.low + found.high
-    first = comparison.arms[0].first
+    first = comparison.groups[0].first
     return chart(traces, x={"title": axis, "rangemode": "tozero"}, y=metric_axis(first, shown))
 
 
-def _traces(arm: Arm, found: Band, colour: str) -> list[Figure]:
-    record = arm.first
-    step = {"type": "scatter", "mode": "lines", "x": found.places, "legendgroup": arm.name}
+def _traces(group: Group, found: IncumbentRange, colour: str) -> list[Figure]:
+    record = group.first
+    step = {"type": "scatter", "mode": "lines", "x": found.places, "legendgroup": group.name}
     edge = step | {
         "line": {"color": colour, "width": 0, "shape": "hv"},
         "showlegend": False,
         "hoverinfo": "skip",
     }
     mean = step | {
-        "name": escape(arm.name)  # plotly takes some of HTML for its own
-        + (f" ({len(arm.records)} studies)" if len(arm.records) > 1 else ""),
+        "name": escape(group.name)  # plotly takes some of HTML for its own
+        + (f" ({len(group.records)} studies)" if len(group.records) > 1 else ""),
         "y": [height_of(record, value) for value in found.mean],
         "text": [f"{value:.4f}" for value in found.mean],
         "hovertemplate": "%{x}: %{text}<extra></extra>",
         "line": {"color": colour, "width": 2.5, "shape": "hv"},
     }
-    if len(arm.records) == 1:
+    if len(group.records) == 1:
         return [mean]
     shade = "rgba({}, {}, {}, 0.18)".format(*(int(colour[start : start + 2], 16) for start in (1, 3, 5)))
     low = edge | {"y": [height_of(record, value) for value in found.low]}

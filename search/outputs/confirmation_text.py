@@ -2,13 +2,14 @@
 
 import pandas as pd
 
-from search.monitoring.terminal import as_typed, format_value
 from search.outputs.tables import as_cell
-from search.record.confirmation import LEVEL, Configuration, Confirmation, read_confirmation
+from search.record.confirmation import Configuration, Confirmation
+from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
 from search.space.search_space import SearchSpace
+from training.console.terminal import format_value, short_path
+from training.metrics import CONFIDENCE
 
-TABLE = "confirm.csv"
 _MEASURED = [
     *("mean", "standard_deviation", "low", "high", "search_value", "optimism"),
     *("test_accuracy_mean", "test_accuracy_low", "test_accuracy_high", "test_loss_mean"),
@@ -16,11 +17,6 @@ _MEASURED = [
     *("confirmed_low", "confirmed_high", "confirmed_optimism"),
     *("final_test_accuracy", "final_test_accuracy_low", "final_test_accuracy_high"),
 ]
-
-
-def confirmation_of(record: StudyRecord) -> Confirmation | None:
-    """What the record of a study holds of its confirmation."""
-    return read_confirmation(record.facts["confirm"]) if "confirm" in record.facts else None
 
 
 def confirmation_table(confirmation: Confirmation, space: SearchSpace) -> pd.DataFrame:
@@ -53,13 +49,13 @@ def confirmation_table(confirmation: Confirmation, space: SearchSpace) -> pd.Dat
 
 def show_confirmation(record: StudyRecord) -> None:
     """Print the result of a study that was confirmed, and what stands behind it."""
-    confirmation = confirmation_of(record)
+    confirmation = record.metadata.confirmation
     if confirmation is None:
         return
     confirmed = confirmation.confirmed
-    print(f"\nConfirmed: trial {confirmed.trial}, {words_of(confirmed)}")
+    print(f"\nConfirmed: trial {confirmed.trial}, {describe_configuration(confirmed)}")
     print("  " + ", ".join(f"{name} {format_value(value)}" for name, value in confirmed.hyperparameters.items()))
-    print(f"  the search said {confirmed.search_value:.4f}, {optimism_words(confirmed)}")
+    print(f"  the search said {confirmed.search_value:.4f}, {describe_optimism(confirmed)}")
     print(f"  chosen by {len(confirmation.winner.seeds)} other seeds, the best lower end of an interval first:")
     lines = shown_table(confirmation)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -67,31 +63,31 @@ def show_confirmation(record: StudyRecord) -> None:
         print("  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
     if told := confirmation.first_two:
         print(f"  {told.sentence}")
-    if stale := stale_words(record, confirmation):
+    if stale := describe_stale(record, confirmation):
         print(f"  {stale}")
-    number, *how = result_words(confirmation)
+    number, *how = describe_result(confirmation)
     print(f"Result: {number}\n  {'; '.join(how)}")
-    print(f"Model: {as_typed(record.folder / 'model')}")
+    print(f"Model: {short_path(record.folder / 'model')}")
 
 
-def words_of(one: Configuration) -> str:
+def describe_configuration(one: Configuration) -> str:
     """What a configuration keeps, with its interval."""
     estimate = one.metric
     failed = f"; from {one.failed} more it failed" if one.failed else ""
     return (
-        f"{epochs_words(one.epochs)}: {one.metric_name} {estimate.mean:.4f} "
-        f"({LEVEL} % interval {estimate.low:.4f} to {estimate.high:.4f}, {len(one.seeds)} fresh seeds{failed})"
+        f"{describe_epochs(one.epochs)}: {one.metric_name} {estimate.mean:.4f} "
+        f"({CONFIDENCE} % interval {estimate.low:.4f} to {estimate.high:.4f}, {len(one.seeds)} fresh seeds{failed})"
     )
 
 
-def result_words(confirmation: Confirmation) -> tuple[str, str, str]:
+def describe_result(confirmation: Confirmation) -> tuple[str, str, str]:
     """The study's result, with its interval; how it came about; and what it did not decide."""
     final = confirmation.final
     low, high = final.interval
     return (
-        f"test_accuracy {final.test_accuracy:.4f} ({LEVEL} % interval {low:.4f} to {high:.4f}, "
+        f"test_accuracy {final.test_accuracy:.4f} ({CONFIDENCE} % interval {low:.4f} to {high:.4f}, "
         f"{final.test_images:,} images)",
-        f"trained once on all {final.training_images:,} training images for {epochs_words(final.epochs)}, "
+        f"trained once on all {final.training_images:,} training images for {describe_epochs(final.epochs)}, "
         f"seed {final.seed}",
         "the test images chose nothing",
     )
@@ -100,7 +96,7 @@ def result_words(confirmation: Confirmation) -> tuple[str, str, str]:
 def shown_table(confirmation: Confirmation) -> list[list[str]]:
     """What people are shown of the trainings that chose, the names of the columns first."""
     metric = confirmation.winner.metric_name
-    header = ["trial", "epochs", "seeds", metric, f"{LEVEL} % interval", "search said", "test_accuracy"]
+    header = ["trial", "epochs", "seeds", metric, f"{CONFIDENCE} % interval", "search said", "test_accuracy"]
     return [header, *map(_row, confirmation.configurations)]
 
 
@@ -114,7 +110,7 @@ def _row(one: Configuration) -> list[str]:
     return [str(one.trial), str(one.epochs), seeds, *numbers, f"{one.test_accuracy.mean:.4f}"]
 
 
-def optimism_words(one: Configuration) -> str:
+def describe_optimism(one: Configuration) -> str:
     """By how much the search's own number was better than what fresh seeds keep."""
     size, unit = (100 * one.optimism, "points") if one.metric_name.endswith("accuracy") else (one.optimism, "nats")
     if round(abs(size), 2) == 0:
@@ -122,14 +118,14 @@ def optimism_words(one: Configuration) -> str:
     return f"{abs(size):.2f} {unit} {'more' if size > 0 else 'less'} than fresh seeds keep"
 
 
-def stale_words(record: StudyRecord, confirmation: Confirmation) -> str | None:
+def describe_stale(record: StudyRecord, confirmation: Confirmation) -> str | None:
     """That the best trials are others by now, if they are."""
-    now = [trial.number for trial in record.best_configurations(len(confirmation.configurations))]
+    now = [trial.number for trial in best_configurations(record.trials, len(confirmation.configurations))]
     if {*now} == {one.trial for one in confirmation.configurations}:
         return None
     return f"the study has gone on since: its best trials are {', '.join(map(str, now))} now, which are not confirmed"
 
 
-def epochs_words(number: int) -> str:
+def describe_epochs(number: int) -> str:
     """So many epochs."""
     return f"{number} epoch{'s' * (number > 1)}"

@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from search.record.file_names import MODEL
+from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from training.checkpoint import Checkpoint, load_weights
 from training.images.image_data import ImageData, batches
 from training.loop import EVALUATION_BATCH_SIZE
-from training.model.model_folder import FOLDER, read_facts
+from training.model.model_folder import read_metadata
 from training.networks.networks import build_network
 
 MOST_WRONG = 12
@@ -35,7 +37,7 @@ class WrongImage:
 
 
 @dataclass(frozen=True)
-class BestModel:
+class ErrorAnalysis:
     """How the best model classifies the test images."""
 
     trial: int
@@ -46,18 +48,18 @@ class BestModel:
     """The surest mistakes first."""
 
 
-def examine_best(record: StudyRecord, data: ImageData) -> BestModel:
+def analyse_errors(record: StudyRecord, data: ImageData) -> ErrorAnalysis:
     """Classify the test images with the best epoch of the best trial.
 
     Raises:
         ValueError: The model was not kept, is damaged, or is not the one that was measured.
     """
-    best = record.best()
-    metrics = record.best_epoch(best) if best else None
+    best = best_trial(record.trials)
+    metrics = best.best_epoch if best else None
     files = Checkpoint(record.checkpoint(best)).best_files() if best else []
     if best is None or metrics is None or not files:
         raise ValueError("the best model was not kept")
-    model = build_network(record.config(best), data.image_shape, len(data.classes))
+    model = build_network(record.metadata.trial_config(best), data.image_shape, len(data.classes))
     load_weights(model, files[-1])
     probabilities = _probabilities(model, data)
     seen, labels = probabilities.argmax(1), data.test.labels
@@ -76,26 +78,26 @@ def examine_best(record: StudyRecord, data: ImageData) -> BestModel:
         for probability, index in zip(surest.values.tolist(), surest.indices.tolist(), strict=True)
         if probability > 0
     ]
-    return BestModel(best.number, metrics.epoch, confusion.tolist(), most_wrong)
+    return ErrorAnalysis(best.number, metrics.epoch, confusion.tolist(), most_wrong)
 
 
-def shipped_best(record: StudyRecord) -> Path | None:
+def exported_best(record: StudyRecord) -> Path | None:
     """The folder in which the best model was shipped, if it is there and holds that one."""
-    folder, best = record.folder / FOLDER, record.best()
-    metrics = record.best_epoch(best) if best else None
+    folder, best = record.folder / MODEL, best_trial(record.trials)
+    metrics = best.best_epoch if best else None
     try:
-        facts = read_facts(folder)
+        metadata = read_metadata(folder)
     except ValueError:
         return None
-    is_best = best and metrics and (facts.trial, facts.epoch) == (best.number, metrics.epoch)
+    is_best = best and metrics and (metadata.trial, metadata.epoch) == (best.number, metrics.epoch)
     return folder if is_best else None
 
 
 @torch.no_grad()
 def _probabilities(model: torch.nn.Module, data: ImageData) -> Tensor:
     model.eval()
-    scores = [model(images) for images, _ in batches(data.test, EVALUATION_BATCH_SIZE)]
-    return torch.cat(scores).softmax(1)
+    logits = [model(images) for images, _ in batches(data.test, EVALUATION_BATCH_SIZE)]
+    return torch.cat(logits).softmax(1)
 
 
 def _png(image: Tensor) -> str:

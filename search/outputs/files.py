@@ -1,19 +1,19 @@
 """The files of a study that derive from its record: tables, study.json and error texts, each written in one step."""
 
 import json
-import os
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from search.analysis.time_accounting import time_ledger, wall_seconds
-from search.monitoring.terminal import show_event
-from search.outputs.confirmation_text import TABLE, confirmation_of, confirmation_table
+from search.analysis.time_accounting import time_accounting, wall_seconds
+from search.outputs.confirmation_text import confirmation_table
 from search.outputs.tables import epoch_table, trial_table
+from search.record.file_names import CONFIRM_CSV, EPOCHS_CSV, ERRORS, STUDY_JSON, TRIALS_CSV
+from search.record.folder import write_atomically
+from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
-from search.space.search_space import SearchSpace
-from training.console.terminal import printable_lines
+from training.console.terminal import printable_lines, show_event
 
 SHARE_OF_TIME = 0.02
 """Part of the time that writing may take while trials run: in a long study a few seconds pass between two writings."""
@@ -22,48 +22,46 @@ SHARE_OF_TIME = 0.02
 class StudyFiles:
     """Writes the files of one study; a reader finds whole ones at any time.
 
-    They only repeat what the record holds: where they cannot be written, that is said, and the study goes on.
+    They only repeat what the record holds: where they cannot be written, that is printed, and the study goes on.
     """
 
-    def __init__(self, record: StudyRecord, space: SearchSpace) -> None:
+    def __init__(self, record: StudyRecord) -> None:
         self._record = record
-        self._space = space
         self._next_writing = 0.0
-        self._in_trouble = False
+        self._has_failed = False
 
-    def keep_up(self, *, at_once: bool = False) -> None:
+    def refresh(self, *, force: bool = False) -> None:
         """Write the files, unless that was done so lately that it would take too large a part of the time.
 
         Args:
-            at_once: However lately.
+            force: Write them however lately that was done.
         """
         started = time.monotonic()
-        if started < self._next_writing and not at_once:
+        if started < self._next_writing and not force:
             return
         try:
             self.write()
-            self._in_trouble = False
+            self._has_failed = False
         except OSError as error:
-            if not self._in_trouble:
-                show_event(f"the tables cannot be written ({error.strerror}); search/report.py makes them later")
-            self._in_trouble = True
+            if not self._has_failed:
+                show_event(f"the tables cannot be written ({error.strerror}); search/report.py writes them later")
+            self._has_failed = True
         ended = time.monotonic()
         self._next_writing = ended + (ended - started) / SHARE_OF_TIME
 
     def write(self) -> None:
-        """Write `trials.csv`, `epochs.csv`, `study.json`, texts of errors and perhaps `confirm.csv` into its folder.
+        """Write the tables, `study.json` and the texts of errors into the study's folder.
 
         Raises:
             OSError: They cannot be written.
         """
-        folder = self._record.folder
-        write_atomically(folder / "trials.csv", trial_table(self._record, self._space).to_csv(index=False))
-        write_atomically(folder / "epochs.csv", epoch_table(self._record).to_csv(index=False))
-        write_atomically(folder / "study.json", json.dumps(_summary(self._record), indent=2) + "\n")
-        if confirmation := confirmation_of(self._record):
-            table = confirmation_table(confirmation, self._space)
-            write_atomically(folder / TABLE, table.to_csv(index=False))
-        self._write_errors(folder / "errors")
+        record, folder = self._record, self._record.folder
+        write_atomically(folder / TRIALS_CSV, trial_table(record).to_csv(index=False))
+        write_atomically(folder / EPOCHS_CSV, epoch_table(record).to_csv(index=False))
+        write_atomically(folder / STUDY_JSON, json.dumps(_study_json(record), indent=2) + "\n")
+        if confirmation := record.metadata.confirmation:
+            write_atomically(folder / CONFIRM_CSV, confirmation_table(confirmation, record.space).to_csv(index=False))
+        self._write_errors(folder / ERRORS)
 
     def _write_errors(self, folder: Path) -> None:
         for trial in self._record.trials:
@@ -73,26 +71,12 @@ class StudyFiles:
                 write_atomically(file, printable_lines(trial.failure.traceback))
 
 
-def _summary(record: StudyRecord) -> dict[str, Any]:
-    best, facts = record.best(), record.facts | {"seconds": wall_seconds(record), "time": time_ledger(record)}
+def _study_json(record: StudyRecord) -> dict[str, Any]:
+    best = best_trial(record.trials)
+    values = record.metadata.to_json() | {"seconds": wall_seconds(record), "time": time_accounting(record)}
     return {
         "name": record.folder.name,
-        **dict(sorted(facts.items())),  # in one order, whether just made or read back
+        **dict(sorted(values.items())),
         "trials": dict(Counter(trial.status for trial in record.trials)),
         "best_trial": best.number if best else None,
     }
-
-
-def write_atomically(file: Path, content: str | bytes) -> None:
-    """Put a text, or bytes, into a file in one step: a reader sees the old file or the new one, never a part."""
-    draft = file.with_name(f".{file.name}.draft")
-    draft.unlink(missing_ok=True)
-    try:
-        with draft.open("xb") as stream:  # x: a link in a folder that was sent leads nowhere
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(file)
-    except OSError:
-        draft.unlink(missing_ok=True)  # a part of it would only fill the disk
-        raise

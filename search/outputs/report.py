@@ -1,45 +1,72 @@
-"""Writes the report of a study and its pictures from the record."""
+"""Writes what a study leaves when its trials have run: the exported model, the report and the static charts."""
 
-from search.analysis.findings import Findings
+from search.analysis.findings import Findings, analyse
 from search.outputs import report_page, static_charts
-from search.outputs.error_analysis import BestModel, examine_best
-from search.outputs.files import write_atomically
+from search.outputs.error_analysis import ErrorAnalysis, analyse_errors
+from search.outputs.model_export import export_model
+from search.record.file_names import PLOTS, REPORT
+from search.record.folder import write_atomically
+from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
-from search.space.search_space import SearchSpace
 from training.config import DATASETS
+from training.console.terminal import show_event
 from training.images.image_data import ImageData, is_at_hand, load_data
 
+NO_IMAGES = "there are no images"
 
-def write_report(record: StudyRecord, space: SearchSpace, findings: Findings, data: ImageData | str) -> None:
-    """Write `report.html` and the pictures in `plots/`.
+
+def write_outputs(settings: StudySettings, record: StudyRecord, data: ImageData | str | None) -> Findings:
+    """Export the best model and write the report; what cannot be written is printed.
+
+    Args:
+        settings: Of the study.
+        record: The study.
+        data: Its images, or why they are not at hand; None where a training function brought its own data.
+
+    Returns:
+        What was computed from the record.
+    """
+    findings = analyse(record)
+    try:
+        export_model(settings, record)
+    except (ValueError, OSError) as error:
+        show_event(f"the best model cannot be exported ({error}); search/report.py tries again")
+    try:
+        write_report(record, findings, data or NO_IMAGES)
+    except OSError as error:
+        show_event(f"the report cannot be written ({error.strerror}); search/report.py writes it later")
+    return findings
+
+
+def write_report(record: StudyRecord, findings: Findings, data: ImageData | str) -> None:
+    """Write `report.html` and the static charts in `plots/`.
 
     Args:
         record: The study.
-        space: What was searched.
         findings: What was computed from the record.
-        data: The study's images, which show what the best model mistakes; or why there are none.
+        data: The study's images, which show the errors of the best model; or why there are none.
 
     Raises:
         OSError: They cannot be written.
     """
-    page = report_page.render(record, space, findings, _examine(record, data))
-    write_atomically(record.folder / report_page.FILE_NAME, page)
-    plots = record.folder / "plots"
+    page = report_page.render(record, findings, _error_analysis(record, data))
+    write_atomically(record.folder / REPORT, page)
+    plots = record.folder / PLOTS
     if plots.is_symlink():
         plots.unlink()  # a link in a folder that was sent leads nowhere
     plots.mkdir(exist_ok=True)
-    if record.best():
+    if best_trial(record.trials):
         write_atomically(plots / "learning-curves.png", static_charts.learning_curves(record))
         write_atomically(plots / "history.png", static_charts.optimisation_history(record))
     if findings.compared and findings.importances:
-        picture = static_charts.importance_bars(record, findings.compared, findings.importances)
-        write_atomically(plots / "importance.png", picture)
+        chart = static_charts.importance_bars(record, findings.compared, findings.importances)
+        write_atomically(plots / "importance.png", chart)
 
 
 def images_of(settings: StudySettings, record: StudyRecord) -> ImageData | str:
     """The images of a study as they lie in the data folder, or why they are of no use; nothing is downloaded."""
-    name = record.facts["dataset"]["name"]
+    name = record.metadata.task.name
     if settings.dataset in DATASETS and not is_at_hand(name, settings.data_dir):
         return f"{name} is not in the data folder"
     try:
@@ -56,15 +83,15 @@ def same_images(settings: StudySettings, record: StudyRecord) -> ImageData:
         OSError: They cannot be read.
     """
     data, _ = load_data(settings, settings.seed)
-    if data.sha256 != record.facts["dataset"]["sha256"]:
+    if data.sha256 != record.metadata.images.sha256:
         raise ValueError(f"{data.name} in the data folder is not what the study was run on")
     return data
 
 
-def _examine(record: StudyRecord, data: ImageData | str) -> BestModel | str:
+def _error_analysis(record: StudyRecord, data: ImageData | str) -> ErrorAnalysis | str:
     if isinstance(data, str):
         return data
     try:
-        return examine_best(record, data)
+        return analyse_errors(record, data)
     except ValueError as error:
         return str(error)

@@ -9,59 +9,68 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from search.analysis.equal_budget import ENOUGH_TRIALS, SameBudget
+from search.analysis.equal_budget import ENOUGH_TRIALS, EqualBudget
 from search.analysis.findings import Findings
-from search.analysis.importance import EVALUATOR, LEVEL, RESAMPLES
-from search.analysis.time_accounting import PART_NAMES, time_ledger, wall_seconds, worker_trials
-from search.monitoring.terminal import format_value
+from search.analysis.gain import baseline_name
+from search.analysis.importance import EVALUATOR, RESAMPLES
+from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds, worker_trials
 from search.outputs import charts
 from search.outputs.confirmation_text import (
-    confirmation_of,
-    optimism_words,
-    result_words,
+    describe_configuration,
+    describe_optimism,
+    describe_result,
+    describe_stale,
     shown_table,
-    stale_words,
-    words_of,
 )
-from search.outputs.error_analysis import BestModel
+from search.outputs.error_analysis import ErrorAnalysis
 from search.outputs.html_page import CaptionedImage, Section, render_page
 from search.outputs.summary import duration
 from search.outputs.tables import trial_table
-from search.record.provenance import project_path
+from search.record.file_names import MODEL, REPORT
+from search.record.lookup import project_path, settings_to_json
+from search.record.ranking import (
+    baseline_trial,
+    best_trial,
+    ended_trials,
+    epochs_run,
+    epochs_saved,
+    ranked,
+    valid_trials,
+)
 from search.record.study_record import StudyRecord
 from search.record.trial import Metrics, TrialRecord
-from search.space.distributions import members
-from search.space.search_space import SearchSpace, starting_points, words
+from search.space.distributions import values_of
+from search.space.search_space import describe, describe_part, starting_points
 from training.config import NETWORKS
-from training.model.model_folder import FOLDER, read_facts
+from training.console.terminal import format_value
+from training.metrics import CONFIDENCE
+from training.model.model_folder import read_metadata
 
-FILE_NAME = "report.html"
 Z_95 = 1.96
 """Half the width of a 95 % interval, in standard errors."""
 
 
-def render(record: StudyRecord, space: SearchSpace, findings: Findings, model: BestModel | str) -> str:
+def render(record: StudyRecord, findings: Findings, model: ErrorAnalysis | str) -> str:
     """The page as HTML.
 
     Args:
         record: The study.
-        space: What was searched.
         findings: What was computed from the record.
-        model: How the best model classifies the test images, or why that cannot be told.
+        model: How the best model classifies the test images, or why that is not known.
     """
-    table = trial_table(record, space)
+    table = trial_table(record)
     return render_page(
-        FILE_NAME,
-        [*_sections(record, space, findings, model)],
+        REPORT,
+        [*_sections(record, findings, model)],
         name=record.folder.name,
         state=_state(record),
-        headline=_headline(record, space),
+        headline=_headline(record),
         certainty=_certainty(record),
-        advice=findings.advice,
+        recommendations=findings.recommendations,
         failures=_failures(record),
         columns=list(table.columns),
         rows=[[_cell(value) for value in row] for row in table.itertuples(index=False)],
-        best=getattr(record.best(), "number", None),
+        best=getattr(best_trial(record.trials), "number", None),
         provenance=_provenance(record),
     )
 
@@ -69,98 +78,103 @@ def render(record: StudyRecord, space: SearchSpace, findings: Findings, model: B
 def _state(record: StudyRecord) -> str:
     """Whether the study is over, when it is not."""
     going_on = sum(not trial.has_ended for trial in record.trials)
-    wanted = record.facts["settings"].get("num_samples", len(record.trials))
-    ended = len(record.ended())
+    wanted = record.metadata.settings.num_samples
+    ended = len(ended_trials(record.trials))
     if ended >= wanted:
         return ""
     more = f"; {going_on} can go on from their last epoch" if going_on else ""
     return f"{ended} of {wanted} trials have ended{more}."
 
 
-def _headline(record: StudyRecord, space: SearchSpace) -> list[tuple[str, str, str]]:
+def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
     """Name, figure and remark of what counts most."""
-    best = record.best()
-    metrics = record.best_epoch(best) if best else None
+    best = best_trial(record.trials)
+    metrics = best.best_epoch if best else None
     if best is None or metrics is None:
-        return [("trials", str(len(record.ended())), "none measured anything that stands")]
+        return [("trials", str(len(ended_trials(record.trials))), "none measured anything that stands")]
     chosen = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
     cards = [("best configuration", chosen, f"trial {best.number}, epoch {metrics.epoch}")]
-    if confirmation := confirmation_of(record):
+    if confirmation := record.metadata.confirmation:
         final = confirmation.final
         low, high = final.interval
         told = f"test accuracy of trial {final.trial}, trained on all images; 95 % interval {low:.4f} to {high:.4f}"
         cards.append(("result", f"{final.test_accuracy:.4f}", told))
-    cards += _measured_cards(record, space, best, metrics)
+    cards += _measured_cards(record, best, metrics)
     counts = Counter(trial.status for trial in record.trials)
     listed = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
     cards.append(("trials", str(len(record.trials)), listed))
-    if saved := record.epochs_saved():
-        whole = saved + record.epochs_run()
+    if saved := epochs_saved(record.trials, record.epochs):
+        whole = saved + epochs_run(record.trials)
         cards.append(("epochs saved", f"{saved / whole:.0%}", f"{saved} of {whole}, by stopping weak trials early"))
     cards.append(("time", duration(wall_seconds(record)), _where(record)))
     return cards
 
 
-def _measured_cards(
-    record: StudyRecord, space: SearchSpace, best: TrialRecord, metrics: Metrics
-) -> Iterator[tuple[str, str, str]]:
+def _measured_cards(record: StudyRecord, best: TrialRecord, metrics: Metrics) -> Iterator[tuple[str, str, str]]:
     """What the best trial measured, and its gain over the baseline."""
-    baseline = record.baseline()
-    start = record.best_epoch(baseline) if baseline else None
-    gain_card = f"gain over the {record.baseline_name}"
-    if not record.subject.has_images:
+    baseline = baseline_trial(record.trials)
+    start = baseline.best_epoch if baseline else None
+    gain_card = f"gain over the {baseline_name(record.metadata)}"
+    if not record.metadata.task.has_images:
         which = "lowest" if record.mode == "min" else "highest"
-        yield record.metric, f"{record.value(metrics):.4g}", f"the {which} of all trials, so slightly optimistic"
+        yield (
+            record.metric,
+            f"{record.objective.value(metrics):.4g}",
+            f"the {which} of all trials, so slightly optimistic",
+        )
         if start and baseline is not best:
-            yield gain_card, f"{record.value(metrics) - record.value(start):+.4g}", f"it had {record.value(start):.4g}"
+            yield (
+                gain_card,
+                f"{record.objective.value(metrics) - record.objective.value(start):+.4g}",
+                f"it had {record.objective.value(start):.4g}",
+            )
         return
     if metrics.val_accuracy is not None:
         yield "validation accuracy", f"{metrics.val_accuracy:.4f}", "chosen by it, so slightly optimistic"
-    images = record.facts["dataset"]["test_images"]
+    images = record.metadata.images.test_images
     spread = Z_95 * math.sqrt(metrics.test_accuracy * (1 - metrics.test_accuracy) / images)
     by_test = record.metric.startswith("test_")
     remark = "chosen by it, so optimistic" if by_test else f"± {spread:.4f} (95 %, {images:,} images)"
     yield "test accuracy", f"{metrics.test_accuracy:.4f}", remark
     if start and baseline is not best:
         gain = 100 * (metrics.test_accuracy - start.test_accuracy)
-        remark = f"of test accuracy; it had {start.test_accuracy:.4f}{_of_other_starts(record, space)}"
+        remark = f"of test accuracy; it had {start.test_accuracy:.4f}{_other_starting_points(record)}"
         yield gain_card, f"{gain:+.1f} points", remark
 
 
-def _of_other_starts(record: StudyRecord, space: SearchSpace) -> str:
+def _other_starting_points(record: StudyRecord) -> str:
     """What the tutorial's settings with another optimizer reached: that much takes no search."""
-    baseline = record.baseline()
-    others = starting_points(space, baseline.hyperparameters)[1:] if baseline else []
-    best = next((trial for trial in record.ranked() if trial.hyperparameters in others), None)
-    metrics = record.best_epoch(best) if best else None
+    baseline = baseline_trial(record.trials)
+    others = starting_points(record.space, baseline.hyperparameters)[1:] if baseline else []
+    best = next((trial for trial in ranked(record.trials) if trial.hyperparameters in others), None)
+    metrics = best.best_epoch if best else None
     return f", with {best.hyperparameters['optimizer']} {metrics.test_accuracy:.4f}" if best and metrics else ""
 
 
 def _where(record: StudyRecord) -> str:
-    *_, last = record.facts.get("starts") or [None]
-    if last is None:
+    if not record.metadata.sessions:
         return ""
-    cores = (last.get("cluster") or last["machine"])["cpus"]
-    return f"{cores} cores, {last['machine']['processor']}"
+    last = record.metadata.sessions[-1]
+    return f"{last.cpus} cores, {last.machine.processor}"
 
 
 def _certainty(record: StudyRecord) -> list[str]:
     """Which trials, and which choices, cannot be told from the best on so many validation images."""
-    best = record.best()
-    if best is None or record.metric != "val_accuracy" or not record.subject.has_images:
+    best = best_trial(record.trials)
+    if best is None or record.metric != "val_accuracy" or not record.metadata.task.has_images:
         return []
-    images = record.facts["dataset"]["validation_images"]
-    top = record.best_value(best)
+    images = record.metadata.images.validation_images
+    top = best.best_value
     rivals = [
         trial
-        for trial in sorted(record.measured(), key=record.best_value, reverse=True)
-        if top - record.best_value(trial) <= _resolution(top, record.best_value(trial), images)
+        for trial in sorted(valid_trials(record.trials), key=lambda trial: trial.best_value, reverse=True)
+        if top - trial.best_value <= _resolution(top, trial.best_value, images)
     ]
     if len(rivals) == 1:
         alone = f"No other trial comes within what {images:,} validation images can tell apart."
         return [alone, *_best_of_each_choice(record)]
     numbers = ", ".join(str(trial.number) for trial in rivals[:8]) + (" …" if len(rivals) > 8 else "")
-    worst = min(record.best_value(trial) for trial in rivals)
+    worst = min(trial.best_value for trial in rivals)
     sentences = [
         f"{len(rivals)} trials ({numbers}; {record.metric} {worst:.4f} to {top:.4f}) cannot be told apart on "
         f"{images:,} validation images: differences below about {_resolution(top, worst, images):.4f} can be chance."
@@ -171,11 +185,11 @@ def _certainty(record: StudyRecord) -> list[str]:
 def _choices_among(record: StudyRecord, rivals: list[TrialRecord]) -> list[str]:
     """What the trials that may be the best have in common."""
     sentences = []
-    for name, dimension in record.space.items():
+    for name, distribution in record.space.items():
         values = [trial.hyperparameters[name] for trial in rivals if name in trial.hyperparameters]
         if not values:
             continue
-        if isinstance(dimension, CategoricalDistribution):
+        if isinstance(distribution, CategoricalDistribution):
             tried = Counter(trial.hyperparameters[name] for trial in record.trials if name in trial.hyperparameters)
             among = Counter(values)
             listed = ", ".join(f"{count} with {value}" for value, count in among.most_common())
@@ -193,16 +207,16 @@ def _choices_among(record: StudyRecord, rivals: list[TrialRecord]) -> list[str]:
 
 def _best_of_each_choice(record: StudyRecord) -> list[str]:
     """What each choice has reached, and how often it was given all epochs."""
-    measured = sorted(record.measured(), key=record.best_value, reverse=True)
+    measured = sorted(valid_trials(record.trials), key=lambda trial: trial.best_value, reverse=True)
     sentences = []
-    for name, dimension in record.space.items():
+    for name, distribution in record.space.items():
         told = []
         chosen = [trial for trial in measured if name in trial.hyperparameters]
-        is_choice = isinstance(dimension, CategoricalDistribution)
+        is_choice = isinstance(distribution, CategoricalDistribution)
         for choice in dict.fromkeys(trial.hyperparameters[name] for trial in chosen if is_choice):
             alike = [trial for trial in chosen if trial.hyperparameters[name] == choice]
             full = sum(trial.status == "completed" for trial in alike)
-            told.append(f"{choice} {record.best_value(alike[0]):.4f} ({full} of {len(alike)} trials ran in full)")
+            told.append(f"{choice} {alike[0].best_value:.4f} ({full} of {len(alike)} trials ran in full)")
         if told:
             sentences.append(f"Best with each {name}: {', '.join(told)}.")
     return sentences
@@ -213,15 +227,17 @@ def _resolution(one: float, other: float, images: int) -> float:
     return Z_95 * math.sqrt((one * (1 - one) + other * (1 - other)) / images)
 
 
-def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model: BestModel | str) -> Iterator[Section]:
-    best, metric = record.best(), record.metric
-    measured = record.measured()
+def _sections(record: StudyRecord, findings: Findings, model: ErrorAnalysis | str) -> Iterator[Section]:
+    best, metric = best_trial(record.trials), record.metric
+    measured = valid_trials(record.trials)
     yield from _confirmed(record)
     if best:
         stopped = sum(trial.status == "stopped_early" for trial in measured)
         ending = f" {stopped} lines end where their trials were stopped early." if stopped else ""
-        scale = " The scale is stretched towards 1, where the differences matter." if record.is_accuracy else ""
-        dashed = f" Dashed: the {record.baseline_name}." if record.baseline() else ""
+        scale = (
+            " The scale is stretched towards 1, where the differences matter." if record.metadata.is_accuracy else ""
+        )
+        dashed = f" Dashed: the {baseline_name(record.metadata)}." if baseline_trial(record.trials) else ""
         yield Section(
             "Learning curves",
             f"{metric} of every trial after each epoch; trial {best.number}, in orange, is the best."
@@ -238,20 +254,20 @@ def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model
             "Parallel coordinates",
             f"Each line is a trial: its hyperparameters and the best {metric} it reached. Bright lines are the best; "
             "where they run together, the search has found what works.",
-            [charts.parallel_coordinates(record, space)],
+            [charts.parallel_coordinates(record)],
         )
         yield Section(
             "One hyperparameter at a time",
             f"The best {metric} of each trial over each hyperparameter. The star is the best trial; hollow points were "
             "stopped early, so that only the filled ones show what a value is good for.",
             [
-                charts.slice_of(record, space, name)
-                for name in space
-                if any(name in trial.hyperparameters for trial in record.measured())
+                charts.slice_of(record, name)
+                for name in record.space
+                if any(name in trial.hyperparameters for trial in valid_trials(record.trials))
             ],
             side_by_side=True,
         )
-    yield from _contours(record, space, findings.compared)
+    yield from _contours(record, findings.compared)
     yield from _importances(findings)
     runs = worker_trials(record)
     if runs:
@@ -262,36 +278,37 @@ def _sections(record: StudyRecord, space: SearchSpace, findings: Findings, model
             "time.",
             [charts.timeline(runs)],
         )
-    ledger = time_ledger(record)
-    if ledger and ledger["whole"]:
-        useful = (ledger["training"] + ledger["evaluation"]) / ledger["whole"]
-        largest = max((part for part in PART_NAMES if part not in ("training", "evaluation")), key=ledger.__getitem__)
+    seconds = time_accounting(record)
+    if seconds["whole"]:
+        useful = (seconds["training"] + seconds["evaluation"]) / seconds["whole"]
+        largest = max((part for part in PART_NAMES if part not in ("training", "evaluation")), key=seconds.__getitem__)
         yield Section(
-            "Time ledger",
+            "Time",
             f"{useful:.0%} of all core seconds went to training and evaluation. The largest other part is "
-            f"{PART_NAMES[largest]}, {ledger[largest] / ledger['whole']:.0%}.",
-            [charts.ledger_bar(ledger)],
+            f"{PART_NAMES[largest]}, {seconds[largest] / seconds['whole']:.0%}.",
+            [charts.time_bar(seconds)],
         )
-    if isinstance(model, BestModel):
-        yield _confusion(model, record.facts["dataset"]["classes"])
-    elif best and record.subject.has_images:
+    if isinstance(model, ErrorAnalysis):
+        yield _confusion(model, record.metadata.images.classes)
+    elif best and record.metadata.task.has_images:
         yield Section("What the best model mistakes", f"Not shown: {model}.")
-    yield from _shipped(record)
+    yield from _exported_model(record)
 
 
 def _confirmed(record: StudyRecord) -> Iterator[Section]:
     """What the best configurations measured from fresh seeds, if the study was confirmed."""
-    confirmation = confirmation_of(record)
+    confirmation = record.metadata.confirmation
     if confirmation is None:
         return
     confirmed = confirmation.confirmed
-    number, *how = result_words(confirmation)
+    number, *how = describe_result(confirmation)
     sentences = [
         f"Trained again from seeds that the search did not use, trial {confirmed.trial} is the winner: the bad end of "
-        f"its interval is the best (the table). From further seeds, which chose nothing, {words_of(confirmed)}; the "
-        f"search said {confirmed.search_value:.4f}, {optimism_words(confirmed)}",
+        "its interval is the best (the table). From further seeds, which chose nothing, "
+        f"{describe_configuration(confirmed)}; the search said {confirmed.search_value:.4f}, "
+        f"{describe_optimism(confirmed)}",
         *([told.sentence] if (told := confirmation.first_two) else []),
-        *([stale] if (stale := stale_words(record, confirmation)) else []),
+        *([stale] if (stale := describe_stale(record, confirmation)) else []),
         f"the result: {number}, {'; '.join(how)}",
     ]
     text = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
@@ -299,12 +316,12 @@ def _confirmed(record: StudyRecord) -> Iterator[Section]:
     yield Section("Confirmed", text, [figure], table=shown_table(confirmation))
 
 
-def _contours(record: StudyRecord, space: SearchSpace, compared: SameBudget | None) -> Iterator[Section]:
-    if compared is None or not {"learning_rate", "batch_size"} <= space.keys():
+def _contours(record: StudyRecord, compared: EqualBudget | None) -> Iterator[Section]:
+    if compared is None or not {"learning_rate", "batch_size"} <= record.space.keys():
         return
-    optimizers = (members(space["optimizer"]) or ()) if "optimizer" in space else (None,)
+    optimizers = (values_of(record.space["optimizer"]) or ()) if "optimizer" in record.space else (None,)
     figures = [
-        charts.contour(record, compared, space, ("learning_rate", "batch_size"), None if name is None else str(name))
+        charts.contour(record, compared, ("learning_rate", "batch_size"), None if name is None else str(name))
         for name in optimizers
     ]
     yield Section(
@@ -331,13 +348,13 @@ def _importances(findings: Findings) -> Iterator[Section]:
     yield Section(
         "Hyperparameter importance",
         f"How much of the differences in the metric each explains, {compared.words}. {told} For grey ones "
-        f"0 lies in the interval.{full} Evaluator: {EVALUATOR}; lines are {LEVEL} % bootstrap intervals over "
+        f"0 lies in the interval.{full} Evaluator: {EVALUATOR}; lines are {CONFIDENCE} % bootstrap intervals over "
         f"the trials, {RESAMPLES} resamples.",
         [charts.importance_bars(found)],
     )
 
 
-def _confusion(model: BestModel, classes: list[str]) -> Section:
+def _confusion(model: ErrorAnalysis, classes: list[str]) -> Section:
     total = sum(map(sum, model.confusion))
     mistakes = [
         (count, classes[row], classes[column])
@@ -362,19 +379,19 @@ def _confusion(model: BestModel, classes: list[str]) -> Section:
     return Section("What the best model mistakes", sentence, [figure], images=images)
 
 
-def _shipped(record: StudyRecord) -> Iterator[Section]:
+def _exported_model(record: StudyRecord) -> Iterator[Section]:
     """What lies in `model/`, and how it is used."""
-    folder = record.folder / FOLDER
+    folder = record.folder / MODEL
     try:
-        facts = read_facts(folder)
+        model = read_metadata(folder)
     except ValueError:
         return
     place = shlex.quote(project_path(folder))
-    trust = "" if facts.network in NETWORKS else " --trust-network"
+    trust = "" if model.network in NETWORKS else " --trust-network"
     yield Section(
         "The model, to use",
-        f"{FOLDER}/ in the folder of this study holds the weights, all that is needed to rebuild the network, and a "
-        f"card with its figures and limits; it needs no study. {facts.selection}",
+        f"{MODEL}/ in the folder of this study holds the weights, all that is needed to rebuild the network, and a "
+        f"card with its figures and limits; it needs no study. {model.selection}",
         commands=[
             f"python training/predict.py {place} IMAGE{trust}",
             f"python training/export.py {place} --onnx model.onnx{trust}",
@@ -393,29 +410,30 @@ def _failures(record: StudyRecord) -> list[dict[str, Any]]:
 
 
 def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
-    facts, lines = record.facts, []
-    if dataset := facts.get("dataset"):
-        images = ", ".join(f"{dataset[f'{part}_images']:,} {part}" for part in ("training", "validation", "test"))
-        lines += [("data", f"{dataset['name']}: {images} images"), ("data checksum", f"sha256 {dataset['sha256']}")]
+    metadata, lines = record.metadata, []
+    if dataset := metadata.dataset:
+        images = (
+            f"{dataset.training_images:,} training, {dataset.validation_images:,} validation, "
+            f"{dataset.test_images:,} test images"
+        )
+        lines += [("data", f"{dataset.name}: {images}"), ("data checksum", f"sha256 {dataset.sha256}")]
     lines += [
-        ("searched" if name in record.space else "fixed", f"{name}: {words(described)}")
-        for name, described in facts["space"].items()
+        ("searched" if name in record.space else "fixed", f"{name}: {describe_part(described)}")
+        for name, described in describe(metadata.space).items()
     ]
-    settings = {name: value for name, value in facts["settings"].items() if value is not None}
+    settings = {name: value for name, value in settings_to_json(metadata.settings).items() if value is not None}
     lines.append(("settings", ", ".join(f"{name} {value}" for name, value in settings.items())))
-    if "evidence" in facts:
-        evidence = facts["evidence"]
-        lines.append(("evidence", f"{evidence['trials']} of {evidence['of']} trials of study {evidence['study']}"))
-    for number, start in enumerate(facts.get("starts", []), start=1):
-        machine = start["machine"]
-        gpus = f", {', '.join(machine['gpus'])}" if machine.get("gpus") else ""
-        which = f"start {number}" if len(facts["starts"]) > 1 else "start"
+    if warm_start := metadata.warm_start:
+        lines.append(("warm start", f"{warm_start.trials} of {warm_start.of} trials of study {warm_start.study}"))
+    for number, session in enumerate(metadata.sessions, start=1):
+        machine = session.machine
+        gpus = f", {', '.join(machine.gpus)}" if machine.gpus else ""
         lines += [
-            (which, start["time"]),
-            ("command", start["command"]),
-            ("commit", start["git_commit"] or "unknown"),
-            ("machine", f"{machine['processor']}, {machine['cpus']} cores, {machine.get('memory_gib', '?')} GiB{gpus}"),
-            ("versions", ", ".join(f"{name} {version}" for name, version in start["versions"].items())),
+            (f"session {number}" if len(metadata.sessions) > 1 else "session", session.time),
+            ("command", session.command),
+            ("commit", session.git_commit or "unknown"),
+            ("machine", f"{machine.processor}, {machine.cpus} cores, {machine.memory_gib} GiB{gpus}"),
+            ("versions", ", ".join(f"{name} {version}" for name, version in session.versions.items())),
         ]
     return [*lines, ("report written", datetime.now().astimezone().isoformat(timespec="seconds"))]
 

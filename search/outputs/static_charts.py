@@ -13,11 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from search.analysis.equal_budget import SameBudget
-from search.analysis.importance import LEVEL, Importance
+from search.analysis.equal_budget import EqualBudget
+from search.analysis.gain import baseline_name
+from search.analysis.importance import Importance
 from search.outputs.chart_layout import ACCURACIES, BASELINE, BEST, COMPLETED, STATUS_COLOURS, STOPPED, height_of
+from search.record.ranking import baseline_trial, best_trial, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
+from training.metrics import CONFIDENCE
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell about its cache of fonts
 
@@ -29,12 +32,12 @@ def learning_curves(record: StudyRecord) -> bytes:
     """The metric of each trial after each epoch."""
     figure, axes = _axes(f"{record.folder.name}: learning curves", "epoch", record.metric)
     _metric_scale(axes, record)
-    best, baseline = record.best(), record.baseline()
+    best, baseline = best_trial(record.trials), baseline_trial(record.trials)
     for trial in record.trials:
         if trial.epochs and trial is not best and trial is not baseline:
             _curve(axes, record, trial, STATUS_COLOURS[trial.status], linewidth=1, alpha=0.7)
     if baseline and baseline.epochs and baseline is not best:
-        _curve(axes, record, baseline, BASELINE, linewidth=2, linestyle="--", label=record.baseline_name)
+        _curve(axes, record, baseline, BASELINE, linewidth=2, linestyle="--", label=baseline_name(record.metadata))
     if best:
         _curve(axes, record, best, BEST, linewidth=2.5, label=f"best, trial {best.number}")
     statuses = dict.fromkeys(trial.status for trial in record.trials if trial.epochs and trial not in (best, baseline))
@@ -48,8 +51,8 @@ def optimisation_history(record: StudyRecord) -> bytes:
     """The best value of each trial in order of proposal, and the best so far."""
     figure, axes = _axes(f"{record.folder.name}: optimisation history", "trial", record.metric)
     _metric_scale(axes, record)
-    measured = record.measured()
-    values = {trial.number: record.best_value(trial) for trial in measured}
+    measured = valid_trials(record.trials)
+    values = {trial.number: trial.best_value for trial in measured}
     for status in dict.fromkeys(trial.status for trial in measured):
         numbers = [trial.number for trial in measured if trial.status == status]
         face = "none" if status in ("stopped_early", "interrupted") else STATUS_COLOURS[status]
@@ -59,19 +62,19 @@ def optimisation_history(record: StudyRecord) -> bytes:
     so_far = (np.minimum if record.mode == "min" else np.maximum).accumulate(list(values.values()))
     heights = [height_of(record, value) for value in so_far.tolist()]
     axes.step(list(values), heights, where="post", color=BEST, linewidth=2, label="best so far")
-    baseline = record.baseline()
+    baseline = baseline_trial(record.trials)
     if baseline and baseline.number in values:
         height = height_of(record, values[baseline.number])
-        axes.axhline(height, color=BASELINE, linestyle="--", label=record.baseline_name)
+        axes.axhline(height, color=BASELINE, linestyle="--", label=baseline_name(record.metadata))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure, axes.get_legend_handles_labels()[0])
     return _png(figure)
 
 
-def importance_bars(record: StudyRecord, compared: SameBudget, found: Sequence[Importance]) -> bytes:
+def importance_bars(record: StudyRecord, compared: EqualBudget, found: Sequence[Importance]) -> bytes:
     """The share of each hyperparameter with its interval; grey where it cannot be told from noise."""
     title = f"{record.folder.name}: importance for {record.metric}\n{compared.words}"
-    figure, axes = _axes(title, f"share of the variance, {LEVEL} % interval", "")
+    figure, axes = _axes(title, f"share of the variance, {CONFIDENCE} % interval", "")
     shown = list(reversed(found))
     shares = np.array([importance.share for importance in shown])
     away = [
@@ -104,13 +107,13 @@ def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
 def _curve(axes: Axes, record: StudyRecord, trial: TrialRecord, colour: str, **style: Any) -> None:
     epochs = [metrics.epoch for metrics in trial.epochs]
     marker = "o" if len(epochs) == 1 else None
-    heights = [height_of(record, record.value(metrics)) for metrics in trial.epochs]
+    heights = [height_of(record, record.objective.value(metrics)) for metrics in trial.epochs]
     axes.plot(epochs, heights, color=colour, marker=marker, ms=3, **style)
 
 
 def _metric_scale(axes: Axes, record: StudyRecord) -> None:
     """The scale of the charts, for what `height_of` gives: an accuracy by its error on a log scale, upside down."""
-    if record.is_accuracy:
+    if record.metadata.is_accuracy:
         axes.set_yscale("log")
         axes.yaxis.set_inverted(True)
         axes.yaxis.set_major_locator(FixedLocator([1 - accuracy for accuracy in ACCURACIES]))

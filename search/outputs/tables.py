@@ -6,29 +6,29 @@ from typing import Any
 import pandas as pd
 from optuna.distributions import IntDistribution
 
+from search.record.ranking import ranked
 from search.record.study_record import StudyRecord
-from search.record.trial import Run, TrialRecord
-from search.space.distributions import distribution
-from search.space.search_space import SearchSpace
+from search.record.trial import Timing, TrialRecord
+from search.space.distributions import optuna_distribution
 from training.console.terminal import spreadsheet_cell
 
 
-def trial_columns(record: StudyRecord, space: SearchSpace) -> list[str]:
+def trial_columns(record: StudyRecord) -> list[str]:
     """The columns of `trials.csv`."""
     return [
         *("trial_number", "trial_id", "status"),
-        *space,
+        *record.space,
         *("epochs", "best_epoch"),
-        *record.subject.metric_names,
+        *record.metadata.task.metric_names,
         *("seconds", "seed", "error"),
     ]
 
 
-def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
+def trial_table(record: StudyRecord) -> pd.DataFrame:
     """One row for each ended trial, best first; metrics are those of its best epoch."""
-    rows, metric_names = [], record.subject.metric_names
-    for trial in record.ranked():
-        best = record.best_epoch(trial)
+    rows, metric_names = [], record.metadata.task.metric_names
+    for trial in ranked(record.trials):
+        best = trial.best_epoch
         rows.append(
             {
                 "trial_number": trial.number,
@@ -43,8 +43,8 @@ def trial_table(record: StudyRecord, space: SearchSpace) -> pd.DataFrame:
                 "error": trial.failure.error if trial.failure else None,
             }
         )
-    table = pd.DataFrame(rows, columns=trial_columns(record, space)).map(as_cell)
-    whole = [name for name, dimension in space.items() if isinstance(distribution(dimension), IntDistribution)]
+    table = pd.DataFrame(rows, columns=trial_columns(record)).map(as_cell)
+    whole = [name for name, part in record.space.items() if isinstance(optuna_distribution(part), IntDistribution)]
     return table.astype({name: "Int64" for name in ("best_epoch", *whole) if table[name].isna().any()})
 
 
@@ -61,10 +61,10 @@ def epoch_table(record: StudyRecord) -> pd.DataFrame:
         if trial.status != "running"
         for metrics in trial.epochs
     ]
-    columns = ["trial_number", *(field.name for field in (*fields(record.subject.epoch_type), *fields(Run)))]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(("start", "node", "pid"), "Int64"))
+    columns = ["trial_number", *(field.name for field in (*fields(record.metadata.task.epoch_type), *fields(Timing)))]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(("session", "node", "pid"), "Int64"))
 
 
 def _run(trial: TrialRecord, epoch: int) -> dict[str, Any]:
-    run = trial.runs.get(epoch)
+    run = trial.timings.get(epoch)
     return asdict(run) if run else {}

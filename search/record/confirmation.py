@@ -2,21 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import stdtrit
 
 from search.space.distributions import HyperparameterValue
-from training.console.plain_data import check_type, from_plain
-from training.loop import EpochMetrics
+from training.metrics import CONFIDENCE, EpochMetrics, accuracy_interval
 
-LEVEL = 95
-"""Percent of intervals that hold what they are about."""
 FEWEST_SEEDS = 2
 """One number has no spread."""
-_UPPER = 0.5 + LEVEL / 200
+_UPPER = 0.5 + CONFIDENCE / 200
 
 
 @dataclass(frozen=True)
@@ -43,22 +39,10 @@ def t_interval(values: Sequence[float], deviation: float | None = None) -> Estim
     return Estimate(mean, deviation, mean - reach, mean + reach)
 
 
-def of_accuracies(accuracies: Sequence[float], deviation: float | None = None) -> Estimate:
-    """The same of accuracies, of which the mean cannot lie outside of [0, 1]."""
+def accuracy_estimate(accuracies: Sequence[float], deviation: float | None = None) -> Estimate:
+    """Mean and Student's interval of accuracies, cut off at 0 and 1."""
     estimate = t_interval(accuracies, deviation)
     return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
-
-
-def wilson_interval(part: float, images: int) -> tuple[float, float]:
-    """Interval of a probability that was seen as this part of so many images.
-
-    Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22. Unlike part +- 2
-    standard errors it stays in [0, 1] and is not empty where all images are right.
-    """
-    z = float(ndtri(_UPPER))
-    middle = (part + z**2 / (2 * images)) / (1 + z**2 / images)
-    reach = z / (1 + z**2 / images) * math.sqrt(part * (1 - part) / images + z**2 / (4 * images**2))
-    return middle - reach, middle + reach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +90,7 @@ class Configuration:
         `docs/confirm.md` has what that does.
         """
         deviation = max(self.own_deviation, self.usual_deviation)
-        as_it_is = of_accuracies if self.metric_name.endswith("accuracy") else t_interval
+        as_it_is = accuracy_estimate if self.metric_name.endswith("accuracy") else t_interval
         return as_it_is(self.values, deviation)
 
     @property
@@ -123,7 +107,7 @@ class Configuration:
     @property
     def test_accuracy(self) -> Estimate:
         """Only reported."""
-        return of_accuracies(self.test_accuracies)
+        return accuracy_estimate(self.test_accuracies)
 
     @property
     def test_loss(self) -> Estimate:
@@ -245,12 +229,12 @@ class Difference:
         if not self.is_clear:
             return (
                 f"trial {self.first} against trial {self.second}: no difference that {self.seeds} seeds can show "
-                f"({LEVEL} % interval {low} to {high} {self.unit}, paired by seed)"
+                f"({CONFIDENCE} % interval {low} to {high} {self.unit}, paired by seed)"
             )
         word = "better" if self.estimate.mean > 0 else "worse"
         return (
             f"trial {self.first} is {word} than trial {self.second} by {abs(self.estimate.mean):.{digits}f} "
-            f"{self.unit} ({LEVEL} % interval {low} to {high}, {self.seeds} seeds, paired by seed)"
+            f"{self.unit} ({CONFIDENCE} % interval {low} to {high}, {self.seeds} seeds, paired by seed)"
         )
 
 
@@ -288,7 +272,7 @@ class Final:
     @property
     def interval(self) -> tuple[float, float]:
         """Of the test accuracy on other images of the same kind."""
-        return wilson_interval(self.test_accuracy, self.test_images)
+        return accuracy_interval(self.test_accuracy, self.test_images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,6 +322,16 @@ class Confirmation:
     """The winner from seeds that chose nothing: what it is worth."""
     final: Final
 
+    def __post_init__(self) -> None:
+        """Refuse parts that do not belong together."""
+        if not self.configurations or not self.winner.is_measured:
+            raise ValueError("a confirmation has no winner")
+        if len({one.metric_name for one in [*self.configurations, self.confirmed]}) > 1:
+            raise ValueError("a confirmation is of several metrics")
+        parts = (self.winner, self.confirmed, self.final)
+        if len({(part.trial, part.epochs) for part in parts}) > 1:
+            raise ValueError("what was confirmed and trained at last was not the winner")
+
     @property
     def winner(self) -> Configuration:
         """The configuration that was chosen."""
@@ -348,32 +342,3 @@ class Confirmation:
         """How much better the winner is than the next; None if there is no other."""
         measured = [one for one in self.configurations if one.is_measured]
         return difference(*measured[:2]) if len(measured) > 1 else None
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data, which `read_confirmation` reads."""
-        return asdict(self)
-
-
-def read_confirmation(stored: object) -> Confirmation:
-    """Read a confirmation from a record.
-
-    Raises:
-        ValueError: A part of it is missing, or cannot be.
-    """
-    values = check_type("confirm", stored, dict[str, Any])
-    if values.keys() != {"configurations", "confirmed", "final"}:
-        raise ValueError(f"confirm cannot be of {', '.join(sorted(values))}")
-    listed = check_type("configurations", values["configurations"], list[Any])
-    confirmation = Confirmation(
-        configurations=[from_plain(Configuration, one) for one in listed],
-        confirmed=from_plain(Configuration, values["confirmed"]),
-        final=from_plain(Final, values["final"]),
-    )
-    if not confirmation.configurations or not confirmation.winner.is_measured:
-        raise ValueError("confirm has no winner")
-    winner, confirmed, final = confirmation.winner, confirmation.confirmed, confirmation.final
-    if len({one.metric_name for one in [*confirmation.configurations, confirmed]}) > 1:
-        raise ValueError("confirm is of several metrics")
-    if not (winner.trial == confirmed.trial == final.trial and winner.epochs == confirmed.epochs == final.epochs):
-        raise ValueError("what was confirmed and trained at last was not the winner")
-    return confirmation

@@ -19,7 +19,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-FILE_NAME = "study.db"
 LOCK_SECONDS = 30
 """How long a reader, say optuna-dashboard, may keep the file to itself before that counts as trouble."""
 Result = TypeVar("Result")
@@ -35,14 +34,14 @@ def reason(error: Exception) -> str:
     return " ".join(str(getattr(cause, "orig", None) or cause or error).split())
 
 
-class NoPatience:
-    """Gives up at once: for those who only read."""
+class NoRetry:
+    """Gives up at once: for processes that only read a record."""
 
     def wait(self, error: Exception) -> None:
-        """Called after each failure: waits and mends what it can before the next try, or raises to give up."""
+        """Called after each failure: waits and restores what it can before the next try, or raises to give up."""
         raise RecordUnwritableError(f"the record cannot be used ({reason(error)})") from error
 
-    def over(self) -> None:
+    def succeeded(self) -> None:
         """Called after each success."""
 
 
@@ -62,7 +61,7 @@ class _Session(Session):
             super().close()
 
 
-class EnduringStorage(RDBStorage):
+class StudyStorage(RDBStorage):
     """Optuna's storage in a database, with changes that are made whole, and made in the end.
 
     Optuna commits every attribute by itself, and gives up when the disk is full; what is in memory is lost with it.
@@ -74,14 +73,14 @@ class EnduringStorage(RDBStorage):
     def __init__(self, url: str, engine_kwargs: dict[str, Any], *, new: bool) -> None:
         super().__init__(url, engine_kwargs, skip_table_creation=not new)
         self.scoped_session = scoped_session(sessionmaker(bind=self.engine, class_=_Session))
-        self.patience = NoPatience()
+        self.retry: NoRetry = NoRetry()
         """Says whether a change that failed for the sake of the disk, the folder or the server is tried again."""
         self._unchanged: set[int] = set()
         """Studies whose trials were read after the last statement that could change one."""
         event.listen(self.engine, "before_cursor_execute", self._notice)
 
     def change(self, make: Callable[[], Result]) -> Result:
-        """Make a change in one transaction: whole or not at all, and again until it succeeds or patience ends.
+        """Make a change in one transaction: whole or not at all, and again until it succeeds or retry ends.
 
         Args:
             make: Writes and reads as it likes, and gives the same result when it is called again.
@@ -94,7 +93,7 @@ class EnduringStorage(RDBStorage):
         while True:
             try:
                 if unanswered and self._is_made(session, unanswered[0]):
-                    self.patience.over()
+                    self.retry.succeeded()
                     return unanswered[1]
                 session.in_change = True
                 try:
@@ -109,10 +108,10 @@ class EnduringStorage(RDBStorage):
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
                 if not isinstance(cause, OperationalError | InterfaceError):
                     raise  # not the disk's or the server's fault: it would fail for ever
-                self.patience.wait(cause)
+                self.retry.wait(cause)
                 self.engine.dispose()  # the next try begins with a new connection
             else:
-                self.patience.over()
+                self.retry.succeeded()
                 return result
             finally:
                 session.close()
@@ -197,14 +196,14 @@ def check_file(file: Path) -> None:
                 raise ValueError(f"{table} is empty")
 
 
-def open_file(file: Path, *, new: bool) -> EnduringStorage:
+def open_file(file: Path, *, new: bool) -> StudyStorage:
     """Open the database in a file that exists.
 
     Args:
         file: It is empty if `new`.
         new: Whether tables are to be made.
     """
-    return EnduringStorage(f"sqlite:///{FILE_NAME}", {"creator": lambda: _connect(file)}, new=new)
+    return StudyStorage(f"sqlite:///{file.name}", {"creator": lambda: _connect(file)}, new=new)
 
 
 def _connect(file: Path) -> sqlite3.Connection:

@@ -1,4 +1,4 @@
-"""The folder of a study while a process writes it: made, locked, and made again if somebody removes it."""
+"""The folder of a study while a process writes it: made, locked, and restored if somebody removes it."""
 
 import itertools
 import os
@@ -32,9 +32,10 @@ class StudyFolder:
         self._lock = _lock(path)
         self._file: Path | None = None
 
-    def keep(self, file: Path) -> None:
-        """Remember the content of a file by holding it open: the system frees it only when this process ends."""
-        self._file, self._content = file, file.open("rb")
+    def hold_open(self, file: Path) -> None:
+        """Keep the content of a file even if it is removed: the system frees it only when nobody has it open."""
+        if self._file is None:
+            self._file, self._content = file, file.open("rb")
 
     def close(self) -> None:
         """Let other processes have the folder."""
@@ -42,8 +43,8 @@ class StudyFolder:
         if self._file:
             self._content.close()
 
-    def mend(self) -> None:
-        """Make the folder, its lock and the kept file again if they were removed.
+    def restore(self) -> None:
+        """Make the folder, its lock and the file held open again if they were removed.
 
         Raises:
             OSError: They cannot be made, or not yet.
@@ -59,12 +60,27 @@ class StudyFolder:
         self._content.seek(0)
         draft.write_bytes(self._content.read())
         draft.replace(self._file)
-        self.keep(self._file)
+        self._content = self._file.open("rb")
 
 
 def new_name(settings: StudySettings, dataset: str) -> str:
     """The name of a study that starts now: as the settings say, or after the data set, the date and the time."""
     return settings.name or f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Put a text, or bytes, into a file in one step: a reader sees the old file or the new one, never a part."""
+    draft = file.with_name(f".{file.name}.draft")
+    draft.unlink(missing_ok=True)
+    try:
+        with draft.open("xb") as stream:  # x: a link in a folder that was sent leads nowhere
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+    except OSError:
+        draft.unlink(missing_ok=True)  # a part of it would only fill the disk
+        raise
 
 
 def make_folder(

@@ -1,4 +1,4 @@
-"""Finds a study that is to be resumed and merges its settings with the command line.
+"""Finds a study by its name, and reads the settings under which it was started.
 
 Nothing heavy is imported, unless the record is on a server.
 """
@@ -8,29 +8,28 @@ import os
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from search.record.file_names import STUDY_DB
 from search.settings import StudySettings
-from training.config import PROJECT, absolute_place, is_place
+from training.config import PROJECT, absolute_import_path, is_import_path
 from training.console.command_line import option_value
-from training.console.plain_data import check_fields, check_type
 
-OF_ONE_START = {
+OF_ONE_SESSION = {
     *("resume", "fork", "warm_start", "time_budget", "storage", "address", "confirm"),
     *("quiet", "dashboard_linger", "log", "mlflow_uri"),
-    *("space", "set", "show_space"),  # what they came to is in the record
+    *("space", "set", "show_space"),  # the record holds the search space that they led to
 }
-"""Settings of one start of a study, which the next one does not inherit."""
-CHANGEABLE = OF_ONE_START | {
+"""Settings of one session of a study, which the next one does not inherit."""
+CHANGEABLE = OF_ONE_SESSION | {
     *("num_samples", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "dashboard"),
     *("max_failures", "trial_timeout", "data_dir", "results_dir"),
     "dataset",  # the checksum of the images tells whether they are the same
 }
 """Settings that a resumed study may be given anew; all others are what makes its trials comparable."""
-_PATHS = ("data_dir", "results_dir")
 
 
 def find_study(study: str, results_dir: Path, server: str | None = None) -> Path:
@@ -42,12 +41,12 @@ def find_study(study: str, results_dir: Path, server: str | None = None) -> Path
         ValueError: There is no such study.
     """
     for folder in (results_dir / study, Path(study)):
-        if (folder / "study.db").is_file():
+        if (folder / STUDY_DB).is_file():
             return folder.resolve()
     if server is not None:
         return (Path(study) if os.sep in study else results_dir / study).resolve()
     raise ValueError(
-        f"there is no study {study}: neither {results_dir / study} nor {study} holds a study.db; "
+        f"there is no study {study}: neither {results_dir / study} nor {study} holds a {STUDY_DB}; "
         "for a record on a server add --storage"
     )
 
@@ -62,11 +61,11 @@ def stored_settings(folder: Path, server: str | None = None) -> StudySettings:
     Raises:
         ValueError: The record is damaged or not a study of this project; or the server cannot be used.
     """
-    file = folder / "study.db"
+    file = folder / STUDY_DB
     if server is not None and not file.exists():
         from search.record.postgresql import settings_on_server  # optuna takes a second
 
-        return _of_this_place(settings_on_server(server, folder.name), folder)
+        return settings_from_json(settings_on_server(server, folder.name), folder)
     try:
         # rw: what a killed process left half written is undone by the first who opens the file
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True)) as database:
@@ -74,23 +73,53 @@ def stored_settings(folder: Path, server: str | None = None) -> StudySettings:
             stored = database.execute(query).fetchall()
         if len(stored) != 1:
             raise ValueError(f"it holds {len(stored)} studies")
-        return _of_this_place(json.loads(stored[0][0]), folder)
+        return settings_from_json(json.loads(stored[0][0]), folder)
     except (sqlite3.Error, ValueError, TypeError, OSError, RecursionError) as error:
         raise ValueError(f"{file} is not the record of a study: {error}") from None
 
 
-def known_settings(stored: object) -> dict[str, Any]:
-    """What a record holds of a study's settings, less what other versions of this project know.
+def settings_to_json(settings: StudySettings) -> dict[str, Any]:
+    """The settings as the record holds them: without those of one session, paths as seen from the project's folder."""
+    values = asdict(settings) | {"metric": settings.metric_name}
+    return {
+        name: project_path(value) if isinstance(value, Path) else value
+        for name, value in values.items()
+        if name not in OF_ONE_SESSION
+    }
+
+
+def settings_from_json(stored: object, folder: Path) -> StudySettings:
+    """The settings that a record holds, adjusted to where the study's folder is now.
 
     Raises:
-        ValueError: A value has not the type of its field, or one is missing without which trials mean nothing.
+        ValueError: They are not what a study writes.
     """
-    known = {field.name for field in fields(StudySettings)} - OF_ONE_START
-    values = check_type("settings", stored, dict[str, Any])
-    values = check_fields(StudySettings, {name: values[name] for name in values if name in known})
-    if not (values.get("dataset") and values.get("metric") and values.get("epochs", 0) > 0):
-        raise ValueError("settings lack dataset, metric or epochs")
-    return values
+    from training.json_data import from_json  # pydantic takes a fifth of a second
+
+    if not isinstance(stored, dict):
+        raise ValueError("its settings are missing")
+    here = {"data_dir": str(PROJECT / str(stored.get("data_dir"))), "results_dir": str(folder.parent)}
+    settings = from_json(StudySettings, stored | here | {"resume": str(folder)})
+    if settings.dataset == "auto" and settings.train_function is None:
+        raise ValueError("its settings do not name the data set")
+    return settings
+
+
+def project_path(path: Path) -> str:
+    """A path as seen from the project's folder where it lies inside, otherwise the absolute path."""
+    absolute = path.resolve()
+    return str(absolute.relative_to(PROJECT) if absolute.is_relative_to(PROJECT) else absolute)
+
+
+def study_args(folder: Path, address: str | None) -> list[str]:
+    """The arguments by which a command line names a study: its name, or its path where that is not the usual one.
+
+    Args:
+        folder: The study's folder.
+        address: The database server that holds its record, without a password; None if `study.db` does.
+    """
+    study = folder.name if folder.resolve().parent == PROJECT / "results" else str(folder)
+    return [study, "--storage", address] if address else [study]
 
 
 def with_total(words: list[str], trials_so_far: int) -> list[str]:
@@ -144,25 +173,25 @@ def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str 
     Raises:
         ValueError: Something is not named, or another thing is.
     """
-    for option, place in code_places(stored).items():
+    for option, place in code_paths(stored).items():
         given = named.get(option)
         if given is None:
             raise ValueError(
                 f"study {study} runs the code of {place}: add {option} with the place of that function, since code is "
                 "run only where you name it"
             )
-        if absolute_place(given) != place:
+        if absolute_import_path(given) != place:
             raise ValueError(f"study {study} was run with {option} {place}, not {given}")
 
 
-def code_places(settings: StudySettings) -> dict[str, str]:
+def code_paths(settings: StudySettings) -> dict[str, str]:
     """Options by which a study runs code of the user's own, and the places of that code."""
     places = {
         "--network": settings.network,
         "--dataset": settings.dataset,
         "--train-function": settings.train_function or "",
     }
-    return {option: place for option, place in places.items() if is_place(place)}
+    return {option: place for option, place in places.items() if is_import_path(place)}
 
 
 def not_comparable(difference: str) -> str:
@@ -171,10 +200,3 @@ def not_comparable(difference: str) -> str:
         f"{difference}, so its trials would not be comparable; resume it without that, or add --fork for a new study "
         "that takes them as evidence"
     )
-
-
-def _of_this_place(stored: object, folder: Path) -> StudySettings:
-    """Settings from a record, adjusted to where the study's folder is now."""
-    values = known_settings(stored)
-    paths = {name: PROJECT / values[name] for name in _PATHS if name in values}
-    return StudySettings(**values | paths | {"results_dir": folder.parent, "resume": str(folder)})

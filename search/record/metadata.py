@@ -2,20 +2,22 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from search.record import provenance
-from search.record.confirmation import Final, Plan, read_confirmation
-from search.record.lookup import OF_ONE_START, known_settings, not_comparable
-from search.record.task import subject_of
-from search.record.trial import MOST_SECONDS
-from search.settings import MetricName, Mode, StudySettings, check_metric_name
+from search.record.confirmation import Confirmation, Final, Plan
+from search.record.lookup import not_comparable, settings_from_json, settings_to_json
+from search.record.provenance import Session
+from search.record.task import Task, task_of
+from search.record.trial import Objective, TrialRecord
+from search.settings import StudySettings, check_metric_name
 from search.space.search_space import SearchSpace, describe, parse
-from training.config import check_choice
-from training.console.plain_data import check_type, from_plain
+from training.config import TrialConfig
 from training.images.image_data import ImageData
+from training.json_data import from_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,75 +30,150 @@ class Dataset:
     training_images: int
     validation_images: int
     test_images: int
-    image_shape: list[int] | None = None
-    """Channels, height and width; None in studies from before it was recorded."""
-    class_images: list[int] | None = None
-    """Images of each class in all three parts; None in studies from before it was counted."""
+    image_shape: list[int]
+    """Channels, height and width."""
+    class_images: list[int]
+    """Images of each class in all three parts."""
 
     def __post_init__(self) -> None:
         """Refuse what no study writes."""
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", self.name):
             raise ValueError(f"a data set cannot be called {self.name!r}")
-        if self.class_images is not None and (
-            len(self.class_images) != len(self.classes) or min(self.class_images, default=0) < 0
-        ):
+        if len(self.class_images) != len(self.classes) or min(self.class_images, default=0) < 0:
             raise ValueError(f"{len(self.classes)} classes cannot have {self.class_images!r} images")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class WarmStart:
     """The earlier study whose trials the sampler knew from the beginning."""
 
     study: str
     trials: int
+    """Trials that lie in the search space."""
     of: int
+    """All trials of that study."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
-    """When, how and on what the study was started or resumed."""
+class StudyMetadata:
+    """All that a record says of a study as a whole; each field is a user attribute of the Optuna study."""
 
-    time: str
-    command: str
-    versions: dict[str, str]
-    git_commit: str | None
-    machine: dict[str, Any]
-    cluster: dict[str, int] | None = None
-    trials_at_once: int | None = None
-    """None, as `cpus_per_trial`, in studies from before there was a time ledger."""
-    cpus_per_trial: int | None = None
-    seconds: float | None = None
-    """Wall clock from the command to the summary; None if it was killed."""
+    settings: StudySettings
+    space: SearchSpace
+    dataset: Dataset | None = None
+    """None where a training function brings its own data."""
+    code: dict[str, str] = field(default_factory=dict)
+    """Checksums of the code that decides what a trial measures, by module."""
+    sessions: list[Session] = field(default_factory=list)
+    warm_start: WarmStart | None = None
+    metrics: list[str] = field(default_factory=list)
+    """What a training function has measured; empty before its first report, and for images."""
+    plan: Plan | None = None
+    """What is trained again, if the trials are those by which another study is confirmed."""
+    winner: int | None = None
+    """Number of the planned configuration that was chosen."""
+    final: Final | None = None
+    """The winner, trained on all images."""
+    confirmation: Confirmation | None = None
+    """The result of this study's confirmation."""
 
     def __post_init__(self) -> None:
-        """Refuse what the time ledger cannot reckon with."""
-        cpus = check_type("cpus", (self.cluster or self.machine).get("cpus"), int)
-        room = (self.trials_at_once, self.cpus_per_trial)
-        if room != (None, None) and not all(number and 0 < number <= 10**6 for number in (cpus, *room)):
-            raise ValueError(f"{cpus} cores cannot have room for {room}")
-        if not 0 <= (self.seconds or 0) <= MOST_SECONDS:
-            raise ValueError(f"seconds cannot be {self.seconds}")
+        """Refuse parts that do not fit together."""
+        if (self.dataset is None) == (self.settings.train_function is None):
+            raise ValueError("a study has either a data set or a training function")
+        if self.settings.train_function is None and self.metrics:
+            raise ValueError(f"the metrics of images cannot be {self.metrics}")
+        for name in self.metrics:
+            check_metric_name(name)
+        if self.plan and self.winner is not None and self.winner not in self.plan.trials:
+            raise ValueError(f"the winner cannot be {self.winner}")
+
+    @cached_property
+    def task(self) -> Task:
+        """What the trials train and measure."""
+        return task_of(self.settings, self.dataset.name if self.dataset else None, self.metrics)
+
+    @property
+    def objective(self) -> Objective:
+        """What is searched for."""
+        return Objective(self.settings.metric_name, self.settings.direction)
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether the metric that is searched for is an accuracy."""
+        return self.task.is_accuracy(self.settings.metric_name)
+
+    @property
+    def images(self) -> Dataset:
+        """The data set; only of a study that has one."""
+        assert self.dataset is not None, "a training function brings its own data"
+        return self.dataset
+
+    @property
+    def metric_images(self) -> int:
+        """Images on which the metric that is searched for is measured."""
+        by_test = self.settings.metric_name.startswith("test_")
+        return self.images.test_images if by_test else self.images.validation_images
+
+    def trial_config(self, trial: TrialRecord) -> TrialConfig:
+        """All that a trial on images was trained with; imports the network's file, if it has one.
+
+        Raises:
+            ValueError: The network cannot be imported, or does not take these hyperparameters any more.
+        """
+        config_class = self.task.config_type()
+        assert config_class is not None, "a network has one"
+        values = self.task.fixed | self.space.with_fixed(trial.hyperparameters)
+        config: TrialConfig = config_class(**values, seed=trial.seed)
+        return config
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes as JSON can hold them, which `read_metadata` reads; those that are None are left out."""
+        values = {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
 
-def collect_facts(settings: StudySettings, space: SearchSpace, data: ImageData | None) -> dict[str, Any]:
-    """All of it that is known before the first trial, as plain data."""
-    values = asdict(settings) | {"metric": settings.metric_name}
-    if data:
-        values["dataset"] = data.name if settings.dataset == "auto" else settings.dataset
-    return {
-        "settings": {
-            name: provenance.project_path(value) if isinstance(value, Path) else value
-            for name, value in values.items()
-            if name not in OF_ONE_START  # the command of each start tells them
-        },
-        "space": describe(space),
-        **({"dataset": asdict(_dataset(data))} if data else {}),
-        "code": provenance.code(settings.network) if data else provenance.own_code(str(settings.train_function)),
+def _to_json(value: Any) -> Any:
+    if isinstance(value, StudySettings):
+        return settings_to_json(value)
+    if isinstance(value, SearchSpace):
+        return describe(value)
+    if isinstance(value, list):
+        return [_to_json(member) for member in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def read_metadata(attributes: Mapping[str, Any], folder: Path) -> StudyMetadata:
+    """Read what `StudyMetadata.to_json` returned.
+
+    Args:
+        attributes: The user attributes of the Optuna study.
+        folder: Where the study's folder is now.
+
+    Raises:
+        ValueError: An attribute is missing or is not what a study writes.
+    """
+    missing = [name for name in ("settings", "space", "code") if name not in attributes]
+    if missing:
+        raise ValueError(f"it lacks {' and '.join(missing)}, which every study has")
+    types = get_type_hints(StudyMetadata)
+    values = {
+        name: from_json(types[name], attributes[name])
+        for name in types.keys() & attributes.keys()
+        if name not in ("settings", "space")
     }
+    settings, space = settings_from_json(attributes["settings"], folder), parse(attributes["space"])
+    return StudyMetadata(settings=settings, space=space, **values)
 
 
-def _dataset(data: ImageData) -> Dataset:
-    return Dataset(
+def collect_metadata(settings: StudySettings, space: SearchSpace, data: ImageData | None) -> StudyMetadata:
+    """All that is known before the first trial."""
+    settings = replace(settings, metric=settings.metric_name)
+    if data is None:
+        return StudyMetadata(settings=settings, space=space, code=provenance.custom_code(str(settings.train_function)))
+    if settings.dataset == "auto":
+        settings = replace(settings, dataset=data.name)
+    dataset = Dataset(
         name=data.name,
         sha256=data.sha256,
         classes=list(data.classes),
@@ -106,96 +183,59 @@ def _dataset(data: ImageData) -> Dataset:
         image_shape=list(data.image_shape),
         class_images=data.class_sizes(),
     )
+    return StudyMetadata(settings=settings, space=space, dataset=dataset, code=provenance.code(settings.network))
 
 
-def check_comparable(study: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata) -> None:
     """Refuse to go on with a study whose new trials would measure something else than its old ones.
 
     Args:
         study: Its name.
-        old: What was true of it.
-        new: What is.
+        old: Its metadata so far.
+        new: The metadata of the session that is about to begin.
 
     Raises:
         ValueError: Data, search space or code differ; the message says what to do.
     """
     differences = []
-    if old.get("dataset", {}).get("sha256") != new.get("dataset", {}).get("sha256"):
-        differences.append(f"on other data than {new['dataset']['name']} in {new['settings']['data_dir']}")
-    if old["space"] != new["space"]:
-        names = [name for name in {**old["space"], **new["space"]} if old["space"].get(name) != new["space"].get(name)]
+    if (old.dataset and old.dataset.sha256) != (new.dataset and new.dataset.sha256):
+        differences.append(f"on other data than {new.task.name} in {new.settings.data_dir}")
+    if old.space != new.space:
+        before, now = describe(old.space), describe(new.space)
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         differences.append(f"with another search space: {', '.join(names)} differ")
-    changed = [name for name, checksum in new["code"].items() if old.get("code", {}).get(name) != checksum]
+    changed = [name for name, checksum in new.code.items() if old.code.get(name) != checksum]
     if changed:
-        *_, last_start = old.get("starts") or [{"git_commit": None}]
-        commit = last_start["git_commit"] or "an unknown commit"
+        commit = (old.sessions[-1].git_commit if old.sessions else None) or "an unknown commit"
         differences.append(f"by other code: {', '.join(changed)} changed since {commit}")
     if differences:
         difference = f"study {study} was run {' and '.join(differences)}"
-        if "plan" in old:  # what confirms a study has no other trials to be evidence for
+        if old.plan:  # a confirmation has no other trials to learn from
             raise ValueError(f"{difference}, so its trainings would not be comparable; remove its folder to begin anew")
         raise ValueError(not_comparable(difference))
 
 
-def check_evidence(study: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def check_warm_start(study: str, old: StudyMetadata, new: StudyMetadata) -> None:
     """Refuse an earlier study whose trials say nothing about those of a new one.
 
     Args:
         study: Name of the earlier one.
-        old: What is true of it.
-        new: What is true of the new one.
+        old: Its metadata.
+        new: The metadata of the new one.
 
     Raises:
         ValueError: It confirms another one, or metric, network or data differ.
     """
-    if "plan" in old:
-        raise ValueError(f"{study} confirms study {old['plan']['study']}: take that one as evidence")
-    theirs, ours = subject_of(old), subject_of(new)
+    if old.plan:
+        raise ValueError(f"{study} confirms study {old.plan.study}: start from that one")
     differences = [
         f"{name} {before} (here {now})"
         for name, before, now in (
-            ("metric", old["settings"]["metric"], new["settings"]["metric"]),
-            ("network", theirs.network, ours.network),
-            ("data", theirs.name, ours.name),
+            ("metric", old.settings.metric_name, new.settings.metric_name),
+            ("network", old.task.network, new.task.network),
+            ("data", old.task.name, new.task.name),
         )
         if before != now
     ]
     if differences:
-        raise ValueError(f"study {study} is no evidence for this one: it has {', '.join(differences)}")
-
-
-def check_facts(facts: dict[str, Any], mode: Mode) -> None:
-    """Refuse facts of which one is missing or cannot be.
-
-    Args:
-        facts: The study's user attributes.
-        mode: Whether the trials' values are maximised or minimised.
-
-    Raises:
-        ValueError: A fact is not what a study writes.
-        KeyError: One is missing.
-    """
-    settings = known_settings(facts["settings"])
-    metric, is_own = settings["metric"], settings.get("train_function") is not None
-    if mode != (settings.get("mode") if is_own else "min" if metric.endswith("_loss") else "max"):
-        raise ValueError(f"metric {metric} cannot have mode {mode}")
-    for name in [metric, *check_type("metrics", facts.get("metrics", []), list[str])]:
-        check_metric_name(name) if is_own else check_choice("metric", name, MetricName)
-    parse(facts["space"])
-    if not is_own:
-        from_plain(Dataset, facts["dataset"])
-    check_type("code", facts.get("code", {}), dict[str, str])
-    for start in check_type("starts", facts.get("starts", []), list[Any]):
-        from_plain(Start, start)
-    if check_type("seconds", facts.get("seconds", 0.0), float) < 0:
-        raise ValueError(f"seconds cannot be {facts['seconds']}")
-    if "evidence" in facts:
-        from_plain(Evidence, facts["evidence"])
-    if "plan" in facts:
-        plan = from_plain(Plan, facts["plan"])
-        if facts.get("winner", plan.trials[0]) not in plan.trials:
-            raise ValueError(f"the winner cannot be {facts['winner']}")
-    if "final" in facts:
-        from_plain(Final, facts["final"])
-    if "confirm" in facts:
-        read_confirmation(facts["confirm"])
+        raise ValueError(f"a study cannot start from the trials of {study}, which has {', '.join(differences)}")

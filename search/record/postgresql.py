@@ -11,7 +11,7 @@ from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from search.record.database import EnduringStorage, RecordUnwritableError, reason
+from search.record.database import RecordUnwritableError, StudyStorage, reason
 
 TAKE_OVER_SECONDS = 2.0
 """How long the server may need to notice that the process that held a lock has just ended."""
@@ -37,7 +37,7 @@ _OWNER = f"""
 """
 
 
-class ServerStorage(EnduringStorage):
+class ServerStorage(StudyStorage):
     """Studies in a PostgreSQL database, of which this process may run one.
 
     The connection that writes is the one that holds the study's lock, an advisory lock of PostgreSQL, so nothing can be

@@ -7,18 +7,20 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import joblib
 import torch
 
+from search.record.lookup import project_path
+from search.record.trial import MOST_SECONDS
 from training.config import PROJECT
 from training.console.command_line import without_password
-from training.networks.network_config import load_function
 from training.networks.networks import network_checksum
+from training.user_code import load_function
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
 _DECISIVE_FILES = (
@@ -33,26 +35,73 @@ def available_cpus() -> int:
     return int(joblib.cpu_count())
 
 
-def collect() -> dict[str, Any]:
-    """All of it and the time of day, as plain data for `study.json`."""
-    return {
-        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": command(),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "machine": machine(),
-    }
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The machine of a session; no name and no address, so that it can be shown to anyone."""
+
+    system: str
+    processor: str
+    cpus: int
+    memory_gib: float
+    gpus: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSize:
+    """The Ray cluster that a session joined."""
+
+    nodes: int
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """When, how and on what a study was started or resumed."""
+
+    time: str
+    command: str
+    versions: dict[str, str]
+    git_commit: str | None
+    machine: Machine
+    cluster: ClusterSize | None = None
+    max_concurrent_trials: int
+    cpus_per_trial: int
+    seconds: float | None = None
+    """Wall clock from the command to the summary; None if the process was killed."""
+
+    def __post_init__(self) -> None:
+        """Refuse what the time accounting cannot reckon with."""
+        if not all(0 < number <= 10**6 for number in (self.cpus, self.max_concurrent_trials, self.cpus_per_trial)):
+            raise ValueError(
+                f"{self.cpus} cores cannot run {self.max_concurrent_trials} trials on {self.cpus_per_trial} cores each"
+            )
+        if not 0 <= (self.seconds or 0) <= MOST_SECONDS:
+            raise ValueError(f"seconds cannot be {self.seconds}")
+
+    @property
+    def cpus(self) -> int:
+        """Cores that there were: of the cluster, or of the machine."""
+        return (self.cluster or self.machine).cpus
+
+
+def new_session(cluster: ClusterSize | None, *, max_concurrent_trials: int, cpus_per_trial: int) -> Session:
+    """The session that this process begins now."""
+    return Session(
+        time=datetime.now().astimezone().isoformat(timespec="seconds"),
+        command=command(),
+        versions=versions(),
+        git_commit=git_commit(),
+        machine=machine(),
+        cluster=cluster,
+        max_concurrent_trials=max_concurrent_trials,
+        cpus_per_trial=cpus_per_trial,
+    )
 
 
 def command() -> str:
     """The command line that started this process."""
     return shlex.join(["python", project_path(Path(sys.argv[0])), *map(without_password, sys.argv[1:])])
-
-
-def project_path(path: Path) -> str:
-    """A path as seen from the project's folder where it lies inside, otherwise the absolute path."""
-    absolute = path.resolve()
-    return str(absolute.relative_to(PROJECT) if absolute.is_relative_to(PROJECT) else absolute)
 
 
 def code(network: str) -> dict[str, str]:
@@ -78,10 +127,15 @@ def code_checksum(source: str) -> str:
     return hashlib.sha256("\n".join(filter(str.strip, lines)).encode()).hexdigest()
 
 
-def own_code(train_function: str) -> dict[str, str]:
+def custom_code(train_function: str) -> dict[str, str]:
     """The checksum of the file of a training function, under its place."""
     module = sys.modules[load_function("train_function", train_function).__module__]
     return {train_function: hashlib.sha256(Path(module.__file__ or "").read_bytes()).hexdigest()}
+
+
+def list_or_none(value: object) -> str:
+    """A value as text; a list as its members, or as `none` if it is empty."""
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def versions() -> dict[str, str]:
@@ -99,15 +153,15 @@ def git_commit() -> str | None:
     return commit + ("+changes" if changes else "")
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores, memory and GPUs; no name and no address, so that it can be shown to anyone."""
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cpus": available_cpus(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-    }
+def machine() -> Machine:
+    """The machine of this process."""
+    return Machine(
+        system=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
+        cpus=available_cpus(),
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        gpus=[torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    )
 
 
 def _git(*arguments: str) -> str:

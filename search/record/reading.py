@@ -5,24 +5,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
+import optuna
 from optuna.trial import FrozenTrial
 
-from search.record.trial import FAILED, OPTUNA_STATE, Failure, Run, Status, TrialRecord
+from search.record.metadata import StudyMetadata
+from search.record.trial import FAILED, OPTUNA_STATE, Failure, Metrics, Status, Timing, TrialRecord
 from search.space.search_space import contains
-from training.console.plain_data import check_type, from_plain
-from training.loop import EpochMetrics
-
-if TYPE_CHECKING:
-    from search.record.study_record import StudyRecord
+from training.json_data import check_type, from_json
+from training.metrics import EpochMetrics
 
 Measured = TypeVar("Measured")
 
 
 @contextmanager
-def damage_told(folder: Path) -> Iterator[None]:
-    """Turn what a damaged or foreign record does to its reader into one sentence."""
+def refuse_damage(folder: Path) -> Iterator[None]:
+    """Turn whatever error a damaged or foreign record causes in this block into one sentence."""
     try:
         yield
     except Exception as error:  # whatever the damage does to sqlite, Optuna and ourselves
@@ -30,85 +29,85 @@ def damage_told(folder: Path) -> Iterator[None]:
         raise ValueError(f"the record of study {folder.name} is damaged: {type(error).__name__}: {cause}") from error
 
 
-def read_trials(record: "StudyRecord") -> Iterator[TrialRecord]:
-    """Read all trials that were begun; others were queued, or are evidence.
+def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialRecord]:
+    """Read all trials that were begun; others were queued, or belong to the study that this one started from.
 
     Raises:
         ValueError: One is missing, or holds what no trial of ours can.
         KeyError: A part of one is missing.
     """
-    stored_trials = record.study.get_trials(deepcopy=False)
+    stored_trials = study.get_trials(deepcopy=False)
     if [stored.number for stored in stored_trials] != list(range(len(stored_trials))):
         raise ValueError("a trial is missing or there twice")
     for stored in stored_trials:
         if "ray_trial_id" in stored.user_attrs:
-            trial = _read_trial(record, stored)
-            if not _agrees(record, stored, trial):
+            trial = _read_trial(stored, metadata)
+            if not _agrees(stored, trial, metadata):
                 raise ValueError(f"what it says of trial {trial.number} contradicts itself")
             yield trial
-        elif stored.state.is_finished() and "evidence" not in stored.user_attrs:
+        elif stored.state.is_finished() and "warm_start" not in stored.user_attrs:
             raise ValueError(f"trial {stored.number} has ended and never begun")
 
 
-def _read_trial(record: "StudyRecord", stored: FrozenTrial) -> TrialRecord:
+def _read_trial(stored: FrozenTrial, metadata: StudyMetadata) -> TrialRecord:
     """Read one trial back from Optuna's study; one that has not ended counts as interrupted."""
-    facts = stored.user_attrs
-    ended = stored.state.is_finished()  # else the process ended first, perhaps while it was writing how the trial did
+    attributes = stored.user_attrs
+    has_ended = stored.state.is_finished()
     trial = TrialRecord(
         stored.number,
-        check_type("ray_trial_id", facts["ray_trial_id"], str),
-        check_type("hyperparameters", stored.params, dict[str, float | str | bool]),
-        check_type("seed", facts["seed"], int),
-        check_type("baseline", facts.get("baseline", False), bool),
-        check_type("status", facts["status"], Status) if ended else "interrupted",
-        deaths=check_type("deaths", facts.get("deaths", 0), int),
+        check_type("ray_trial_id", attributes["ray_trial_id"], str),
+        check_type("hyperparameters", stored.params, dict[str, float | int | str | bool]),
+        check_type("seed", attributes["seed"], int),
+        metadata.objective,
+        check_type("baseline", attributes.get("baseline", False), bool),
+        check_type("status", attributes["status"], Status) if has_ended else "interrupted",
+        worker_failures=check_type("worker_failures", attributes.get("worker_failures", 0), int),
     )
-    for name in facts:
-        if name.startswith("epoch "):
-            metrics, run = _read_with_run(record.subject.epoch_type, facts[name])
-            if isinstance(metrics, EpochMetrics):
-                _check_range(metrics)
-            trial.add_epoch(metrics, run)
-    trial.epochs.sort(key=lambda metrics: metrics.epoch)
-    if ended and "failure" in facts:
-        trial.add_failure(*_read_with_run(Failure, facts["failure"]))
+    measured = [
+        _read_with_timing(metadata.task.epoch_type, attributes[name])
+        for name in attributes
+        if name.startswith("epoch ")
+    ]
+    for metrics, timing in sorted(measured, key=lambda pair: int(pair[0].epoch)):
+        _check_range(metrics)
+        trial.add_epoch(metrics, timing)
+    if has_ended and "failure" in attributes:
+        trial.add_failure(*_read_with_timing(Failure, attributes["failure"]))
     return trial
 
 
-def _agrees(record: "StudyRecord", stored: FrozenTrial, trial: TrialRecord) -> bool:
-    """Whether all that the record says of one trial fits together: most of it is there twice, as Optuna's and ours.
-
-    An epoch whose process died while it was being recorded has no value in Optuna's curve.
-    """
-    curve = {metrics.epoch: record.value(metrics) for metrics in trial.epochs}
+def _agrees(stored: FrozenTrial, trial: TrialRecord, metadata: StudyMetadata) -> bool:
+    """Whether all that the record says of one trial fits together: most of it is there twice, as Optuna's and ours."""
+    curve = {metrics.epoch: trial.objective.value(metrics) for metrics in trial.epochs}
     if (
-        not contains(record.space, trial.hyperparameters)
+        not contains(metadata.space, trial.hyperparameters)
         or list(curve) != list(range(1, len(trial.epochs) + 1))
-        or not stored.intermediate_values.items() <= curve.items()
+        or stored.intermediate_values != curve
     ):
         return False
     if trial.status == "interrupted":
         return not stored.state.is_finished()
-    best = min(trial.epochs, key=record.to_minimize, default=None)
     value = {
-        "completed": record.value(best) if best else None,
-        "stopped_early": stored.intermediate_values.get(stored.last_step or 0),
+        "completed": trial.best_value if trial.epochs else None,
+        "stopped_early": curve.get(len(trial.epochs)),
     }
     return (
         stored.state == OPTUNA_STATE.get(trial.status)
         and stored.value == value.get(trial.status)
-        and (trial.status != "completed" or len(trial.epochs) >= record.epochs)
+        and (trial.status != "completed" or len(trial.epochs) >= metadata.settings.epochs)
         and (trial.failure.status if trial.failure else None) == (trial.status if trial.status in FAILED else None)
     )
 
 
-def _read_with_run(measured: type[Measured], stored: object) -> tuple[Measured, Run | None]:
-    values = dict(check_type(measured.__name__, stored, dict[str, Any]))
-    run = values.pop("run", None)
-    return from_plain(measured, values), None if run is None else from_plain(Run, run)
+def _read_with_timing(measured: type[Measured], stored: object) -> tuple[Measured, Timing | None]:
+    values = dict(check_type(measured.__name__, stored, dict[str, object]))
+    timing = values.pop("timing", None)
+    return from_json(measured, values), None if timing is None else from_json(Timing, timing)
 
 
-def _check_range(metrics: EpochMetrics) -> None:
+def _check_range(metrics: Metrics) -> None:
+    if not isinstance(metrics, EpochMetrics):
+        return
     for name, value in asdict(metrics).items():
         if value is not None and not 0 <= value <= (1 if name.endswith("accuracy") else math.inf):
             raise ValueError(f"{name} cannot be {value}")

@@ -2,20 +2,17 @@
 
 import itertools
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 
-from search.algorithms.stopping import Ending
-from search.analysis.findings import find
-from search.engine.study import EXIT_NOTHING_COMPLETED, Study, prepare_study, run_study
-from search.monitoring import terminal
-from search.monitoring.loggers import Loggers
+from search.algorithms.stopping import StudyStopper
+from search.engine.study import Repetition, Study, prepare_study
+from search.engine.study_run import EXIT_NOTHING_COMPLETED, StudyRun
 from search.outputs.confirmation_text import show_confirmation
 from search.outputs.files import StudyFiles
-from search.outputs.model_export import ship
-from search.outputs.report import images_of, write_report
+from search.outputs.report import images_of, write_outputs
 from search.record import folder as study_folder
 from search.record.confirmation import (
     FEWEST_SEEDS,
@@ -27,52 +24,32 @@ from search.record.confirmation import (
     measure_again,
     rank,
 )
-from search.record.database import FILE_NAME, RecordUnwritableError
+from search.record.database import RecordUnwritableError
+from search.record.file_names import CONFIRM, REPORT, STUDY_DB
 from search.record.folder import StudyFolder
 from search.record.lookup import stored_settings
 from search.record.postgresql import open_server
+from search.record.ranking import best_configurations, ended_trials
 from search.record.study_record import StudyRecord
 from search.retraining.final_training import keep_weights_only, train_final
-from search.settings import StudySettings, check_size
-from search.space.search_space import Point, SearchSpace, parse
+from search.settings import ConfirmSettings, StudySettings
+from search.space.search_space import Point
 from training.config import MAX_SEED, DataConfig
+from training.console.terminal import short_path
 from training.images.image_data import ImageData, load_data
-from training.loop import EpochMetrics, TrainingDivergedError
-
-FOLDER = "confirm"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What one start of a confirmation is asked for; what is None is as in the study."""
-
-    top: int
-    seeds: int
-    command: str
-    """That goes on with it."""
-    data_dir: Path | None = None
-    storage: str | None = None
-    address: str | None = None
-    max_concurrent: int | None = None
-    time_budget: str | None = None
-    quiet: bool = False
-    dashboard: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the size."""
-        check_size(self.top, self.seeds)
+from training.loop import TrainingDivergedError
+from training.metrics import EpochMetrics
 
 
 @dataclass(frozen=True)
-class Confirming:
+class ConfirmationRun:
     """A confirmation that is ready to run: the study is locked, and nothing speaks against it."""
 
     parent: StudyRecord
-    space: SearchSpace
-    lock: StudyFolder
+    """The study that is confirmed."""
     settings: StudySettings
-    """Of the study."""
-    wanted: Wanted
+    """Its settings."""
+    lock: StudyFolder
     study: Study | None
     """The trainings from fresh seeds; None if all is done."""
 
@@ -85,89 +62,106 @@ def fresh_seeds(record: StudyRecord, number: int) -> list[int]:
     return [*itertools.islice(unused, number)]
 
 
-def prepare(folder: Path, wanted: Wanted, began: float) -> Confirming:
-    """Check the study, lock it, and make or take up the record of its confirmation.
+def prepare_confirmation(folder: Path, options: ConfirmSettings, began: float) -> ConfirmationRun:
+    """Check the study, lock it, and make or open the record of its confirmation.
+
+    Args:
+        folder: Of the study.
+        options: What is None in them is as in the study.
+        began: When the command began, by `time.monotonic`.
 
     Raises:
         ValueError: There is nothing to confirm, the study runs or has gone on, or the images are not those of it.
         OSError: A folder cannot be read or written.
     """
-    server = open_server(wanted.storage) if wanted.storage is not None else None
+    server = open_server(options.storage) if options.storage is not None else None
     if server:
         server.lock(folder.name)
     study_folder.check_free(folder)
-    settings = stored_settings(folder, wanted.storage)
-    if wanted.data_dir is not None:
-        settings = replace(settings, data_dir=wanted.data_dir)
-    plan = _plan(StudyRecord.open(folder, server), wanted)
-    begun = folder / FOLDER
-    has_begun = (begun / FILE_NAME).exists()
-    if has_begun:
-        _check_same(StudyRecord.open(begun), plan, begun)
+    settings = stored_settings(folder, options.storage)
+    if options.data_dir is not None:
+        settings = replace(settings, data_dir=options.data_dir)
+    plan = _plan(StudyRecord.open(folder, server), options)
+    begun = folder / CONFIRM
+    earlier = StudyRecord.open(begun) if (begun / STUDY_DB).exists() else None
+    if earlier:
+        _check_same(earlier, plan, begun)
     folder.mkdir(parents=True, exist_ok=True)  # its record may be elsewhere
     lock = StudyFolder(folder)
     parent = StudyRecord.open(folder, server)  # again: another process may have gone on with it until now
-    space = parse(parent.facts["space"])
-    if has_begun and "final" in StudyRecord.open(begun).facts:
-        return Confirming(parent, space, lock, settings, wanted, None)
-    of_trainings = _settings(settings, folder, plan, wanted, has_begun=has_begun)
-    ended = len(StudyRecord.open(begun).ended()) if has_begun else 0
+    if earlier and earlier.metadata.final:
+        return ConfirmationRun(parent, settings, lock, None)
+    ended = len(ended_trials(earlier.trials)) if earlier else 0
     study = prepare_study(
-        of_trainings,
-        space,
+        _settings(settings, folder, plan, options, has_begun=earlier is not None),
         began,
-        at_once=ended < of_trainings.num_samples,
-        begin=lambda record: _begin(record, parent, plan),
-        next_round=lambda record: _measure_winner(record, parent),
+        runs_now=ended < plan.all_trainings,
+        repetition=Repetition(parent, plan),
     )
-    return Confirming(parent, space, lock, settings, wanted, study)
+    return ConfirmationRun(parent, settings, lock, study)
 
 
-def confirm(confirming: Confirming) -> int:
+def confirm(confirmation: ConfirmationRun, command: str) -> int:
     """Run what is left of a confirmation, write its result into the study and print it.
+
+    Args:
+        confirmation: From `prepare_confirmation`.
+        command: The command line that goes on with it.
 
     Returns:
         The exit status: 0 with a result, 1 without, 128 and the signal after SIGINT or SIGTERM.
     """
-    with closing(confirming.lock), closing(confirming.parent):
-        if confirming.study is None:
-            return _publish(confirming, StudyRecord.open(confirming.parent.folder / FOLDER), None)
+    parent, study = confirmation.parent, confirmation.study
+    with closing(confirmation.lock), closing(parent):
+        if study is None:
+            return _publish(confirmation, StudyRecord.open(parent.folder / CONFIRM), None)
+        with StudyRun(study) as run:
+            with run.trials() as run_until:
+                run_until(_plan_of(study.record).choosing)
+                if _enqueue_winner(study.record, parent):
+                    run_until(_plan_of(study.record).all_trainings)
+            try:
+                is_finished = _finish(study, parent, run.stopper)
+            except (TrainingDivergedError, ValueError) as error:
+                print(f"\nThere is no result: {error}.")
+                return run.stopper.exit_status(EXIT_NOTHING_COMPLETED)
+            if not is_finished:
+                print(f"\n{run.stopper.reason} To go on: {command}", flush=True)
+                return run.stopper.exit_status(EXIT_NOTHING_COMPLETED)
+            return run.stopper.exit_status(_publish(confirmation, study.record, study.data))
+        return run.stopper.exit_status(EXIT_NOTHING_COMPLETED)  # the record could not be written
 
-        def conclude(study: Study, loggers: Loggers, ending: Ending) -> int:  # noqa: ARG001
-            return _conclude(confirming, study, ending)
 
-        return run_study(confirming.study, conclude)
-
-
-def _plan(record: StudyRecord, wanted: Wanted) -> Plan:
+def _plan(record: StudyRecord, options: ConfirmSettings) -> Plan:
     name = record.folder.name
-    if record.plan:
-        raise ValueError(f"{record.folder} is what confirms study {record.plan.study}, which is the study to name")
-    if not record.facts["dataset"]["validation_images"]:
+    if record.metadata.plan:
+        study = record.metadata.plan.study
+        raise ValueError(f"{record.folder} is what confirms study {study}, which is the study to name")
+    if not record.metadata.images.validation_images:
         raise ValueError(
             f"study {name} has no validation images (val_fraction 0): a winner chosen by the test images cannot be "
             "confirmed on them without bias; run the study with a val_fraction above 0"
         )
-    chosen = record.best_configurations(wanted.top)
+    chosen = best_configurations(record.trials, options.top)
     if not chosen:
-        raise ValueError(f"study {name} has nothing to confirm: none of its trials measured anything that stands")
-    *seeds, final_seed = fresh_seeds(record, 2 * wanted.seeds + 1)
+        raise ValueError(f"study {name} has nothing to confirm: none of its trials has valid metrics")
+    *seeds, final_seed = fresh_seeds(record, 2 * options.seeds + 1)
     return Plan(
         study=name,
-        top=wanted.top,
+        top=options.top,
         trials=[trial.number for trial in chosen],
-        values=[record.best_value(trial) for trial in chosen],
-        seeds=seeds[: wanted.seeds],
-        winner_seeds=seeds[wanted.seeds :],
+        values=[trial.best_value for trial in chosen],
+        seeds=seeds[: options.seeds],
+        winner_seeds=seeds[options.seeds :],
         final_seed=final_seed,
     )
 
 
 def _check_same(begun: StudyRecord, plan: Plan, folder: Path) -> None:
     """Refuse to go on with a confirmation of other configurations, or of another size."""
-    if begun.plan is None:
+    before = begun.metadata.plan
+    if before is None:
         raise ValueError(f"{folder} is in the way: it holds a study that confirms nothing")
-    before = begun.plan
     if (before.top, len(before.seeds)) != (plan.top, len(plan.seeds)):
         raise ValueError(
             f"study {plan.study} is confirmed with --top {before.top} --seeds {len(before.seeds)}, and to change that "
@@ -184,50 +178,47 @@ def _listed(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _settings(study: StudySettings, folder: Path, plan: Plan, wanted: Wanted, *, has_begun: bool) -> StudySettings:
+def _settings(
+    study: StudySettings, folder: Path, plan: Plan, options: ConfirmSettings, *, has_begun: bool
+) -> StudySettings:
     """The settings of the trainings: those of the study, but that no scheduler stops any."""
-    settings = stored_settings(folder / FOLDER) if has_begun else study
-    if not has_begun:
+    if has_begun:
+        settings = stored_settings(folder / CONFIRM)
+    else:
         settings = replace(
-            settings,
+            study,
             num_samples=plan.all_trainings,
             scheduler="none",
             baseline=False,
-            name=FOLDER,
+            name=CONFIRM,
             results_dir=folder,
             resume=None,
         )
     return replace(
         settings,
         data_dir=study.data_dir,
-        address=wanted.address,
-        max_concurrent=wanted.max_concurrent or settings.max_concurrent,
-        time_budget=wanted.time_budget,
-        quiet=wanted.quiet,
-        dashboard=wanted.dashboard,
+        address=options.address,
+        max_concurrent=options.max_concurrent or settings.max_concurrent,
+        time_budget=options.time_budget,
+        quiet=options.quiet,
+        dashboard=options.dashboard,
     )
 
 
-def _begin(record: StudyRecord, parent: StudyRecord, plan: Plan) -> None:
-    """Enqueue the trainings that choose, seed by seed: at any time all configurations are as far as each other."""
-    if record.facts["dataset"]["sha256"] != parent.facts["dataset"]["sha256"]:
-        raise ValueError(f"study {plan.study} was run on other data than {record.facts['dataset']['name']} here")
-    if parent.facts.get("code", record.facts["code"]) != record.facts["code"]:
-        terminal.show_event("the training code has changed since the study, and with it may be what optimism says")
-    record.set_facts({"plan": asdict(plan)})
-    by_number = {trial.number: trial for trial in parent.trials}
-    for seed, number in itertools.product(plan.seeds, plan.trials):
-        record.enqueue(by_number[number].hyperparameters, seed)
+def _enqueue_winner(record: StudyRecord, parent: StudyRecord) -> bool:
+    """Enqueue the trainings that measure the winner, when those that choose it have ended.
 
-
-def _measure_winner(record: StudyRecord, parent: StudyRecord) -> bool:
-    """Enqueue the trainings that measure the winner, when those that choose it have ended; False if there are none."""
+    Returns:
+        Whether they are enqueued, now or by an earlier process.
+    """
+    if record.metadata.winner is not None:
+        return True
     winner, *_ = _ranked(record, parent)
-    if "winner" in record.facts or not winner.is_measured:
+    if len(ended_trials(record.trials)) < _plan_of(record).choosing or not winner.is_measured:
         return False
 
     def enqueue() -> None:
-        record.set_facts({"winner": winner.trial})
+        record.update(winner=winner.trial)
         for seed in _plan_of(record).winner_seeds:
             record.enqueue(winner.hyperparameters, seed)
 
@@ -235,20 +226,7 @@ def _measure_winner(record: StudyRecord, parent: StudyRecord) -> bool:
     return True
 
 
-def _conclude(confirming: Confirming, study: Study, ending: Ending) -> int:
-    """Train the winner on all images and publish the result, when all trainings have run."""
-    try:
-        finished = _finish(study, confirming.parent, ending)
-    except (TrainingDivergedError, ValueError) as error:
-        print(f"\nThere is no result: {error}.")
-        return ending.exit_status(EXIT_NOTHING_COMPLETED)
-    if not finished:
-        print(f"\n{ending.reason} To go on: {confirming.wanted.command}", flush=True)
-        return ending.exit_status(EXIT_NOTHING_COMPLETED)
-    return ending.exit_status(_publish(confirming, study.record, study.data))
-
-
-def _finish(study: Study, parent: StudyRecord, ending: Ending) -> bool:
+def _finish(study: Study, parent: StudyRecord, stopper: StudyStopper) -> bool:
     """Have a winner that was measured, and trained on all images; False if it ended early.
 
     Raises:
@@ -256,7 +234,7 @@ def _finish(study: Study, parent: StudyRecord, ending: Ending) -> bool:
         ValueError: Too few trainings completed, or the network cannot be built any more.
     """
     record = study.record
-    if len(record.ended()) < _plan_of(record).choosing:
+    if len(ended_trials(record.trials)) < _plan_of(record).choosing:
         return False
     winner, *_ = _ranked(record, parent)
     enough = f"completed its training from {FEWEST_SEEDS} seeds or more"
@@ -267,15 +245,15 @@ def _finish(study: Study, parent: StudyRecord, ending: Ending) -> bool:
         return False
     if not _confirmed(record, winner).is_measured:
         raise ValueError(f"the winner, trial {winner.trial}, has not {enough}, of those that chose nothing ({errors})")
-    if "final" not in record.facts:
-        final = _train_winner(study, parent, winner, ending)
+    if record.metadata.final is None:
+        final = _train_winner(study, parent, winner, stopper)
         if final is None:
             return False
-        record.set_facts({"final": asdict(final)})
+        record.update(final=final)
     return True
 
 
-def _train_winner(study: Study, parent: StudyRecord, winner: Configuration, ending: Ending) -> Final | None:
+def _train_winner(study: Study, parent: StudyRecord, winner: Configuration, stopper: StudyStopper) -> Final | None:
     """Train the winner on the training and the validation images, in this process; None if it ended early."""
     settings, plan = study.settings, _plan_of(study.record)
     whole = {field.name: getattr(settings, field.name) for field in fields(DataConfig)} | {"val_fraction": 0.0}
@@ -287,9 +265,9 @@ def _train_winner(study: Study, parent: StudyRecord, winner: Configuration, endi
     )
     torch.set_num_threads(settings.cpus_per_trial)
     (trial,) = (trial for trial in parent.trials if trial.number == winner.trial)
-    config = replace(parent.config(trial), seed=plan.final_seed)
+    config = replace(parent.metadata.trial_config(trial), seed=plan.final_seed)
     data = data.to("cuda" if settings.gpus_per_trial else "cpu")
-    return train_final(study.record, winner.trial, config, data, ending, epochs=winner.epochs)
+    return train_final(study.record.folder, winner.trial, config, data, stopper, epochs=winner.epochs)
 
 
 def _ranked(record: StudyRecord, parent: StudyRecord) -> list[Configuration]:
@@ -310,7 +288,7 @@ def _confirmed(record: StudyRecord, winner: Configuration) -> Configuration:
 
 
 def _trainings(record: StudyRecord, hyperparameters: Point, seeds: list[int]) -> dict[int, list[EpochMetrics] | None]:
-    """Of one configuration, by seed; None of one that did not complete."""
+    """The epochs of one configuration's trainings, by seed; None for a training that did not complete."""
     return {
         trial.seed: trial.epochs if trial.status == "completed" else None
         for trial in record.trials
@@ -319,32 +297,24 @@ def _trainings(record: StudyRecord, hyperparameters: Point, seeds: list[int]) ->
 
 
 def _plan_of(record: StudyRecord) -> Plan:
-    assert record.plan is not None, "what confirms a study has one"
-    return record.plan
+    assert record.metadata.plan is not None, "what confirms a study has one"
+    return record.metadata.plan
 
 
-def _publish(confirming: Confirming, record: StudyRecord, data: ImageData | None) -> int:
+def _publish(run: ConfirmationRun, record: StudyRecord, data: ImageData | None) -> int:
     """Write the result into the study's record, files and report, and print it; as often as one likes."""
-    parent, space = confirming.parent, confirming.space
-    keep_weights_only(record)
+    parent, final = run.parent, record.metadata.final
+    assert final is not None, "the winner was trained on all images"
+    keep_weights_only(record.folder)
     ranked = _ranked(record, parent)
-    final = Final(**record.facts["final"])
-    confirmation = Confirmation(configurations=ranked, confirmed=_confirmed(record, ranked[0]), final=final)
+    result = Confirmation(configurations=ranked, confirmed=_confirmed(record, ranked[0]), final=final)
     try:
-        parent.set_facts({"confirm": confirmation.plain()})
+        parent.update(confirmation=result)
     except RecordUnwritableError as error:
         print(f"\nStopped: {error}. The same command goes on.")
         return EXIT_NOTHING_COMPLETED
-    StudyFiles(parent, space).keep_up(at_once=True)
-    try:
-        ship(confirming.settings, parent)
-    except (ValueError, OSError) as error:
-        terminal.show_event(f"the confirmed model cannot be shipped ({error}); search/report.py tries again")
-    try:
-        images = images_of(confirming.settings, parent) if data is None else data
-        write_report(parent, space, find(parent, space), images)
-    except OSError as error:
-        terminal.show_event(f"the report cannot be written ({error.strerror}); search/report.py makes it later")
+    StudyFiles(parent).refresh(force=True)
+    write_outputs(run.settings, parent, images_of(run.settings, parent) if data is None else data)
     show_confirmation(parent)
-    print(f"Report: {terminal.as_typed(parent.folder / 'report.html')}")
+    print(f"Report: {short_path(parent.folder / REPORT)}")
     return 0

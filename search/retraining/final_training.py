@@ -7,22 +7,18 @@ from pathlib import Path
 
 import torch
 
-from search.algorithms.stopping import Ending
-from search.outputs.files import write_atomically
+from search.algorithms.stopping import StudyStopper
 from search.record.confirmation import Final
-from search.record.study_record import StudyRecord
-from training.checkpoint import load_weights
+from search.record.file_names import FINAL_WEIGHTS
+from search.record.folder import write_atomically
 from training.config import TrialConfig
 from training.console.progress_bar import progress_bar
 from training.images.image_data import ImageData, batches
 from training.loop import EVALUATION_BATCH_SIZE, Training, TrainingDivergedError, test_loop
-from training.networks.networks import build_network
-
-FILE_NAME = "final.pt"
 
 
 def train_final(
-    record: StudyRecord, trial: int, config: TrialConfig, data: ImageData, ending: Ending, *, epochs: int
+    folder: Path, trial: int, config: TrialConfig, data: ImageData, stopper: StudyStopper, *, epochs: int
 ) -> Final | None:
     """Train a configuration, going on where an earlier process ended.
 
@@ -30,11 +26,11 @@ def train_final(
     `config.epochs` of them.
 
     Args:
-        record: What confirms the study; `final.pt` beside it holds the training, from its first epoch on.
+        folder: Of the confirmation; `final.pt` in it holds the training, from its first epoch on.
         trial: Number of the configuration in the study.
         config: With the seed of this training.
         data: With no validation images.
-        ending: Says when to end early.
+        stopper: Says when to end early.
         epochs: After which it ends.
 
     Returns:
@@ -43,17 +39,17 @@ def train_final(
     Raises:
         TrainingDivergedError: A loss is not finite.
     """
-    file, began = record.folder / FILE_NAME, time.monotonic()
+    file, began = folder / FINAL_WEIGHTS, time.monotonic()
     training = _restored(config, data, epochs, file) or Training(config, data)
     with progress_bar("Training the winner on all images", epochs * len(data.train)) as show:
         while training.epoch < epochs:
             finished = training.epoch * len(data.train)
             for _, images in training.train_epoch():
                 show(finished + images, f"epoch {training.epoch} of {epochs}")
-                if ending.is_over():
+                if stopper.stop_all():
                     return None
             _keep(training, file)
-            if ending.time_is_up() and training.epoch < epochs:
+            if stopper.time_is_up() and training.epoch < epochs:
                 return None
     accuracy, loss = test_loop(batches(data.test, EVALUATION_BATCH_SIZE), training.model, training.loss_fn)
     if not math.isfinite(loss):
@@ -70,30 +66,11 @@ def train_final(
     )
 
 
-def keep_weights_only(record: StudyRecord) -> None:
+def keep_weights_only(folder: Path) -> None:
     """Leave out of `final.pt` what only a training that goes on needs."""
-    file = record.folder / FILE_NAME
+    file = folder / FINAL_WEIGHTS
     state = torch.load(file, map_location="cpu", weights_only=True)
     _write({name: state[name] for name in ("epoch", "model")}, file)
-
-
-def final_model(record: StudyRecord, config: TrialConfig, data: ImageData) -> torch.nn.Module:
-    """The winner, trained on all training images; on the CPU, in evaluation mode.
-
-    Args:
-        record: What confirmed the study.
-        config: Of the winner, as the record of the study gives it.
-        data: Its images tell the network their shape and number of classes.
-
-    Raises:
-        ValueError: There is none yet, or its file is damaged.
-    """
-    file = record.folder / FILE_NAME
-    if "final" not in record.facts or not file.is_file():
-        raise ValueError(f"there is no final model in {record.folder}")
-    model = build_network(config, data.image_shape, len(data.classes))
-    load_weights(model, file)
-    return model.eval()
 
 
 def _restored(config: TrialConfig, data: ImageData, epochs: int, file: Path) -> Training | None:

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from search.record import provenance
+from search.record.provenance import list_or_none
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.settings import StudySettings
-from training.config import TrialConfig
 from training.images.image_data import ImageData
-from training.loop import EpochMetrics, TrainingDivergedError, train
+from training.loop import TrainingDivergedError, train
+from training.metrics import EpochMetrics
 
 COMPARED = ("train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss")
 """What is equal in equal trainings, to the last digit."""
@@ -39,7 +39,7 @@ class EpochPair:
         }
 
 
-class Retraining:
+class Reproduction:
     """The same training once more: as many epochs as were recorded, and up to the failure if it was the training's."""
 
     def __init__(self, record: StudyRecord, trial: TrialRecord, settings: StudySettings) -> None:
@@ -52,10 +52,10 @@ class Retraining:
         self.pairs: list[EpochPair] = []
         self.failure: Failure | None = None
         """What ended the training this time."""
-        self._config: TrialConfig = record.config(trial)
-        self._starts: list[dict[str, Any]] = record.facts.get("starts", [])
+        self._config = record.metadata.trial_config(trial)
+        self._sessions = record.metadata.sessions
         self._settings = settings
-        self._code: dict[str, str] = record.facts.get("code", {})
+        self._code = record.metadata.code
 
     def train(self, data: ImageData) -> Iterator[EpochPair]:
         """Train; yield each epoch when it ends."""
@@ -79,9 +79,10 @@ class Retraining:
 
     def threads(self, epoch: int) -> int:
         """Threads with which an epoch was trained."""
-        run = self.trial.runs.get(epoch)
-        start = self._starts[run.start] if run and run.start < len(self._starts) else {}
-        return start.get("cpus_per_trial") or self._settings.cpus_per_trial
+        timing = self.trial.timings.get(epoch)
+        if timing and timing.session < len(self._sessions):
+            return self._sessions[timing.session].cpus_per_trial
+        return self._settings.cpus_per_trial
 
     def agrees(self) -> bool:
         """Whether all metrics are the recorded ones, to the last digit, and it ended as it did."""
@@ -107,28 +108,26 @@ class Retraining:
 
     def changes(self) -> list[str]:
         """What is another now than when the trial was run: versions, machine, code."""
-        used = sorted({run.start for run in self.trial.runs.values() if run.start < len(self._starts)})
-        starts = [self._starts[number] for number in used] or self._starts[-1:]
+        numbers = {timing.session for timing in self.trial.timings.values()}
+        used = [session for number, session in enumerate(self._sessions) if number in numbers] or self._sessions[-1:]
         versions, machine = provenance.versions(), provenance.machine()
         changed = [
             f"{name} {then} (now {versions.get(name, 'none')})"
-            for start in starts
-            for name, then in start["versions"].items()
+            for session in used
+            for name, then in session.versions.items()
             if versions.get(name) != then
         ]
         changed += [
-            f"{name} {_value(start['machine'].get(name))} (now {_value(machine[name])})"
-            for start in starts
+            f"{name} {list_or_none(getattr(session.machine, name))} (now {list_or_none(getattr(machine, name))})"
+            for session in used
             for name in _MACHINE
-            if start["machine"].get(name) != machine[name]
+            if getattr(session.machine, name) != getattr(machine, name)
         ]
-        changed += [
-            "a cluster, whose machines were not recorded one by one" for start in starts if start.get("cluster")
-        ]
+        changed += ["a cluster, whose machines were not recorded one by one" for session in used if session.cluster]
         code = provenance.code(self._config.network)
         files = sorted(name for name in self._code.keys() | code.keys() if self._code.get(name) != code.get(name))
         if files:
-            commit = (starts[-1]["git_commit"] if starts else None) or "an unknown commit"
+            commit = (used[-1].git_commit if used else None) or "an unknown commit"
             changed.append(f"code: {', '.join(files)} of {commit} (now {provenance.git_commit() or 'no commit'})")
         return list(dict.fromkeys(changed))
 
@@ -172,7 +171,3 @@ def _how(failure: Failure | None, epochs: int) -> str:
     if failure is None:
         return f"trained on after epoch {epochs}"
     return f"{'diverged' if failure.kind == 'diverged' else 'failed'} in epoch {epochs + 1} ({failure.error})"
-
-
-def _value(value: object) -> str:
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

@@ -2,7 +2,6 @@
 
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
@@ -10,18 +9,16 @@ import optuna
 from search.algorithms.schedulers import describe
 from search.settings import SchedulerName, StudySettings
 from search.simulation.grid_study import told
+from search.simulation.settings import ReplaySettings
 from search.simulation.simulator import Found, found_so_far, replay_trials
 from search.simulation.study_curves import StudyTrial
-from training.loop import EpochMetrics
-
-if TYPE_CHECKING:
-    from search.replay import ReplaySettings
+from training.metrics import EpochMetrics
 
 Order = list[StudyTrial]
 SCHEDULERS: tuple[SchedulerName, ...] = ("asha", "median", "hyperband")
 
 
-def show(trials: Order, options: "ReplaySettings") -> None:
+def show(trials: Order, options: ReplaySettings) -> None:
     """Replay a study's trials with each scheduler, in their own order and in random ones, and print what came out.
 
     Raises:
@@ -45,7 +42,7 @@ def show(trials: Order, options: "ReplaySettings") -> None:
     _show_fewer_trials(whole, settings)
 
 
-def _settings(trials: Order, options: "ReplaySettings") -> StudySettings:
+def _settings(trials: Order, options: ReplaySettings) -> StudySettings:
     """The settings of the replay that stops nothing."""
     given = [f"--{name.replace('_', '-')}" for name in ("sampler", "num_samples") if getattr(options, name) is not None]
     if given:

@@ -1,25 +1,22 @@
 """What studies would find, by replaying them against a grid's learning curves."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
 
 from search.algorithms.schedulers import describe
 from search.simulation.learning_curves import GridCurves
+from search.simulation.settings import ReplaySettings
 from search.simulation.simulator import Found, found_so_far, replay_grid
 from search.space.toml_file import default_space
-from training.loop import EpochMetrics
-
-if TYPE_CHECKING:
-    from search.replay import ReplaySettings
+from training.metrics import EpochMetrics
 
 SEED_STEP = 1000
 """Between the seeds of two studies, so that they share no trial's seed."""
 
 
-def show(curves: GridCurves, options: "ReplaySettings") -> None:
+def show(curves: GridCurves, options: ReplaySettings) -> None:
     """Replay studies, and print what they found for how much.
 
     Raises:

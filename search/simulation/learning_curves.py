@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from search.record.trial import Failure
 from search.space.distributions import HyperparameterValue
-from training.loop import EpochMetrics
+from training.metrics import EpochMetrics
 
 Curve = Sequence[EpochMetrics | Failure]
 """What a trial reports if nothing stops it, epoch by epoch, and last how it fails, if it does."""
@@ -59,7 +59,8 @@ class GridCurves:
             if np.isnan(row).any():
                 seconds = steps[-1].seconds if steps else 0.0
                 return [*steps, Failure("diverged", f"it diverged in epoch {epoch}", seconds=seconds)]
-            steps.append(EpochMetrics(epoch=epoch, **dict(zip(METRICS, row.tolist(), strict=True))))
+            values = dict(zip(METRICS, row.tolist(), strict=True))
+            steps.append(EpochMetrics(epoch=epoch, evaluation_seconds=0.0, **values))
         return steps
 
     def truth(self, hyperparameters: dict[str, HyperparameterValue], epoch: int, metric: str) -> float:

@@ -13,15 +13,17 @@ from ray.tune.schedulers import TrialScheduler
 
 from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import CONTINUE, build_scheduler
-from search.algorithms.search_algorithm import StudySearch
-from search.algorithms.stopping import Ending
+from search.algorithms.search_algorithm import SearchAlgorithm
+from search.algorithms.stopping import StudyStopper
+from search.record.metadata import Dataset, StudyMetadata
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.settings import StudySettings
 from search.simulation.learning_curves import Curve, GridCurves
 from search.simulation.study_curves import StudyTrial
 from search.space.search_space import SearchSpace
-from training.loop import EpochMetrics
+from search.space.toml_file import default_space
+from training.metrics import EpochMetrics
 
 Result = TypeVar("Result")
 Suggest = Callable[[str], dict[str, Any] | str | None]
@@ -68,12 +70,21 @@ class MemoryStorage(InMemoryStorage):
         return make()
 
 
-def memory_record(settings: StudySettings) -> StudyRecord:
-    """An empty record in memory."""
-    known = {"metric": settings.metric_name, "epochs": settings.epochs}
-    facts = {"settings": known, "dataset": {"name": "of the table"}}
+def memory_record(settings: StudySettings, space: SearchSpace) -> StudyRecord:
+    """An empty record in memory, of a study on no images."""
+    recorded = Dataset(
+        name="recorded",
+        sha256="",
+        classes=[],
+        training_images=0,
+        validation_images=0,
+        test_images=0,
+        image_shape=[1, 1, 1],
+        class_images=[],
+    )
+    metadata = StudyMetadata(settings=settings, space=space, dataset=recorded)
     storage: Any = MemoryStorage()
-    return StudyRecord.create(Path("a study that has no folder"), settings.direction, facts, server=storage)
+    return StudyRecord.create(Path("a study that has no folder"), metadata, server=storage)
 
 
 def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace, workers: int) -> Iterator[Report]:
@@ -82,11 +93,13 @@ def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace,
     Raises:
         ValueError: The grid has no curve for a configuration that was proposed.
     """
-    record = memory_record(settings)
+    record = memory_record(settings, space)
     if settings.baseline:
-        record.enqueue_starting_points(space, settings.num_samples)
+        record.enqueue_starting_points(settings.num_samples)
     sampler = build_sampler(settings.sampler, settings.seed, trials_so_far=0)
-    search = StudySearch(record, space, sampler, seed=settings.seed, num_samples=settings.num_samples, ending=Ending())
+    search = SearchAlgorithm(
+        record, sampler, seed=settings.seed, num_ended=settings.num_samples, stopper=StudyStopper()
+    )
     scheduler = build_scheduler(settings, record)
     return simulate(
         record, search.suggest, scheduler, lambda trial: curves.curve(trial.hyperparameters, trial.seed), workers
@@ -95,7 +108,7 @@ def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace,
 
 def replay_trials(trials: list[StudyTrial], settings: StudySettings, workers: int) -> Iterator[Report]:
     """Run the trials of a study again, in the order given, as far as they went; trial 0 of the replay is the first."""
-    record = memory_record(settings)
+    record = memory_record(settings, default_space(settings.network))
     left = iter(trials)
 
     def suggest(trial_id: str) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import pandas as pd
 from search.record.trial import FAILED, Failure, Status
 from search.simulation.learning_curves import METRICS, Curve, numbers_of, read_csv
 from training.config import TrialConfig
-from training.loop import EpochMetrics
+from training.metrics import EpochMetrics
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def read_study(file: Path, epochs: pd.DataFrame) -> list[StudyTrial]:
     curves: dict[int, list[EpochMetrics]] = {}
     for number, epoch, *values in numbers_of(file, epochs, ("trial_number", "epoch", *measured)).tolist():
         metrics: dict[str, Any] = dict.fromkeys(METRICS) | dict(zip(measured, values, strict=True))
-        curves.setdefault(int(number), []).append(EpochMetrics(epoch=int(epoch), **metrics))
+        curves.setdefault(int(number), []).append(EpochMetrics(epoch=int(epoch), evaluation_seconds=0.0, **metrics))
     rows = sorted(trials.to_dict("records"), key=lambda row: row["trial_number"])
     known = [(int(row["trial_number"]), epoch) for row in rows for epoch in range(1, int(row["epochs"]) + 1)]
     if known != [(number, metrics.epoch) for number, curve in sorted(curves.items()) for metrics in curve]:

@@ -8,11 +8,11 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from training.console.plain_data import check_type
+from training.json_data import check_type
 
 HyperparameterValue = float | int | str | bool
 
-MOST_MEMBERS = 1000
+MOST_VALUES = 1000
 """A range of whole numbers that has more is not looked at one by one."""
 
 
@@ -39,7 +39,7 @@ class OrderedChoice:
         return self.values[0] > 0
 
     @property
-    def distribution(self) -> IntDistribution | FloatDistribution:
+    def optuna_distribution(self) -> IntDistribution | FloatDistribution:
         """What the sampler draws from before the draw goes to the nearest member."""
         first, second, *_ = self.values
         *_, before_last, last = self.values
@@ -52,7 +52,7 @@ class OrderedChoice:
         smallest = max(1, math.ceil(low)) if self.log else math.ceil(low)
         return IntDistribution(smallest, math.floor(high), log=self.log)
 
-    def nearest(self, draw: float) -> float:
+    def snap(self, draw: float) -> float:
         """The member nearest to a draw."""
         if self.log:
             return min(self.values, key=lambda value: abs(math.log(value / draw)))
@@ -60,108 +60,110 @@ class OrderedChoice:
 
 
 Range = FloatDistribution | IntDistribution | OrderedChoice
-Dimension = Range | CategoricalDistribution
+Distribution = Range | CategoricalDistribution
 
 
-def distribution(dimension: Dimension) -> BaseDistribution:
+def optuna_distribution(distribution: Distribution) -> BaseDistribution:
     """What Optuna's sampler draws from."""
-    return dimension.distribution if isinstance(dimension, OrderedChoice) else dimension
+    return distribution.optuna_distribution if isinstance(distribution, OrderedChoice) else distribution
 
 
-def nearest(dimension: Dimension, draw: Any) -> Any:
+def snap(distribution: Distribution, draw: Any) -> Any:
     """What a draw from the distribution stands for."""
-    return dimension.nearest(draw) if isinstance(dimension, OrderedChoice) else draw
+    return distribution.snap(draw) if isinstance(distribution, OrderedChoice) else draw
 
 
-def members(dimension: Dimension) -> tuple[HyperparameterValue, ...] | None:
-    """All values of a dimension, or None if they are too many to be told one by one."""
-    match dimension:
+def values_of(distribution: Distribution) -> tuple[HyperparameterValue, ...] | None:
+    """All values of a distribution, or None if they are too many to be told one by one."""
+    match distribution:
         case OrderedChoice():
-            return dimension.values
+            return distribution.values
         case CategoricalDistribution():
-            return tuple(dimension.choices)  # type: ignore[arg-type]
-        case IntDistribution() if (dimension.high - dimension.low) // dimension.step < MOST_MEMBERS:
-            return tuple(range(dimension.low, dimension.high + 1, dimension.step))
+            return tuple(distribution.choices)  # type: ignore[arg-type]
+        case IntDistribution() if (distribution.high - distribution.low) // distribution.step < MOST_VALUES:
+            return tuple(range(distribution.low, distribution.high + 1, distribution.step))
         case _:
             return None
 
 
-def holds(dimension: Dimension, value: HyperparameterValue) -> bool:
+def contains_value(distribution: Distribution, value: HyperparameterValue) -> bool:
     """Whether a value lies in a range, or is among the choices."""
-    match dimension:
+    match distribution:
         case FloatDistribution() | IntDistribution():
-            return not isinstance(value, str | bool) and dimension.low <= value <= dimension.high
+            return not isinstance(value, str | bool) and distribution.low <= value <= distribution.high
         case _:
-            return value in (members(dimension) or ())
+            return value in (values_of(distribution) or ())
 
 
-def closest(dimension: Dimension, value: HyperparameterValue | None) -> HyperparameterValue:
-    """The value of a dimension that is closest to another one; the first choice if it is none of the choices."""
-    if value is not None and holds(dimension, value):
+def clip(distribution: Distribution, value: HyperparameterValue | None) -> HyperparameterValue:
+    """The value of a distribution that is closest to another one; the first choice if it is none of the choices."""
+    if value is not None and contains_value(distribution, value):
         return value
-    if isinstance(dimension, CategoricalDistribution):
-        return members(dimension)[0]  # type: ignore[index]
-    low, high = ends(dimension)
+    if isinstance(distribution, CategoricalDistribution):
+        return values_of(distribution)[0]  # type: ignore[index]
+    low, high = bounds(distribution)
     inside = min(max(low, float(value)), high) if isinstance(value, int | float) else low
-    return nearest(dimension, inside)  # type: ignore[no-any-return]
+    return snap(distribution, inside)  # type: ignore[no-any-return]
 
 
-def position(dimension: Dimension, value: Any) -> float:
+def to_unit(distribution: Distribution, value: Any) -> float:
     """Where a value lies in its range, in [0, 1]; choices have equal steps between them, in the order given."""
-    match dimension:
+    match distribution:
         case OrderedChoice() | CategoricalDistribution():
-            choices = members(dimension) or ()
+            choices = values_of(distribution) or ()
             return choices.index(value) / max(1, len(choices) - 1)
-        case _ if dimension.log:
-            return math.log(value / dimension.low) / math.log(dimension.high / dimension.low)
+        case _ if distribution.log:
+            return math.log(value / distribution.low) / math.log(distribution.high / distribution.low)
         case _:
-            return float((value - dimension.low) / (dimension.high - dimension.low))
+            return float((value - distribution.low) / (distribution.high - distribution.low))
 
 
-def value_at(dimension: Range, place: float) -> float:
+def from_unit(distribution: Range, place: float) -> float:
     """The value at a position of a range; between the members of an ordered choice, and between whole numbers, too."""
-    low, high = ends(dimension)
-    return float(low * (high / low) ** place if dimension.log else low + place * (high - low))
+    low, high = bounds(distribution)
+    return float(low * (high / low) ** place if distribution.log else low + place * (high - low))
 
 
-def ends(dimension: Range) -> tuple[float, float]:
+def bounds(distribution: Range) -> tuple[float, float]:
     """The lowest and the highest value."""
-    if isinstance(dimension, OrderedChoice):
-        return dimension.values[0], dimension.values[-1]
-    return dimension.low, dimension.high
+    if isinstance(distribution, OrderedChoice):
+        return distribution.values[0], distribution.values[-1]
+    return distribution.low, distribution.high
 
 
-def is_log(dimension: Dimension) -> bool:
+def is_log(distribution: Distribution) -> bool:
     """Whether values are compared by ratio."""
-    return not isinstance(dimension, CategoricalDistribution) and dimension.log
+    return not isinstance(distribution, CategoricalDistribution) and distribution.log
 
 
-def cover(dimensions: Sequence[Dimension]) -> Dimension:
-    """The least dimension that holds all values of others, which are ranges of the same kind if there are several."""
-    first, *others = dimensions
+def union(distributions: Sequence[Distribution]) -> Distribution:
+    """The smallest distribution with all values of others, which are ranges of the same kind if there are several."""
+    first, *others = distributions
     if not others:
         return first
-    lows, highs = zip(*(ends(dimension) for dimension in dimensions), strict=True)  # type: ignore[arg-type]
+    lows, highs = zip(*(bounds(distribution) for distribution in distributions), strict=True)  # type: ignore[arg-type]
     kind = IntDistribution if all(isinstance(end, int) for end in (*lows, *highs)) else FloatDistribution
-    return kind(min(lows), max(highs), log=all(map(is_log, dimensions)))
+    return kind(min(lows), max(highs), log=all(map(is_log, distributions)))
 
 
-def describe_dimension(dimension: Dimension) -> dict[str, Any]:
-    """A dimension as plain data, and as it is written in a search space file."""
-    match dimension:
+def describe_distribution(distribution: Distribution) -> dict[str, Any]:
+    """A distribution as plain data, and as it is written in a search space file."""
+    match distribution:
         case OrderedChoice():
-            return {"ordered": list(dimension.values)}
+            return {"ordered": list(distribution.values)}
         case CategoricalDistribution():
-            return {"choices": list(dimension.choices)}
+            return {"choices": list(distribution.choices)}
         case _:
-            described: dict[str, Any] = {"low": dimension.low, "high": dimension.high}
-            if dimension.step not in (None, 1) or (isinstance(dimension, FloatDistribution) and dimension.step):
-                described["step"] = dimension.step
-            return described | {"log": dimension.log}
+            described: dict[str, Any] = {"low": distribution.low, "high": distribution.high}
+            if distribution.step not in (None, 1) or (
+                isinstance(distribution, FloatDistribution) and distribution.step
+            ):
+                described["step"] = distribution.step
+            return described | {"log": distribution.log}
 
 
-def range_words(described: dict[str, Any]) -> str:
-    """A described dimension in words."""
+def describe_range(described: dict[str, Any]) -> str:
+    """A described distribution in words."""
     match described:
         case {"value": value}:
             return str(value)
@@ -172,8 +174,8 @@ def range_words(described: dict[str, Any]) -> str:
             return f"{described['low']} to {described['high']}{step}" + (" (log)" if described["log"] else "")
 
 
-def parse_dimension(name: str, described: dict[str, Any]) -> Dimension:
-    """The dimension that `describe_dimension` described.
+def parse_distribution(name: str, described: dict[str, Any]) -> Distribution:
+    """The distribution that `describe_distribution` described.
 
     Raises:
         ValueError: Nothing that it returns; the message says what is wrong, without the hyperparameter's name.

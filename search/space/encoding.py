@@ -3,21 +3,21 @@
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from search.space.distributions import (
-    Dimension,
+    Distribution,
     HyperparameterValue,
     OrderedChoice,
-    distribution,
-    nearest,
-    position,
-    value_at,
+    from_unit,
+    optuna_distribution,
+    snap,
+    to_unit,
 )
-from search.space.search_space import Point, SearchSpace, anywhere, case_ranges
+from search.space.search_space import Point, SearchSpace, random_value, ranges_of
 
 PLACES = FloatDistribution(0.0, 1.0)
 """In a range."""
 
 
-class FlatSpace:
+class SpaceEncoding:
     """What a sampler draws, and what the trials look like to it.
 
     A hyperparameter with several ranges is drawn as its position in whichever counts, so that what is learned in one
@@ -27,9 +27,11 @@ class FlatSpace:
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
-        ranges = {name: case_ranges(space, name) for name in space}
-        self.dimensions = {name: of_name[0] if len(of_name) == 1 else PLACES for name, of_name in ranges.items()}
-        self.distributions = {name: distribution(dimension) for name, dimension in self.dimensions.items()}
+        ranges = {name: ranges_of(space, name) for name in space}
+        self.distributions = {name: of_name[0] if len(of_name) == 1 else PLACES for name, of_name in ranges.items()}
+        self.optuna_distributions = {
+            name: optuna_distribution(distribution) for name, distribution in self.distributions.items()
+        }
 
     def point(self, draws: Point) -> Point:
         """The point of the space that draws from all distributions stand for."""
@@ -37,8 +39,8 @@ class FlatSpace:
         for name in self._space.order:
             part = self._space.searched(values).get(name)
             if part is not None:
-                places = self.dimensions[name] is PLACES
-                values[name] = _at(part, float(draws[name])) if places else nearest(part, draws[name])
+                places = self.distributions[name] is PLACES
+                values[name] = _at(part, float(draws[name])) if places else snap(part, draws[name])
         return {name: values[name] for name in self._space if name in values}
 
     def draws(self, point: Point, number: int) -> Point:
@@ -48,19 +50,19 @@ class FlatSpace:
 
     def random_draws(self, number: int) -> Point:
         """Draws without a sampler; the same for the same number."""
-        return {name: anywhere(dimension, number, name) for name, dimension in self.dimensions.items()}
+        return {name: random_value(distribution, number, name) for name, distribution in self.distributions.items()}
 
-    def _draw(self, name: str, part: Dimension | None, point: Point, number: int) -> HyperparameterValue:
+    def _draw(self, name: str, part: Distribution | None, point: Point, number: int) -> HyperparameterValue:
         if part is None or name not in point:
-            return anywhere(self.dimensions[name], number, name)
-        return position(part, point[name]) if self.dimensions[name] is PLACES else point[name]
+            return random_value(self.distributions[name], number, name)
+        return to_unit(part, point[name]) if self.distributions[name] is PLACES else point[name]
 
 
-def _at(dimension: Dimension, place: float) -> HyperparameterValue:
-    assert not isinstance(dimension, CategoricalDistribution), "choices have one case"
-    value = value_at(dimension, place)
-    if isinstance(dimension, OrderedChoice):
-        return dimension.nearest(value)
-    if dimension.step is None:
+def _at(distribution: Distribution, place: float) -> HyperparameterValue:
+    assert not isinstance(distribution, CategoricalDistribution), "choices have one case"
+    value = from_unit(distribution, place)
+    if isinstance(distribution, OrderedChoice):
+        return distribution.snap(value)
+    if distribution.step is None:
         return value
-    return dimension.low + round((value - dimension.low) / dimension.step) * dimension.step
+    return distribution.low + round((value - distribution.low) / distribution.step) * distribution.step

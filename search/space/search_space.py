@@ -11,20 +11,20 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from search.space.distributions import (
-    Dimension,
+    Distribution,
     HyperparameterValue,
-    closest,
-    cover,
-    describe_dimension,
-    distribution,
-    holds,
-    members,
-    parse_dimension,
-    position,
-    range_words,
-    value_at,
+    clip,
+    contains_value,
+    describe_distribution,
+    describe_range,
+    from_unit,
+    optuna_distribution,
+    parse_distribution,
+    to_unit,
+    union,
+    values_of,
 )
-from training.console.plain_data import check_type
+from training.json_data import check_type
 
 Point = dict[str, HyperparameterValue]
 """A value for each hyperparameter that is searched and whose condition holds."""
@@ -44,9 +44,9 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Case:
-    """A dimension, and when it is the one that counts."""
+    """A distribution, and when it is the one that counts."""
 
-    dimension: Dimension | Fixed
+    distribution: Distribution | Fixed
     when: Condition = field(default_factory=dict)
 
     def counts(self, values: Mapping[str, HyperparameterValue]) -> bool:
@@ -54,14 +54,14 @@ class Case:
         return all(name in values and values[name] in allowed for name, allowed in self.when.items())
 
 
-class SearchSpace(Mapping[str, Dimension]):
+class SearchSpace(Mapping[str, Distribution]):
     """Hyperparameters with their ranges; a mapping of those that are searched to all values that each can take.
 
     A hyperparameter has one or several cases. The first whose condition holds counts; if none does, the hyperparameter
     is not drawn and keeps its default.
     """
 
-    def __init__(self, hyperparameters: Mapping[str, Dimension | Fixed | Sequence[Case]]) -> None:
+    def __init__(self, hyperparameters: Mapping[str, Distribution | Fixed | Sequence[Case]]) -> None:
         """Check that the cases fit together.
 
         Raises:
@@ -82,12 +82,12 @@ class SearchSpace(Mapping[str, Dimension]):
             *_, cycle = error.args
             raise ValueError(f"conditions go round in a circle: {' -> '.join(cycle)}") from None
         self._covers = {
-            name: cover(case_ranges(self, name))
+            name: union(ranges_of(self, name))
             for name, cases in self.cases.items()
-            if not isinstance(cases[0].dimension, Fixed)
+            if not isinstance(cases[0].distribution, Fixed)
         }
 
-    def __getitem__(self, name: str) -> Dimension:
+    def __getitem__(self, name: str) -> Distribution:
         return self._covers[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -102,36 +102,36 @@ class SearchSpace(Mapping[str, Dimension]):
     def __hash__(self) -> int:
         return hash(tuple(self.cases))
 
-    def distributions(self, point: Mapping[str, HyperparameterValue]) -> dict[str, BaseDistribution]:
+    def optuna_distributions(self, point: Mapping[str, HyperparameterValue]) -> dict[str, BaseDistribution]:
         """What Optuna is told that a point was drawn from."""
-        return {name: distribution(dimension) for name, dimension in self.searched(point).items()}
+        return {name: optuna_distribution(distribution) for name, distribution in self.searched(point).items()}
 
     @property
     def is_conditional(self) -> bool:
         """Whether any searched hyperparameter depends on another one."""
         return any(self.cases[name] != (Case(self[name]),) for name in self)
 
-    def in_force(self, values: Mapping[str, HyperparameterValue]) -> dict[str, Dimension | Fixed]:
-        """The dimension that counts for each hyperparameter that has one, in the order of the space.
+    def active(self, values: Mapping[str, HyperparameterValue]) -> dict[str, Distribution | Fixed]:
+        """The distribution that counts for each hyperparameter that has one, in the order of the space.
 
         Args:
             values: Of the hyperparameters that are searched; others are not looked at.
         """
         known = {name: value for name, value in values.items() if name in self}
-        found: dict[str, Dimension | Fixed] = {}
+        found: dict[str, Distribution | Fixed] = {}
         for name in self.order:
             case = next((case for case in self.cases[name] if case.counts(known)), None)
             if case is None:
                 known.pop(name, None)
             else:
-                found[name] = case.dimension
-                if isinstance(case.dimension, Fixed):
-                    known[name] = case.dimension.value
+                found[name] = case.distribution
+                if isinstance(case.distribution, Fixed):
+                    known[name] = case.distribution.value
         return {name: found[name] for name in self.cases if name in found}
 
-    def searched(self, values: Mapping[str, HyperparameterValue]) -> dict[str, Dimension]:
-        """Those of `in_force` that are not fixed."""
-        return {name: part for name, part in self.in_force(values).items() if not isinstance(part, Fixed)}
+    def searched(self, values: Mapping[str, HyperparameterValue]) -> dict[str, Distribution]:
+        """Those of `active` that are not fixed."""
+        return {name: part for name, part in self.active(values).items() if not isinstance(part, Fixed)}
 
     def point(self, values: Mapping[str, HyperparameterValue]) -> Point:
         """Of these values those of the hyperparameters that are searched, and whose condition holds."""
@@ -139,7 +139,7 @@ class SearchSpace(Mapping[str, Dimension]):
 
     def with_fixed(self, point: Mapping[str, HyperparameterValue]) -> Point:
         """A point, and the values that are fixed."""
-        fixed = {name: part.value for name, part in self.in_force(point).items() if isinstance(part, Fixed)}
+        fixed = {name: part.value for name, part in self.active(point).items() if isinstance(part, Fixed)}
         return {**point, **fixed}
 
     def fix(self, values: Mapping[str, HyperparameterValue]) -> "SearchSpace":
@@ -147,7 +147,7 @@ class SearchSpace(Mapping[str, Dimension]):
         return SearchSpace({**self.cases, **{name: Fixed(value) for name, value in values.items()}})
 
     def points(self) -> Iterator[Point]:
-        """All points; only of a space whose dimensions have an end."""
+        """All points; only of a space whose distributions have an end."""
         return self._points({}, list(self.order))
 
     def _points(self, so_far: Point, names: list[str]) -> Iterator[Point]:
@@ -155,8 +155,8 @@ class SearchSpace(Mapping[str, Dimension]):
             yield {name: so_far[name] for name in self if name in so_far}
             return
         name, *rest = names
-        part = self.in_force(so_far).get(name)
-        values = () if part is None or isinstance(part, Fixed) else members(part) or ()
+        part = self.active(so_far).get(name)
+        values = () if part is None or isinstance(part, Fixed) else values_of(part) or ()
         for value in values:
             yield from self._points({**so_far, name: value}, rest)
         if not values:
@@ -171,12 +171,16 @@ class SearchSpace(Mapping[str, Dimension]):
                 raise ValueError(f"{name}: its condition is on {other}, which is not in the space")
             possible: set[HyperparameterValue] = set()
             for case in self.cases[other]:
-                values = (case.dimension.value,) if isinstance(case.dimension, Fixed) else members(case.dimension)
+                values = (
+                    (case.distribution.value,) if isinstance(case.distribution, Fixed) else values_of(case.distribution)
+                )
                 if values is None:
                     raise ValueError(f"{name}: its condition is on {other}, a range; only choices can be conditions")
                 possible |= set(values)
             never = [value for value in allowed if value not in possible]
-            fixed = isinstance(self.cases[other][0].dimension, Fixed)  # as by --set: then the condition may never hold
+            fixed = isinstance(
+                self.cases[other][0].distribution, Fixed
+            )  # as by --set: then the condition may never hold
             if not allowed or (never and not fixed):
                 raise ValueError(f"{name}: its condition asks for {other} {never or 'nothing'}, which is never so")
 
@@ -187,35 +191,37 @@ def _check_cases(name: str, cases: Sequence[Case]) -> None:
     for case in cases[:-1]:
         if not case.when:
             raise ValueError(f"{name}: what follows a range without a condition is never reached")
-    kinds = {_kind(case.dimension) for case in cases}
+    kinds = {_kind(case.distribution) for case in cases}
     if len(kinds) > 1:
         raise ValueError(f"{name}: its ranges must be of one kind, got {' and '.join(sorted(kinds))}")
-    choices = {tuple(case.dimension.choices) for case in cases if isinstance(case.dimension, CategoricalDistribution)}
+    choices = {
+        tuple(case.distribution.choices) for case in cases if isinstance(case.distribution, CategoricalDistribution)
+    }
     if len(choices) > 1:
         raise ValueError(f"{name}: choices cannot depend on a condition; a fixed list of them can")
 
 
-def _kind(dimension: Dimension | Fixed) -> str:
-    match dimension:
+def _kind(distribution: Distribution | Fixed) -> str:
+    match distribution:
         case Fixed():
             return "fixed values"
         case CategoricalDistribution():
             return "choices"
         case _:
-            return "numbers" if isinstance(distribution(dimension), FloatDistribution) else "whole numbers"
+            return "numbers" if isinstance(optuna_distribution(distribution), FloatDistribution) else "whole numbers"
 
 
-def case_ranges(space: SearchSpace, name: str) -> list[Dimension]:
+def ranges_of(space: SearchSpace, name: str) -> list[Distribution]:
     """All ranges of a searched hyperparameter."""
-    return [case.dimension for case in space.cases[name] if not isinstance(case.dimension, Fixed)]
+    return [case.distribution for case in space.cases[name] if not isinstance(case.distribution, Fixed)]
 
 
 def num_points(space: SearchSpace) -> float:
-    """How many different points a space has; infinite if a dimension has no end, or they are very many."""
-    if any(members(dimension) is None for name in space for dimension in case_ranges(space, name)):
+    """How many different points a space has; infinite if a distribution has no end, or they are very many."""
+    if any(values_of(distribution) is None for name in space for distribution in ranges_of(space, name)):
         return math.inf
     if not space.is_conditional:
-        return math.prod(len(members(dimension) or ()) for dimension in space.values())
+        return math.prod(len(values_of(distribution) or ()) for distribution in space.values())
     count = sum(1 for _ in islice(space.points(), MOST_POINTS))
     return math.inf if count == MOST_POINTS else count
 
@@ -223,7 +229,9 @@ def num_points(space: SearchSpace) -> float:
 def contains(space: SearchSpace, point: Mapping[str, HyperparameterValue]) -> bool:
     """Whether a point has exactly the hyperparameters that a space asks for, each in its range."""
     searched = space.searched(point)
-    return point.keys() == searched.keys() and all(holds(searched[name], value) for name, value in point.items())
+    return point.keys() == searched.keys() and all(
+        contains_value(searched[name], value) for name, value in point.items()
+    )
 
 
 def distance(space: SearchSpace, one: Point, other: Point) -> float:
@@ -234,20 +242,20 @@ def distance(space: SearchSpace, one: Point, other: Point) -> float:
 def _step(space: SearchSpace, name: str, one: Point, other: Point) -> float:
     if name not in one or name not in other:
         return float((name in one) != (name in other))
-    dimension = space[name]
-    if isinstance(dimension, CategoricalDistribution):
+    distribution = space[name]
+    if isinstance(distribution, CategoricalDistribution):
         return float(one[name] != other[name])
-    return position(dimension, one[name]) - position(dimension, other[name])
+    return to_unit(distribution, one[name]) - to_unit(distribution, other[name])
 
 
-def anywhere(dimension: Dimension, number: int, name: str) -> HyperparameterValue:
-    """A value of a dimension as if drawn at random; the same for the same number and name."""
+def random_value(distribution: Distribution, number: int, name: str) -> HyperparameterValue:
+    """A value of a distribution as if drawn at random; the same for the same number and name."""
     drawn = random.Random(f"{number} {name}").random()
-    values = members(dimension)
+    values = values_of(distribution)
     if values is not None:
         return values[int(drawn * len(values))]
-    assert not isinstance(dimension, CategoricalDistribution), "choices can be told one by one"
-    return value_at(dimension, drawn)
+    assert not isinstance(distribution, CategoricalDistribution), "choices can be told one by one"
+    return from_unit(distribution, drawn)
 
 
 def starting_points(space: SearchSpace, defaults: Mapping[str, HyperparameterValue]) -> list[Point]:
@@ -265,7 +273,7 @@ def starting_points(space: SearchSpace, defaults: Mapping[str, HyperparameterVal
     """
     if "optimizer" not in space:
         return [_nearest_point(space, defaults)]
-    optimizers = sorted(members(space["optimizer"]) or (), key=lambda name: name != defaults.get("optimizer"))
+    optimizers = sorted(values_of(space["optimizer"]) or (), key=lambda name: name != defaults.get("optimizer"))
     return [_nearest_point(space, {**defaults, "optimizer": optimizer}) for optimizer in optimizers]
 
 
@@ -274,7 +282,7 @@ def _nearest_point(space: SearchSpace, values: Mapping[str, HyperparameterValue]
     for name in space.order:
         part = space.searched(point).get(name)
         if part is not None:
-            point[name] = closest(part, values.get(name))
+            point[name] = clip(part, values.get(name))
     return {name: point[name] for name in space if name in point}
 
 
@@ -289,13 +297,13 @@ def describe(space: SearchSpace) -> dict[str, Any]:
 
 def describe_case(case: Case) -> dict[str, Any]:
     """One range with its condition as plain data."""
-    part = case.dimension
-    described = {"value": part.value} if isinstance(part, Fixed) else describe_dimension(part)
+    part = case.distribution
+    described = {"value": part.value} if isinstance(part, Fixed) else describe_distribution(part)
     when = {name: allowed[0] if len(allowed) == 1 else list(allowed) for name, allowed in case.when.items()}
     return described | ({"when": when} if when else {})
 
 
-def words(described: object) -> str:
+def describe_part(described: object) -> str:
     """What `describe` says of one hyperparameter, in words."""
     cases: list[dict[str, Any]] = described if isinstance(described, list) else [described]  # type: ignore[list-item]
     told = []
@@ -304,7 +312,7 @@ def words(described: object) -> str:
             f"{name} {' or '.join(map(str, allowed)) if isinstance(allowed, list) else allowed}"
             for name, allowed in case.get("when", {}).items()
         )
-        told.append(range_words(case) + (f" with {when}" if when else ""))
+        told.append(describe_range(case) + (f" with {when}" if when else ""))
     return "; ".join(told)
 
 
@@ -333,6 +341,6 @@ def _parse_case(name: str, table: dict[str, Any]) -> Case:
     if rest.keys() == {"value"}:
         return Case(Fixed(check_type(name, rest["value"], float | str | bool)), when)
     try:
-        return Case(parse_dimension(name, rest), when)
+        return Case(parse_distribution(name, rest), when)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None

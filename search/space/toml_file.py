@@ -12,12 +12,12 @@ from typing import Any, get_type_hints
 
 from optuna.distributions import CategoricalDistribution
 
-from search.engine.custom_training import config_kind
 from search.settings import StudySettings
-from search.space.distributions import HyperparameterValue, ends, members
-from search.space.encoding import FlatSpace
+from search.space.distributions import HyperparameterValue, bounds, values_of
+from search.space.encoding import SpaceEncoding
 from search.space.search_space import Point, SearchSpace, describe, parse
 from training.networks.network_config import config_type
+from training.user_code import annotated_config
 
 FOLDER = Path(__file__).parent / "spaces"
 LARGEST_FILE = 1_000_000
@@ -59,7 +59,7 @@ def read_space(file: Path, kind: type[Any] | None) -> SearchSpace:
     return space
 
 
-def space_in_force(settings: StudySettings, stored: SearchSpace | None = None) -> SearchSpace:
+def active_space(settings: StudySettings, stored: SearchSpace | None = None) -> SearchSpace:
     """What a study searches: its file, or what an earlier study searched, or the default; less what is fixed.
 
     Args:
@@ -70,7 +70,7 @@ def space_in_force(settings: StudySettings, stored: SearchSpace | None = None) -
         ValueError: The file or what is to be fixed breaks a rule.
     """
     own = settings.train_function
-    kind = config_type(settings.network) if own is None else config_kind(own)
+    kind = config_type(settings.network) if own is None else annotated_config("train_function", own)
     space = read_space(settings.space, kind) if settings.space else stored or default_space(settings.network)
     return fix_values(space, settings.set, kind) if settings.set else space
 
@@ -228,10 +228,14 @@ def _check_points(space: SearchSpace, kind: type[Any]) -> None:
 
 
 def _tried_points(space: SearchSpace) -> Iterator[Point]:
-    flat = FlatSpace(space)
-    draws = [flat.random_draws(number) for number in range(DRAWS_CHECKED)]
-    yield from map(flat.point, draws)
-    for name, dimension in flat.dimensions.items():
-        values = (members(dimension) or ()) if isinstance(dimension, CategoricalDistribution) else ends(dimension)
+    encoding = SpaceEncoding(space)
+    draws = [encoding.random_draws(number) for number in range(DRAWS_CHECKED)]
+    yield from map(encoding.point, draws)
+    for name, distribution in encoding.distributions.items():
+        values = (
+            (values_of(distribution) or ())
+            if isinstance(distribution, CategoricalDistribution)
+            else bounds(distribution)
+        )
         for end in values:
-            yield from (flat.point({**drawn, name: end}) for drawn in draws[:10])
+            yield from (encoding.point({**drawn, name: end}) for drawn in draws[:10])

@@ -1,14 +1,16 @@
 """Turns a command line into one frozen dataclass of settings, or into one sentence and exit status 2."""
 
+import gc
 import re
 import sys
+from collections.abc import Callable
 from itertools import zip_longest
 from typing import NoReturn, TypeVar
 
 import tyro
 from tyro import _errors as tyro_errors
 
-from training.console.terminal import printable
+from training.console.terminal import guard_output, printable
 
 Settings = TypeVar("Settings")
 
@@ -16,15 +18,29 @@ LONGEST_SENTENCE = 1000
 """Characters of a sentence that are shown: it may quote whatever was typed, or found in a file."""
 
 
+def run_command(main: Callable[[], int], *, outlive_reader: bool) -> NoReturn:
+    """Run a command's `main` as the whole program; exits with the status that it returns.
+
+    Args:
+        main: What the command does.
+        outlive_reader: Whether it goes on when nobody reads its output any more (`| head -1`).
+    """
+    guard_output(outlive_reader=outlive_reader)
+    gc.set_threshold(50_000)  # what is imported is no garbage: looking for some takes a sixth of the time
+    status = main()
+    gc.freeze()  # Python would look for garbage in what is left for a second
+    sys.exit(status)
+
+
 def parse(
-    settings: type[Settings], description: str, words: list[str] | None = None, default: Settings | None = None
+    settings: type[Settings], description: str, args: list[str] | None = None, default: Settings | None = None
 ) -> Settings:
     """Read a command line into a settings dataclass.
 
     Args:
         settings: Frozen dataclass; each field is an option and the string under it is its help.
         description: First lines of `--help`.
-        words: The command line without the program; by default that of this process.
+        args: The command line without the program; by default that of this process.
         default: Values of the options that the command line leaves out; by default the fields' own.
 
     Returns:
@@ -32,20 +48,20 @@ def parse(
     """
     with tyro_errors.on_parse_error(_refuse_parse_error):
         if default is None:
-            return tyro.cli(settings, description=description, args=words)
-        return tyro.cli(settings, description=description, args=words, default=default)
+            return tyro.cli(settings, description=description, args=args)
+        return tyro.cli(settings, description=description, args=args, default=default)
 
 
-def option_value(words: list[str], option: str) -> str | None:
+def option_value(args: list[str], option: str) -> str | None:
     """The value that a command line gives an option, as `--option VALUE` or `--option=VALUE`; None without it.
 
     As the parser does, it takes the last of several, and `_` in an option for `-`.
     """
     value = None
-    for word, next_word in zip_longest(words, words[1:]):
-        name, equals, rest = word.partition("=")
+    for arg, next_arg in zip_longest(args, args[1:]):
+        name, equals, rest = arg.partition("=")
         if name.replace("_", "-") == option:
-            value = rest if equals else next_word
+            value = rest if equals else next_arg
     return value
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+from pathlib import Path
 
 
 def printable(text: str) -> str:
@@ -14,6 +15,26 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same for a text of several lines, which it stays."""
     return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def format_value(value: object) -> str:
+    """A number with four significant digits, anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
+
+
+def shorten(text: str, length: int) -> str:
+    """A text of at most so many characters, with an ellipsis where its end is left out."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def short_path(path: Path) -> Path:
+    """A path as one would type it: relative to the current folder, if that is not longer."""
+    return min((path, Path(os.path.relpath(path))), key=lambda form: len(str(form)))
+
+
+def show_event(sentence: str) -> None:
+    """Print what happened to a study, between the lines of its trials."""
+    print(f"  ! {sentence}", flush=True)
 
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")

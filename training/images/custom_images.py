@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from training.images.image_folder import Part, check_classes
-from training.networks.network_config import load_function
+from training.user_code import load_function
 
 
 def load_by_function(place: str) -> tuple[Part, Part, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.config import DATASETS, DataConfig, dataset_name, is_folder, is_place
+from training.config import DATASETS, DataConfig, dataset_name, is_folder, is_import_path
 from training.images import cifar10, mnist
 from training.images.augmentation import Augmentation
 from training.images.custom_images import load_by_function
@@ -180,7 +180,7 @@ def _load(dataset: str, config: DataConfig) -> tuple[ImageSplit, ImageSplit, tup
     note = None
     if dataset == "digits":
         return *_load_digits(), None
-    if is_place(dataset):
+    if is_import_path(dataset):
         pool, test, classes = load_by_function(dataset)
     elif is_folder(dataset):
         pool, test, classes, note = load_image_folder(Path(dataset), config.image_size)

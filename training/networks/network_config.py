@@ -1,17 +1,11 @@
 """What can be set of each network: its own hyperparameters beside those of every training."""
 
-import hashlib
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, get_origin, get_type_hints
 
 from training.config import TrialConfig, check_network
+from training.user_code import annotated_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,60 +72,23 @@ def config_type(network: str) -> type[TrialConfig]:
     return dataclass(frozen=True, kw_only=True)(merged)
 
 
-@cache
-def load_function(option: str, place: str) -> Callable[..., Any]:
-    """The function at a place like `path/to/file.py:name` or `package.module:name`.
-
-    Raises:
-        ValueError: There is none, or its file cannot be imported; the message names the option.
-    """
-    where, _, name = place.rpartition(":")
-    try:
-        module = _import_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    except Exception as error:  # whatever the file does
-        raise ValueError(f"{option} {place} cannot be imported: {type(error).__name__}: {error}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"{option} {place}: {where} has no function {name}")
-    return function  # type: ignore[no-any-return]
-
-
-def _import_file(file: Path) -> ModuleType:
-    if not file.is_file():
-        raise ValueError(f"there is no file {file}")
-    name = f"tunesmith_file_{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec, "a .py file has a loader"
-    assert spec.loader, "a .py file has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def _hyperparameters(network: str) -> type | None:
-    """The dataclass by which a network's function annotates its first argument; None if it takes any `TrialConfig`."""
+def _hyperparameters(network: str) -> type[Any] | None:
+    """The dataclass of a network's own hyperparameters; None if its function takes any `TrialConfig`."""
     match network:
         case "mlp":
             return MlpHyperparameters
         case "cnn":
             return CnnHyperparameters
-    build = load_function("network", network)
-    try:
-        declared = next(iter(get_type_hints(build).values()), None)
-    except Exception as error:  # an annotation that cannot be resolved
-        raise ValueError(f"network {network}: its annotations cannot be read: {error}") from error
-    if not (isinstance(declared, type) and is_dataclass(declared)) or issubclass(TrialConfig, declared):
+    declared = annotated_config("network", network)
+    if declared is None or issubclass(TrialConfig, declared):
         return None
-    if not declared.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    if not declared.__dataclass_params__.frozen:
         raise ValueError(f"network {network}: {declared.__name__} must be a frozen dataclass")
     types, taken = get_type_hints(declared), {field.name for field in fields(TrialConfig)}
     for field in fields(declared):
         kind = types[field.name]
         if field.name in taken:
             raise ValueError(f"network {network}: {field.name} is already a hyperparameter of every training")
-        if field.default is MISSING:
-            raise ValueError(f"network {network}: hyperparameter {field.name} needs a default")
         if kind not in (int, float, str, bool) and get_origin(kind) is not Literal:
             raise ValueError(f"network {network}: {field.name} must be an int, float, str, bool or Literal, got {kind}")
     return declared

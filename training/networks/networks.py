@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from training.config import NETWORKS, TrialConfig
-from training.networks.network_config import CnnHyperparameters, MlpHyperparameters, config_type, load_function
+from training.networks.network_config import CnnHyperparameters, MlpHyperparameters, config_type
+from training.user_code import load_function
 
 Shape = tuple[int, int, int]
 """Of one image: channels, height, width."""
@@ -29,9 +30,9 @@ class NeuralNetwork(nn.Module):
         self.linear_relu_stack = nn.Sequential(*layers, nn.Linear(width, classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn images (N, C, H, W), float32 in [0, 1], into class scores (N, classes) before the softmax."""
-        scores: Tensor = self.linear_relu_stack(self.flatten(images))
-        return scores
+        """Turn images (N, C, H, W), float32 in [0, 1], into logits (N, classes) before the softmax."""
+        logits: Tensor = self.linear_relu_stack(self.flatten(images))
+        return logits
 
 
 class ConvolutionalNetwork(nn.Module):
@@ -58,9 +59,9 @@ class ConvolutionalNetwork(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn images (N, C, H, W), float32 in [0, 1], into class scores (N, classes) before the softmax."""
-        scores: Tensor = self.classifier(self.features(images))
-        return scores
+        """Turn images (N, C, H, W), float32 in [0, 1], into logits (N, classes) before the softmax."""
+        logits: Tensor = self.classifier(self.features(images))
+        return logits
 
 
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
@@ -93,7 +94,7 @@ def build_network(config: TrialConfig, input_shape: Shape, classes: int) -> nn.M
     Args:
         config: Of the type that `config_type` returns for this network.
         input_shape: Channels, height and width of an image.
-        classes: How many scores the network gives for each image.
+        classes: How many logits the network gives for each image.
 
     Raises:
         ValueError: What was built is no network that can be trained on such images.
@@ -139,7 +140,7 @@ def _check_network(name: str, network: object, input_shape: Shape, classes: int)
     was_training = network.training
     try:
         with torch.no_grad():
-            scores = network.eval()(torch.zeros(2, *input_shape))
+            logits = network.eval()(torch.zeros(2, *input_shape))
     except Exception as error:  # whatever the network does
         raise ValueError(
             f"network {name} cannot take images of {' x '.join(map(str, input_shape))}: {type(error).__name__}: {error}"
@@ -147,6 +148,6 @@ def _check_network(name: str, network: object, input_shape: Shape, classes: int)
     finally:
         network.train(was_training)
         torch.set_rng_state(state)
-    shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (2, classes):
-        raise ValueError(f"network {name} must return scores of shape (N, {classes}), got {shape} for 2 images")
+        raise ValueError(f"network {name} must return logits of shape (N, {classes}), got {shape} for 2 images")

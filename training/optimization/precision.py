@@ -11,7 +11,7 @@ FROM_BATCH_SIZE = 64
 
 
 def autocast(config: TrialConfig, device: torch.device) -> AbstractContextManager[object]:
-    """What the scores of a network are computed in, as a context that can be entered again and again."""
+    """What the logits of a network are computed in, as a context that can be entered again and again."""
     bf16 = config.precision == "bf16" or (
         config.precision == "auto" and config.batch_size >= FROM_BATCH_SIZE and has_bf16(device)
     )

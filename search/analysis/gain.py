@@ -1,0 +1,23 @@
+"""What a study gained over the settings with which it began."""
+
+from search.record.metadata import StudyMetadata
+from search.record.ranking import baseline_trial
+from search.record.study_record import StudyRecord
+from search.record.trial import Metrics
+from training.config import TrialConfig
+
+
+def baseline_name(metadata: StudyMetadata) -> str:
+    """What the settings of the baseline are called: those of the tutorial, if nothing was changed."""
+    is_unchanged = metadata.task.network == TrialConfig.network and len(metadata.space) == len(metadata.space.cases)
+    return "tutorial's settings" if is_unchanged else "default settings"
+
+
+def gain_over_baseline(record: StudyRecord, best: Metrics, name: str) -> str | None:
+    """By how much an epoch's metric differs from the baseline's best epoch; None if there is no baseline."""
+    baseline = baseline_trial(record.trials)
+    if baseline is None or baseline.best_epoch is None:
+        return None
+    gain = getattr(best, name) - getattr(baseline.best_epoch, name)
+    in_points = record.metadata.task.is_accuracy(name)
+    return f"{gain * 100:+.1f} points of {name}" if in_points else f"{gain:+.4g} {name}"

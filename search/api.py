@@ -1,0 +1,26 @@
+"""What Python programs import of this project: later moves of modules leave these names where they are."""
+
+from search.ray_environment import set_ray_environment
+
+set_ray_environment()
+
+from search.engine.study import Study, prepare_study
+from search.outputs.tables import epoch_table, trial_table
+from search.record.ranking import best_trial, ranked
+from search.record.study_record import StudyRecord
+from search.record.trial import TrialRecord
+from search.run import run_study
+from search.settings import StudySettings
+
+__all__ = [
+    "Study",
+    "StudyRecord",
+    "StudySettings",
+    "TrialRecord",
+    "best_trial",
+    "epoch_table",
+    "prepare_study",
+    "ranked",
+    "run_study",
+    "trial_table",
+]

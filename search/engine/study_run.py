@@ -1,0 +1,169 @@
+"""Runs the trials of a study, with its files, loggers, view and Ray around them."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from threading import Thread
+from types import TracebackType
+from typing import Self
+
+from search.algorithms.stopping import StudyStopper
+from search.engine.header import header_lines
+from search.engine.running_studies import announced
+from search.engine.study import Study
+from search.engine.tuner import RecordingCallback, run_trials
+from search.engine.write_retry import WriteRetry
+from search.monitoring.loggers import Loggers
+from search.monitoring.terminal import PlainView, View
+from search.outputs.files import StudyFiles
+from search.record import folder as study_folder
+from search.record import provenance
+from search.record.database import RecordUnwritableError
+from search.record.file_names import STUDY_DB
+from search.record.ranking import ended_trials
+from training.console.progress_bar import shows_more_than_lines
+from training.console.terminal import show_event
+
+EXIT_OK, EXIT_NOTHING_COMPLETED = 0, 1
+RunUntil = Callable[[int], None]
+"""Runs trials until so many of the study have ended, or the study is to end early."""
+
+
+class StudyRun:
+    """A study while this process runs it; everything is closed when the block ends.
+
+    SIGINT and SIGTERM end the study in order, and a second one ends the process at once. A record that can no longer be
+    written ends the block with a sentence.
+    """
+
+    def __init__(self, study: Study) -> None:
+        """Nothing is started yet."""
+        self.study = study
+        self.stopper = StudyStopper(study.settings.time_budget_seconds)
+        self._is_recorded = True
+
+    def __enter__(self) -> Self:
+        """Start the loggers, and handle signals."""
+        study, self._stack = self.study, ExitStack()
+        self._stack.callback(study.folder.close)
+        self._stack.callback(study.record.close)
+        self.files, self.loggers = StudyFiles(study.record), Loggers(study.settings, study.record)
+        self._stack.callback(self.loggers.close)
+        self._stack.enter_context(self.stopper.on_signals())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        """Close everything."""
+        try:
+            self._stack.close()
+            if isinstance(error, RecordUnwritableError):
+                self._is_recorded = False
+                print(f"\nStopped: {error}. What was recorded before is safe.")
+                return True
+            if error is None:
+                self._linger()
+            return False
+        finally:
+            self.study.ray.close()
+
+    @property
+    def exit_status(self) -> int:
+        """0 if a trial completed, 1 if none did or every trial raised the same error, 128 + a signal after that."""
+        completed = any(trial.status == "completed" for trial in self.study.record.trials)
+        return self.stopper.exit_status(EXIT_OK if completed and self._is_recorded else EXIT_NOTHING_COMPLETED)
+
+    @contextmanager
+    def trials(self) -> Iterator[RunUntil]:
+        """While this lasts, trials can be run and are shown; Ray starts with the first of them.
+
+        Raises:
+            RecordUnwritableError: The record cannot be written any more, and the study was asked to end.
+        """
+        study, record = self.study, self.study.record
+        if record.address is None:
+            study.folder.hold_open(record.folder / STUDY_DB)
+        record.retry_writes_with(WriteRetry(study.folder, self.stopper))
+        self.files.refresh(force=True)
+        if record.metadata.plan is None:
+            _point_latest_to(study)
+        with ExitStack() as stack:
+            view = stack.enter_context(build_view(study))
+            callback: RecordingCallback | None = None
+
+            def run_until(num_ended: int) -> None:
+                nonlocal callback
+                if len(ended_trials(record.trials)) >= num_ended:
+                    return
+                if callback is None:
+                    self._start_ray(stack, view)
+                    callback = RecordingCallback(study, self.files, self.loggers, self.stopper, view)
+                run_trials(study, callback, self.stopper, num_ended)
+
+            yield run_until
+            record.interrupt_running()
+        *earlier, session = record.metadata.sessions
+        seconds = round(time.monotonic() - study.began, 3)
+        record.update(sessions=[*earlier, replace(session, seconds=seconds)])
+        self.files.refresh(force=True)
+
+    def _start_ray(self, stack: ExitStack, view: View) -> None:
+        """Start Ray on this machine unless a cluster was joined, and say where the dashboard is."""
+        study = self.study
+        cpus_taken = min(study.max_concurrent_trials * study.settings.cpus_per_trial, provenance.available_cpus())
+        stack.enter_context(announced(study.record.folder.name, cpus_taken))
+        if study.cluster:
+            stack.callback(study.cluster.leave)
+            dashboard_url = study.cluster.dashboard_url
+        else:
+            dashboard_url = study.ray.wait(study.record.folder.name)
+            if not study.settings.dashboard_linger:
+                stack.callback(study.ray.close)  # before the view ends, which shows what Ray prints of ended workers
+        self.stopper.handle_signals()
+        if study.settings.dashboard:
+            view.show_dashboard(dashboard_url)
+        Thread(target=_import_report, daemon=True).start()
+
+    def _linger(self) -> None:
+        """Keep Ray, and with it the dashboard, until the time is up or somebody presses Ctrl-C."""
+        settings = self.study.settings
+        if not settings.dashboard_linger or self.stopper.signal is not None or self.study.cluster is not None:
+            return
+        dashboard_url = self.study.ray.wait(self.study.record.folder.name)
+        if dashboard_url is None:
+            print("\nThere is no dashboard to keep open.")
+            return
+        print(
+            f"\nThe dashboard stays at http://{dashboard_url} for {settings.dashboard_linger}; Ctrl-C ends it.",
+            flush=True,
+        )
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background begins deaf to it
+        with suppress(KeyboardInterrupt):
+            time.sleep(settings.dashboard_linger_seconds)
+
+
+def build_view(study: Study) -> View:
+    """A live view where standard output is a terminal that can show one, otherwise lines."""
+    header, record = header_lines(study), study.record
+    if study.settings.quiet or not shows_more_than_lines():
+        return PlainView(header, record)
+    from search.monitoring.live_view import LiveView  # rich: a fifth of a second
+
+    rows = study.max_concurrent_trials
+    return LiveView(header, record, began=study.began, num_samples=study.settings.num_samples, rows=rows)
+
+
+def _point_latest_to(study: Study) -> None:
+    try:
+        study_folder.point_latest_to(study.record.folder)
+    except OSError as error:
+        show_event(f"results/latest does not point to this study ({error.strerror})")
+
+
+def _import_report() -> None:
+    """Import what the report needs: seconds, which nobody notices while the trials train."""
+    import sklearn.ensemble  # noqa: F401
+
+    import search.outputs.model_export
+    import search.outputs.report  # noqa: F401

@@ -1,0 +1,58 @@
+"""A comparison of studies as text for the terminal."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from search.analysis.comparison import NOTHING_DIFFERS, Comparison, displayed_metrics, overview
+from search.analysis.groups import Group
+from training.console.terminal import short_path
+
+WIDTH = 80
+"""Columns of the terminal."""
+LONGEST_NAME = 20
+"""Characters of a group's name in the table."""
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Print the comparison, no wider than a terminal."""
+    if comparison.has_repeats:
+        print("Means over the studies of each group:")
+    print(_overview_text(comparison.groups))
+    print("\nWhat differs:" if comparison.differences else f"\n{NOTHING_DIFFERS}")
+    for difference in comparison.differences:
+        values = [f"{value} ({group.name})" for group, value in zip(comparison.groups, difference.values, strict=True)]
+        _print_wrapped(f"  {difference.name}: {'; '.join(values)}")
+    print()
+    for significance in comparison.significances:
+        _print_wrapped(significance.sentence)
+    _print_wrapped(comparison.explanation)
+
+
+def _overview_text(groups: Sequence[Group]) -> str:
+    """The table of groups for the terminal."""
+    table = overview(groups)
+    table["group"] = [_shorten(name) for name in table["group"]]
+    whole = dict.fromkeys(["trials", "epochs", "seconds"], "{:.0f}".format)
+    metrics = dict.fromkeys(displayed_metrics(groups), lambda value: "-" if np.isnan(value) else f"{value:.4f}")
+    return table.to_string(index=False, formatters=whole | metrics)
+
+
+def show_page(file: Path) -> None:
+    """Print where the page is."""
+    print(f"Page: {short_path(file.resolve())}")
+
+
+def _shorten(name: str) -> str:
+    """Both ends of a long name: they tell studies apart."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    kept = (LONGEST_NAME - 1) // 2
+    return f"{name[:kept]}…{name[kept - LONGEST_NAME + 1 :]}"
+
+
+def _print_wrapped(line: str) -> None:
+    indent = "    " if line.startswith(" ") else "  "
+    print(textwrap.fill(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False))

@@ -1,0 +1,54 @@
+"""Questions about the trials of a study: which are valid, which is the best, how many epochs they ran."""
+
+from collections.abc import Iterable
+
+from search.record.trial import VALID, TrialRecord
+
+
+def ended_trials(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials that will not go on."""
+    return [trial for trial in trials if trial.has_ended]
+
+
+def valid_trials(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials that have reported and whose metrics are valid, in order of proposal."""
+    return [trial for trial in trials if trial.is_valid]
+
+
+def ranked(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials that are not running, best first; those without valid metrics come last, in order of proposal."""
+
+    def rank(trial: TrialRecord) -> tuple[bool, float, int]:
+        best = trial.best_epoch if trial.status in VALID else None
+        return best is None, trial.objective.to_minimize(best) if best else 0.0, trial.number
+
+    return sorted((trial for trial in trials if trial.status != "running"), key=rank)
+
+
+def best_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The best trial that is not running and whose metrics are valid."""
+    return next((trial for trial in ranked(trials) if trial.is_valid), None)
+
+
+def best_configurations(trials: Iterable[TrialRecord], most: int) -> list[TrialRecord]:
+    """The best trials, none with the hyperparameters of another; one that was stopped early may be among them."""
+    chosen: list[TrialRecord] = []
+    for trial in ranked(trials):
+        if trial.is_valid and all(trial.hyperparameters != other.hyperparameters for other in chosen):
+            chosen.append(trial)
+    return chosen[:most]
+
+
+def baseline_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The trial that was given the tutorial's settings."""
+    return next((trial for trial in trials if trial.is_baseline), None)
+
+
+def epochs_run(trials: Iterable[TrialRecord]) -> int:
+    """Epochs of all trials."""
+    return sum(len(trial.epochs) for trial in trials)
+
+
+def epochs_saved(trials: Iterable[TrialRecord], epochs: int) -> int:
+    """Epochs that trials did not run because they were stopped early, of so many that each was to run."""
+    return sum(epochs - len(trial.epochs) for trial in trials if trial.status == "stopped_early")

@@ -1,0 +1,93 @@
+"""Code of the user's own: functions imported from files and modules, and the dataclasses that they take."""
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from training.config import PROJECT
+
+PACKAGES = ("search", "training")
+"""Names under which this project itself is imported."""
+
+
+@cache
+def load_function(option: str, place: str) -> Callable[..., Any]:
+    """The function at a place like `path/to/file.py:name` or `package.module:name`.
+
+    Raises:
+        ValueError: There is none, or its file cannot be imported; the message names the option.
+    """
+    where, _, name = place.rpartition(":")
+    _hide_commands()
+    try:
+        module = _import_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+    except Exception as error:  # whatever the file does
+        raise ValueError(f"{option} {place} cannot be imported: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ValueError(f"{option} {place}: {where} has no function {name}")
+    return function  # type: ignore[no-any-return]
+
+
+def _import_file(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}")
+    _check_names(file)
+    name = f"tunesmith_file_{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec, "a .py file has a loader"
+    assert spec.loader, "a .py file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _hide_commands() -> None:
+    """Take the folders of the commands off the path, which Python and Ray put there: `import run` is the user's."""
+    folders = {str(PROJECT / package) for package in PACKAGES}
+    sys.path[:] = [folder for folder in sys.path if folder not in folders]
+
+
+def _check_names(file: Path) -> None:
+    """Refuse a file that imports a module beside it under a name of this project's packages: it would get these."""
+    imported = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            imported.add((node.module or "").partition(".")[0])
+    for package in PACKAGES:
+        beside = [file.with_name(f"{package}.py"), file.with_name(package)]
+        if package in imported and file.parent != PROJECT and any(path.exists() for path in beside):
+            raise ValueError(
+                f"it imports {package}, which is a package of Tunesmith and the name of a module beside it: "
+                "give that module another name"
+            )
+
+
+def annotated_config(option: str, place: str) -> type[Any] | None:
+    """The dataclass by which a function annotates its first argument; None if there is no such annotation.
+
+    Raises:
+        ValueError: There is no such function, its annotations cannot be read, or a field of the dataclass has no
+            default; the message names the option.
+    """
+    try:
+        annotation = next(iter(get_type_hints(load_function(option, place)).values()), None)
+    except (NameError, TypeError, AttributeError) as error:  # an annotation that cannot be resolved
+        raise ValueError(f"{option} {place}: its annotations cannot be read: {error}") from error
+    if not (isinstance(annotation, type) and is_dataclass(annotation)):
+        return None
+    for field in fields(annotation):
+        if field.init and field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"{option} {place}: hyperparameter {field.name} needs a default")
+    return annotation
