@@ -208,7 +208,7 @@ def main() -> None:
                 print(f"{done} of {options.studies} studies", flush=True)
         pd.DataFrame(rows).sort_values(["study", "trial", "seed"]).to_csv(options.curves, index=False)
         machine = provenance.machine()
-        print(f"{machine.processor}, {machine['cpus']} cores; {provenance.versions()}; {provenance.git_commit()}\n")
+        print(f"{machine.processor}, {machine.cpus} cores; {provenance.versions()}; {provenance.git_commit()}\n")
     curves = pd.read_csv(options.curves)
     for seeds in get_args(Seeds):
         print(f"\nmean and interval by the seeds that {seeds} the winner")

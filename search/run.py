@@ -17,7 +17,7 @@ from search.record.lookup import (
     study_args,
     with_total,
 )
-from search.settings import ConfirmSettings, StudySettings
+from search.settings import RENAMED_OPTIONS, ConfirmSettings, StudySettings
 from training.console.command_line import option_value, parse, refuse, run_command
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def read_settings(args: list[str]) -> StudySettings:
     """
     study = option_value(args, "--resume")
     if study is None:
-        return parse(StudySettings, __doc__ or "", args)
+        return parse(StudySettings, __doc__ or "", args, renamed=RENAMED_OPTIONS)
     results_dir = Path(option_value(args, "--results-dir") or StudySettings().results_dir)
     server = option_value(args, "--storage")
     stored = stored_settings(find_study(study, results_dir, server), server)
@@ -40,9 +40,13 @@ def read_settings(args: list[str]) -> StudySettings:
     check_code_named(study, stored, named)
     if "--fork" in args:
         start = replace(stored, name=None, resume=None, warm_start=stored.resume, results_dir=results_dir)
-        settings = parse(StudySettings, __doc__ or "", with_total(args, stored.num_samples), start)
+        settings = parse(
+            StudySettings, __doc__ or "", with_total(args, stored.num_samples), start, renamed=RENAMED_OPTIONS
+        )
         return replace(settings, resume=None)
-    settings = parse(StudySettings, __doc__ or "", with_total(args, stored.num_samples), stored)
+    settings = parse(
+        StudySettings, __doc__ or "", with_total(args, stored.num_samples), stored, renamed=RENAMED_OPTIONS
+    )
     check_same_study(stored, settings)
     return replace(settings, results_dir=stored.results_dir, resume=stored.resume)
 

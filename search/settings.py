@@ -25,10 +25,17 @@ Mode = Literal["max", "min"]
 
 COLUMNS = {
     *("trial_number", "trial_id", "status", "epochs", "best_epoch", "seconds", "seed", "error"),
-    *("epoch", "evaluation_seconds", "start", "node", "pid", "waiting_seconds", "reported"),
-    *("failure", "trouble", "metric_names"),
+    *("epoch", "evaluation_seconds", "session", "node", "pid", "waiting_seconds", "reported"),
+    *("failure", "warning", "metric_names"),
 }
 """Names that mean something in tables and reports, so that no metric can have them."""
+RENAMED_OPTIONS = {
+    "--grace-epochs": "--grace-period",
+    "--reduction": "--reduction-factor",
+    "--lr-schedule": "--set lr_schedule=NAME",
+    "--precision": "--set precision=NAME",
+}
+"""Options of earlier versions, and what says the same now."""
 SHORTEST_TIME, LONGEST_TIME = 0.001, 10**9
 """Seconds; what lies beyond them the system's timers do not take."""
 
@@ -47,7 +54,7 @@ class StudySettings(DataConfig):
     mode: Mode | None = None
     """With train_function, whether the metric is to be high (max) or low (min)."""
     train_function: str | None = None
-    """Search another training than that of images: the place of a generator function that yields a dictionary of
+    """Search another training than that of images: the import path of a generator function that yields a dictionary of
     metrics for each epoch, path/to/file.py:train or package.module:train. Needs space, metric and mode."""
     space: Path | None = None
     """File that says what is searched, see search/space/spaces/; by default learning rate, batch size and optimizer."""
@@ -64,17 +71,18 @@ class StudySettings(DataConfig):
     grace_period: int = 1
     """Epochs that every trial runs before a scheduler may stop it; >= 1."""
     reduction_factor: int = 3
-    """asha and hyperband: one in so many trials goes on at each decision, and the next is so many times later; >= 2."""
+    """asha and hyperband: one of this many trials continues at each decision, and the next decision comes after this
+    many times as many epochs; >= 2."""
     baseline: bool = True
     """Begin with the tutorial's own settings, in full, so that the study says what it gained, and with each other
     optimizer in them."""
     network: str = "mlp"
-    """mlp: the tutorial's network; cnn: a small convolutional one; or the place of a function that builds yours,
+    """mlp: the tutorial's network; cnn: a small convolutional one; or the import path of a function that builds yours,
     path/to/file.py:build or package.module:build. See docs/guide.md."""
     seed: int = 0
     """Fixes the proposals and the validation split; trial N trains with seed + N."""
     max_concurrent: int | None = None
-    """Trials at the same time; by default as many as the machine has room for."""
+    """Trials that run at the same time; by default as many as the machine has cores and GPUs for."""
     cpus_per_trial: int = 1
     """Cores for each trial, which are also its torch threads; >= 1."""
     gpus_per_trial: float = 0.0
@@ -88,7 +96,7 @@ class StudySettings(DataConfig):
     quiet: bool = False
     """Print a line for each ended trial instead of a live view, as where the output is no terminal."""
     dashboard_linger: str | None = None
-    """Keep the Ray dashboard open so long after the study, for example 10m; Ctrl-C ends it."""
+    """Keep the Ray dashboard open for this time after the study, for example 10m; Ctrl-C ends it."""
     log: tuple[LoggerName, ...] = ()
     """Where else the study is shown while it runs, one or several: tensorboard, mlflow, wandb (Weights & Biases). See
     docs/dashboards.md."""
@@ -102,13 +110,13 @@ class StudySettings(DataConfig):
     time_budget: str | None = None
     """End the study softly after this time, for example 30m: no new trials, running ones finish their epoch."""
     resume: str | None = None
-    """Go on with a study: its name, its folder or latest. Its own settings are kept; num_samples is the wanted total,
-    and +N adds N."""
+    """Continue a study: its name, its folder or latest. It keeps its own settings; num_samples is the total number of
+    trials, and +N adds N."""
     fork: bool = False
-    """With resume: leave that study as it is and start a new one, with its settings unless others are given, that takes
-    its trials as evidence."""
+    """With resume: leave that study as it is and start a new one with its settings, unless others are given, and with
+    its trials as a warm start."""
     warm_start: str | None = None
-    """An earlier study, as for resume, whose trials inside this search space are evidence for the sampler."""
+    """An earlier study, as for resume: the sampler learns from those of its trials that lie in this search space."""
     confirm: str | None = None
     """After the study, train its best configurations again from fresh seeds and the winner on all images, for example
     3x5: three configurations, five seeds. See docs/confirm.md."""
@@ -255,7 +263,7 @@ class ConfirmSettings:
     data_dir: Path | None = None
     """Folder of the images; by default that of the study."""
     max_concurrent: int | None = None
-    """Trainings at the same time; by default as in the study, or as many as the machine has room for."""
+    """Trainings that run at the same time; by default as in the study."""
     time_budget: str | None = None
     """End softly after this time, for example 30m; the same command goes on."""
     quiet: bool = False

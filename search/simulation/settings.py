@@ -23,7 +23,8 @@ class ReplaySettings:
     grace_period: int = StudySettings.grace_period
     """Epochs that every trial runs before a scheduler may stop it; >= 1."""
     reduction_factor: int = StudySettings.reduction_factor
-    """asha and hyperband: one in so many trials goes on at each decision, and the next is so many times later; >= 2."""
+    """asha and hyperband: one of this many trials continues at each decision, and the next decision comes after this
+    many times as many epochs; >= 2."""
     num_samples: int | None = None
     """Trials of a study, by default 20; a study's own trials are as many as they are."""
     baseline: bool = True

@@ -3,8 +3,9 @@
 import gc
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import NoReturn, TypeVar
 
 import tyro
@@ -33,7 +34,12 @@ def run_command(main: Callable[[], int], *, outlive_reader: bool) -> NoReturn:
 
 
 def parse(
-    settings: type[Settings], description: str, args: list[str] | None = None, default: Settings | None = None
+    settings: type[Settings],
+    description: str,
+    args: list[str] | None = None,
+    default: Settings | None = None,
+    *,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Settings:
     """Read a command line into a settings dataclass.
 
@@ -42,10 +48,15 @@ def parse(
         description: First lines of `--help`.
         args: The command line without the program; by default that of this process.
         default: Values of the options that the command line leaves out; by default the fields' own.
+        renamed: Options of earlier versions, and what says the same now.
 
     Returns:
         The checked settings. A mistake prints one sentence on stderr and exits with status 2.
     """
+    args = sys.argv[1:] if args is None else args
+    for option, new in renamed.items():
+        if any(arg.partition("=")[0].replace("_", "-") == option for arg in args):
+            refuse(f"{option} is no option any more: use {new}")
     with tyro_errors.on_parse_error(_refuse_parse_error):
         if default is None:
             return tyro.cli(settings, description=description, args=args)
