@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from search.record.file_names import STUDY_DB
+from search.record.upgrade import upgrade_settings
 from search.settings import StudySettings
 from training.config import PROJECT, absolute_import_path, is_import_path
 from training.console.command_line import option_value
@@ -99,7 +100,7 @@ def settings_from_json(stored: object, folder: Path) -> StudySettings:
     if not isinstance(stored, dict):
         raise ValueError("its settings are missing")
     here = {"data_dir": str(PROJECT / str(stored.get("data_dir"))), "results_dir": str(folder.parent)}
-    settings = from_json(StudySettings, stored | here | {"resume": str(folder)})
+    settings = from_json(StudySettings, upgrade_settings(stored) | here | {"resume": str(folder)})
     if settings.dataset == "auto" and settings.train_function is None:
         raise ValueError("its settings do not name the data set")
     return settings

@@ -13,6 +13,7 @@ from search.record.lookup import not_comparable, settings_from_json, settings_to
 from search.record.provenance import Session
 from search.record.task import Task, task_of
 from search.record.trial import Objective, TrialRecord
+from search.record.upgrade import upgrade_study
 from search.settings import StudySettings, check_metric_name
 from search.space.search_space import SearchSpace, describe, parse
 from training.config import TrialConfig
@@ -153,6 +154,7 @@ def read_metadata(attributes: Mapping[str, Any], folder: Path) -> StudyMetadata:
     Raises:
         ValueError: An attribute is missing or is not what a study writes.
     """
+    attributes = upgrade_study(attributes)
     missing = [name for name in ("settings", "space", "code") if name not in attributes]
     if missing:
         raise ValueError(f"it lacks {' and '.join(missing)}, which every study has")

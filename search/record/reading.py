@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from search.record.metadata import StudyMetadata
 from search.record.trial import FAILED, OPTUNA_STATE, Failure, Metrics, Status, Timing, TrialRecord
+from search.record.upgrade import upgrade_trial
 from search.space.search_space import contains
 from training.json_data import check_type, from_json
 from training.metrics import EpochMetrics
@@ -40,18 +41,18 @@ def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialR
     if [stored.number for stored in stored_trials] != list(range(len(stored_trials))):
         raise ValueError("a trial is missing or there twice")
     for stored in stored_trials:
-        if "ray_trial_id" in stored.user_attrs:
-            trial = _read_trial(stored, metadata)
+        attributes = upgrade_trial(stored.user_attrs)
+        if "ray_trial_id" in attributes:
+            trial = _read_trial(stored, attributes, metadata)
             if not _agrees(stored, trial, metadata):
                 raise ValueError(f"what it says of trial {trial.number} contradicts itself")
             yield trial
-        elif stored.state.is_finished() and "warm_start" not in stored.user_attrs:
+        elif stored.state.is_finished() and "warm_start" not in attributes:
             raise ValueError(f"trial {stored.number} has ended and never begun")
 
 
-def _read_trial(stored: FrozenTrial, metadata: StudyMetadata) -> TrialRecord:
+def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: StudyMetadata) -> TrialRecord:
     """Read one trial back from Optuna's study; one that has not ended counts as interrupted."""
-    attributes = stored.user_attrs
     has_ended = stored.state.is_finished()
     trial = TrialRecord(
         stored.number,

@@ -1,0 +1,48 @@
+"""Gives what a record from before November 2026 holds the names that this version reads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_STUDY = {"starts": "sessions", "evidence": "warm_start", "confirm": "confirmation"}
+_SETTINGS = {"grace_epochs": "grace_period", "reduction": "reduction_factor"}
+_SESSION = {"trials_at_once": "max_concurrent_trials"}
+_TRIAL = {"deaths": "worker_failures", "evidence": "warm_start"}
+_MEASURED = {"run": "timing"}
+_TIMING = {"start": "session"}
+_NOW_IN_SPACE = {"lr_schedule": "none", "precision": "fp32"}
+"""Settings that are hyperparameters now, which a search space can fix, and their defaults."""
+
+
+def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a study, as `StudySettings` names them."""
+    return {name: value for name, value in _renamed(settings, _SETTINGS).items() if name not in _NOW_IN_SPACE}
+
+
+def upgrade_study(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The user attributes of a study, as `StudyMetadata` names them; its settings are left to `upgrade_settings`."""
+    study: dict[str, Any] = _renamed(attributes, _STUDY)
+    if isinstance(study.get("sessions"), list):
+        study["sessions"] = [_renamed(session, _SESSION) for session in study["sessions"]]
+    if isinstance(study.get("settings"), dict) and isinstance(study.get("space"), dict):
+        fixed = {
+            name: {"value": study["settings"][name]}
+            for name, default in _NOW_IN_SPACE.items()
+            if study["settings"].get(name, default) != default and name not in study["space"]
+        }
+        study["space"] = study["space"] | fixed
+    return study
+
+
+def upgrade_trial(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The user attributes of a trial, as the record writes them now."""
+    trial: dict[str, Any] = _renamed(attributes, _TRIAL)
+    for name, measured in trial.items():
+        if isinstance(measured, dict) and "run" in measured:
+            trial[name] = _renamed(measured, _MEASURED)
+            trial[name]["timing"] = _renamed(trial[name]["timing"], _TIMING)
+    return trial
+
+
+def _renamed(values: Any, names: Mapping[str, str]) -> Any:
+    """A dictionary with other names; anything else, which only a damaged record holds, as it is."""
+    return {names.get(name, name): value for name, value in values.items()} if isinstance(values, dict) else values
