@@ -87,7 +87,10 @@ class _AsSeen:
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        """What Optuna's samplers ask a study for."""
+        """What Optuna's samplers ask a study for.
+
+        A study in memory with such trials would be the public way: it takes 12 ms to make at 300 trials, 68 at 1,000.
+        """
         trials = self._study._get_trials(deepcopy=deepcopy, use_cache=use_cache)
         seen = [_pruned(trial) if trial.state == TrialState.FAIL and trial.params else trial for trial in trials]
         if self._completed:

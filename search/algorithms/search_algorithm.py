@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
+from optuna.trial import Trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from search.algorithms.samplers import StudySampler
 from search.algorithms.stopping import StudyStopper
 from search.record.study_record import StudyRecord
-from search.space.distributions import optuna_distribution
+from search.space.distributions import HyperparameterValue, optuna_distribution
 from search.space.search_space import Point, num_points
 
 
@@ -76,7 +78,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         point: Point = {}
         for name in self._space_searched.order:
             if name in (searched := self._space_searched.searched(point)):
-                point[name] = proposal._suggest(name, optuna_distribution(searched[name]))
+                point[name] = _suggest(proposal, name, optuna_distribution(searched[name]))
         trial = self._record.start(trial_id, proposal, self._first_seed + proposal.number)
         return {
             **self._space_searched.with_fixed(trial.hyperparameters),
@@ -109,3 +111,15 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles the searcher into its scratch folder
+
+
+def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> HyperparameterValue:
+    """Have Optuna suggest a value from a distribution."""
+    match distribution:
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_float(name, low, high, log=log, step=step)
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_int(name, low, high, log=log, step=step)
+        case CategoricalDistribution(choices=choices):
+            return trial.suggest_categorical(name, choices)  # type: ignore[return-value]
+    raise AssertionError(f"Optuna has no {distribution}")

@@ -3,15 +3,12 @@
 Nothing heavy is imported, unless the record is on a server.
 """
 
-import json
 import os
-import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from search.record.file_names import STUDY_DB
 from search.record.upgrade import upgrade_settings
@@ -62,21 +59,20 @@ def stored_settings(folder: Path, server: str | None = None) -> StudySettings:
     Raises:
         ValueError: The record is damaged or not a study of this project; or the server cannot be used.
     """
+    from search.record.database import check_file, open_file  # optuna takes a second
+    from search.record.postgresql import settings_on_server
+
     file = folder / STUDY_DB
     if server is not None and not file.exists():
-        from search.record.postgresql import settings_on_server  # optuna takes a second
-
         return settings_from_json(settings_on_server(server, folder.name), folder)
     try:
-        # rw: what a killed process left half written is undone by the first who opens the file
-        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True)) as database:
-            query = "SELECT value_json FROM study_user_attributes WHERE key = 'settings'"
-            stored = database.execute(query).fetchall()
-        if len(stored) != 1:
-            raise ValueError(f"it holds {len(stored)} studies")
-        return settings_from_json(json.loads(stored[0][0]), folder)
-    except (sqlite3.Error, ValueError, TypeError, OSError, RecursionError) as error:
-        raise ValueError(f"{file} is not the record of a study: {error}") from None
+        check_file(file)
+        with closing(open_file(file, new=False)) as database:
+            (study,) = database.get_all_studies()
+        return settings_from_json(study.user_attrs.get("settings"), folder)
+    except Exception as error:  # whatever a damaged or foreign file does to sqlite and Optuna
+        cause = getattr(error.__cause__ or error, "orig", error)
+        raise ValueError(f"{file} is not the record of a study: {cause}") from None
 
 
 def settings_to_json(settings: StudySettings) -> dict[str, Any]:

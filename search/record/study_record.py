@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import optuna
-from optuna.storages import get_storage
+from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
-from search.record import database
+from search.record.database import NoRetry, StudyStorage, check_file, open_file
 from search.record.file_names import STUDY_DB
 from search.record.metadata import StudyMetadata, read_metadata
 from search.record.ranking import ranked
@@ -32,11 +32,15 @@ class StudyRecord:
     Questions about the trials are functions in `search.record.ranking`.
     """
 
-    def __init__(self, folder: Path, study: optuna.Study, metadata: StudyMetadata) -> None:
+    def __init__(
+        self, folder: Path, study: optuna.Study, storage: BaseStorage, database: StudyStorage, metadata: StudyMetadata
+    ) -> None:
         """Use `create` or `open` instead."""
         self.folder = folder
         self.study = study
-        self.storage = study._storage
+        self.storage = storage
+        """What Optuna uses: the database, behind Optuna's cache of trials that have ended."""
+        self._database = database
         self.metadata = metadata
         self.objective = metadata.objective
         self.trials: list[TrialRecord] = []
@@ -49,7 +53,7 @@ class StudyRecord:
         metadata: StudyMetadata,
         *,
         name: str | None = None,
-        server: database.StudyStorage | None = None,
+        server: StudyStorage | None = None,
         fill: Callable[["StudyRecord"], None] = lambda _: None,
     ) -> "StudyRecord":
         """Begin the record of a new study, in one transaction.
@@ -63,22 +67,23 @@ class StudyRecord:
         """
         if server is None:
             (folder / STUDY_DB).touch()
-        storage = server or database.open_file(folder / STUDY_DB, new=True)
+        database = server or open_file(folder / STUDY_DB, new=True)
+        storage = get_storage(database)
         name = name or folder.name
 
         def begin() -> "StudyRecord":
             direction = StudyDirection.MINIMIZE if metadata.objective.mode == "min" else StudyDirection.MAXIMIZE
-            study = optuna.create_study(storage=get_storage(storage), study_name=name, direction=direction)
+            study = optuna.create_study(storage=storage, study_name=name, direction=direction)
             for key, value in metadata.to_json().items():
                 study.set_user_attr(key, value)
-            record = cls(folder, study, metadata)
+            record = cls(folder, study, storage, database, metadata)
             fill(record)
             return record
 
-        return storage.change(begin)
+        return database.change(begin)
 
     @classmethod
-    def open(cls, folder: Path, server: database.StudyStorage | None = None) -> Self:
+    def open(cls, folder: Path, server: StudyStorage | None = None) -> Self:
         """Read the record of a study, wherever it was written; trials that were running count as interrupted.
 
         Nothing is changed. A process that goes on with the study calls `requeue_interrupted` first.
@@ -97,37 +102,34 @@ class StudyRecord:
             raise ValueError(f"study {folder.name} has its record in {file}: leave out --storage")
         with refuse_damage(folder):
             if server is None:
-                database.check_file(file)
-            storage = get_storage(server or database.open_file(file, new=False))
+                check_file(file)
+            database = server or open_file(file, new=False)
+            storage = get_storage(database)
             (name,) = [folder.name] if server else optuna.get_all_study_names(storage)
             study = optuna.load_study(study_name=name, storage=storage)
             metadata = read_metadata(study.user_attrs, folder)
             if (study.direction == StudyDirection.MINIMIZE) != (metadata.objective.mode == "min"):
                 raise ValueError(f"metric {metadata.objective.metric} cannot have mode {study.direction.name.lower()}")
-            record = cls(folder, study, metadata)
+            record = cls(folder, study, storage, database, metadata)
             record.trials += read_trials(study, metadata)
         return record
 
-    @property
-    def _backend(self) -> database.StudyStorage:
-        return self.storage._backend  # type: ignore[attr-defined,no-any-return]
-
-    def retry_writes_with(self, retry: database.NoRetry) -> None:
+    def retry_writes_with(self, retry: NoRetry) -> None:
         """Have this asked what to do when the record cannot be written; before, that is an error."""
-        self._backend.retry = retry
+        self._database.retry = retry
 
     @property
     def address(self) -> str | None:
         """The database server that holds the record, without a password; None if `study.db` does."""
-        return self._backend.address
+        return self._database.address
 
     def change(self, make: Callable[[], Result]) -> Result:
         """Change the record in one transaction, as `StudyStorage.change` does."""
-        return self._backend.change(make)
+        return self._database.change(make)
 
     def close(self) -> None:
         """Close the database, and release the lock that a server holds."""
-        self._backend.engine.dispose()
+        self._database.close()
 
     @property
     def metric(self) -> str:
@@ -166,7 +168,7 @@ class StudyRecord:
 
         def let_wait() -> None:
             for stored in running:
-                self.storage.set_trial_state_values(stored._trial_id, TrialState.WAITING)
+                self._let_wait(stored.number)
 
         self.change(let_wait)
 
@@ -221,8 +223,8 @@ class StudyRecord:
             trial = TrialRecord(proposal.number, trial_id, {}, seed, self.objective, is_baseline)
             self.trials.append(trial)
         trial.trial_id, trial.status, trial.hyperparameters = trial_id, "running", dict(proposal.params)
-        self._set(proposal, "seed", trial.seed)
-        self._set(proposal, "ray_trial_id", trial_id)
+        proposal.set_user_attr("seed", trial.seed)
+        proposal.set_user_attr("ray_trial_id", trial_id)
         self._running[trial_id] = trial, proposal
         return trial
 
@@ -239,9 +241,8 @@ class StudyRecord:
         trial.add_epoch(metrics, timing)
 
         def write() -> None:
-            self._set(proposal, f"epoch {metrics.epoch}", with_timing(metrics, timing))
-            value = self.objective.value(metrics)
-            self.storage.set_trial_intermediate_value(proposal._trial_id, metrics.epoch, value)
+            proposal.set_user_attr(f"epoch {metrics.epoch}", with_timing(metrics, timing))
+            proposal.report(self.objective.value(metrics), metrics.epoch)
 
         self.change(write)
 
@@ -253,7 +254,7 @@ class StudyRecord:
         """Record that a trial's worker died; returns how often this has happened to the trial."""
         trial, proposal = self._running[trial_id]
         trial.worker_failures += 1
-        self.change(lambda: self._set(proposal, "worker_failures", trial.worker_failures))
+        self.change(lambda: proposal.set_user_attr("worker_failures", trial.worker_failures))
         return trial.worker_failures
 
     def finish(self, trial_id: str, *, interrupted: bool = False) -> TrialRecord:
@@ -288,24 +289,24 @@ class StudyRecord:
         return self.folder / "checkpoints" / f"trial-{trial.number:04}.pt"
 
     def _write_end(self, trial: TrialRecord, proposal: Trial) -> None:
-        self._set(proposal, "status", trial.status)
+        proposal.set_user_attr("status", trial.status)
         if trial.failure:
-            self._set(proposal, "failure", with_timing(trial.failure, trial.timings.get(len(trial.epochs) + 1)))
+            timing = trial.timings.get(len(trial.epochs) + 1)
+            proposal.set_user_attr("failure", with_timing(trial.failure, timing))
         if trial.status == "interrupted":  # it waits, with its values and its curve; the next ask goes on with it
-            self.storage.set_trial_state_values(proposal._trial_id, TrialState.WAITING)
+            self._let_wait(trial.number)
             return
-        value = None
-        if trial.epochs and trial.status == "completed":
-            value = trial.best_value
-            self._set(proposal, "last_value", self.objective.value(trial.epochs[-1]))
-        elif trial.epochs and trial.status == "stopped_early":
-            value = self.objective.value(trial.epochs[-1])
-        # not by Study.tell, which reads the trial twice to find out what is known here
-        state = OPTUNA_STATE[trial.status]
-        self.storage.set_trial_state_values(proposal._trial_id, state, None if value is None else [value])
+        if trial.status == "completed":
+            proposal.set_user_attr("last_value", self.objective.value(trial.epochs[-1]))
+        # the value of a trial that was stopped early is its last one, as Optuna has it
+        self.study.tell(
+            proposal, trial.best_value if trial.status == "completed" else None, state=OPTUNA_STATE[trial.status]
+        )
 
-    def _set(self, proposal: Trial, name: str, value: Any) -> None:
-        self.storage.set_trial_user_attr(proposal._trial_id, name, value)
+    def _let_wait(self, number: int) -> None:
+        study_id = self._database.get_study_id_from_name(self.study.study_name)
+        trial_id = self._database.get_trial_id_from_study_id_trial_number(study_id, number)
+        self._database.set_trial_state_values(trial_id, TrialState.WAITING)
 
     def _clear_checkpoints(self) -> None:
         """Keep of the trials that have ended only the best epoch of the best one."""

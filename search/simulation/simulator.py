@@ -61,10 +61,6 @@ class MemoryStorage(InMemoryStorage):
 
     address = None
 
-    @property
-    def _backend(self) -> "MemoryStorage":
-        return self
-
     def change(self, make: Callable[[], Result]) -> Result:
         """Make a change: nothing can get between."""
         return make()
