@@ -1,4 +1,5 @@
-import ast
+import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -12,26 +13,27 @@ from training.config import PROJECT
 @pytest.mark.parametrize("folder", ["search", "training"])
 def test_module_names_shadow_nothing(folder: str) -> None:
     """`python search/run.py` puts `search/` first on the path, and Ray does so in every worker."""
-    ours = {file.stem for file in (PROJECT / folder).glob("*.py")} - {"__init__"}
+    first_level = [*(PROJECT / folder).glob("*.py"), *(PROJECT / folder).glob("*/__init__.py")]
+    ours = {file.parent.name if file.parent.parent.name == folder else file.stem for file in first_level} - {"__init__"}
     taken = set(sys.stdlib_module_names) | set(packages_distributions()) - {"search", "training"}
     assert not ours & taken
 
 
-def imported_modules(file: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file} imports relatively"
-            names.add(node.module or "")
-    return names
-
-
-@pytest.mark.parametrize("file", sorted((PROJECT / "training").glob("*.py")), ids=lambda file: file.name)
-def test_training_knows_nothing_of_the_search(file: Path) -> None:
-    roots = {name.split(".")[0] for name in imported_modules(file)}
-    assert not roots & {"ray", "optuna", "pandas", "search"}
+def test_layers_are_kept_and_a_breach_is_named(tmp_path: Path) -> None:
+    """The contracts are in pyproject.toml; a copy in which the record imports the engine breaks one."""
+    copy = tmp_path / "copy"
+    for package in ("search", "training"):
+        shutil.copytree(PROJECT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT / "pyproject.toml", copy)
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    environment = os.environ | {"PYTHONPATH": str(copy)}
+    run = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+    with (copy / "search" / "record" / "trial.py").open("a") as stream:
+        stream.write("import search.engine.tuner\n")
+    run = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "search.record.trial -> search.engine.tuner" in run.stdout
 
 
 @pytest.mark.parametrize(
