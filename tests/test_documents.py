@@ -78,7 +78,7 @@ def test_readme_links_every_document() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(PROJECT)))
 def test_files_that_documents_name_exist(document: Path) -> None:
-    text = document.read_text()
+    text = "" if document.name == "CHANGELOG.md" else document.read_text()  # which names what was, too
     for name in re.findall(r"\btest_\w+\.py", text):
         assert (PROJECT / "tests" / name).exists(), name
     for name in re.findall(r"\b(?:search|training|benchmarks|examples|docs)/[\w/-]+\.(?:py|toml|md|json)\b", text):
