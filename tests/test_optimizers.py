@@ -1,5 +1,7 @@
 import dataclasses
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import TrialConfig
-from training.optimization.optimizers import build_optimizer
+from training.optimization.optimizers import Optimizer, build_optimizer
 
 TORCH_OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,
@@ -62,7 +64,7 @@ def torchs_own(config: TrialConfig, weights: list[nn.Parameter]) -> torch.optim.
     return optimizer
 
 
-def take_steps(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], steps: int = 20) -> None:
+def take_steps(optimizer: Optimizer, weights: list[nn.Parameter], steps: int = 20) -> None:
     """Steps along made-up gradients, which depend on the weights."""
     for step in range(steps):
         for parameter in weights:
@@ -139,6 +141,15 @@ def test_sgd_takes_sparse_gradients(momentum: float) -> None:
     assert (tables[0].weight != 1).any(dim=1).tolist() == [True, True, False, False, True]
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
+def test_others_stop_at_sparse_gradients(name: Any) -> None:
+    table = nn.Embedding(5, 3, sparse=True)
+    optimizer = build_optimizer(TrialConfig(optimizer=name), table.parameters())
+    table(torch.tensor([0, 1])).sum().backward()
+    with pytest.raises(RuntimeError, match="Sparse"):
+        optimizer.step()
+
+
 @pytest.mark.parametrize("name", TORCH_OPTIMIZERS)
 def test_parameter_without_gradient_is_left_alone(name: Any) -> None:
     used, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(4))
@@ -147,3 +158,19 @@ def test_parameter_without_gradient_is_left_alone(name: Any) -> None:
     optimizer.step()
     assert torch.equal(unused, torch.ones(4))
     assert (used < 0.95).all()
+
+
+def test_training_does_not_import_torchs_compiler() -> None:
+    """It would take each process that trains a second and 70 MB."""
+    program = f"""
+import sys
+from training.config import DataConfig, TrialConfig
+from training.images.image_data import load_data
+from training.loop import train
+
+digits, _ = load_data(DataConfig(dataset="digits"), split_seed=0)
+for name in {list(TORCH_OPTIMIZERS)}:
+    list(train(TrialConfig(optimizer=name, batch_size=300, epochs=1), digits))
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -16,7 +16,7 @@ from training.images.augmentation import draw_augmentation
 from training.images.image_data import Batch, ImageData, ImageSplit, batches
 from training.networks.networks import build_network
 from training.optimization.lr_schedule import learning_rate_at
-from training.optimization.optimizers import build_optimizer
+from training.optimization.optimizers import Optimizer, build_optimizer
 from training.optimization.precision import autocast
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -60,7 +60,7 @@ def train_loop(
     batches: Iterable[Batch],
     model: nn.Module,
     loss_fn: LossFunction,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     autocast: AbstractContextManager[object],
 ) -> Iterator[tuple[Tensor, int]]:
     """Take one optimizer step for each batch.
@@ -76,15 +76,13 @@ def train_loop(
         The loss of each batch before its step, a tensor on the device of the batch, and the images in the batch.
     """
     model.train()
-    parameters = list(model.parameters())
     for images, labels in batches:
         with autocast:
             scores = model(images)
         loss = loss_fn(scores.float(), labels)
         loss.backward()
         optimizer.step()
-        for parameter in parameters:
-            parameter.grad = None  # what optimizer.zero_grad() does, which takes 1 to 2 % longer over a step
+        optimizer.zero_grad()
         yield loss.detach(), len(labels)
 
 
