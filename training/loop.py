@@ -182,7 +182,7 @@ class Training:
         torch.set_rng_state(state["random"])
 
     def _batches(self) -> Iterator[Batch]:
-        """The batches of this epoch; the optimizer gets its step size when a batch is asked for."""
+        """The batches of this epoch; the optimizer gets its learning rate when a batch is asked for."""
         config, split, augmentation = self.config, self.data.train, None
         if self.augmenter is not None:
             device = split.images.device
@@ -197,7 +197,9 @@ class Training:
         steps_per_epoch = math.ceil(len(self.data.train) / config.batch_size)
         first, steps = (self.epoch - 1) * steps_per_epoch, config.epochs * steps_per_epoch
         for step, batch in enumerate(epoch_batches, start=first):
-            self.optimizer.learning_rate = learning_rate_at(config.lr_schedule, config.learning_rate, step, steps)
+            learning_rate = learning_rate_at(config.lr_schedule, config.learning_rate, step, steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
             yield batch
 
     def _evaluate(self, loss_name: str, split: ImageSplit) -> tuple[float, float]:
