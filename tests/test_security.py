@@ -107,7 +107,7 @@ def test_report_runs_no_network_that_a_record_names(tmp_path: Path) -> None:
     file.write_bytes(b"")
     run = report(folder)
     assert run.returncode == 0, run.stderr
-    assert "neither shown nor shipped: study sent runs the code of" in run.stdout
+    assert "the model is not exported: study sent runs the code of" in run.stdout
     assert not (tmp_path / "marker").exists()
 
 
