@@ -398,7 +398,7 @@ def test_same_command_tells_the_result_again_and_trains_nothing(
     }
     again = run("confirm.py", "study", "--results-dir", str(results), "--top", "2", "--seeds", "2")
     assert again.returncode == 0, again.stderr
-    assert "Trials as they end" not in again.stdout
+    assert "Ended trials; " not in again.stdout
     told = finished.stdout[finished.stdout.index("Confirmed: ") :]
     assert again.stdout.strip() == told.strip()
     assert all(file.read_bytes() == content for file, content in kept.items())

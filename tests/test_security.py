@@ -332,7 +332,7 @@ def test_token_is_neither_shown_nor_stored(watched: Watched) -> None:
     stored = [file.read_bytes() for file in watched.folder.rglob("*") if file.is_file()]
     assert len(stored) >= 5
     assert not any(TOKEN.encode() in content for content in stored)
-    assert "watch    http://127.0.0.1:" in watched.output
+    assert "dashboard  http://127.0.0.1:" in watched.output
     assert TOKEN not in watched.output
     assert TOKEN not in watched.command_lines  # which every user of the machine sees
 

@@ -54,7 +54,7 @@ def test_study_succeeds_and_says_no_more_than_it_should(finished: subprocess.Com
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
     assert len(finished.stdout.splitlines()) < 45
-    assert "  watch    http://127.0.0.1:" in finished.stdout
+    assert "  dashboard  http://127.0.0.1:" in finished.stdout
     assert not re.search(r"warn|ray::|\(pid|╭|Traceback", finished.stdout, re.IGNORECASE)
 
 
