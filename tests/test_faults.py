@@ -279,8 +279,8 @@ def test_study_runs_without_a_home_and_beside_the_remains_of_a_cluster(tmp_path:
 
 NEIGHBOUR = """
 import sys, time
-from search.engine.running_studies import announced
-with announced("first", int(sys.argv[1])):
+from search.engine.running_studies import announce
+with announce("first", int(sys.argv[1])):
     print("announced", flush=True)
     time.sleep(60)
 """

@@ -10,8 +10,8 @@ from search.record.trial import Metrics, TrialRecord
 class Logger(Protocol):
     """Shows one study in another program; a logger only reads the record.
 
-    A logger may receive the epochs and the end of a trial more than once, also in a later session of the study. It writes
-    only what is missing.
+    A logger may receive the epochs and the end of a trial more than once, also in a later session of the study, and it
+    writes only what is missing.
     """
 
     def epoch(self, trial: TrialRecord) -> None:
