@@ -148,7 +148,8 @@ class LiveView(View):
             values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
             lines = [first, _line(f"         {values}")]
         saved = epochs_saved(record.trials, record.epochs)
-        stopping = "" if record.metadata.plan else f", {saved} saved by stopping weak trials early"
+        stops = record.metadata.settings.scheduler != "none"
+        stopping = f", {saved} saved by stopping weak trials early" if stops else ""
         lines.append(_line(f"epochs   {epochs_run(record.trials)} run{stopping}"))
         return lines
 

@@ -144,7 +144,6 @@ def parallel_coordinates(record: StudyRecord) -> Figure:
         line = {"color": colour, "width": 1.2 if band < bands - 1 else 2.5}
         style = {"opacity": 0.75, "hovertemplate": HOVER_TEXT, "showlegend": False}
         traces.append(_scatter("lines", x, y, text=text, line=line, **style))
-    axes = [*space, record.metric]
     annotations = [
         note
         for column, name in enumerate(space)
@@ -156,15 +155,9 @@ def parallel_coordinates(record: StudyRecord) -> Figure:
         if any(name not in trial.hyperparameters for trial in trials):
             annotations += _axis_notes(column, [(INACTIVE, "inactive")])
     figure = chart(traces, x={}, y={"visible": False, "range": [INACTIVE - 0.04, 1.06], "fixedrange": True}, height=380)
-    figure["layout"]["xaxis"] = {
-        "tickvals": list(range(len(axes))),
-        "ticktext": axes,
-        "range": [-0.15, len(axes) - 0.7],
-        "fixedrange": True,
-        "zeroline": False,
-        "side": "top",
-    }
-    figure["layout"]["annotations"] = annotations
+    axis = {"range": [-0.15, len(space) + 0.3], "fixedrange": True, "zeroline": False, "side": "top"}
+    axis |= {"tickvals": [*range(len(space) + 1)], "ticktext": [*space, record.metric]}
+    figure["layout"] |= {"xaxis": axis, "annotations": annotations}
     return figure
 
 
@@ -179,18 +172,8 @@ def _parallel_height(record: StudyRecord, name: str, trial: TrialRecord) -> floa
 
 def _axis_notes(column: int, ticks: Sequence[tuple[float, Any]]) -> list[Figure]:
     """Write values beside an axis of the parallel coordinates."""
-    return [
-        {
-            "x": column,
-            "y": height,
-            "text": format_value(value),
-            "showarrow": False,
-            "xanchor": "left",
-            "xshift": 4,
-            "font": {"size": 11},
-        }
-        for height, value in ticks
-    ]
+    note = {"x": column, "showarrow": False, "xanchor": "left", "xshift": 4, "font": {"size": 11}}
+    return [note | {"y": height, "text": format_value(value)} for height, value in ticks]
 
 
 def slice_plot(record: StudyRecord, name: str) -> Figure:
@@ -235,22 +218,15 @@ def contour(record: StudyRecord, compared: EqualBudget, plane: Plane, optimizer:
     all_scores = [_score(record, value) for value in compared.values]
     ticks = _score_ticks(record, compared.values)
     bar = {"tickvals": [score for score, _ in ticks], "ticktext": [format_value(value) for _, value in ticks]}
+    colours = {"color": scores, "colorscale": SCALE, "cmin": min(all_scores), "cmax": max(all_scores)}
+    colours |= {"showscale": True, "colorbar": {"thickness": 12, "outlinewidth": 0, **bar}}
     points = _scatter(
         "markers",
         *([trial.hyperparameters[name] for trial in trials] for name in plane),
         text=[_label(trial) for trial in trials],
         customdata=values,
         hovertemplate=f"%{{text}}<br>{record.metric} %{{customdata:.4f}}<extra></extra>",
-        marker={
-            "color": scores,
-            "colorscale": SCALE,
-            "cmin": min(all_scores),
-            "cmax": max(all_scores),
-            "showscale": True,
-            "colorbar": {"thickness": 12, "outlinewidth": 0, **bar},
-            "size": 9,
-            "line": {"color": "#ffffff", "width": 1},
-        },
+        marker=colours | {"size": 9, "line": {"color": "#ffffff", "width": 1}},
         showlegend=False,
     )
     area = _interpolate(record, trials, scores, plane)

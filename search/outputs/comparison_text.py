@@ -19,7 +19,7 @@ def show_comparison(comparison: Comparison) -> None:
     if comparison.has_repeats:
         print("Means over the studies of each group:")
     print(_overview_text(comparison.groups))
-    print("\nWhat differs:" if comparison.differences else f"\n{NOTHING_DIFFERS}")
+    print("\nDifferences:" if comparison.differences else f"\n{NOTHING_DIFFERS}")
     for difference in comparison.differences:
         values = [f"{value} ({group.name})" for group, value in zip(comparison.groups, difference.values, strict=True)]
         _print_wrapped(f"  {difference.name}: {'; '.join(values)}")

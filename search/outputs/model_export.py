@@ -62,7 +62,7 @@ def _export_confirmed(record: StudyRecord, confirmation: Confirmation) -> Path |
         validation_images=0,
         epoch=final.epochs,
         selection=(
-            f"It is trial {final.trial} of study {record.folder.name}, confirmed from "
+            f"The model is trial {final.trial} of study {record.folder.name}, confirmed from "
             f"{len(confirmation.confirmed.seeds)} fresh seeds, and then trained on all training images, validation "
             "included. The test images were looked at once, after that."
         ),
@@ -117,7 +117,7 @@ def _metadata(record: StudyRecord, best: TrialRecord, metrics: EpochMetrics) -> 
 def _selection(record: StudyRecord, best: TrialRecord, metrics: EpochMetrics) -> str:
     extreme = "lowest" if record.mode == "min" else "highest"
     selection = (
-        f"It is epoch {metrics.epoch} of trial {best.number} of study {record.folder.name}, with the {extreme} "
+        f"The model is epoch {metrics.epoch} of trial {best.number} of study {record.folder.name}, with the {extreme} "
         f"{record.metric} among {epochs_run(record.trials)} epochs of {len(record.trials)} trials."
     )
     if record.metric.startswith("test_"):

@@ -122,7 +122,7 @@ def _metric_cards(record: StudyRecord, best: TrialRecord, metrics: Metrics) -> I
         yield record.metric, f"{value:.4g}", f"the {extreme} of all trials, so slightly optimistic"
         if baseline_metrics:
             baseline_value = record.objective.value(baseline_metrics)
-            yield gain_card, f"{value - baseline_value:+.4g}", f"{record.metric} was {baseline_value:.4g} there"
+            yield gain_card, f"{value - baseline_value:+.4g}", f"{record.metric} was {baseline_value:.4g} with them"
         return
     if metrics.val_accuracy is not None:
         yield "val_accuracy", f"{metrics.val_accuracy:.4f}", "it chose this trial, so it is slightly optimistic"
@@ -137,7 +137,7 @@ def _metric_cards(record: StudyRecord, best: TrialRecord, metrics: Metrics) -> I
     )
     if baseline_metrics:
         gain = 100 * (metrics.test_accuracy - baseline_metrics.test_accuracy)
-        remark = f"test_accuracy was {baseline_metrics.test_accuracy:.4f} there{_other_starting_points(record)}"
+        remark = f"test_accuracy was {baseline_metrics.test_accuracy:.4f} with them{_other_starting_points(record)}"
         yield gain_card, f"{gain:+.1f} points", remark
 
 
@@ -147,7 +147,11 @@ def _other_starting_points(record: StudyRecord) -> str:
     others = starting_points(record.space, baseline.hyperparameters)[1:] if baseline else []
     best = next((trial for trial in ranked(record.trials) if trial.hyperparameters in others), None)
     metrics = best.best_epoch if best else None
-    return f", and {metrics.test_accuracy:.4f} with {best.hyperparameters['optimizer']}" if best and metrics else ""
+    return (
+        f", and {metrics.test_accuracy:.4f} with optimizer {best.hyperparameters['optimizer']}"
+        if best and metrics
+        else ""
+    )
 
 
 def _certainty(record: StudyRecord) -> list[str]:
@@ -190,11 +194,11 @@ def _choices_among(record: StudyRecord, rivals: list[TrialRecord]) -> list[str]:
             listed = ", ".join(f"{count} with {value}" for value, count in counts.most_common())
             missing = [value for value in tried if value not in counts]
             none = f"; none of the {sum(tried[value] for value in missing)} trials with " if missing else ""
-            sentences.append(f"Among them, by {name}: {listed}{none}{' or '.join(map(str, missing))}.")
+            sentences.append(f"Among these trials, by {name}: {listed}{none}{' or '.join(map(str, missing))}.")
         else:
             low, high = min(values, key=float), max(values, key=float)
             limits = format_value(low) if low == high else f"{format_value(low)} to {format_value(high)}"
-            sentences.append(f"Their {name} is {limits}.")
+            sentences.append(f"The {name} of these trials is {limits}.")
     return sentences
 
 
@@ -227,7 +231,9 @@ def _sections(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | s
     yield from _confirmed(record)
     if best:
         stopped = sum(trial.status == "stopped_early" for trial in measured)
-        early = f" The scheduler stopped {stopped} trials early; their lines end there." if stopped else ""
+        early = (
+            f" The lines of trials that were stopped early ({stopped}) end before the last epoch." if stopped else ""
+        )
         scale = " The scale is wider near 1, where small differences matter." if record.metadata.is_accuracy else ""
         baseline = f" The dashed line is the {baseline_name(record.metadata)}." if baseline_trial(record.trials) else ""
         yield Section(
@@ -266,8 +272,8 @@ def _sections(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | s
         workers = len({run.worker for run in runs})
         yield Section(
             "Workers",
-            f"Each row is one of {workers} worker processes, and each bar is a trial with its number. Gaps are time in "
-            "which the worker was idle or its work was lost.",
+            f"Each row is a worker process ({workers} in all), and each bar is a trial with its number. Gaps are time "
+            "in which the worker was idle or its work was lost.",
             [charts.timeline(runs)],
         )
     seconds = time_accounting(record)

@@ -52,7 +52,8 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
     show_confirmation(record)
     if findings.recommendations:
         first, *others = findings.recommendations
-        print(f"Next: {first.sentence}" + (f" ({len(others)} more in the report)" if others else ""))
+        more = f" ({len(others)} more in the report)" if others else ""
+        print(fill(f"Next: {first.sentence}{more}", WIDTH, subsequent_indent="  ", break_on_hyphens=False))
         if first.snippet and "\n" not in first.snippet:
             print(f"  {first.snippet}")
     _show_files(record)
@@ -80,7 +81,8 @@ def _show_best(record: StudyRecord, best: TrialRecord) -> None:
     gains = [gain for name in names if (gain := gain_over_baseline(record, metrics, name))]
     if baseline and gains:
         end = "" if baseline.status == "completed" else f" ({baseline.status} in epoch {len(baseline.epochs)})"
-        print(f"  gain over the {baseline_name(record.metadata)}{end}: {', '.join(gains)}")
+        line = f"gain over the {baseline_name(record.metadata)}{end}: {', '.join(gains)}"
+        print(fill(line, WIDTH, initial_indent="  ", subsequent_indent="    "))
 
 
 def training_command(record: StudyRecord, trial: TrialRecord) -> str:
