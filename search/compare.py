@@ -32,7 +32,7 @@ class CompareSettings:
     def __post_init__(self) -> None:
         """Refuse fewer than two studies."""
         if len(self.studies) < 2:
-            raise ValueError(f"there must be two studies or more to compare, got {len(self.studies)}")
+            raise ValueError(f"a comparison needs two studies or more, got {len(self.studies)}")
 
 
 def main() -> int:

@@ -319,8 +319,8 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "there must be two studies or more to compare, got 0"),
-        (["latest"], "there must be two studies or more to compare, got 1"),
+        ([], "a comparison needs two studies or more, got 0"),
+        (["latest"], "a comparison needs two studies or more, got 1"),
         ([REFERENCE.name, "nowhere"], "there is no study nowhere: "),
         ([REFERENCE.name, REFERENCE], "study fashion-mnist-reference is given twice"),
     ],

@@ -114,7 +114,7 @@ def test_completed_and_stopped_trials_agree_and_the_study_stays_as_it_is(
     assert "  completed after 3 of 3 epochs\n" in output
     assert output.endswith("agrees with its record: all metrics of 3 epochs are equal to the last digit.\n")
     assert run(folder, 1) == 0
-    assert capsys.readouterr().out.endswith("agrees with its record: all metrics of 1 epoch are equal to the last digit.\n")
+    assert capsys.readouterr().out.endswith("all metrics of 1 epoch are equal to the last digit.\n")
     after = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.rglob("*") if file.is_file()}
     assert after == before
 
@@ -137,7 +137,7 @@ def test_difference_is_told_with_its_epoch_its_size_and_what_has_changed(
         "differs",
         "equal",
     ]
-    assert "differs from its record. 1 of 3 epochs differ, the first is 2; the largest differences are val_loss 0.25" in output
+    assert "1 of 3 epochs differ, the first is 2; the largest differences are val_loss 0.25 in epoch 2." in output
     now = provenance.versions()["torch"], provenance.machine()["cpus"]
     assert f"These have changed since the study was run: torch 1.0 (now {now[0]}); cpus 999 (now {now[1]}); " in output
     assert "code: loop of an unknown commit (now " in output

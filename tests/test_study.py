@@ -156,7 +156,7 @@ def test_best_model_is_shipped_and_best_trial_reproduced_by_the_commands_of_the_
     command = [sys.executable, str(PROJECT / script), "first", number, "--results-dir", str(results)]
     reproduced = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
     assert reproduced.returncode == 0, reproduced.stdout + reproduced.stderr
-    assert re.search(rf"The trial agrees with its record: all metrics of {best['epochs']} epochs? are equal", reproduced.stdout)
+    assert re.search(rf"agrees with its record: all metrics of {best['epochs']} epochs? are equal", reproduced.stdout)
     assert {file: file.read_bytes() for file in (results / "first").rglob("*") if file.is_file()} == before
 
 

@@ -18,7 +18,7 @@ def max_concurrent_trials(settings: StudySettings, joined: Cluster | None, runni
         cpus_taken = sum(study.cpus for study in running_studies)
     cpus, gpus = max(node.cpus for node in nodes), max(node.gpus for node in nodes)
     if settings.cpus_per_trial > cpus:
-        raise ValueError(f"cpus_per_trial is {settings.cpus_per_trial}, but {machine} has {cpus}")
+        raise ValueError(f"cpus_per_trial is {settings.cpus_per_trial}, but {machine} has {cpus} cores")
     if settings.gpus_per_trial > gpus:
         raise ValueError(f"gpus_per_trial is {settings.gpus_per_trial:g}, but {library} finds {gpus} on {machine}")
     capacity = sum(_node_capacity(node, settings, cpus_taken) for node in nodes)

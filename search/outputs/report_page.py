@@ -343,10 +343,10 @@ def _importances(findings: Findings) -> Iterator[Section]:
         "" if compared.is_full else f" Importances may differ in full trials, of which fewer than {ENOUGH_TRIALS} ran."
     )
     names = [importance.name for importance in importances if not importance.is_noise]
-    significant = f"Significant are: {', '.join(names)}." if names else "No hyperparameter is significant."
+    significant = f"Significant hyperparameters: {', '.join(names)}." if names else "No hyperparameter is significant."
     yield Section(
         title,
-        f"Each bar is the share of the variance of the metric {compared.words} that a hyperparameter explains. "
+        f"Each bar is the share of the variance of the metric ({compared.words}) that a hyperparameter explains. "
         f"{significant} A bar is grey if its interval contains 0.{full} The evaluator is {EVALUATOR}; the thin lines "
         f"are {CONFIDENCE} % bootstrap intervals over the trials, from {RESAMPLES} resamples.",
         [charts.importance_bars(importances)],
