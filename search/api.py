@@ -1,4 +1,4 @@
-"""What Python programs import of this project: later moves of modules leave these names where they are."""
+"""The public API: Python programs import these names from here, and they stay here when modules move."""
 
 from search.ray_environment import set_ray_environment
 

@@ -1,4 +1,4 @@
-"""Compare studies: what each found and cost, in what they differ, and whether that is more than chance."""
+"""Compare studies: their best values and costs, their differences, and whether chance alone explains the gain."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +9,7 @@ import tyro
 from search.record.lookup import find_study
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
+from training.console.terminal import short_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,22 +21,22 @@ class CompareSettings:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="STUDY STUDY...", help_behavior_hint="(two or more)"),
     ]
-    """The studies, each by its name, its folder or as latest; repeats (tpe-1, tpe-2) are taken together."""
+    """The studies, each by its name, its folder or as latest; repeats (tpe-1, tpe-2) form one group."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
     """Folder that holds the studies' folders."""
     output: Path | None = None
-    """The HTML page; by default comparison.html in the results folder."""
+    """File for the HTML page; by default comparison.html in the results folder."""
     storage: str | None = None
-    """PostgreSQL server that holds the records of those that have no study.db."""
+    """PostgreSQL server that holds the records of the studies that have no study.db."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be compared with anything."""
+        """Refuse fewer than two studies."""
         if len(self.studies) < 2:
-            raise ValueError(f"there must be two studies or more to compare, got {len(self.studies)}")
+            raise ValueError(f"a comparison needs two studies or more, got {len(self.studies)}")
 
 
 def main() -> int:
-    """Compare as the command line says; returns the exit status."""
+    """Compare the studies that the command line names; returns the exit status."""
     options = parse(CompareSettings, __doc__ or "")
     try:
         folders = [find_study(study, options.results_dir, options.storage) for study in options.studies]
@@ -44,7 +45,7 @@ def main() -> int:
 
     from search.analysis.comparison import compare  # optuna and pandas take seconds
     from search.outputs import comparison_page
-    from search.outputs.comparison_text import show_comparison, show_page
+    from search.outputs.comparison_text import show_comparison
     from search.record.file_names import STUDY_DB
     from search.record.folder import write_atomically
     from search.record.postgresql import open_server
@@ -53,17 +54,17 @@ def main() -> int:
     try:
         server = open_server(options.storage) if options.storage is not None else None
         records = [StudyRecord.open(folder, None if (folder / STUDY_DB).is_file() else server) for folder in folders]
-        compared = compare(records)
+        comparison = compare(records)
     except (ValueError, OSError) as error:
         refuse(str(error))
-    show_comparison(compared)
+    show_comparison(comparison)
     page = options.output or options.results_dir / comparison_page.FILE_NAME
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(page, comparison_page.render(compared))
+        write_atomically(page, comparison_page.render(comparison))
     except OSError as error:
         refuse(f"{page} cannot be written: {error.strerror}")
-    show_page(page)
+    print(f"Page: {short_path(page.resolve())}")
     return 0
 
 

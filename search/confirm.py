@@ -11,7 +11,7 @@ from training.console.command_line import parse, refuse, run_command
 
 
 def main() -> int:
-    """Confirm as the command line says; returns the exit status."""
+    """Confirm the study that the command line names; returns the exit status."""
     began = time.monotonic()
     set_ray_environment()
     options = parse(ConfirmSettings, __doc__ or "")

@@ -1,15 +1,15 @@
-"""How Ray is set up by environment variables."""
+"""Environment variables that configure Ray."""
 
 import os
 
 _VARIABLES = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the other one prints boxes even when told to be silent
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints boxes even with verbose=0
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # everywhere: a Ray that we start listens on loopback only
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # a Ray that we start listens on loopback only, on every system
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # a dead worker is a row of the table, not a page on the terminal
-    "RAY_prestart_worker_first_driver": "0",  # Ray Tune's workers have an environment of their own, so they are others
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record holds what they would write, a second time
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours
+    "RAY_prestart_worker_first_driver": "0",  # Ray Tune's workers have their own environment: they are others
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record holds what they would write
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `StudyStopper` handles the signals
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the report of a failure has no metric
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Ray's own snapshots are never read
@@ -17,5 +17,5 @@ _VARIABLES = {
 
 
 def set_ray_environment() -> None:
-    """Set the variables in this process; before Ray is imported, because it reads two of them then."""
+    """Set the variables in this process; call this before Ray is imported, because Ray reads two of them at import."""
     os.environ |= _VARIABLES

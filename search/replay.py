@@ -6,7 +6,7 @@ from training.console.command_line import parse, refuse, run_command
 
 
 def main() -> int:
-    """Replay what the command line describes; returns the exit status."""
+    """Replay the table that the command line names; returns the exit status."""
     options = parse(ReplaySettings, __doc__ or "", renamed=RENAMED_SCHEDULING)
 
     from search.simulation import counterfactual, grid_study  # optuna, Ray and pandas take seconds

@@ -1,4 +1,4 @@
-"""Write the report and the files of a study anew from its record and print its summary; it may be running or killed."""
+"""Write the report and the files of a study again from its record, and print its summary; the study may still run."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,34 +25,35 @@ class ReportSettings:
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
     """Folder that holds the studies' folders."""
     data_dir: Path | None = None
-    """Folder of the images, which show the errors of the best model; by default that of the study."""
+    """Folder of the images, on which errors of the best model are shown; by default the study's folder of images."""
     storage: str | None = None
     """PostgreSQL server that holds the record, if the study was run with this option."""
     network: str | None = None
-    """The study's network, if it is a function of yours: its code is run, to show and export the best model, only when
-    it is named again."""
+    """Import path of the study's network, if you wrote it: its code is run, to show and export the best model, only
+    when you name it again."""
     dataset: str | None = None
-    """The study's data set, if a function of yours loads it, likewise."""
+    """Import path of the function that loads the study's data set, if you wrote it: its code is run only when you name
+    it again."""
 
 
 def _export_best(
     folder: Path, settings: "StudySettings", record: "StudyRecord", options: ReportSettings
 ) -> "ImageData | str":
-    """Export the best model; returns the images that show its errors, or why there are none."""
+    """Export the best model; returns the images on which its errors are shown, or why there are no images."""
     from search.outputs.model_export import export_model
     from search.outputs.report import images_of
 
     try:
         check_code_named(folder.name, settings, {"--network": options.network, "--dataset": options.dataset})
-        export_model(settings, record)
+        export_model(record)
         return images_of(settings, record)
     except (ValueError, OSError) as error:
-        print(f"The best model is neither shown nor exported: {error}")
+        print(f"The errors of the best model are not shown, and the model is not exported: {error}")
         return str(error)
 
 
 def main() -> int:
-    """Report as the command line says; returns the exit status."""
+    """Report on the study that the command line names; returns the exit status."""
     options = parse(ReportSettings, __doc__ or "")
     try:
         folder = find_study(options.study, options.results_dir, options.storage)
@@ -80,14 +81,14 @@ def main() -> int:
         StudyFolder(folder)
         StudyFiles(record).write()
     except (ValueError, OSError) as error:
-        print(f"The files stay as they are: {error}")
+        print(f"The files of the study are not written again: {error}")
     findings = analyse(record)
     data = _export_best(folder, settings, record, options) if record.metadata.task.has_images else NO_IMAGES
     try:
         write_report(record, findings, data)
     except OSError as error:
         print(f"The report cannot be written: {error}")
-    show_summary(settings, record, findings)
+    show_summary(record, findings)
     return 0
 
 

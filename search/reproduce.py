@@ -1,4 +1,4 @@
-"""Train a trial of a study again from its record, and say whether it measures the same."""
+"""Train a trial of a study again from its record, and say whether its metrics are the same."""
 
 import sys
 from dataclasses import dataclass, field, replace
@@ -29,17 +29,18 @@ class ReproduceSettings:
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
     """Folder that holds the studies' folders."""
     data_dir: Path | None = None
-    """Folder of the images; by default that of the study."""
+    """Folder of the images; by default the study's folder of images."""
     storage: str | None = None
     """PostgreSQL server that holds the record, if the study was run with this option."""
     network: str | None = None
-    """The study's network, if it is a function of yours: its code is run only when it is named again."""
+    """Import path of the study's network, if you wrote it: its code is run only when you name it again."""
     dataset: str | None = None
-    """The study's data set, if a function of yours loads it, likewise."""
+    """Import path of the function that loads the study's data set, if you wrote it: its code is run only when you name
+    it again."""
 
 
 def main() -> int:
-    """Train again as the command line says; returns the exit status."""
+    """Train the trial that the command line names again; returns the exit status."""
     options = parse(ReproduceSettings, __doc__ or "")
     try:
         folder = find_study(options.study, options.results_dir, options.storage)
@@ -61,67 +62,66 @@ def main() -> int:
     try:
         server = open_server(options.storage) if options.storage is not None else None
         record = StudyRecord.open(folder, server)
-        record.close()  # it is read whole, and nothing is written
+        record.close()  # the whole record is in memory, and nothing is written
         trial = find_trial(record, options.trial)
-        retraining = Reproduction(record, trial, settings)
+        reproduction = Reproduction(record, trial, settings)
         data = same_images(settings, record)
     except (ValueError, OSError) as error:
         refuse(str(error))
     if settings.gpus_per_trial > 0 and not torch.cuda.is_available():
-        print("WARNING: the trial was trained on a GPU, and there is none here\n")
-    _show_trial(record, retraining)
+        print("WARNING: the trial was trained on a GPU, and this machine has no GPU\n")
+    _show_trial(record, reproduction)
     try:
-        for pair in retraining.train(data):
+        for pair in reproduction.train(data):
             _show_epoch(pair, with_validation=len(data.val) > 0)
     except KeyboardInterrupt:
-        print(f"\nInterrupted after {len(retraining.pairs)} epochs.", file=sys.stderr)
+        print(f"\nInterrupted after {len(reproduction.pairs)} epochs.", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return _show_verdict(retraining)
+    return _show_result(reproduction)
 
 
-def _show_trial(record: "StudyRecord", retraining: "Reproduction") -> None:
+def _show_trial(record: "StudyRecord", reproduction: "Reproduction") -> None:
     from training.console.terminal import format_value
 
-    trial = retraining.trial
+    trial = reproduction.trial
     hyperparameters = ", ".join(f"{name} {format_value(value)}" for name, value in trial.hyperparameters.items())
     failure = f": {trial.failure.error}" if trial.failure else ""
     print(f"Trial {trial.number} of study {record.folder.name}: {hyperparameters}, seed {trial.seed}")
     print(f"  {trial.status} after {len(trial.epochs)} of {record.epochs} epochs{failure}\n")
     if trial.epochs:
-        names = _shown(with_validation=trial.epochs[0].val_accuracy is not None)
+        names = _displayed_metrics(with_validation=trial.epochs[0].val_accuracy is not None)
         print("epoch" + "".join(f"  {name:>20}" for name in names))
         print("     " + f"  {'recorded':>9}  {'retrained':>9}" * len(names), flush=True)
 
 
-def _shown(*, with_validation: bool) -> tuple[str, ...]:
+def _displayed_metrics(*, with_validation: bool) -> tuple[str, ...]:
     return ("val_accuracy", "test_accuracy", "train_loss") if with_validation else ("test_accuracy", "train_loss")
 
 
 def _show_epoch(pair: "EpochPair", *, with_validation: bool) -> None:
     numbers = [
         f"{value:9.4f}" if isinstance(value := getattr(metrics, name, None), float) else f"{'-':>9}"
-        for name in _shown(with_validation=with_validation)
+        for name in _displayed_metrics(with_validation=with_validation)
         for metrics in (pair.recorded, pair.retrained)
     ]
-    told = "not recorded" if pair.recorded is None else "differs" if pair.off() else "equal"
-    print(f"{pair.retrained.epoch:5}  {'  '.join(numbers)}  {told}", flush=True)
+    result = "not recorded" if pair.recorded is None else "differs" if pair.deviations() else "equal"
+    print(f"{pair.retrained.epoch:5}  {'  '.join(numbers)}  {result}", flush=True)
 
 
-def _show_verdict(retraining: "Reproduction") -> int:
-    changes = retraining.changes()
-    if retraining.agrees():
-        end = f", and {retraining.failure.status} as recorded: {retraining.failure.error}" if retraining.failure else ""
-        epochs = f"{len(retraining.pairs)} epoch{'s' * (len(retraining.pairs) != 1)}"
-        print(f"\nIt agrees: all metrics of {epochs} are equal to the last digit{end}.")
-        if changes:
-            print(f"Although this has changed: {'; '.join(changes)}.")
-        return EXIT_AGREES
-    print(f"\nIt differs. {' '.join(retraining.differences())}")
-    if changes:
-        print(f"This has changed since: {'; '.join(changes)}.")
+def _show_result(reproduction: "Reproduction") -> int:
+    changes, failure = reproduction.changes(), reproduction.failure
+    agrees = reproduction.agrees()
+    if agrees:
+        end = f", and it {failure.status} as recorded: {failure.error}" if failure else ""
+        epochs = f"{len(reproduction.pairs)} epoch{'s' * (len(reproduction.pairs) != 1)}"
+        print(f"\nThe trial agrees with its record: all metrics of {epochs} are equal to the last digit{end}.")
     else:
+        print(f"\nThe trial differs from its record. {' '.join(reproduction.differences())}")
+    if changes:
+        print(f"These have changed since the study was run: {'; '.join(changes)}.")
+    elif not agrees:
         print("Versions, machine and code are the same, as far as they were recorded.")
-    return EXIT_DIFFERS
+    return EXIT_AGREES if agrees else EXIT_DIFFERS
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def read_settings(args: list[str]) -> StudySettings:
-    """The settings that a command line asks for; those of a resumed study are its own.
+    """Read the settings from a command line; a resumed study has its settings from its record.
 
     Raises:
         ValueError: The study to be resumed does not exist, or the command line contradicts its settings.
@@ -36,23 +36,20 @@ def read_settings(args: list[str]) -> StudySettings:
     results_dir = Path(option_value(args, "--results-dir") or StudySettings().results_dir)
     server = option_value(args, "--storage")
     stored = stored_settings(find_study(study, results_dir, server), server)
-    named = {option: place for option, place in code_paths(stored).items() if option_value(args, option) is not None}
-    check_code_named(study, stored, named)
-    if "--fork" in args:
-        start = replace(stored, name=None, resume=None, warm_start=stored.resume, results_dir=results_dir)
-        settings = parse(
-            StudySettings, __doc__ or "", with_total(args, stored.num_samples), start, renamed=RENAMED_OPTIONS
-        )
+    check_code_named(study, stored, {option: option_value(args, option) for option in code_paths(stored)})
+    args, fork = with_total(args, stored.num_samples), "--fork" in args
+    defaults = stored
+    if fork:
+        defaults = replace(stored, name=None, resume=None, warm_start=stored.resume, results_dir=results_dir)
+    settings = parse(StudySettings, __doc__ or "", args, defaults, renamed=RENAMED_OPTIONS)
+    if fork:
         return replace(settings, resume=None)
-    settings = parse(
-        StudySettings, __doc__ or "", with_total(args, stored.num_samples), stored, renamed=RENAMED_OPTIONS
-    )
     check_same_study(stored, settings)
     return replace(settings, results_dir=stored.results_dir, resume=stored.resume)
 
 
 def show_space(settings: StudySettings) -> None:
-    """Print what a study with these settings would search.
+    """Print the search space of a study with these settings.
 
     Raises:
         ValueError: The search space breaks a rule, or the study that is resumed or forked does not exist.
@@ -92,7 +89,7 @@ def main() -> int:
 
 
 def run_study(study: "Study") -> int:
-    """Run the trials of a study that have not ended, write what it leaves and show what it found.
+    """Run the trials of a study that have not ended, write its files and its report, and print its summary.
 
     Args:
         study: From `prepare_study`.
@@ -109,11 +106,11 @@ def run_study(study: "Study") -> int:
     with StudyRun(study) as run:
         with run.trials() as run_until:
             run_until(settings.num_samples)
-        findings = write_outputs(settings, record, study.data)
-        run.loggers.close()  # when the files are written, which some loggers take along
-        show_summary(settings, record, findings)
+        findings = write_outputs(record, study.data)
+        run.loggers.close()  # after the files are written, because some loggers upload them
+        show_summary(record, findings)
         if study.trials_to_run > 0:
-            show_early_end(run.stopper.reason, settings, record, can_go_on=not run.stopper.exhausted)
+            show_early_end(run.stopper.reason, settings, record, can_resume=not run.stopper.exhausted)
     return run.exit_status
 
 

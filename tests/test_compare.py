@@ -247,7 +247,7 @@ def test_plotly_knows_every_attribute_of_every_chart(tmp_path: Path, repeats: bo
     assert [len(figure["data"]) for figure in figures] == [6 if repeats else 2] * 3
     for figure in figures:
         plotly.graph_objects.Figure(figure)  # refuses attributes that there are not
-    assert page.index("no difference") < page.index("Over trials") < page.index("What differs")
+    assert page.index("no difference") < page.index("over trials") < page.index("<h2>Differences")
     assert ("the band reaches" in page) == repeats
     assert "default-src 'none'" in page
 
@@ -319,8 +319,8 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "there must be two studies or more to compare, got 0"),
-        (["latest"], "there must be two studies or more to compare, got 1"),
+        ([], "a comparison needs two studies or more, got 0"),
+        (["latest"], "a comparison needs two studies or more, got 1"),
         ([REFERENCE.name, "nowhere"], "there is no study nowhere: "),
         ([REFERENCE.name, REFERENCE], "study fashion-mnist-reference is given twice"),
     ],

@@ -383,7 +383,7 @@ def test_result_is_of_one_training_on_all_images(finished: object, results: Path
 
 def test_report_shows_it(finished: object, results: Path) -> None:
     page = (results / "study" / "report.html").read_text()
-    assert "<h2>Confirmed</h2>" in page
+    assert "<h2>Confirmation</h2>" in page
     assert "<dt>result</dt>" in page
     table = pd.read_csv(results / "study" / "confirm.csv")
     assert f"<td>{table['low'][0]:.4f} to {table['high'][0]:.4f}</td>" in page
@@ -398,7 +398,7 @@ def test_same_command_tells_the_result_again_and_trains_nothing(
     }
     again = run("confirm.py", "study", "--results-dir", str(results), "--top", "2", "--seeds", "2")
     assert again.returncode == 0, again.stderr
-    assert "Trials as they end" not in again.stdout
+    assert "Ended trials; " not in again.stdout
     told = finished.stdout[finished.stdout.index("Confirmed: ") :]
     assert again.stdout.strip() == told.strip()
     assert all(file.read_bytes() == content for file, content in kept.items())
@@ -502,7 +502,7 @@ def test_study_without_validation_images_is_refused(
     told["dataset"]["validation_images"] = 0
     StudyRecord.create(tmp_path / "by-test", "max", told).close()
     sentence = refused(monkeypatch, capsys, "by-test", tmp_path)
-    assert "a winner chosen by the test images cannot be confirmed on them without bias" in sentence
+    assert "the test images would choose the winner, and could not confirm it without bias" in sentence
 
 
 def test_study_in_the_way_is_refused(

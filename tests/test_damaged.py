@@ -630,7 +630,7 @@ def test_lock_that_is_a_folder_is_told(copy: Path, commands: Commands, whole_rep
     )
     status, output, _ = commands.run(report.main, "sent", f"--results-dir={copy}")
     assert status == 0
-    assert output.startswith("The files stay as they are: ")
+    assert output.startswith("The files of the study are not written again: ")
     assert output.replace(str(copy), str(results)).endswith(whole_report)
     after = snapshot(copy)
     anew = {name for name in after if "report.html" in name or "plots/" in name}  # those need no lock
@@ -644,7 +644,7 @@ def test_table_that_is_a_folder_is_told(copy: Path, commands: Commands) -> None:
     (copy / "sent" / "trials.csv").mkdir()
     status, output, error = commands.run(report.main, "sent", f"--results-dir={copy}")
     assert (status, error) == (0, "")
-    assert output.startswith("The files stay as they are: [Errno 21] Is a directory")
+    assert output.startswith("The files of the study are not written again: [Errno 21] Is a directory")
     assert not list((copy / "sent").glob(".*.draft"))
 
 

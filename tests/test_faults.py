@@ -197,7 +197,7 @@ def read_only(disk: Path) -> Iterator[None]:
 def test_study_outlives_a_full_a_read_only_and_a_removed_folder(small_disk: Path) -> None:
     study = small_disk / "study"
     search = RunningSearch("slow", study, "--num-samples", "4", "--epochs", "25")
-    search.wait_for_output("Trials as they end")
+    search.wait_for_output("Ended trials; ")
     wait_for(lambda: any(study.glob("checkpoints/*")), "the first epoch")
 
     filler = small_disk / "filler"
@@ -279,8 +279,8 @@ def test_study_runs_without_a_home_and_beside_the_remains_of_a_cluster(tmp_path:
 
 NEIGHBOUR = """
 import sys, time
-from search.engine.running_studies import announced
-with announced("first", int(sys.argv[1])):
+from search.engine.running_studies import announce
+with announce("first", int(sys.argv[1])):
     print("announced", flush=True)
     time.sleep(60)
 """
@@ -307,7 +307,7 @@ def test_second_study_on_a_machine_leaves_the_first_its_cores(
     settings = StudySettings(dataset="digits", results_dir=tmp_path)
     with neighbour(cpus=6):
         beside = prepare_study(settings)
-    assert "  beside   study first, which uses 6 cores" in head_lines(beside)
+    assert "  also runs  study first, which uses 6 cores" in head_lines(beside)
     assert beside.trials_at_once == 2
     with neighbour(cpus=8) as process:
         assert prepare_study(settings).trials_at_once == 1  # at least one
@@ -323,7 +323,7 @@ def test_data_that_is_damaged_while_a_study_runs_harms_it_not(fashion_mnist_dir:
     shutil.copytree(fashion_mnist_dir / "FashionMNIST" / "raw", data)
     where = ["--dataset", "fashion-mnist", "--data-dir", str(tmp_path / "data"), "--val-fraction", "0.9"]
     search = RunningSearch("trainable", tmp_path / "study", *where, "--num-samples", "1", "--epochs", "1")
-    search.wait_for_output("Trials as they end")
+    search.wait_for_output("Ended trials; ")
     damaged = data / "train-images-idx3-ubyte"
     damaged.chmod(0o644)
     with damaged.open("r+b") as stream:

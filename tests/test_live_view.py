@@ -46,7 +46,7 @@ def test_view_stands_whatever_is_printed_and_however_wide_the_terminal_is(tmp_pa
 
 def shows_one_view(lines: list[str]) -> bool:
     """Whether each of its parts is there, and once."""
-    parts = [" elapsed", "Study live", "━", "best     ", "epochs   ", "epoch     now"]
+    parts = [" elapsed", "Study live", "━", "best     ", "epochs   ", "epoch    last"]
     return [sum(part in line for line in lines) for part in parts] == [1] * len(parts)
 
 
@@ -99,7 +99,7 @@ def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: Imag
     report = shlex.join([sys.executable, str(PROJECT / "search" / "report.py"), "results/fashion-mnist-reference"])
     terminal = Terminal(80, "sh", "-c", f"cd {shlex.quote(str(tmp_path))} && env -u TUNESMITH_DATA {report}")
     assert terminal.wait() == 0
-    assert "Use it: python training/predict.py results/fashion-mnist-reference/model IMAGE" in terminal.text
+    assert "Predict: python training/predict.py results/fashion-mnist-reference/model IMAGE" in terminal.text
     assert terminal.text.rstrip().count("\n") + 1 <= 23, terminal.text
 
 

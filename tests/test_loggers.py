@@ -303,7 +303,7 @@ def test_wandb_is_switched_off_if_it_would_have_to_ask_who_you_are(
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "online")
     logged(began.record, "wandb").close()
-    sentence = "WANDB_MODE is online and nobody is logged in: wandb login"
+    sentence = "WANDB_MODE is online and nobody is logged in: run wandb login"
     assert capfd.readouterr().out == f"  ! wandb is switched off (ValueError: {sentence}); the study goes on\n"
 
 
@@ -328,7 +328,7 @@ class Raises:
 def test_logger_that_raises_is_switched_off_and_that_is_said_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loggers_module, "_maker", lambda *_: Raises)
+    monkeypatch.setattr(loggers_module, "_logger_factory", lambda *_: Raises)
     monkeypatch.setattr(loggers_module, "SHARE_OF_TIME", float("inf"))
     study = HandDrivenStudy(folder)
     loggers = logged(study.record, "tensorboard")
@@ -362,13 +362,13 @@ def test_study_does_not_wait_for_a_logger_for_ever(
         def epoch(self, _: TrialRecord) -> None:
             threading.Event().wait()
 
-    monkeypatch.setattr(loggers_module, "_maker", lambda *_: Hangs)
-    monkeypatch.setattr(loggers_module, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(loggers_module, "_logger_factory", lambda *_: Hangs)
+    monkeypatch.setattr(loggers_module, "MAX_WAIT_SECONDS", 0.2)
     study = HandDrivenStudy(folder)
     loggers = logged(study.record, "tensorboard")
     run_trial(study, loggers, 0.5, 0.7, 0.6)
     loggers.close()
-    assert "tensorboard has not taken in everything" in capsys.readouterr().out
+    assert "tensorboard has not written everything" in capsys.readouterr().out
 
 
 def test_unknown_logger_is_refused() -> None:
@@ -400,7 +400,7 @@ def test_whole_study_is_shown_in_tensorboard(tmp_path: Path) -> None:
     run = run_search(*SMALL_STUDY, "--log", "tensorboard", cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stderr == ""
-    assert "  log      tensorboard; " in run.stdout
+    assert "  log        tensorboard; " in run.stdout
     assert "  ! " not in run.stdout
     record = StudyRecord.open(tmp_path / "results" / "small")
     assert len(record.trials) == 3

@@ -103,13 +103,13 @@ def test_report_says_how_the_model_is_used(shipped: tuple[StudyRecord, Path], tm
         return render(record, DEFAULT_SPACE, find(record, DEFAULT_SPACE), "there are no images")
 
     record, folder = shipped
-    section = page_of(record).partition("<h2>The model, to use</h2>")[2]
+    section = page_of(record).partition("<h2>Exported model</h2>")[2]
     assert f"python training/predict.py {folder} IMAGE\npython training/export.py {folder} --onnx model.onnx" in section
     assert read_metadata(folder).selection in section
     damaged = StudyRecord(tmp_path, record.study, record.facts)
     (tmp_path / folder.name).mkdir()
     (tmp_path / folder.name / CONFIG).write_text("[")
-    assert "The model, to use" not in page_of(damaged)
+    assert "Exported model" not in page_of(damaged)
 
 
 def test_probabilities_sum_to_one_and_other_images_are_refused(

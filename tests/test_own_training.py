@@ -114,8 +114,8 @@ def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("nothing", "the training function yielded 0 of 3 epochs"),
-        ("short", "the training function yielded 1 of 3 epochs; --epochs 1 asks for no more"),
+        ("nothing", "the training function yielded only 0 of 3 epochs"),
+        ("short", "the training function yielded only 1 of 3 epochs; use --epochs 1"),
         ("number", "the training function must yield a dictionary of metrics, got float"),
         ("other", "epoch 1 has no metric loss; it has error_rate"),
         ("text", "metric loss must be a number, got 'low'"),

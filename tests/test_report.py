@@ -27,8 +27,8 @@ from training.loop import train
 
 REFERENCE = PROJECT / "results" / "fashion-mnist-reference"
 TITLES = [
-    "How sure that is",
-    "What to try next",
+    "Certainty of the best trial",
+    "Recommendations",
     "Learning curves",
     "Optimisation history",
     "Parallel coordinates",
@@ -37,7 +37,7 @@ TITLES = [
     "Hyperparameter importance",
     "Workers",
     "Time ledger",
-    "What the best model mistakes",
+    "Errors of the best model",
     "All trials",
     "Provenance",
 ]
@@ -65,7 +65,7 @@ def reference_page() -> str:
 
 def test_reference_study_has_all_parts_in_order(reference_page: str) -> None:
     found = re.findall(r"<h2>(.*?)</h2>", reference_page)
-    assert [title for title in found if title != "The model, to use"] == TITLES  # its model is not kept in git
+    assert [title for title in found if title != "Exported model"] == TITLES  # its model is not kept in git
 
 
 def test_headline_agrees_with_the_tables(reference_page: str) -> None:
@@ -137,7 +137,7 @@ def test_study_of_every_kind_of_end_is_reported(tmp_path: Path) -> None:
 
 def test_study_that_measured_nothing_is_reported(tmp_path: Path) -> None:
     page = without_plotly(page_of(HandDrivenStudy(tmp_path).record))
-    assert "none measured anything that stands" in page
+    assert "no trial has valid metrics" in page
 
 
 def trained_study(folder: Path, data: ImageData, epochs: int = 3, network: str = "mlp") -> StudyRecord:
@@ -163,11 +163,11 @@ def test_best_model_is_the_one_that_was_measured(tmp_path: Path, digits: ImageDa
     assert sum(map(sum, model.confusion)) == len(digits.test)
     assert right / len(digits.test) == pytest.approx(best.test_accuracy)
     assert [sum(line) for line in model.confusion] == digits.test.labels.bincount().tolist()
-    probabilities = [image.probability for image in model.most_wrong]
+    probabilities = [image.probability for image in model.wrong_images]
     assert probabilities == sorted(probabilities, reverse=True)
-    assert all(image.true_class != image.seen_as for image in model.most_wrong)
+    assert all(image.true_class != image.predicted_class for image in model.wrong_images)
     page = without_plotly(page_of(record, model))
-    assert page.count("data:image/png;base64,") == len(model.most_wrong) > 0
+    assert page.count("data:image/png;base64,") == len(model.wrong_images) > 0
 
 
 def test_model_that_is_not_the_measured_one_is_not_shown(tmp_path: Path, digits: ImageData) -> None:
@@ -227,7 +227,7 @@ def test_running_study_is_reported_too(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         process.kill()
     assert done.returncode == 0, done.stderr
-    assert "The files stay as they are: study study is being run by process" in done.stdout
+    assert "The files of the study are not written again: study study is being run by process" in done.stdout
     assert "1 can go on" in (folder / "report.html").read_text()
 
 

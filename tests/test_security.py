@@ -107,7 +107,7 @@ def test_report_runs_no_network_that_a_record_names(tmp_path: Path) -> None:
     file.write_bytes(b"")
     run = report(folder)
     assert run.returncode == 0, run.stderr
-    assert "neither shown nor shipped: study sent runs the code of" in run.stdout
+    assert "the model is not exported: study sent runs the code of" in run.stdout
     assert not (tmp_path / "marker").exists()
 
 
@@ -332,7 +332,7 @@ def test_token_is_neither_shown_nor_stored(watched: Watched) -> None:
     stored = [file.read_bytes() for file in watched.folder.rglob("*") if file.is_file()]
     assert len(stored) >= 5
     assert not any(TOKEN.encode() in content for content in stored)
-    assert "watch    http://127.0.0.1:" in watched.output
+    assert "dashboard  http://127.0.0.1:" in watched.output
     assert TOKEN not in watched.output
     assert TOKEN not in watched.command_lines  # which every user of the machine sees
 

@@ -300,7 +300,7 @@ def killed(server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> None
     results, nothing = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("nothing")
     study = WholeStudy(results, server)
     try:
-        study.wait_for("Trials as they end")
+        study.wait_for("Ended trials; ")
         study.wait_for_epochs(5)
         server.stop()
         study.wait_for("the study waits until it can")
@@ -324,7 +324,7 @@ def resumed(server: PostgreSQL, killed: None, tmp_path_factory: pytest.TempPathF
     words = ["--resume", "whole", "--storage", server.address(password=None), "--results-dir", str(results)]
     run = start("run.py", *words, PGPASSWORD=PASSWORD)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert f"record   {server.address(password=None)}" in run.stdout
+    assert f"record     {server.address(password=None)}" in run.stdout
     assert "1 of them from their last epoch" in run.stdout
     return results / "whole"
 

@@ -1,4 +1,4 @@
-"""A Ray cluster that a study joins: it answers, lets us in, and every node is fit to run trials."""
+"""Joins a Ray cluster, and checks that every node can run the trials of a study."""
 
 import re
 import socket
@@ -22,16 +22,16 @@ from training.config import PROJECT
 
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20
-"""How long a cluster may take to say that it is one."""
+"""Seconds in which a cluster must answer `ray status`."""
 NODE_SECONDS = 120
-"""How long all nodes together may take to load the code and look at the results folder."""
+"""Seconds in which all nodes must have loaded the code and checked the results folder."""
 _DECISIVE_PACKAGES = ("python", "torch", "ray", "numpy")
-"""What the numbers of a trial depend on: the same version on every node."""
+"""Packages that change the metrics of a trial; each node must have the same versions."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a machine has to give to trials."""
+    """A machine that runs trials, with its cores and GPUs."""
 
     name: str
     cpus: int
@@ -39,7 +39,7 @@ class Node:
 
 
 def this_machine() -> Node:
-    """The machine of this process, as far as this process may use it."""
+    """Describe the cores and GPUs of this machine that this process may use."""
     return Node("this machine", provenance.available_cpus(), torch.cuda.device_count())
 
 
@@ -48,41 +48,41 @@ class Cluster:
     """The cluster that this process has joined."""
 
     nodes: dict[str, Node]
-    """By Ray's id; only those with cores to give, as they were when the study started."""
+    """Nodes that had cores when the study started, by Ray's id."""
     dashboard_url: str | None
 
     def leave(self) -> None:
-        """Disconnect; the cluster runs on."""
+        """Disconnect from the cluster, which keeps running."""
         ray.shutdown()
 
     def size(self) -> ClusterSize:
-        """What all nodes together have to give to trials."""
+        """Count the nodes, and sum up their cores and GPUs."""
         nodes = self.nodes.values()
         return ClusterSize(
             nodes=len(nodes), cpus=sum(node.cpus for node in nodes), gpus=sum(node.gpus for node in nodes)
         )
 
     def check(self, folder: Path) -> None:
-        """Refuse a cluster with a node that could not run trials as this machine would.
+        """Refuse a cluster with a node that cannot run trials in the same way as this machine.
 
         Args:
-            folder: Where checkpoints are to go, or the first folder above it that exists; nothing is left behind there.
+            folder: The results folder, or the first folder above it that exists; a test file is written and removed.
 
         Raises:
-            ValueError: A node does not see this folder, has other versions or cannot load our code; it is named.
+            ValueError: A node does not share this folder, has other versions or cannot load the code; it is named.
         """
         with TemporaryDirectory(prefix=".tunesmith-", dir=folder) as shared:
-            asked = {
-                ray.remote(_try_out)
+            nodes = {
+                ray.remote(_test_node)
                 .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(id_, soft=False))
                 .remote(shared): node
                 for id_, node in self.nodes.items()
             }
-            answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=NODE_SECONDS)
-            for answer, node in asked.items():
-                if answer not in answered:
+            finished, _ = ray.wait(list(nodes), num_returns=len(nodes), timeout=NODE_SECONDS)
+            for result, node in nodes.items():
+                if result not in finished:
                     raise ValueError(f"node {node.name} of the cluster has not answered within {NODE_SECONDS} seconds")
-                _check_answer(answer, node, folder)
+                _check_node(result, node, folder)
 
 
 def join(address: str) -> Cluster:
@@ -92,30 +92,30 @@ def join(address: str) -> Cluster:
         address: `auto` for the cluster of this machine, otherwise `host:port` of its head.
 
     Raises:
-        ValueError: There is no cluster, or it does not let us in; the message says which.
+        ValueError: There is no cluster, or it refuses this process; the message says which.
     """
     local_ray.use_known_token()
     set_ray_environment()
     where = "of this machine" if address == "auto" else f"at {address}"
-    _ask(address, where)
+    _check_answers(address, where)
     packages = [str(PROJECT / name) for name in ("search", "training")]
     try:
-        # Workers import from the driver's current folder first, which may hold an older copy of our code on some node
-        with TemporaryDirectory() as nowhere, chdir(nowhere):
+        # Workers import from the driver's current folder first, and a node may have an older copy of our code there
+        with TemporaryDirectory() as empty, chdir(empty):
             context = ray.init(address=address, runtime_env={"py_modules": packages}, **local_ray.QUIET)
-    except ConnectionError:  # it did answer; Ray looks for a minute for processes of a node of it
+    except ConnectionError:  # it did answer, but Ray found no process of a node for a minute
         raise ValueError(f"the Ray cluster {where} cannot be joined: this machine is not one of its nodes") from None
     except Exception as error:  # whatever Ray raises
         raise ValueError(f"the Ray cluster {where} cannot be joined: {error}") from None
-    found = {node["NodeID"]: _node(node) for node in ray.nodes() if node["Alive"]}
-    nodes = {id_: node for id_, node in found.items() if node.cpus >= 1}
+    alive = {node["NodeID"]: _node(node) for node in ray.nodes() if node["Alive"]}
+    nodes = {id_: node for id_, node in alive.items() if node.cpus >= 1}
     if not nodes:
         raise ValueError(f"no node of the Ray cluster {where} has a core for trials")
     return Cluster(nodes, context.dashboard_url or None)
 
 
-def _ask(address: str, where: str) -> None:
-    """Have another process ask the cluster how it is: Ray itself waits for minutes, and aborts without a token."""
+def _check_answers(address: str, where: str) -> None:
+    """Let another process call `ray status`, because `ray.init` waits for minutes and aborts without a token."""
     if address != "auto":
         host, _, port = address.rpartition(":")
         try:
@@ -126,17 +126,17 @@ def _ask(address: str, where: str) -> None:
             ) from None
     command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+        status = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise ValueError(f"the Ray cluster {where} does not answer within {ANSWER_SECONDS} seconds") from None
-    if asked.returncode == 0:
+    if status.returncode == 0:
         return
-    if re.search("InvalidAuthToken|RAY_AUTH_TOKEN|authentication token", asked.stderr):
+    if re.search("InvalidAuthToken|RAY_AUTH_TOKEN|authentication token", status.stderr):
         raise ValueError(
-            f"the Ray cluster {where} asks for its token, and here is none or another one: RAY_AUTH_TOKEN_PATH or "
-            "~/.ray/auth_token must be the token file of its head"
+            f"the Ray cluster {where} requires its token, but this machine has no token or another one: "
+            "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token must be the token file of its head"
         )
-    raise ValueError(f"the Ray cluster {where} cannot be joined: {_last_line(asked.stderr)}")
+    raise ValueError(f"the Ray cluster {where} cannot be joined: {_last_line(status.stderr)}")
 
 
 def _node(node: dict[str, Any]) -> Node:
@@ -144,9 +144,9 @@ def _node(node: dict[str, Any]) -> Node:
     return Node(node["NodeManagerAddress"], int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
-def _try_out(folder: str) -> tuple[dict[str, str], str | None]:
-    """What is installed on a node, and why it cannot write into a folder, if it cannot."""
-    import search.engine.trainable  # noqa: F401 (what trials need)
+def _test_node(folder: str) -> tuple[dict[str, str], str | None]:
+    """Return the versions of a node, and the error if it cannot write into a folder; a worker on the node runs this."""
+    import search.engine.trainable  # noqa: F401 (trials import it)
 
     try:
         (Path(folder) / ray.get_runtime_context().get_node_id()).touch()
@@ -155,23 +155,24 @@ def _try_out(folder: str) -> tuple[dict[str, str], str | None]:
     return provenance.versions(), None
 
 
-def _check_answer(answer: Any, node: Node, folder: Path) -> None:
+def _check_node(result: Any, node: Node, folder: Path) -> None:
     try:
-        there, warning = ray.get(answer)
-    except Exception as error:  # whatever keeps a node from running our code
+        node_versions, write_error = ray.get(result)
+    except Exception as error:  # any error means that the node cannot run our code
         raise ValueError(f"node {node.name} of the cluster cannot run trials: {_last_line(str(error))}") from None
-    if warning:
+    if write_error:
         raise ValueError(
-            f"node {node.name} of the cluster does not share the results folder with this machine ({warning}): {folder}"
+            f"node {node.name} of the cluster does not share the results folder with this machine ({write_error}): "
+            f"{folder}"
         )
-    here = provenance.versions()
+    versions = provenance.versions()
     for package in _DECISIVE_PACKAGES:
-        if there[package] != here[package]:
+        if node_versions[package] != versions[package]:
             raise ValueError(
-                f"node {node.name} of the cluster has {package} {there[package]}, this machine {here[package]}, "
-                "so the trials would not be comparable"
+                f"node {node.name} of the cluster has {package} {node_versions[package]}, but this machine has "
+                f"{versions[package]}, so the trials would not be comparable"
             )
 
 
 def _last_line(text: str) -> str:
-    return next(iter(text.strip().splitlines()[::-1]), "no word from Ray")
+    return next(iter(text.strip().splitlines()[::-1]), "Ray gave no reason")

@@ -1,4 +1,4 @@
-"""A training function of the user's own: any generator that yields a dictionary of metrics for each epoch."""
+"""Runs a custom training function: a generator that yields a dictionary of metrics for each epoch."""
 
 import math
 import random
@@ -19,62 +19,62 @@ OPTION = "train_function"
 
 
 def train_custom(
-    place: str, hyperparameters: Mapping[str, Any], epochs: int, seed: int, metric: str
+    import_path: str, hyperparameters: Mapping[str, Any], epochs: int, seed: int, metric: str
 ) -> Iterator[CustomMetrics]:
-    """Run a training function; yield what it measures.
+    """Run a training function; yield the metrics of each epoch.
 
-    The random generators of Python, NumPy and torch start from the seed, so that the same call measures the same.
+    The random generators of Python, NumPy and torch start from the seed, so that the same call yields the same metrics.
 
     Args:
-        place: Of the function, `path/to/file.py:train` or `package.module:train`.
-        hyperparameters: Searched and fixed ones; the function gets them as its dataclass, or else as a dictionary.
-        epochs: How many there are to be; the function gets them too, if it has a place for `epochs`.
-        seed: Of the trial; the function gets it too, if it has a place for `seed`.
-        metric: What is searched for; each epoch must have it.
+        import_path: Import path of the function, `path/to/file.py:train` or `package.module:train`.
+        hyperparameters: Searched and fixed ones; the function receives them as its dataclass, or as a dictionary.
+        epochs: Number of epochs; the function receives it if its dataclass has a field `epochs`.
+        seed: Seed of the trial; the function receives it if its dataclass has a field `seed`.
+        metric: The metric that is searched for; each epoch must have it.
 
     Raises:
         TrainingDivergedError: The metric is not finite.
-        ValueError: The function yields something else, or too little.
+        ValueError: The function yields something else, or too few epochs.
     """
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    kind = annotated_config(OPTION, place)
-    known = {"epochs": epochs, "seed": seed}
-    if kind is None:
-        config: Any = {**hyperparameters, **known}
+    config_class = annotated_config(OPTION, import_path)
+    values = {"epochs": epochs, "seed": seed}
+    if config_class is None:
+        config: Any = {**hyperparameters, **values}
     else:
-        names = {field.name for field in fields(kind)}
-        config = kind(**hyperparameters, **{name: value for name, value in known.items() if name in names})
+        names = {field.name for field in fields(config_class)}
+        config = config_class(**hyperparameters, **{name: value for name, value in values.items() if name in names})
     start = time.perf_counter()
     epoch = 0
-    for epoch, yielded in enumerate(iter(load_function(OPTION, place)(config)), start=1):
+    for epoch, yielded in enumerate(iter(load_function(OPTION, import_path)(config)), start=1):
         seconds = round(time.perf_counter() - start, 3)
-        measured = _checked(yielded, metric, epoch)
-        yield metrics_type(tuple(measured))(epoch=epoch, seconds=seconds, **measured)  # type: ignore[arg-type]
+        metrics = _check_metrics(yielded, metric, epoch)
+        yield metrics_type(tuple(metrics))(epoch=epoch, seconds=seconds, **metrics)  # type: ignore[arg-type]
         if epoch == epochs:
             return
         start = time.perf_counter()
-    fewer = f"; --epochs {epoch} asks for no more" if epoch else ""
-    raise ValueError(f"the training function yielded {epoch} of {epochs} epochs{fewer}")
+    hint = f"; use --epochs {epoch}" if epoch else ""
+    raise ValueError(f"the training function yielded only {epoch} of {epochs} epochs{hint}")
 
 
-def _checked(yielded: object, metric: str, epoch: int) -> dict[str, float]:
+def _check_metrics(yielded: object, metric: str, epoch: int) -> dict[str, float]:
     if not isinstance(yielded, Mapping):
         raise ValueError(f"the training function must yield a dictionary of metrics, got {type(yielded).__name__}")
     if metric not in yielded:
         raise ValueError(f"epoch {epoch} has no metric {metric}; it has {', '.join(map(str, yielded))}")
-    measured = {name: _number(name, value) for name, value in yielded.items()}
-    if not math.isfinite(measured[metric]):
-        raise TrainingDivergedError(f"{metric} is {measured[metric]} in epoch {epoch}")
-    return {name: value for name, value in measured.items() if math.isfinite(value)}
+    metrics = {name: _number(name, value) for name, value in yielded.items()}
+    if not math.isfinite(metrics[metric]):
+        raise TrainingDivergedError(f"{metric} is {metrics[metric]} in epoch {epoch}")
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _number(name: object, value: Any) -> float:
     check_metric_name(str(name))
     try:
         if isinstance(value, str):
-            raise TypeError  # float would read it
+            raise TypeError  # float would convert it
         return float(value)
     except (TypeError, ValueError):
         raise ValueError(f"metric {name} must be a number, got {value!r:.50}") from None

@@ -1,6 +1,9 @@
-"""The header of a study: what is searched, on which data, where it runs and where the results go."""
+"""Builds the header of a study: what is searched, on which data, where it runs and where the results go."""
+
+from collections.abc import Iterator
 
 from search.engine.study import Study
+from search.monitoring.terminal import header_line
 from search.record.provenance import available_cpus
 from search.record.ranking import ended_trials
 from training.config import TrialConfig
@@ -8,58 +11,55 @@ from training.console.terminal import printable
 
 
 def header_lines(study: Study) -> list[str]:
-    """The lines that are shown before the first trial."""
-    settings, record, data = study.settings, study.record, study.data
-    plan, warm_start = record.metadata.plan, record.metadata.warm_start
-    stops = settings.scheduler != "none"
-    stopping = f"{settings.scheduler}, which ends weak trials early" if stops else "none: all epochs are run"
-    lines = [
-        f"Confirming study {plan.study}" if plan else f"Study {record.folder.name}",
-        f"  data     {data.name}: {len(data.train):,} training, {len(data.val):,} validation, "
-        f"{len(data.test):,} test images"
-        if data
-        else f"  training {record.metadata.task.train_function}",
-    ]
-    if settings.network != TrialConfig.network:
-        lines.append(f"  network  {settings.network}")
-    lines += [_trials_line(study), f"  stopping {stopping}", _place_line(study), f"  results  {record.folder}"]
-    if record.address:
-        lines.append(f"  record   {record.address}")
-    if settings.log:
-        lines.append(f"  log      {', '.join(settings.log)}; docs/dashboards.md says how to look at it")
-    lines += [
-        f"  beside   study {printable(running.study)}, which uses {running.cpus} cores"
-        for running in study.running_studies
-    ]
-    if warm_start:
-        lines.append(f"  warm     {warm_start.trials} of {warm_start.of} trials of study {warm_start.study} are known")
-    if record.trials:
-        lines.append(f"  resumed  {len(ended_trials(record.trials))} trials have ended; {_trials_left(study)}")
-    return lines
-
-
-def _trials_line(study: Study) -> str:
-    settings, plan = study.settings, study.record.metadata.plan
-    if plan:
-        return (
-            f"  again    trials {', '.join(map(str, plan.trials))} from {len(plan.seeds)} fresh seeds each, the best "
-            f"from {len(plan.winner_seeds)} more"
-        )
-    direction = "highest" if settings.direction == "max" else "lowest"
-    return (
-        f"  search   {settings.num_samples} trials of {settings.epochs} epochs for the {direction} "
-        f"{settings.metric_name}, proposed by {settings.sampler}"
+    """Build the lines that are shown before the first trial."""
+    title = (
+        f"Confirming study {plan.study}"
+        if (plan := study.record.metadata.plan)
+        else f"Study {study.record.folder.name}"
     )
+    return [title, *(header_line(label, text) for label, text in _lines(study))]
 
 
-def _place_line(study: Study) -> str:
-    place, cpus, nodes = "machine", available_cpus(), ""
+def _lines(study: Study) -> Iterator[tuple[str, str]]:
+    settings, record, data = study.settings, study.record, study.data
+    if data:
+        images = f"{len(data.train):,} training, {len(data.val):,} validation, {len(data.test):,} test images"
+        yield "data", f"{data.name}: {images}"
+    else:
+        yield "training", str(record.metadata.task.train_function)
+    if settings.network != TrialConfig.network:
+        yield "network", settings.network
+    if plan := record.metadata.plan:
+        trials = ", ".join(map(str, plan.trials))
+        seeds = f"from {len(plan.seeds)} fresh seeds each, the winner from {len(plan.winner_seeds)} more"
+        yield "retrain", f"trials {trials} {seeds}"
+    else:
+        extreme = "highest" if settings.direction == "max" else "lowest"
+        trials = f"{settings.num_samples} trials of {settings.epochs} epochs"
+        yield "search", f"{trials} for the {extreme} {settings.metric_name}, sampler {settings.sampler}"
+    stops = settings.scheduler != "none"
+    yield (
+        "scheduler",
+        f"{settings.scheduler}, {'which stops weak trials early' if stops else 'every trial runs in full'}",
+    )
+    machine, cpus, nodes = "machine", available_cpus(), ""
     if study.cluster:
         size = study.cluster.size()
-        place, cpus, nodes = "cluster", size.cpus, f", {size.nodes} node{'s' * (size.nodes > 1)}"
-    return (
-        f"  {place}  {study.max_concurrent_trials} at once, {study.settings.cpus_per_trial} of {cpus} cores each{nodes}"
-    )
+        machine, cpus, nodes = "cluster", size.cpus, f", {size.nodes} node{'s' * (size.nodes > 1)}"
+    concurrent = study.max_concurrent_trials
+    trials = f"{concurrent} trial{'s' * (concurrent > 1)} at a time"
+    yield machine, f"{trials}, {settings.cpus_per_trial} of {cpus} cores each{nodes}"
+    yield "results", str(record.folder)
+    if record.address:
+        yield "record", record.address
+    if settings.log:
+        yield "log", f"{', '.join(settings.log)}; docs/dashboards.md says how to view it"
+    for running in study.running_studies:
+        yield "also runs", f"study {printable(running.study)}, which uses {running.cpus} cores"
+    if warm_start := record.metadata.warm_start:
+        yield "warm start", f"{warm_start.trials} of {warm_start.of} trials of study {warm_start.study}"
+    if record.trials:
+        yield "resumed", f"{len(ended_trials(record.trials))} trials have ended; {_trials_left(study)}"
 
 
 def _trials_left(study: Study) -> str:

@@ -1,4 +1,4 @@
-"""Ray on this machine for one study, and the token that lets processes into Ray."""
+"""Starts Ray on this machine for one study, and finds or creates the token of Ray."""
 
 import atexit
 import importlib
@@ -24,22 +24,22 @@ from search.record import provenance
 from training.config import PROJECT
 
 ANSWER_SECONDS = 5.0
-"""How long the dashboard's page may take."""
+"""Seconds in which the page of the dashboard must answer."""
 QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
 class LocalRay:
-    """Ray on this machine for one study, unless this process has Ray already.
+    """Ray on this machine for one study, unless this process has started Ray already.
 
-    It starts in a thread of its own, so that the data can be loaded meanwhile. The thread lives as long as Ray does:
-    the system ends Ray's processes with the thread that started them.
+    Ray starts in a thread, so that the data can be loaded meanwhile. The thread lives as long as Ray does, because the
+    system ends the processes of Ray with the thread that started them.
     """
 
     def __init__(self, *, dashboard: bool) -> None:
-        """Start nothing yet.
+        """Prepare the start.
 
         Args:
-            dashboard: Start one too, for this machine only.
+            dashboard: Whether the dashboard starts, too; only this machine can reach it.
         """
         self._dashboard = dashboard
         self._is_ours = False
@@ -47,33 +47,33 @@ class LocalRay:
         self._ended = Event()
 
     def begin(self, job_name: str) -> None:
-        """Begin to start it; until `wait` returns, the current folder may be another one.
+        """Begin to start Ray; until `wait` returns, the current folder may be another one.
 
         Args:
-            job_name: What the dashboard calls this process.
+            job_name: Name of this process in the dashboard.
         """
         if self._started is None:
             self._started = Future()
             atexit.register(self.close)
-            Thread(target=self._live, args=[self._started, job_name], daemon=True).start()
+            Thread(target=self._run, args=[self._started, job_name], daemon=True).start()
 
     def wait(self, job_name: str = "tunesmith") -> str | None:
-        """Wait until it has started; returns the address of a dashboard that was started here and answers."""
+        """Wait until Ray has started; returns the address of the dashboard if it was started here and answers."""
         self.begin(job_name)
         assert self._started is not None
         return self._started.result()
 
     def close(self) -> None:
-        """End it; what has not started yet the system ends with this process."""
+        """End Ray; if it has not started yet, the system ends it with this process."""
         if self._is_ours:
             self._is_ours = False
-            # Ray's autoscaler is of no use here, and takes a second to end once the rest has ended
+            # Ray's autoscaler is not needed on one machine, and would end a second after the other processes
             ray._private.worker._global_node.kill_monitor(check_alive=False)
             ray.shutdown()
         self._ended.set()
 
-    def _live(self, started: "Future[str | None]", job_name: str) -> None:
-        with _token_kept():
+    def _run(self, started: "Future[str | None]", job_name: str) -> None:
+        with _temporary_token():
             try:
                 started.set_result(self._start(job_name))
             except BaseException as error:
@@ -84,9 +84,9 @@ class LocalRay:
         if ray.is_initialized():
             return None
         set_ray_environment()
-        with chdir(PROJECT):  # Ray lets workers import what lies here, before anything else
+        with chdir(PROJECT):  # Ray lets workers import from the current folder, before any other
             context = ray.init(
-                address="local",  # plain ray.init() stumbles over what a killed cluster left behind
+                address="local",  # plain ray.init() fails if a killed cluster left its address behind
                 num_cpus=provenance.available_cpus(),
                 num_gpus=torch.cuda.device_count(),
                 include_dashboard=self._dashboard,
@@ -94,7 +94,7 @@ class LocalRay:
                 job_config=JobConfig(metadata={"job_name": job_name}),
                 **QUIET,
             )
-        # Ray's colorama would reset the colours of a terminal at exit, into an output that spells such things out
+        # Ray's colorama would write an escape sequence at exit, which our standard output prints as text
         atexit.unregister(importlib.import_module("colorama.initialise").reset_all)
         self._is_ours = True
         url: str | None = context.dashboard_url
@@ -102,7 +102,7 @@ class LocalRay:
 
 
 def _answers(address: str) -> bool:
-    """Whether there is a page at an address."""
+    """Whether the page of the dashboard can be loaded."""
     try:
         with urllib.request.urlopen(f"http://{address}", timeout=ANSWER_SECONDS) as page:
             return bool(page.status == HTTPStatus.OK)
@@ -111,19 +111,19 @@ def _answers(address: str) -> bool:
 
 
 def use_known_token() -> None:
-    """Have this process show a cluster the token that this user has, unless the environment says otherwise."""
+    """Let this process use the token of this user for a cluster, unless RAY_AUTH_MODE is set."""
     if _token_is_known() and "RAY_AUTH_MODE" not in os.environ:
-        _enable_token_auth()  # the variable alone would be too late: Ray read it when it was imported
+        _enable_token_auth()  # it is too late to set the variable, which Ray read at its import
 
 
 def _token_is_known() -> bool:
-    kept = Path("~/.ray/auth_token").expanduser()
-    return bool({"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()) or kept.is_file()
+    file = Path("~/.ray/auth_token").expanduser()
+    return bool({"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()) or file.is_file()
 
 
 @contextmanager
-def _token_kept() -> Iterator[None]:
-    """Give Ray's token a place of its own where the home folder cannot be written; nobody else can read it."""
+def _temporary_token() -> Iterator[None]:
+    """Create a token in a temporary file that only this user can read, if the home folder cannot be written."""
     if _token_is_known() or _can_write(Path("~/.ray").expanduser()):
         yield
         return

@@ -1,4 +1,4 @@
-"""Other studies that run on this machine: a study that starts beside them leaves them their cores."""
+"""Finds other studies that run on this machine, so that a new study does not use their cores."""
 
 import json
 import os
@@ -21,20 +21,20 @@ class RunningStudy:
 
 
 def find_running_studies() -> list[RunningStudy]:
-    """The studies that this user runs on this machine now."""
-    found = []
+    """List the studies that this user runs on this machine now."""
+    running_studies = []
     for file in sorted(_folder().glob("*.json")):
         try:
             with FileLock(file.with_suffix(".lock")).acquire(timeout=0):
-                file.unlink(missing_ok=True)  # its process is no more
+                file.unlink(missing_ok=True)  # the process of the study has ended
         except Timeout:
-            found.append(RunningStudy(**json.loads(file.read_text())))
-    return found
+            running_studies.append(RunningStudy(**json.loads(file.read_text())))
+    return running_studies
 
 
 @contextmanager
-def announced(study: str, cpus: int) -> Iterator[None]:
-    """While this lasts, other studies find this one."""
+def announce(study: str, cpus: int) -> Iterator[None]:
+    """Let other studies find this study until the block ends."""
     file = _folder() / f"{os.getpid()}.json"
     with FileLock(file.with_suffix(".lock")):
         file.write_text(json.dumps(asdict(RunningStudy(study, cpus))))
@@ -45,7 +45,7 @@ def announced(study: str, cpus: int) -> Iterator[None]:
 
 
 def _folder() -> Path:
-    """A folder that only this user can write; if somebody else has made it, it is as good as empty."""
+    """The folder of the announcements, which only this user can write; a folder of another user is not used."""
     folder = Path(tempfile.gettempdir()) / f"tunesmith-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():

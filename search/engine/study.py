@@ -41,39 +41,40 @@ from training.networks.network_config import config_type
 from training.networks.networks import build_network
 
 CUSTOM_NAME = "custom"
-"""What the name of a study begins with, in place of the data set, if a training function brings its own data."""
+"""Name of the data set in the name of a study, if a training function brings its own data."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study that is ready to run: everything checked, data loaded, record open, folder locked."""
+    """A study that is ready to run: settings are checked, data are loaded, the record is open, the folder is locked."""
 
     settings: StudySettings
     data: ImageData | None
-    """None where a training function brings its own."""
+    """None if a training function brings its own data."""
     record: StudyRecord
     folder: StudyFolder
     max_concurrent_trials: int
     running_studies: list[RunningStudy]
-    """Other studies that this machine runs."""
+    """Other studies that run on this machine."""
     began: float
     """When the command began, by `time.monotonic`."""
     ray: LocalRay
-    """Ray on this machine, where the trials run if there is no cluster."""
+    """Ray on this machine, which runs the trials if there is no cluster."""
     cluster: Cluster | None = None
-    """Where the trials run, if not on this machine alone."""
+    """The cluster that runs the trials; None if this machine runs them."""
 
     @property
     def trials_to_run(self) -> int:
-        """Trials of the wanted total that have not ended yet."""
+        """Number of trials that must still end until the study is complete."""
         return self.settings.num_samples - len(ended_trials(self.record.trials))
 
 
 @dataclass(frozen=True)
 class Repetition:
-    """Configurations of another study that are trained again, from fresh seeds, instead of a search."""
+    """Configurations of a study that are trained again from fresh seeds, instead of a search."""
 
-    of: StudyRecord
+    parent: StudyRecord
+    """The study of the configurations."""
     plan: Plan
 
 
@@ -84,22 +85,22 @@ def prepare_study(
     runs_now: bool = False,
     repetition: Repetition | None = None,
 ) -> Study:
-    """Check what only the machine can tell, load the data, and make or open the record, in this order.
+    """Check the settings against this machine, load the data, and create or open the record, in this order.
 
     Args:
-        settings: Of the study.
+        settings: Settings of the study.
         began: When the command began, by `time.monotonic`; None for now.
-        runs_now: Whether the study is going to be run at once: then Ray starts while the data are loaded.
-        repetition: What is trained again, if this study confirms another one instead of searching.
+        runs_now: Whether the study will run at once: then Ray starts while the data are loaded.
+        repetition: The configurations that are trained again, if this study confirms another study.
 
     Raises:
-        ValueError: The settings ask for more than there is, the data set is damaged or not that of the study, or
-            another process runs the study; nothing was written.
+        ValueError: The machine is too small, the data set is damaged or is not that of the study, or another process
+            runs the study; nothing was written.
         OSError: A folder cannot be read or written.
     """
     began = time.monotonic() if began is None else began
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # absolute, because the working folder changes for a moment while Ray starts
+    # absolute paths, because the current folder changes for a moment while Ray starts
     settings = replace(settings, data_dir=settings.data_dir.absolute(), dataset=absolute_dataset(settings.dataset))
     check_packages(settings)
     joined = cluster.join(settings.address) if settings.address else None
@@ -145,20 +146,20 @@ def _check_free(path: Path, server: ServerStorage | None) -> None:
 
 
 def _warm_start_record(settings: StudySettings, server: ServerStorage | None) -> StudyRecord:
-    """The earlier study to start from, read from its folder's `study.db` or else from the server."""
+    """Read the earlier study of a warm start, from the `study.db` in its folder or else from the server."""
     folder = find_study(str(settings.warm_start), settings.results_dir, settings.storage)
     return StudyRecord.open(folder, None if (folder / STUDY_DB).exists() else server)
 
 
 def _new_space(settings: StudySettings, earlier: StudyRecord | None, repetition: Repetition | None) -> SearchSpace:
-    """What a new study searches."""
+    """Choose the search space of a new study."""
     if repetition:
-        return repetition.of.space
+        return repetition.parent.space
     return active_space(settings, earlier.space if earlier and settings.fork else None)
 
 
 def _load(settings: StudySettings) -> tuple[ImageData | None, str | None]:
-    """The images and a warning, after a look at whether the network can take them; no images for other trainings."""
+    """Load the images, and check that the network takes them; returns them with a warning, or None without images."""
     if settings.train_function is not None:
         return None, None
     data, warning = load_data(settings, settings.seed)
@@ -167,7 +168,7 @@ def _load(settings: StudySettings) -> tuple[ImageData | None, str | None]:
 
 
 def _name_without_data(settings: StudySettings) -> str | None:
-    """The name of the study; None if it depends on whether the default data set can be had."""
+    """Name the study before the data are loaded; None if the name depends on which data set can be downloaded."""
     if settings.resume:
         return Path(settings.resume).name
     if settings.train_function is not None:
@@ -187,7 +188,7 @@ def _new_record(
     earlier: StudyRecord | None,
     repetition: Repetition | None,
 ) -> tuple[StudyFolder, StudyRecord]:
-    """The folder of a new study, with its record in it or on the server."""
+    """Create the folder of a new study, and its record in the folder or on the server."""
     if earlier:
         check_warm_start(earlier.folder.name, earlier.metadata, metadata)
     if repetition:
@@ -196,8 +197,8 @@ def _new_record(
 
     def fill(record: StudyRecord) -> None:
         if earlier:
-            used = record.add_warm_start(earlier)
-            record.update(warm_start=WarmStart(study=earlier.folder.name, trials=used, of=len(earlier.trials)))
+            trials = record.add_warm_start(earlier)
+            record.update(warm_start=WarmStart(study=earlier.folder.name, trials=trials, of=len(earlier.trials)))
         if repetition:
             _enqueue_repetition(record, repetition)
         elif settings.baseline:
@@ -211,17 +212,17 @@ def _new_record(
 
 
 def _check_repetition(repetition: Repetition, metadata: StudyMetadata) -> None:
-    """Refuse to train configurations again on other data; other code is only pointed out."""
-    parent = repetition.of.metadata
+    """Refuse to train configurations again on other data; changed code is only reported."""
+    parent = repetition.parent.metadata
     if metadata.images.sha256 != parent.images.sha256:
         raise ValueError(f"study {repetition.plan.study} was run on other data than {metadata.task.name} here")
     if parent.code != metadata.code:
-        show_event("the training code has changed since the study, which may explain a part of the optimism")
+        show_event("the training code has changed since the study was run, which may explain a part of the optimism")
 
 
 def _enqueue_repetition(record: StudyRecord, repetition: Repetition) -> None:
-    """Enqueue the trainings that choose, seed by seed: at any time all configurations are as far as each other."""
-    by_number = {trial.number: trial for trial in repetition.of.trials}
+    """Enqueue the trainings that choose the winner, seed by seed, so that all configurations progress equally."""
+    by_number = {trial.number: trial for trial in repetition.parent.trials}
     for seed, number in itertools.product(repetition.plan.seeds, repetition.plan.trials):
         record.enqueue(by_number[number].hyperparameters, seed)
 
@@ -233,18 +234,18 @@ def _resume_record(
     server: ServerStorage | None,
     repetition: Repetition | None,
 ) -> tuple[StudyFolder, StudyRecord]:
-    """The folder and the record of a study that goes on; one that cannot stays as it is."""
+    """Open the folder and the record of a study that is resumed; a study that cannot be resumed is not changed."""
     old = StudyRecord.open(path, server)
     if old.metadata.plan and repetition is None:
         study = old.metadata.plan.study
-        raise ValueError(f"{path} belongs to study {study}; to go on: python search/confirm.py {study}")
+        raise ValueError(f"{path} is the confirmation of study {study}; to go on: python search/confirm.py {study}")
     space = old.space if repetition else active_space(settings, old.space)
     metadata = collect_metadata(settings, space, data)
     check_comparable(path.name, old.metadata, metadata)
     if server:
-        path.mkdir(parents=True, exist_ok=True)  # its record is elsewhere
+        path.mkdir(parents=True, exist_ok=True)  # the folder may be missing, because the record is on the server
     folder = StudyFolder(path)
-    record = StudyRecord.open(path, server)  # again: another process may have gone on with it until now
+    record = StudyRecord.open(path, server)  # again: until the lock, another process may have changed it
     record.requeue_interrupted()
     record.update(settings=metadata.settings, space=space, code=metadata.code)
     return folder, record

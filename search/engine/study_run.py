@@ -1,4 +1,4 @@
-"""Runs the trials of a study, with its files, loggers, view and Ray around them."""
+"""Runs the trials of a study; opens and closes its files, its loggers, its view and Ray."""
 
 import signal
 import time
@@ -11,7 +11,7 @@ from typing import Self
 
 from search.algorithms.stopping import StudyStopper
 from search.engine.header import header_lines
-from search.engine.running_studies import announced
+from search.engine.running_studies import announce
 from search.engine.study import Study
 from search.engine.tuner import RecordingCallback, run_trials
 from search.engine.write_retry import WriteRetry
@@ -28,18 +28,18 @@ from training.console.terminal import show_event
 
 EXIT_OK, EXIT_NOTHING_COMPLETED = 0, 1
 RunUntil = Callable[[int], None]
-"""Runs trials until so many of the study have ended, or the study is to end early."""
+"""Runs trials until this number of trials has ended, or the study ends early."""
 
 
 class StudyRun:
-    """A study while this process runs it; everything is closed when the block ends.
+    """A study that this process runs; everything is closed when the block ends.
 
-    SIGINT and SIGTERM end the study in order, and a second one ends the process at once. A record that can no longer be
-    written ends the block with a sentence.
+    The first SIGINT or SIGTERM ends the study in order, and a second one ends the process at once. If the record can no
+    longer be written, the block ends and the reason is printed.
     """
 
     def __init__(self, study: Study) -> None:
-        """Nothing is started yet."""
+        """Prepare the run; nothing is started yet."""
         self.study = study
         self.stopper = StudyStopper(study.settings.time_budget_seconds)
         self._is_recorded = True
@@ -55,7 +55,7 @@ class StudyRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
-        """Close everything."""
+        """Close everything, and print why if the record could not be written."""
         try:
             self._stack.close()
             if isinstance(error, RecordUnwritableError):
@@ -70,16 +70,16 @@ class StudyRun:
 
     @property
     def exit_status(self) -> int:
-        """0 if a trial completed, 1 if none did or every trial raised the same error, 128 + a signal after that."""
+        """0 if a trial completed, 1 if none completed or all raised the same error, 128 + number after a signal."""
         completed = any(trial.status == "completed" for trial in self.study.record.trials)
         return self.stopper.exit_status(EXIT_OK if completed and self._is_recorded else EXIT_NOTHING_COMPLETED)
 
     @contextmanager
     def trials(self) -> Iterator[RunUntil]:
-        """While this lasts, trials can be run and are shown; Ray starts with the first of them.
+        """Show trials and let them run until the block ends; Ray starts before the first trial.
 
         Raises:
-            RecordUnwritableError: The record cannot be written any more, and the study was asked to end.
+            RecordUnwritableError: The record cannot be written any more, and a signal asked the study to end.
         """
         study, record = self.study, self.study.record
         if record.address is None:
@@ -109,46 +109,48 @@ class StudyRun:
         self.files.refresh(force=True)
 
     def _start_ray(self, stack: ExitStack, view: View) -> None:
-        """Start Ray on this machine unless a cluster was joined, and say where the dashboard is."""
+        """Start Ray on this machine unless a cluster was joined, and show the address of the dashboard."""
         study = self.study
         cpus_taken = min(study.max_concurrent_trials * study.settings.cpus_per_trial, provenance.available_cpus())
-        stack.enter_context(announced(study.record.folder.name, cpus_taken))
+        stack.enter_context(announce(study.record.folder.name, cpus_taken))
         if study.cluster:
             stack.callback(study.cluster.leave)
             dashboard_url = study.cluster.dashboard_url
         else:
             dashboard_url = study.ray.wait(study.record.folder.name)
             if not study.settings.dashboard_linger:
-                stack.callback(study.ray.close)  # before the view ends, which shows what Ray prints of ended workers
+                stack.callback(study.ray.close)  # before the view ends, because Ray prints about workers that end
         self.stopper.handle_signals()
         if study.settings.dashboard:
             view.show_dashboard(dashboard_url)
         Thread(target=_import_report, daemon=True).start()
 
     def _linger(self) -> None:
-        """Keep Ray, and with it the dashboard, until the time is up or somebody presses Ctrl-C."""
+        """Hold Ray and its dashboard open, until the time is up or somebody presses Ctrl-C."""
         settings = self.study.settings
         if not settings.dashboard_linger or self.stopper.signal is not None or self.study.cluster is not None:
             return
         dashboard_url = self.study.ray.wait(self.study.record.folder.name)
         if dashboard_url is None:
-            print("\nThere is no dashboard to keep open.")
+            print("\nThere is no dashboard to hold open.")
             return
         print(
             f"\nThe dashboard stays at http://{dashboard_url} for {settings.dashboard_linger}; Ctrl-C ends it.",
             flush=True,
         )
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background begins deaf to it
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # a process in the background ignores SIGINT by default
         with suppress(KeyboardInterrupt):
             time.sleep(settings.dashboard_linger_seconds)
 
 
 def build_view(study: Study) -> View:
-    """A live view where standard output is a terminal that can show one, otherwise lines."""
+    """Build a live view if standard output is a terminal that can show it, otherwise a plain view."""
     header, record = header_lines(study), study.record
     if study.settings.quiet or not shows_more_than_lines():
         return PlainView(header, record)
-    from search.monitoring.live_view import LiveView  # rich: a fifth of a second
+    from search.monitoring.live_view import LiveView  # rich takes a fifth of a second
 
     rows = study.max_concurrent_trials
     return LiveView(header, record, began=study.began, num_samples=study.settings.num_samples, rows=rows)
@@ -162,7 +164,7 @@ def _point_latest_to(study: Study) -> None:
 
 
 def _import_report() -> None:
-    """Import what the report needs: seconds, which nobody notices while the trials train."""
+    """Import the libraries of the report while the trials run, because this takes seconds."""
     import sklearn.ensemble  # noqa: F401
 
     import search.outputs.model_export

@@ -1,4 +1,4 @@
-"""The function that Ray calls for each trial."""
+"""The trainable: the function that Ray Tune calls for each trial."""
 
 import faulthandler
 import time
@@ -34,15 +34,15 @@ def trainable(
 ) -> None:
     """Train one sampled configuration and report the metrics of each epoch.
 
-    A failure is reported too, with its text, because the driver sees no more of an exception than that there was one.
+    A failure is reported with its text, because the driver does not receive the text of an exception.
 
     Args:
-        sample: What `SearchAlgorithm.suggest` proposed.
-        data: The study's data, the same object in every trial of a worker; None with a training function.
-        fixed: What is the same in every trial: fields of `TrialConfig`, or `train_function` and `epochs`.
+        sample: The proposal of `SearchAlgorithm.suggest`.
+        data: Data of the study, the same object in every trial of a worker; None with a training function.
+        fixed: Values that are the same in every trial: fields of `TrialConfig`, or `train_function` and `epochs`.
         threads: Threads that torch uses.
-        device: Where the network is trained, `cpu` or `cuda`.
-        metric: Field of `EpochMetrics` by which the best epoch is kept.
+        device: Device of the network, `cpu` or `cuda`.
+        metric: Field of `EpochMetrics` that decides which epoch is the best.
         mode: `max` or `min`.
         timeout: Seconds after which the worker ends itself; None for never.
     """
@@ -55,7 +55,7 @@ def trainable(
     print(f"trial {number}: " + ", ".join(f"{name} {value}" for name, value in hyperparameters.items()), flush=True)
     checkpoint = Checkpoint(file, metric, mode)
     try:
-        with _ended_after(timeout, file):
+        with _time_limit(timeout, file):
             for metrics in _train(fixed, hyperparameters, data.to(device) if data else None, checkpoint, metric):
                 if metrics.epoch > epochs_recorded:
                     now = time.perf_counter()
@@ -75,32 +75,33 @@ def trainable(
         kind = "out_of_memory" if is_out_of_memory(error) else "exception"
         failure = {"kind": kind, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         tune.report({"failure": {**failure, "seconds": seconds}})
-        raise  # Ray then replaces the worker, whose state nobody knows
+        raise  # Ray then replaces the worker, whose state is unknown
 
 
 def _train(
     fixed: dict[str, Any], hyperparameters: dict[str, Any], data: ImageData | None, checkpoint: Checkpoint, metric: str
 ) -> Iterator[EpochMetrics | CustomMetrics]:
     if data is None:
-        given = {name: value for name, value in hyperparameters.items() if name != "seed"}
-        return train_custom(fixed["train_function"], given, fixed["epochs"], hyperparameters["seed"], metric)
+        hyperparameters = dict(hyperparameters)
+        seed = hyperparameters.pop("seed")
+        return train_custom(fixed["train_function"], hyperparameters, fixed["epochs"], seed, metric)
     return train(config_type(fixed["network"])(**fixed | hyperparameters), data, checkpoint)
 
 
 def timeout_file(checkpoint: Path) -> Path:
-    """Where a worker that ends itself writes where it was."""
+    """Name the file into which a worker writes its stack when its time is up."""
     return checkpoint.with_suffix(".timeout.txt")
 
 
 @contextmanager
-def _ended_after(seconds: float | None, checkpoint: Path) -> Iterator[None]:
-    """End this process if the block takes longer; a C thread watches, so that no Python that hangs can hinder it."""
+def _time_limit(seconds: float | None, checkpoint: Path) -> Iterator[None]:
+    """End this process if the block takes longer; a C thread does this, so it works even if Python hangs."""
     if seconds is None:
         yield
         return
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     timeout_file(checkpoint).unlink(missing_ok=True)
-    with timeout_file(checkpoint).open("x") as stream:  # x: a link in a folder that was sent leads nowhere
+    with timeout_file(checkpoint).open("x") as stream:  # x: a link in a folder that somebody sent is not followed
         faulthandler.dump_traceback_later(seconds, exit=True, file=stream)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Has Ray Tune run the trials of a study, and brings what they report into the record."""
+"""Runs the trials of a study with Ray Tune, and writes their reports into the record."""
 
 import re
 import time
@@ -24,11 +24,11 @@ from search.record.trial import Failure, Timing
 from training.console.terminal import printable, show_event
 
 MAX_CRASHES = 3
-"""So many crashes of Ray Tune in a row, with nothing achieved between them, end the study."""
+"""After this number of crashes of Ray Tune in a row, without progress between them, the study ends."""
 
 
 class RecordingCallback(tune.Callback):  # type: ignore[misc]
-    """Brings what Ray's trials report into the record, the tables and the terminal."""
+    """Writes the reports of Ray's trials into the record, the tables, the loggers and the terminal."""
 
     def __init__(self, study: Study, files: StudyFiles, loggers: Loggers, stopper: StudyStopper, view: View):
         self._record = study.record
@@ -40,15 +40,15 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         self._stopper = stopper
         self._study_began = study.began
         self._nodes: dict[str, int] = {}
-        """Numbers of the machines, by address."""
+        """Number of each node, by its address."""
         self._pids: dict[str, int] = {}
-        """The worker of each trial that has reported, by Ray's name of the trial, which is another one elsewhere."""
+        """Process id of the worker of each trial that has reported, by Ray's id of the trial."""
         self._warnings: set[str] = set()
-        """What workers could not do, once each."""
+        """Warnings of workers that were printed; each is printed once."""
         self._view.begin_trials()
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Record an epoch, or the reason for which the trial is about to end."""
+        """Record an epoch, or the failure with which the trial is about to end."""
         self._pids[trial.trial_id] = result["pid"]
         warning = result.get("warning")
         if warning and warning not in self._warnings:
@@ -74,30 +74,31 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         )
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
-        """Record a trial that ended by itself or was stopped, by the scheduler or because the time is up."""
+        """Record a trial that completed, or that was stopped by the scheduler or because the time is up."""
         self._finish(trial.trial_id, interrupted=self._stopper.time_is_up())
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
-        """Record a trial that raised, or whose worker died without a word: then it goes on in another worker."""
-        text = Path(trial.error_file).read_text() if trial.error_file else "no word from Ray"
+        """Record a trial that raised an error, or whose worker died: then the trial goes on in another worker."""
+        text = Path(trial.error_file).read_text() if trial.error_file else "Ray gave no reason"
         if re.search(r"The actor \w+ is unavailable|its node has died", text):
-            # No fault of the trial; but if it got nowhere on that node, it may be what brings nodes down
+            # The trial is not to blame; but if it never reported from that node, it may have crashed the node
             failure = Failure("worker_died", "worker lost: its node died or cannot be reached", text)
             self.worker_died(trial.trial_id, failure, counts=trial.trial_id not in self._pids)
         else:
             self.worker_died(trial.trial_id, Failure("worker_died", f"worker died: {_reason(text)}", text))
 
     def worker_died(self, trial_id: str, failure: Failure, *, counts: bool = True) -> None:
-        """Record that a trial lost its worker, and let it wait for another one unless this has happened too often.
+        """Record that a trial lost its worker, and let the trial go on unless this has happened too often.
 
         Args:
-            trial_id: Ray's name of the trial.
-            failure: What is recorded if it does not go on.
-            counts: Whether this is one of the failures of which `max_failures` allows so many.
+            trial_id: Ray's id of the trial.
+            failure: The failure of the trial if it does not go on.
+            counts: Whether this failure counts towards `max_failures`.
         """
         trial = self._record.running(trial_id)
-        stacks = _read(timeout_file(self._record.checkpoint(trial)))
-        if stacks:  # the worker ended itself
+        file = timeout_file(self._record.checkpoint(trial))
+        stacks = file.read_text() if file.exists() else ""
+        if stacks:  # the worker ended itself, because its time was up
             failure = Failure("timeout", f"took longer than trial_timeout{_location(stacks)}", stacks)
         if (
             trial.failure is None
@@ -112,11 +113,11 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             self._finish(trial_id)
 
     def memory_ran_out(self, report: str) -> None:
-        """Record that Ray ended workers because the memory was full; only for their trials this is a worker failure."""
+        """Record that Ray ended workers because the memory was full; trials of other workers are only interrupted."""
         killed = re.findall(r"Selected to kill: .*?pid=(\d+).*?used=([\d.]+GB)", report)
         victims = {int(pid): used for pid, used in killed}
         for trial_id in self._record.running_ids():
-            pid = self._pids.get(trial_id)  # None before its first epoch: then it may have been the victim
+            pid = self._pids.get(trial_id)  # None before its first epoch: then its worker may be among those
             if pid is None or pid in victims:
                 used = f", which used {victims[pid]}" if pid in victims else ""
                 failure = Failure("out_of_memory", f"the memory was full, and Ray ended its worker{used}", report)
@@ -138,10 +139,10 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
 
 
 def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper, num_ended: int) -> None:
-    """Run trials until so many of the study have ended, or the study is to end early.
+    """Run trials until `num_ended` trials of the study have ended, or the study ends early.
 
-    Ray Tune itself crashes when a worker is killed for memory, among other things. The record knows what was running,
-    so another Tuner goes on from there.
+    Ray Tune itself may crash, for example when a worker is killed because the memory is full. The record knows which
+    trials were running, so another Tuner continues them.
     """
     settings, record = study.settings, study.record
     run = tune.with_parameters(
@@ -154,7 +155,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
         mode=record.mode,
         timeout=settings.trial_timeout_seconds,
     )
-    run.__name__ = record.folder.name  # what the dashboard calls a worker
+    run.__name__ = record.folder.name  # the name of a worker in the dashboard
     crashes, state_before = 0, None
     while not stopper.starts_no_trial():
         sampler = build_sampler(settings.sampler, settings.seed, len(record.trials))
@@ -178,7 +179,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
             return
         except Exception as error:
             if stopper.stop_all():
-                return  # it was to end anyway
+                return  # the study was about to end
             _interrupt_after_crash(callback, record, error)
             state = [(len(trial.epochs), trial.worker_failures, trial.status) for trial in record.trials]
             crashes, state_before = (crashes + 1 if state == state_before else 1), state
@@ -187,7 +188,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
 
 
 def _interrupt_after_crash(callback: RecordingCallback, record: StudyRecord, error: Exception) -> None:
-    """Let the trials that ran when Ray Tune crashed go on in another Tuner."""
+    """Interrupt the trials that ran when Ray Tune crashed, so that another Tuner continues them."""
     if isinstance(error.__cause__, OutOfMemoryError):
         callback.memory_ran_out(str(error))
     else:
@@ -195,16 +196,12 @@ def _interrupt_after_crash(callback: RecordingCallback, record: StudyRecord, err
         show_event(f"Ray Tune crashed ({_reason(str(error))}); the study goes on")
 
 
-def _read(file: Path) -> str:
-    return file.read_text() if file.exists() else ""
-
-
 def _reason(text: str) -> str:
-    """The sentence of an error text that says most: Ray puts it at the beginning of the last line."""
+    """Find the most informative sentence of an error text: Ray writes it at the beginning of the last line."""
     return printable(text.strip().splitlines()[-1].partition(". ")[0])
 
 
 def _location(stacks: str) -> str:
-    """Where a worker was when it was ended, from the stacks that `faulthandler` wrote."""
+    """Find the line of code that a worker ran when it was ended, from the stacks that `faulthandler` wrote."""
     frames = [line.strip() for line in stacks.splitlines() if line.startswith("  File ")]
     return f"; it was at {printable(frames[0])}" if frames else ""

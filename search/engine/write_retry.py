@@ -1,4 +1,4 @@
-"""What a study does while its record cannot be written: it waits and tries again, and restores what was removed."""
+"""Waits while the record of a study cannot be written, restores removed files, and tries again."""
 
 import time
 from contextlib import suppress
@@ -12,9 +12,10 @@ PAUSE_SECONDS = 1.0
 
 
 class WriteRetry(NoRetry):
-    """Waits as long as it takes: until there is room on the disk, or the folder is back, or the server answers.
+    """Waits without a limit: until the disk has space, the folder is restored or the server answers.
 
-    Nothing is lost meanwhile. Workers finish their epoch and wait; what they reported is in memory and is written next.
+    Nothing is lost meanwhile: workers finish their epoch and wait, and their reports stay in memory until they are
+    written.
     """
 
     def __init__(self, folder: StudyFolder, stopper: StudyStopper) -> None:
@@ -23,22 +24,22 @@ class WriteRetry(NoRetry):
         self._is_waiting = False
 
     def wait(self, error: Exception) -> None:
-        """Print once what is wrong, make the folder again if it was removed, and let some time pass.
+        """Print the error once, restore the folder if it was removed, and wait for a second.
 
         Raises:
-            RecordUnwritableError: The study was asked to end, and this cannot be recorded.
+            RecordUnwritableError: A signal asked the study to end, and this cannot be recorded.
         """
         if self._stopper.signal is not None:
             raise RecordUnwritableError(f"the record cannot be written ({reason(error)})") from error
         if not self._is_waiting:
             show_event(f"the record cannot be written ({reason(error)}); the study waits until it can")
             self._is_waiting = True
-        with suppress(OSError, ValueError):  # not yet; the next failure comes here again
+        with suppress(OSError, ValueError):  # it cannot be restored yet; `wait` is called again after the next failure
             self._folder.restore()
         time.sleep(PAUSE_SECONDS)
 
     def succeeded(self) -> None:
-        """Print that the record can be written again."""
+        """Print that the record can be written again, if it could not."""
         if self._is_waiting:
             show_event("the record can be written again")
             self._is_waiting = False

@@ -1,10 +1,11 @@
-"""The terminal while a study runs: one view of fixed height that is drawn anew in its place."""
+"""Shows a running study in a terminal: a view of fixed height that is drawn again and again in the same place."""
 
 import os
 import signal
 import sys
 import threading
 import time
+from collections import Counter
 from itertools import accumulate
 from types import FrameType
 from typing import Self
@@ -16,53 +17,53 @@ from rich.table import Table
 from rich.text import Text
 
 from search.analysis.gain import baseline_name, gain_over_baseline
-from search.monitoring.terminal import View, dashboard_line, shown_names, shown_value
+from search.monitoring.terminal import View, column_names, column_value, dashboard_line
 from search.record.ranking import ended_trials, epochs_run, epochs_saved, valid_trials
 from search.record.study_record import StudyRecord
-from search.record.trial import TrialRecord
+from search.record.trial import Status, TrialRecord
 from training.console.terminal import format_value, printable
 
 FRAMES_PER_SECOND = 2
-"""Each costs the driver some milliseconds, which the trials could use."""
-MOST_ROWS = 8
-"""Running trials that are shown."""
+"""Each frame costs the driver some milliseconds, which the trials could use."""
+MAX_ROWS = 8
+"""Running trials that are shown at most."""
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDE = 80
-"""Columns of a terminal from which on everything is shown."""
+"""Columns of a terminal that is wide enough for all parts of the view."""
 NARROW_COLUMN = 9
-"""As wide as a number with four significant digits can be."""
+"""Width of the longest number with four significant digits."""
 OTHERS_NARROW, OTHERS_WIDE = 27, 40
-"""Characters of a row besides the hyperparameters, the shortest sparkline included."""
+"""Characters of a row without the hyperparameters, but with the shortest sparkline."""
 SPARK_EPOCHS = 12
-"""Newest epochs in a sparkline."""
+"""Number of epochs in a sparkline, the newest ones."""
 
 
 class LiveView(View):
-    """Shows how far a study has come, the running trials and the best so far.
+    """Shows the progress of a study, its best trial and its running trials.
 
-    Whatever anything in this process prints meanwhile, in whatever way, appears above the view line by line.
+    All lines that this process prints meanwhile, also from other threads and libraries, appear above the view.
     """
 
     def __init__(self, header: list[str], record: StudyRecord, *, began: float, num_samples: int, rows: int) -> None:
-        """Show a study that is about to run.
+        """Prepare the view of a study that is about to run.
 
         Args:
             header: The lines at the top.
-            record: Of the study.
+            record: The record of the study.
             began: When the command began, by `time.monotonic`.
-            num_samples: Trials that are to have ended at the end.
-            rows: Trials that can run at the same time.
+            num_samples: Number of trials after which the study is complete.
+            rows: Number of trials that can run at the same time.
         """
         self._record = record
         self._header = list(header)
         self._began = began
         self._num_samples = num_samples
-        self._rows = min(rows, MOST_ROWS)
+        self._rows = min(rows, MAX_ROWS)
         self._ended_before = len(ended_trials(record.trials))
         self._trials_began: float | None = None
 
     def __enter__(self) -> Self:
-        """Take the terminal."""
+        """Begin to draw, and to capture what this process prints."""
         self._capture = _Capture()
         self._console = _Console(file=self._capture.terminal, highlight=False)
         self._live = Live(
@@ -80,7 +81,7 @@ class LiveView(View):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the view away."""
+        """Remove the view."""
         signal.signal(signal.SIGWINCH, self._resize_before)
         self._capture.end()
         self._printer.join(timeout=1.0)  # a process started meanwhile may hold the pipe open
@@ -88,18 +89,18 @@ class LiveView(View):
         self._capture.terminal.close()
 
     def show_dashboard(self, url: str | None) -> None:
-        """Show where the dashboard is."""
+        """Add the address of the dashboard to the header."""
         self._header.append(dashboard_line(url))
 
     def begin_trials(self) -> None:
-        """Measure from now on how long trials take."""
+        """Start the clock by which the remaining time is estimated."""
         self._trials_began = time.monotonic()
 
     def show_ended(self, trial: TrialRecord) -> None:
-        """Nothing: the next picture shows it."""
+        """Do nothing, because the next frame shows that the trial has ended."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The view as it is now."""
+        """Build the current frame."""
         yield from map(_line, self._header)
         yield from (Text(""), self._time(), self._bar(), *self._best(), Text(""))
         yield self._running(options.max_width)
@@ -109,7 +110,7 @@ class LiveView(View):
             self._console.print(Text(printable(line.rstrip("\n"))))
 
     def _on_resize(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Begin on an empty screen: where the old lines are now, nobody knows."""
+        """Clear the screen, because the position of the old lines is unknown."""
         self._console.clear()
         self._live.refresh()
 
@@ -120,20 +121,21 @@ class LiveView(View):
         text = _line()
         text.append(clock(elapsed), "bold")
         text.append(" elapsed" if left is None else f" elapsed, about {clock(left)} left")
-        counts = [f"{sum(trial.status == status for trial in record.trials)} {words}" for status, words in _COUNTED]
-        text.append("   " + ", ".join(count for count in counts if not count.startswith("0 ")), "dim")
+        counts = Counter(trial.status for trial in record.trials)
+        listed = [f"{counts[status]} {status.replace('_', ' ')}" for status in _ENDED if counts[status]]
+        text.append("   " + ", ".join(listed), "dim")
         return text
 
     def _bar(self) -> RenderableType:
-        ended, wanted = len(ended_trials(self._record.trials)), self._num_samples
+        ended, total = len(ended_trials(self._record.trials)), self._num_samples
         grid = Table.grid(padding=(0, 1), expand=True)
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True)
-        grid.add_row(ProgressBar(total=max(1, wanted), completed=ended), f"{ended} of {wanted} trials")
+        grid.add_row(ProgressBar(total=max(1, total), completed=ended), f"{ended} of {total} trials")
         return grid
 
     def _best(self) -> list[RenderableType]:
-        record, best = self._record, self._best_so_far()
+        record, best = self._record, self._best_trial()
         lines: list[RenderableType] = [Text("best     none yet", "dim"), Text("")]
         metrics = best.best_epoch if best else None
         if best and metrics:
@@ -141,40 +143,42 @@ class LiveView(View):
             first.append(f"{record.metric} {record.objective.value(metrics):.4f}", "bold")
             first.append(f", trial {best.number}")
             gain = gain_over_baseline(record, metrics, record.metric)
-            first.append(f", {gain} over the {baseline_name(self._record.metadata)}" if gain else "")
+            if gain:
+                first.append(f", {gain.removesuffix(f' of {record.metric}')} over the {baseline_name(record.metadata)}")
             values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
             lines = [first, _line(f"         {values}")]
-        run, saved = epochs_run(record.trials), epochs_saved(record.trials, record.epochs)
-        stopping = "" if record.metadata.plan else f", {saved} saved by stopping weak trials early"
-        lines.append(_line(f"epochs   {run} run{stopping}"))
+        saved = epochs_saved(record.trials, record.epochs)
+        stops = record.metadata.settings.scheduler != "none"
+        stopping = f", {saved} saved by stopping weak trials early" if stops else ""
+        lines.append(_line(f"epochs   {epochs_run(record.trials)} run{stopping}"))
         return lines
 
-    def _best_so_far(self) -> TrialRecord | None:
-        """The best trial, be it still running."""
-        going_on = [trial for trial in self._record.trials if trial.status == "running" and trial.epochs]
+    def _best_trial(self) -> TrialRecord | None:
+        """Find the best trial, which may still run."""
+        running = [trial for trial in self._record.trials if trial.status == "running" and trial.epochs]
         sign = -1 if self._record.mode == "min" else 1
         return max(
-            [*valid_trials(self._record.trials), *going_on],
+            [*valid_trials(self._record.trials), *running],
             key=lambda trial: (sign * trial.best_value, -trial.number),
             default=None,
         )
 
     def _running(self, columns: int) -> RenderableType:
-        """A row for each trial that runs, and as many empty ones as there could be more: the height stays the same.
+        """Build a row for each running trial, and empty rows so that the height stays the same.
 
-        Of the hyperparameters the first ones are shown, as many as have room.
+        The table shows the first hyperparameters, as many as fit.
         """
         record, is_narrow = self._record, columns < WIDE
-        room = columns - (OTHERS_NARROW if is_narrow else OTHERS_WIDE)
-        widths = [NARROW_COLUMN if is_narrow else max(len(name), NARROW_COLUMN) for name in shown_names(self._record)]
+        available = columns - (OTHERS_NARROW if is_narrow else OTHERS_WIDE)
+        widths = [NARROW_COLUMN if is_narrow else max(len(name), NARROW_COLUMN) for name in column_names(record)]
         ends = accumulate(width + 2 for width in widths)
-        names = [name for name, end in zip(shown_names(self._record), ends, strict=True) if end <= room]
+        names = [name for name, end in zip(column_names(record), ends, strict=True) if end <= available]
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         table.add_column("#", justify="right", no_wrap=True, min_width=2)
         for name, width in zip(names, widths, strict=False):
             table.add_column(name, justify="right", no_wrap=True, overflow="ellipsis", width=width)
         table.add_column("epoch", justify="right", no_wrap=True, min_width=5)
-        table.add_column("now", justify="right", no_wrap=True, min_width=6)
+        table.add_column("last", justify="right", no_wrap=True, min_width=6)
         if not is_narrow:
             table.add_column("best", justify="right", no_wrap=True, min_width=6)
         table.add_column(record.metric, no_wrap=True, overflow="ellipsis")
@@ -186,7 +190,7 @@ class LiveView(View):
             values = [f"{record.objective.value(metrics):.4f}" if metrics else "" for metrics in (last, best)]
             table.add_row(
                 str(trial.number),
-                *(format_value(shown_value(trial, name)) for name in names),
+                *(format_value(column_value(trial, name)) for name in names),
                 f"{len(trial.epochs)}/{record.epochs}",
                 *values[: 1 if is_narrow else 2],
                 sparkline([record.objective.value(metrics) for metrics in trial.epochs]),
@@ -196,22 +200,17 @@ class LiveView(View):
         return table
 
     def _seconds_left(self) -> float | None:
-        """By how long the trials of this start have taken so far; None before one has ended."""
+        """Estimate the remaining time from the trials of this session; None before one has ended."""
         ended = len(ended_trials(self._record.trials)) - self._ended_before
         if self._trials_began is None or ended == 0:
             return None
         running = [trial for trial in self._record.trials if trial.status == "running"]
-        begun = sum(len(trial.epochs) / self._record.epochs for trial in running)
-        left = self._num_samples - len(ended_trials(self._record.trials)) - begun
-        return max(0.0, (time.monotonic() - self._trials_began) / (ended + begun) * left)
+        partial = sum(len(trial.epochs) / self._record.epochs for trial in running)
+        left = self._num_samples - len(ended_trials(self._record.trials)) - partial
+        return max(0.0, (time.monotonic() - self._trials_began) / (ended + partial) * left)
 
 
-_COUNTED = (
-    ("completed", "completed"),
-    ("stopped_early", "stopped early"),
-    ("diverged", "diverged"),
-    ("failed", "failed"),
-)
+_ENDED: tuple[Status, ...] = ("completed", "stopped_early", "diverged", "failed")
 
 
 def _line(text: str = "") -> Text:
@@ -219,44 +218,44 @@ def _line(text: str = "") -> Text:
 
 
 def sparkline(values: list[float]) -> str:
-    """The newest values as blocks from their lowest to their highest."""
-    shown = values[-SPARK_EPOCHS:]
-    low, high = min(shown, default=0.0), max(shown, default=0.0)
-    steps = [(value - low) / (high - low) if high > low else 0.5 for value in shown]
+    """Draw the newest values as blocks; the lowest value is the lowest block."""
+    newest = values[-SPARK_EPOCHS:]
+    low, high = min(newest, default=0.0), max(newest, default=0.0)
+    steps = [(value - low) / (high - low) if high > low else 0.5 for value in newest]
     return "".join(BLOCKS[min(int(step * len(BLOCKS)), len(BLOCKS) - 1)] for step in steps)
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 1:23 or 1:02:03."""
+    """Format seconds as 1:23 or 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class _Capture:
-    """Leads what is written to standard output and standard error into a pipe."""
+    """Redirects standard output and standard error of this process into a pipe."""
 
     def __init__(self) -> None:
-        self._kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+        self._originals = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
         reader, writer = os.pipe()
-        for descriptor in self._kept:
+        for descriptor in self._originals:
             os.dup2(writer, descriptor)
         os.close(writer)
         self.lines = os.fdopen(reader, encoding="utf-8", errors="backslashreplace")
-        """What anything in this process prints."""
-        self.terminal = os.fdopen(os.dup(self._kept[1]), "w", encoding="utf-8", errors="backslashreplace")
-        """The way past the pipe."""
+        """Reads the lines that this process prints."""
+        self.terminal = os.fdopen(os.dup(self._originals[1]), "w", encoding="utf-8", errors="backslashreplace")
+        """Writes to the terminal, past the pipe."""
 
     def end(self) -> None:
-        """Give the descriptors back; whoever reads the lines then comes to their end."""
+        """Restore the descriptors; then the lines come to their end."""
         sys.stdout.flush()
-        for descriptor, original in self._kept.items():
+        for descriptor, original in self._originals.items():
             os.dup2(original, descriptor)
             os.close(original)
 
 
 class _Console(Console):
-    """A terminal whose cursor stays: a process that is killed could not bring it back."""
+    """A console that never hides the cursor, because a process that is killed could not show it again."""
 
     def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002
         return False

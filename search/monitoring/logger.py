@@ -1,4 +1,4 @@
-"""What a logger is, and the names and numbers that all loggers show."""
+"""The protocol of a logger, and functions that all loggers use."""
 
 from dataclasses import asdict
 from typing import Protocol
@@ -8,32 +8,32 @@ from search.record.trial import Metrics, TrialRecord
 
 
 class Logger(Protocol):
-    """Shows one study elsewhere.
+    """Shows one study in another program; a logger only reads the record.
 
-    It only reads the record. It may be told a trial's epochs and its end more than once, also by a later start of the
-    study, and it writes what is missing.
+    A logger may receive the epochs and the end of a trial more than once, also in a later session of the study, and it
+    writes only what is missing.
     """
 
     def epoch(self, trial: TrialRecord) -> None:
-        """A trial has more epochs than before."""
+        """Write the new epochs of a trial."""
 
     def ended(self, trial: TrialRecord) -> None:
-        """A trial has ended, and will not go on."""
+        """Write the end of a trial, which will not go on."""
 
     def close(self) -> None:
-        """The study is over, and its files are written."""
+        """End the log, after the files of the study are written."""
 
 
-def measured(metrics: Metrics) -> dict[str, float]:
-    """What was measured in an epoch, by name; the epoch itself is the step at which it is shown."""
+def metric_values(metrics: Metrics) -> dict[str, float]:
+    """List the metrics of an epoch by name; the epoch itself is not among them, because it is the step."""
     return {name: value for name, value in asdict(metrics).items() if name != "epoch" and value is not None}
 
 
 def best_name(record: StudyRecord) -> str:
-    """What the best value of a trial, or of the study, is called elsewhere."""
+    """Name the best value of a trial, or of the study."""
     return f"best_{record.metric}"
 
 
 def best_epoch(trial: TrialRecord) -> Metrics | None:
-    """The best epoch of a trial; None if its metrics are not valid."""
+    """Find the best epoch of a trial; None if its metrics are not valid."""
     return trial.best_epoch if trial.is_valid else None

@@ -1,4 +1,4 @@
-"""Shows a study elsewhere while it runs, in TensorBoard, MLflow or W&B; whatever happens there, it goes on."""
+"""Shows a running study in TensorBoard, MLflow or W&B; an error of a logger does not stop the study."""
 
 import os
 import threading
@@ -17,111 +17,111 @@ from training.console.command_line import without_password
 from training.console.terminal import printable, show_event
 
 SHARE_OF_TIME = 0.02
-"""Part of the time that a logger may compute while trials run; epochs that would take more wait for the next one."""
-PATIENCE_SECONDS = 60.0
-"""How long the end of a study waits for a logger, for example one whose server does not answer."""
+"""Part of the time that a logger may compute while trials run; if it takes more, epochs wait for the next epoch."""
+MAX_WAIT_SECONDS = 60.0
+"""Seconds that a study waits at its end for a logger, for example one whose server does not answer."""
 Call = Literal["epoch", "ended", "close"]
 
 
 def check_packages(settings: StudySettings) -> None:
-    """Refuse a logger whose package is not there.
+    """Refuse a logger whose package is not installed.
 
     Raises:
-        ValueError: It cannot be imported; the message says what to install.
+        ValueError: A package cannot be imported; the message says what to install.
     """
     for name in settings.log:
         try:
-            _maker(name, settings)
+            _logger_factory(name, settings)
         except ImportError as error:
             package = "tensorboardX" if name == "tensorboard" else name
             raise ValueError(f"log {name} needs the package {package} ({error}): pip install {package}") from None
 
 
 class Loggers:
-    """Tells the loggers of a study what the record holds, each in a thread of its own: the study waits for none.
+    """Sends the trials of a study to its loggers; each logger has its own thread, so the study does not wait for it.
 
-    One that raises is switched off, and that is said once.
+    A logger that raises an error is switched off, and this is printed once.
     """
 
     def __init__(self, settings: StudySettings, record: StudyRecord) -> None:
-        """Begin with what the record holds already."""
+        """Start the loggers, and send them the trials that the record already holds."""
         self._record = record
-        self._listeners = [_Listener(name, partial(_maker(name, settings), record)) for name in settings.log]
+        self._threads = [_LoggerThread(name, partial(_logger_factory(name, settings), record)) for name in settings.log]
         self._is_closed = False
         for trial in record.trials:
-            self._tell("ended" if trial.has_ended else "epoch", trial)
+            self._send("ended" if trial.has_ended else "epoch", trial)
 
     def epoch(self, trial: TrialRecord) -> None:
-        """Tell that a trial has one more epoch."""
-        self._tell("epoch", trial, may_wait=True)
+        """Send a trial that has a new epoch."""
+        self._send("epoch", trial, may_wait=True)
 
     def ended(self, trial: TrialRecord) -> None:
-        """Tell that a trial has ended."""
-        self._tell("ended", trial)
+        """Send a trial that has ended."""
+        self._send("ended", trial)
 
     def close(self) -> None:
-        """Tell that the study is over, and wait until that is shown, but not for ever."""
+        """Close the loggers, and wait until they have written everything, at most `MAX_WAIT_SECONDS`."""
         if self._is_closed:
             return
         self._is_closed = True
         for trial in self._record.trials:
             if not trial.has_ended:
-                self._tell("epoch", trial)
-        for listener in self._listeners:
-            listener.tell("close")
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        for listener in self._listeners:
-            listener.wait(deadline)
+                self._send("epoch", trial)
+        for thread in self._threads:
+            thread.send("close")
+        deadline = time.monotonic() + MAX_WAIT_SECONDS
+        for thread in self._threads:
+            thread.wait(deadline)
 
-    def _tell(self, call: Call, trial: TrialRecord, *, may_wait: bool = False) -> None:
-        if not self._listeners:
+    def _send(self, call: Call, trial: TrialRecord, *, may_wait: bool = False) -> None:
+        if not self._threads:
             return
-        told = replace(trial, epochs=list(trial.epochs))  # the study goes on meanwhile
-        for listener in self._listeners:
-            listener.tell(call, told, may_wait=may_wait)
-            listener.say_trouble()
+        copy = replace(trial, epochs=list(trial.epochs))  # the study adds epochs meanwhile
+        for thread in self._threads:
+            thread.send(call, copy, may_wait=may_wait)
+            thread.show_error()
 
 
-class _Listener:
-    """One logger in its thread, until the study is over or it raises."""
+class _LoggerThread:
+    """Runs one logger in a thread, until the study is over or the logger raises an error."""
 
     def __init__(self, name: LoggerName, make: Callable[[], Logger]) -> None:
         self._name = name
         self._make = make
         self._calls: SimpleQueue[tuple[Call, tuple[TrialRecord, ...], bool]] = SimpleQueue()
-        self._trouble: str | None = None
-        """What it raised, until that is said."""
-        self._thread = threading.Thread(target=self._listen, name=f"log {name}", daemon=True)
+        self._error: str | None = None
+        """The error of the logger, until it is printed."""
+        self._thread = threading.Thread(target=self._run, name=f"log {name}", daemon=True)
         self._thread.start()
 
-    def tell(self, call: Call, *trial: TrialRecord, may_wait: bool = False) -> None:
-        """Have it told something; one that was switched off is told nothing.
+    def send(self, call: Call, *trial: TrialRecord, may_wait: bool = False) -> None:
+        """Queue a call of the logger, unless it was switched off.
 
         Args:
-            call: What.
-            trial: Of which trial.
-            may_wait: Whether it may be left for the next call about this trial.
+            call: The method of the logger.
+            trial: Its argument; `close` has none.
+            may_wait: Whether the call may be skipped, because the next call for this trial writes the same epochs.
         """
         if self._thread.is_alive():
             self._calls.put((call, trial, may_wait))
 
-    def say_trouble(self) -> None:
-        """Say, once, that it was switched off; by the thread that writes to the terminal."""
-        if self._trouble:
-            trouble, self._trouble = self._trouble, None
-            show_event(f"{self._name} is switched off ({trouble}); the study goes on")
+    def show_error(self) -> None:
+        """Print once that the logger was switched off; the thread that writes to the terminal calls this."""
+        if self._error:
+            error, self._error = self._error, None
+            show_event(f"{self._name} is switched off ({error}); the study goes on")
 
     def wait(self, deadline: float) -> None:
-        """Wait until it has taken in everything, or until a time of the monotonic clock."""
+        """Wait until the logger has written everything, or until a time of the monotonic clock."""
         self._thread.join(min(3.0, max(0.0, deadline - time.monotonic())))
         if self._thread.is_alive():
-            show_event(f"waiting for {self._name}, at most {PATIENCE_SECONDS:.0f} seconds")
+            show_event(f"waiting for {self._name}, at most {MAX_WAIT_SECONDS:.0f} seconds")
             self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            show_event(f"{self._name} has not taken in everything; --resume with --log goes on with that")
-        self.say_trouble()
+            show_event(f"{self._name} has not written everything; --resume with --log writes the rest")
+        self.show_error()
 
-    def _listen(self) -> None:
+    def _run(self) -> None:
         try:
             logger = self._make()
             next_epoch, is_over = 0.0, False
@@ -133,13 +133,13 @@ class _Listener:
                 getattr(logger, call)(*trial)
                 next_epoch = time.monotonic() + (time.thread_time() - before) / SHARE_OF_TIME
                 is_over = call == "close"
-        except Exception as error:  # whatever it is, it is not the study's
+        except Exception as error:  # no error of a logger may stop the study
             sentence = without_password(" ".join(f"{type(error).__name__}: {error}".split()))
-            self._trouble = printable(sentence if len(sentence) <= 300 else f"{sentence[:300]}…")
+            self._error = printable(sentence if len(sentence) <= 300 else f"{sentence[:300]}…")
 
 
-def _maker(name: LoggerName, settings: StudySettings) -> Callable[[StudyRecord], Logger]:
-    """What makes a logger for a record; its package is imported here."""
+def _logger_factory(name: LoggerName, settings: StudySettings) -> Callable[[StudyRecord], Logger]:
+    """Import the package of a logger, and return the function that creates the logger for a record."""
     match name:
         case "tensorboard":
             from search.monitoring.tensorboard_logger import TensorBoardLog
@@ -150,9 +150,9 @@ def _maker(name: LoggerName, settings: StudySettings) -> Callable[[StudyRecord],
 
             return WandbLog
         case "mlflow":
-            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing is sent that was not asked for
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow would send usage data
             os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
             from search.monitoring.mlflow_logger import MlflowLog
 
-            own = f"sqlite:///{settings.results_dir.resolve() / 'mlflow.db'}"
-            return partial(MlflowLog, uri=settings.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or own)
+            default = f"sqlite:///{settings.results_dir.resolve() / 'mlflow.db'}"
+            return partial(MlflowLog, uri=settings.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or default)

@@ -1,4 +1,4 @@
-"""Shows a study in MLflow: a run for the study, and in it one for each trial."""
+"""Shows a study in MLflow: a run for the study, and in it a nested run for each trial."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from search.monitoring.logger import best_epoch, best_name, measured
+from search.monitoring.logger import best_epoch, best_name, metric_values
 from search.record.file_names import REPORT
 from search.record.lookup import settings_to_json
 from search.record.ranking import best_trial, ended_trials
@@ -15,48 +15,50 @@ from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
 from training.checkpoint import Checkpoint
 
-EPOCHS_AT_ONCE = 100
-"""A server takes up to 1000 metrics in one call."""
-MOST_TRIALS = 50_000
-"""So many runs a server names in one answer."""
+EPOCHS_PER_CALL = 100
+"""A server accepts up to 1000 metrics in one call."""
+MAX_RUNS = 50_000
+"""The largest number of runs that a server returns in one answer."""
 
 
 class MlflowLog:
-    """Writes the runs of a study; those of an earlier start are found by their tags and go on."""
+    """Writes the runs of a study; it finds the runs of earlier sessions by their tags, and continues them."""
 
     def __init__(self, record: StudyRecord, *, uri: str) -> None:
-        """Find or make the run of the study.
+        """Find or create the run of the study.
 
         Args:
             record: The study.
-            uri: A database, or an MLflow server.
+            uri: Address of a database or of an MLflow server.
         """
         self._record = record
         self._client = MlflowClient(uri)
         self._experiment = self._find_experiment(uri)
-        self._study = self._take_up_study()
+        self._study = self._open_study_run()
         runs = self._find_runs({"mlflow.parentRunId": self._study})
         self._runs: dict[int, str] = {int(run.data.tags["trial_number"]): run.info.run_id for run in runs}
-        """By number of the trial."""
+        """Run of each trial, by its number."""
         ended = ("FINISHED", "FAILED")
         self._ended = {int(run.data.tags["trial_number"]) for run in runs if run.info.status in ended}
         self._epochs: dict[int, int] = {}
-        """The last epoch that is there, by number of the trial."""
+        """The last epoch that is written of each trial, by its number."""
 
     def epoch(self, trial: TrialRecord) -> None:
-        """Write the epochs of a trial that are not there yet."""
+        """Write the new epochs of a trial."""
         run_id, now = self._run(trial), _now()
         new = [metrics for metrics in trial.epochs if metrics.epoch > self._epochs[trial.number]]
-        for first in range(0, len(new), EPOCHS_AT_ONCE):
-            some = new[first : first + EPOCHS_AT_ONCE]
+        for first in range(0, len(new), EPOCHS_PER_CALL):
+            batch = new[first : first + EPOCHS_PER_CALL]
             values = [
-                Metric(name, value, now, metrics.epoch) for metrics in some for name, value in measured(metrics).items()
+                Metric(name, value, now, metrics.epoch)
+                for metrics in batch
+                for name, value in metric_values(metrics).items()
             ]
             self._client.log_batch(run_id, metrics=values)
-            self._epochs[trial.number] = some[-1].epoch
+            self._epochs[trial.number] = batch[-1].epoch
 
     def ended(self, trial: TrialRecord) -> None:
-        """Write how a trial ended, and its best value if that stands."""
+        """Write how a trial ended, and its best value if its metrics are valid."""
         if trial.number in self._ended:
             return
         self.epoch(trial)
@@ -69,7 +71,7 @@ class MlflowLog:
         self._ended.add(trial.number)
 
     def close(self) -> None:
-        """Write what the study found, with its best model and its report."""
+        """Write the best value of the study, its best model and its report."""
         record, best = self._record, best_trial(self._record.trials)
         for number in self._runs.keys() - self._ended:
             self._client.set_terminated(self._runs[number], "KILLED")
@@ -88,12 +90,12 @@ class MlflowLog:
         experiment = self._client.get_experiment_by_name(name)
         if experiment:
             return str(experiment.experiment_id)
-        # without a server, MLflow would put files where the command was started
+        # without a server, MLflow would write into the current folder
         artifacts = None if uri.startswith(("http", "databricks")) else self._record.folder.parent / "mlflow-artifacts"
         return str(self._client.create_experiment(name, artifacts and artifacts.resolve().as_uri()))
 
-    def _take_up_study(self) -> str:
-        """The run of the study, which is found by its name and its first start: others may have the same name."""
+    def _open_study_run(self) -> str:
+        """Find the run of the study by its name and its first session, or create it; names are not unique."""
         record = self._record
         tags = {"study": record.study.study_name, "study_began": record.metadata.sessions[0].time}
         if runs := self._find_runs(tags):
@@ -106,10 +108,10 @@ class MlflowLog:
 
     def _find_runs(self, tags: dict[str, str]) -> list[Any]:
         condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        return list(self._client.search_runs([self._experiment], condition, max_results=MOST_TRIALS))
+        return list(self._client.search_runs([self._experiment], condition, max_results=MAX_RUNS))
 
     def _run(self, trial: TrialRecord) -> str:
-        """The run of a trial; one that was interrupted runs again."""
+        """Find or create the run of a trial; the run of an interrupted trial is continued."""
         number = trial.number
         if number not in self._runs:
             tags = {"mlflow.parentRunId": self._study, "trial_number": str(number)}
@@ -118,8 +120,8 @@ class MlflowLog:
             self._epochs[number] = 0
             self._client.log_batch(run.info.run_id, params=_params(trial.hyperparameters | {"seed": trial.seed}))
         elif number not in self._epochs:
-            there = self._client.get_metric_history(self._runs[number], "train_loss")
-            self._epochs[number] = max((metric.step for metric in there), default=0)
+            history = self._client.get_metric_history(self._runs[number], "train_loss")
+            self._epochs[number] = max((metric.step for metric in history), default=0)
             self._client.update_run(self._runs[number], "RUNNING")
         return self._runs[number]
 
@@ -129,5 +131,5 @@ def _params(values: dict[str, Any]) -> list[Param]:
 
 
 def _now() -> int:
-    """Milliseconds, as MLflow counts."""
+    """Return the time in milliseconds, as MLflow expects it."""
     return int(time.time() * 1000)

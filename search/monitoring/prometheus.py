@@ -1,4 +1,4 @@
-"""Gauges that a running study keeps at Ray's metrics endpoint, for Prometheus and Grafana."""
+"""Sets gauges at Ray's metrics endpoint while a study runs, for Prometheus and Grafana."""
 
 from collections import Counter
 from typing import get_args
@@ -11,28 +11,26 @@ from search.record.trial import Status, TrialRecord
 
 
 class Gauges:
-    """How far the trials of one study are; Ray puts `ray_` before each name."""
+    """The gauges of one study; Ray puts `ray_` before each name."""
 
     def __init__(self, record: StudyRecord) -> None:
-        """Nothing is shown before the first trial reports."""
+        """Create the gauges, which have no value before the first trial reports."""
         self._record = record
         self._study = {"study": record.folder.name}
-        words = {"description": f"{record.metric} of a trial after its newest epoch", "tag_keys": ("study", "trial")}
-        self._metric = Gauge(f"tunesmith_{record.metric}", **words)
+        description = f"{record.metric} of a trial after its newest epoch"
+        self._metric = Gauge(f"tunesmith_{record.metric}", description, ("study", "trial"))
         self._epochs = Gauge("tunesmith_epochs", "epochs that all trials have run", ("study",))
         self._trials = Gauge("tunesmith_trials", "trials by state", ("study", "state"))
-        self._epochs_run = epochs_run(
-            record.trials
-        )  # counted on: to sum them up for each report would take ever longer
+        self._epochs_run = epochs_run(record.trials)  # a counter, because the sum over all trials takes ever longer
 
     def epoch(self, trial: TrialRecord) -> None:
-        """Show one more epoch of a trial."""
+        """Set the gauges after a new epoch of a trial."""
         self._epochs_run += 1
         self._epochs.set(self._epochs_run, self._study)
         self._metric.set(self._record.objective.value(trial.epochs[-1]), {**self._study, "trial": str(trial.number)})
 
     def ended(self) -> None:
-        """Show how many trials are in which state, after one has ended."""
+        """Count the trials by state, after a trial has ended."""
         counts = Counter(trial.status for trial in self._record.trials)
         for state in get_args(Status):
             self._trials.set(counts[state], {**self._study, "state": state})

@@ -1,4 +1,4 @@
-"""Shows a study in TensorBoard: a run for each trial, and its row in the table of hyperparameters."""
+"""Shows a study in TensorBoard: a run for each trial, and a row for it in the table of hyperparameters."""
 
 import struct
 import time
@@ -13,12 +13,12 @@ from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import hparams
 
-from search.monitoring.logger import best_epoch, best_name, measured
+from search.monitoring.logger import best_epoch, best_name, metric_values
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
 
 END_TAG = "_hparams_/session_end_info"
-"""Of the event with which TensorBoard's hyperparameter table takes a run to be over."""
+"""Tag of the event that marks the end of a run in TensorBoard's table of hyperparameters."""
 
 
 class TensorBoardLog:
@@ -30,23 +30,23 @@ class TensorBoardLog:
         self._runs: dict[int, _Run] = {}
 
     def epoch(self, trial: TrialRecord) -> None:
-        """Write the epochs of a trial that are not there yet."""
+        """Write the new epochs of a trial."""
         run = self._run(trial)
         for metrics in trial.epochs:
             if metrics.epoch not in run.epochs:
-                run.write(_scalars(measured(metrics)), metrics.epoch)
+                run.write(_scalars(metric_values(metrics)), metrics.epoch)
                 run.epochs.add(metrics.epoch)
         run.flush()
 
     def ended(self, trial: TrialRecord) -> None:
-        """Write the trial's row of the hyperparameter table, with its best value if that stands."""
+        """Write the row of a trial in the table of hyperparameters, with its best value if its metrics are valid."""
         if not self._run(trial).has_ended:
             self.epoch(trial)
             self._write_row(self._run(trial), trial)
         self._runs.pop(trial.number).close()
 
     def close(self) -> None:
-        """Close what is open; a trial that was interrupted gets its row when it ends."""
+        """Close the files; a trial that was interrupted gets its row when it ends."""
         for run in self._runs.values():
             run.close()
 
@@ -61,7 +61,7 @@ class TensorBoardLog:
         name = best_name(self._record)
         if best := best_epoch(trial):
             run.write(_scalars({name: self._record.objective.value(best)}), best.epoch)
-        # the columns are those of any one trial, so each names them, whether it has a value or not
+        # TensorBoard takes the columns from any trial, so each trial names them, also without a value
         table, row, _ = hparams(dict(trial.hyperparameters), {name: None})
         run.write(table)
         run.write(row)
@@ -69,9 +69,10 @@ class TensorBoardLog:
 
 
 class _Run:
-    """The folder of one trial; each start of the study that writes into it makes a file of its own.
+    """The folder of one trial; each session of the study that writes into it creates a new file.
 
-    Not by tensorboardX's writer: its thread dies when the disk is full, and then it waits for the thread for ever.
+    The writer of tensorboardX is not used: its thread dies when the disk is full, and then it waits for the thread for
+    ever.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +81,7 @@ class _Run:
         self._file = folder / f"events.out.tfevents.{len(files):04}"  # TensorBoard reads them in this order
         self._stream: BinaryIO | None = None
         self.epochs: set[int] = set()
-        """Those that are written."""
+        """Epochs that are written."""
         self.has_ended = False
         for event in (event for file in files for event in _read(file)):
             tags = {value.tag for value in event.summary.value}
@@ -108,14 +109,14 @@ class _Run:
 
 
 def _framed(event: Event) -> bytes:
-    """An event as it stands in a file: its length, the event, and a checksum after each."""
+    """Encode an event for a file: its length, the event, and a checksum after each."""
     content: bytes = event.SerializeToString()
     length = struct.pack("<Q", len(content))
     return b"".join(part + struct.pack("<I", masked_crc32c(part)) for part in (length, content))
 
 
 def _read(file: Path) -> Iterator[Event]:
-    """The events of a file, up to one of which a killed process wrote only a part."""
+    """Read the events of a file, up to an event that a killed process did not write to its end."""
     content, position = file.read_bytes(), 0
     while position + 12 <= len(content):
         (length,) = struct.unpack_from("<Q", content, position)
@@ -131,7 +132,7 @@ def _scalars(values: dict[str, float]) -> Summary:
 
 
 def _session_end(status: str) -> Summary:
-    """As tensorboardX writes it, which knows no failure."""
+    """Build the event that ends a run, as tensorboardX does, but with a status that may be a failure."""
     end = SessionEndInfo(status=Status.Value(status), end_time_secs=time.time())
     content = HParamsPluginData(session_end_info=end, version=0).SerializeToString()
     plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=content)

@@ -1,4 +1,4 @@
-"""What is shown of a study while it runs: the protocol of all views, and the plain one, a line for each ended trial."""
+"""Shows a study in the terminal while it runs: the protocol of all views, and the plain view, a line for each trial."""
 
 from typing import Protocol, Self
 
@@ -8,66 +8,70 @@ from search.record.trial import TrialRecord
 from training.console.terminal import format_value, shorten
 
 
+def header_line(label: str, text: str) -> str:
+    """Format a line of the header."""
+    return f"  {label:<10} {text}"
+
+
 def dashboard_line(url: str | None) -> str:
-    """Where the Ray dashboard is and how to get in."""
-    if url is None:
-        return "  watch    the Ray dashboard does not answer"
-    return f"  watch    http://{url} (it asks for a token: ray get-auth-token)"
+    """Format the line of the header that names the address of the Ray dashboard."""
+    text = f"http://{url} (it asks for a token: ray get-auth-token)" if url else "the Ray dashboard does not answer"
+    return header_line("dashboard", text)
 
 
 class View(Protocol):
-    """What the terminal shows from the beginning of a study until it is over."""
+    """Shows a study in the terminal from its beginning to its end."""
 
     def __enter__(self) -> Self:
-        """Begin with what is known of the study."""
+        """Show the header."""
 
     def __exit__(self, *_: object) -> None:
-        """The study is over."""
+        """End the view."""
 
     def show_dashboard(self, url: str | None) -> None:
-        """Say where the dashboard is."""
+        """Show the address of the dashboard."""
 
     def begin_trials(self) -> None:
-        """Trials are about to run."""
+        """Prepare for the first trial, which is about to run."""
 
     def show_ended(self, trial: TrialRecord) -> None:
-        """A trial has just ended."""
+        """Show a trial that has just ended."""
 
 
 class PlainView(View):
-    """Lines for a file, or for a terminal that shows no other: a header, then one for each ended trial.
+    """Prints a header, and then a line for each ended trial; a star marks each trial that is the best so far.
 
-    A star marks each new best.
+    This view is for files, and for terminals that cannot draw a line again.
     """
 
     def __init__(self, header: list[str], record: StudyRecord) -> None:
         self._header = header
         self._record = record
-        self._widths = {name: max(len(name), 7) for name in shown_names(record)}
+        self._widths = {name: max(len(name), 7) for name in column_names(record)}
 
     def __enter__(self) -> Self:
-        """Print what is searched."""
+        """Print the header."""
         print("\n".join(self._header), flush=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Print nothing: all trials have been shown."""
+        """Print nothing, because all trials have been shown."""
 
     def show_dashboard(self, url: str | None) -> None:
-        """Print where the dashboard is."""
+        """Print the address of the dashboard."""
         print(dashboard_line(url), flush=True)
 
     def begin_trials(self) -> None:
         """Print the names of the columns."""
         names = "  ".join(name.rjust(width) for name, width in self._widths.items())
         print(
-            f"\nTrials as they end, * for the best so far\n  #  {names}  {self._record.metric}   seconds  status",
+            f"\nEnded trials; * marks the best so far\n  #  {names}  {self._record.metric}   seconds  status",
             flush=True,
         )
 
     def show_ended(self, trial: TrialRecord) -> None:
         """Print the line of a trial."""
-        values = "  ".join(format_value(shown_value(trial, name)).rjust(width) for name, width in self._widths.items())
+        values = "  ".join(format_value(column_value(trial, name)).rjust(width) for name, width in self._widths.items())
         metric = f"{trial.best_value:.4f}" if trial.best_epoch else ""
         star = "*" if trial is best_trial(self._record.trials) else " "
         seconds = "" if trial.seconds is None else f"{trial.seconds:.1f}"
@@ -79,11 +83,11 @@ class PlainView(View):
         )
 
 
-def shown_names(record: StudyRecord) -> list[str]:
-    """What trials of a study differ in: hyperparameters, and the seed if configurations are trained from several."""
+def column_names(record: StudyRecord) -> list[str]:
+    """List the hyperparameters, and the seed if each configuration is trained from several seeds."""
     return [*record.space, *(["seed"] if record.metadata.plan else [])]
 
 
-def shown_value(trial: TrialRecord, name: str) -> object:
-    """The value of a trial under one of `shown_names`; empty for a hyperparameter whose condition does not hold."""
+def column_value(trial: TrialRecord, name: str) -> object:
+    """Look up the value of a trial in one of `column_names`; it is empty for an inactive hyperparameter."""
     return trial.seed if name == "seed" else trial.hyperparameters.get(name, "")

@@ -1,4 +1,4 @@
-"""Shows a study in Weights & Biases: a run for each trial, and the study as their group."""
+"""Shows a study in Weights & Biases: a run for each trial, and the study as the group of the runs."""
 
 import json
 import os
@@ -8,14 +8,14 @@ from typing import Any
 
 import wandb
 
-from search.monitoring.logger import best_epoch, best_name, measured
+from search.monitoring.logger import best_epoch, best_name, metric_values
 from search.record.folder import write_atomically
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
 
 
-class _Written:
-    """What W&B has of a trial, noted in a file: it cannot be asked, for it may be offline."""
+class _TrialProgress:
+    """Notes in a file what was written to W&B for a trial, because W&B may be offline and cannot be asked."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -32,34 +32,34 @@ class WandbLog:
     """Writes the runs of a study into `wandb/` in its folder, and to the server if somebody is logged in."""
 
     def __init__(self, record: StudyRecord) -> None:
-        """Decide where to write; nobody is asked anything.
+        """Choose the mode; there is no prompt.
 
         Raises:
-            ValueError: WANDB_MODE wants a server, and nobody is logged in.
+            ValueError: WANDB_MODE requires a server, and nobody is logged in.
         """
         self._record = record
         self._mode = _mode()
         name = f"{record.study.study_name} {record.metadata.sessions[0].time}"
-        self._id = sha256(name.encode()).hexdigest()[:8]  # others may have the same name
+        self._id = sha256(name.encode()).hexdigest()[:8]  # names of studies are not unique
         self._notes = record.folder / "wandb" / "trials"
         self._notes.mkdir(parents=True, exist_ok=True)
         self._runs: dict[int, wandb.Run] = {}
-        self._written: dict[int, _Written] = {}
+        self._progress: dict[int, _TrialProgress] = {}
 
     def epoch(self, trial: TrialRecord) -> None:
-        """Write the epochs of a trial that are not there yet."""
-        written = self._has(trial)
-        new = [metrics for metrics in trial.epochs if metrics.epoch > written.epoch]
+        """Write the new epochs of a trial."""
+        progress = self._find_progress(trial)
+        new = [metrics for metrics in trial.epochs if metrics.epoch > progress.epoch]
         for metrics in new:
-            self._run(trial).log(measured(metrics), step=metrics.epoch)
-            written.epoch = metrics.epoch
+            self._run(trial).log(metric_values(metrics), step=metrics.epoch)
+            progress.epoch = metrics.epoch
         if new:
-            written.write()
+            progress.write()
 
     def ended(self, trial: TrialRecord) -> None:
-        """Write how a trial ended, and its best value if that stands."""
-        written = self._has(trial)
-        if written.has_ended:
+        """Write how a trial ended, and its best value if its metrics are valid."""
+        progress = self._find_progress(trial)
+        if progress.has_ended:
             return
         self.epoch(trial)
         summary: dict[str, Any] = {"status": trial.status}
@@ -71,20 +71,20 @@ class WandbLog:
         run.summary.update(summary)
         run.finish(exit_code=1 if trial.status in FAILED else 0)
         del self._runs[trial.number]
-        written.has_ended = True
-        written.write()
+        progress.has_ended = True
+        progress.write()
 
     def close(self) -> None:
-        """End the runs of interrupted trials; they go on when the trials do."""
+        """End the runs of interrupted trials; they are continued when the trials go on."""
         for run in self._runs.values():
             run.summary["status"] = "interrupted"
             run.finish(exit_code=0)
 
-    def _has(self, trial: TrialRecord) -> _Written:
+    def _find_progress(self, trial: TrialRecord) -> _TrialProgress:
         number = trial.number
-        if number not in self._written:
-            self._written[number] = _Written(self._notes / f"trial-{number:04}.json")
-        return self._written[number]
+        if number not in self._progress:
+            self._progress[number] = _TrialProgress(self._notes / f"trial-{number:04}.json")
+        return self._progress[number]
 
     def _run(self, trial: TrialRecord) -> wandb.Run:
         number, record = trial.number, self._record
@@ -98,27 +98,27 @@ class WandbLog:
                 dir=record.folder,
                 mode=self._mode,
                 resume="allow",
-                reinit="create_new",  # many at a time
+                reinit="create_new",  # many runs at a time
                 settings=_settings(),
             )
         return self._runs[number]
 
 
 def _mode() -> Any:
-    """What WANDB_MODE says; else online if somebody is logged in."""
+    """Choose the mode: that of WANDB_MODE, or else online if somebody is logged in."""
     wandb.setup(_settings())
-    wanted = os.environ.get("WANDB_MODE")
-    if wanted not in (None, "", "online", "shared"):
-        return wanted
+    mode = os.environ.get("WANDB_MODE")
+    if mode not in (None, "", "online", "shared"):
+        return mode
     if wandb.login(prompt=False, verify=False):
-        return wanted or "online"
-    if wanted:
-        raise ValueError(f"WANDB_MODE is {wanted} and nobody is logged in: wandb login")
+        return mode or "online"
+    if mode:
+        raise ValueError(f"WANDB_MODE is {mode} and nobody is logged in: run wandb login")
     return "offline"
 
 
 def _settings() -> wandb.Settings:
-    """Nothing on the terminal; and nothing of the machine, the code or the command line, where a password may be."""
+    """Switch off output, and records of the machine, the code and the command line, which may hold a password."""
     return wandb.Settings(
         silent=True,
         console="off",

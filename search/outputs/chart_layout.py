@@ -1,4 +1,4 @@
-"""What all charts share: colours, layout, and axes for hyperparameters and for the metric."""
+"""Colours, layout and axes of all charts."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from search.record.study_record import StudyRecord
 from search.space.distributions import Distribution, OrderedChoice, is_log
 
 Figure = dict[str, Any]
-"""`data` and `layout` as plotly names them; colours of text and grid are the page's."""
+"""A part of a plotly figure; the page sets the colours of text and grid."""
 
 BEST, BASELINE, COMPLETED, STOPPED, FAILURE = "#e8710a", "#8e5bd0", "#3f7fd0", "#8a9099", "#d23f3f"
 STATUS_COLOURS = {
@@ -22,13 +22,13 @@ STATUS_COLOURS = {
 }
 
 
-def axis_of(name: str, distribution: Distribution) -> Figure:
-    """An axis for the values of a hyperparameter."""
+def hyperparameter_axis(name: str, distribution: Distribution) -> Figure:
+    """Build the axis of a hyperparameter."""
     match distribution:
         case OrderedChoice():
             values = list(distribution.values)
-            kind = "log" if distribution.log else "linear"
-            return {"title": name, "type": kind, "tickvals": values, "ticktext": list(map(str, values))}
+            scale = "log" if distribution.log else "linear"
+            return {"title": name, "type": scale, "tickvals": values, "ticktext": list(map(str, values))}
         case CategoricalDistribution():
             return {"title": name, "type": "category", "categoryarray": list(map(str, distribution.choices))}
         case _ if is_log(distribution):
@@ -38,38 +38,38 @@ def axis_of(name: str, distribution: Distribution) -> Figure:
 
 
 def chart(traces: Iterable[Figure], *, x: Figure, y: Figure, height: int = 340) -> Figure:
-    """Traces in the layout that all charts share."""
+    """Put traces into the layout that all charts share."""
     layout = {
         "height": height,
         "margin": {"l": 60, "r": 24, "t": 34, "b": 48},
-        "xaxis": _titled(x),
-        "yaxis": _titled(y),
+        "xaxis": _set_title(x),
+        "yaxis": _set_title(y),
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         "hovermode": "closest",
     }
     return {"data": list(traces), "layout": layout}
 
 
-def _titled(axis: Figure) -> Figure:
+def _set_title(axis: Figure) -> Figure:
     title = axis.get("title")
     return axis | ({"title": {"text": title}} if title else {})
 
 
 ACCURACIES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
-"""Marked on the axis, where they are not too close to each other."""
+"""Ticks of an accuracy axis."""
 
 
 def metric_axis(record: StudyRecord, values: Sequence[float]) -> Figure:
-    """Accuracies by their errors on a log scale, upside down: what counts happens near 1. Losses as they are."""
+    """Build the axis of the metric: an accuracy by its error on an inverted log scale, which is wide near 1."""
     if record.metadata.is_accuracy:
         ticks = {"tickvals": [1 - accuracy for accuracy in ACCURACIES], "ticktext": list(map(str, ACCURACIES))}
         return {"title": record.metric, "type": "log", "autorange": "reversed", **ticks}
-    spread = len(values) > 0 and min(values) > 0 and max(values) / min(values) > 20
-    return {"title": record.metric, **({"type": "log"} if spread else {})}
+    is_wide = len(values) > 0 and min(values) > 0 and max(values) / min(values) > 20
+    return {"title": record.metric, **({"type": "log"} if is_wide else {})}
 
 
-def height_of(record: StudyRecord, value: float) -> float:
-    """Where a value of the metric lies on its axis; no error at all as half an image."""
+def axis_value(record: StudyRecord, value: float) -> float:
+    """Convert a value of the metric to its axis: an accuracy to its error; no error counts as half an image."""
     if not record.metadata.is_accuracy:
         return value
     return float(max(1 - value, 0.5 / max(1, record.metadata.metric_images)))

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -23,27 +24,27 @@ from search.outputs.chart_layout import (
     STATUS_COLOURS,
     STOPPED,
     Figure,
-    axis_of,
+    axis_value,
     chart,
-    height_of,
+    hyperparameter_axis,
     metric_axis,
 )
-from search.record.confirmation import Confirmation
+from search.record.confirmation import Confirmation, Estimate
 from search.record.ranking import baseline_trial, best_trial, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
 from search.space.distributions import Distribution, HyperparameterValue, OrderedChoice, from_unit, to_unit
-from search.space.search_space import SearchSpace
 from training.console.terminal import format_value
 from training.metrics import CONFIDENCE
 
 PART_COLOURS = dict(zip(PART_NAMES, ("#3f7fd0", "#8bb6ea", "#8e5bd0", "#b08a2e", "#d23f3f", "#8a9099"), strict=True))
+HOVER_TEXT = "%{text}<extra></extra>"
 SCALE = [[0, "#46307f"], [0.35, "#2f6f9f"], [0.7, "#3fb37f"], [1, "#f2c84b"]]
-"""From the worst value to the best: dark to bright, told apart without colour vision too."""
+"""Dark for the worst value, bright for the best; the scale works without colour vision, too."""
 
 
 def learning_curves(record: StudyRecord) -> Figure:
-    """The metric of each trial after each epoch."""
+    """Draw the metric of each trial after each epoch."""
     best, baseline = best_trial(record.trials), baseline_trial(record.trials)
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for trial in record.trials:
@@ -58,75 +59,76 @@ def learning_curves(record: StudyRecord) -> Figure:
     if best:
         traces.append(_curves(record, [best], f"best, trial {best.number}", BEST, width=3))
     values = [record.objective.value(metrics) for trial in record.trials for metrics in trial.epochs]
-    return chart(traces, x={"title": "epoch", "dtick": _step(record.epochs)}, y=metric_axis(record, values), height=400)
+    return chart(
+        traces, x={"title": "epoch", "dtick": math.ceil(record.epochs / 10)}, y=metric_axis(record, values), height=400
+    )
+
+
+def _scatter(mode: str, x: Sequence[Any], y: Sequence[Any], **style: Any) -> Figure:
+    return {"type": "scatter", "mode": mode, "x": x, "y": y, **style}
 
 
 def _curves(record: StudyRecord, trials: list[TrialRecord], name: str, colour: str, **line: Any) -> Figure:
-    """Lines of several trials as one trace, with gaps between them: a thousand traces would be slow."""
+    """Draw the curves of several trials as one trace, with gaps between them: a thousand traces would be slow."""
     x: list[int | None] = []
     y: list[float | None] = []
     labels: list[str | None] = []
     for trial in trials:
         x += [*(metrics.epoch for metrics in trial.epochs), None]
         values = [record.objective.value(metrics) for metrics in trial.epochs]
-        y += [*(height_of(record, value) for value in values), None]
+        y += [*(axis_value(record, value) for value in values), None]
         labels += [
             *(f"{_label(trial)}<br>epoch {epoch}: {value:.4f}" for epoch, value in enumerate(values, start=1)),
             None,
         ]
-    shape = "lines" if any(len(trial.epochs) > 1 for trial in trials) and len(trials) > 100 else "lines+markers"
-    return {
-        "type": "scatter",
-        "mode": shape,
-        "name": name + (f" ({len(trials)})" if len(trials) > 1 else ""),
-        "x": x,
-        "y": y,
-        "text": labels,
-        "hovertemplate": "%{text}<extra></extra>",
-        "line": {"color": colour, **line},
-        "marker": {"color": colour, "size": 4},
-    }
+    return _scatter(
+        "lines" if any(len(trial.epochs) > 1 for trial in trials) and len(trials) > 100 else "lines+markers",
+        x,
+        y,
+        name=name + (f" ({len(trials)})" if len(trials) > 1 else ""),
+        text=labels,
+        hovertemplate=HOVER_TEXT,
+        line={"color": colour, **line},
+        marker={"color": colour, "size": 4},
+    )
 
 
 def optimisation_history(record: StudyRecord) -> Figure:
-    """The best value of each trial in order of proposal, and the best so far."""
+    """Draw the best value of each trial in order of proposal, and the incumbent."""
     traces = [
         _points(record, trials, status, x=[trial.number for trial in trials])
-        for status, trials in _by_status(record).items()
+        for status, trials in _group_by_status(record).items()
     ]
-    measured = valid_trials(record.trials)
-    if measured:
-        bests = [trial.best_value for trial in measured]
-        so_far = np.minimum.accumulate(bests) if record.mode == "min" else np.maximum.accumulate(bests)
+    numbers, incumbents = incumbent_values(record)
+    if numbers:
+        y = [axis_value(record, value) for value in incumbents]
         line = {"color": BEST, "width": 2, "shape": "hv"}
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": "best so far",
-                "x": [trial.number for trial in measured],
-                "y": [height_of(record, value) for value in so_far.tolist()],
-                "line": line,
-                "hoverinfo": "skip",
-            }
-        )
-    figure = chart(traces, x={"title": "trial"}, y=metric_axis(record, [trial.best_value for trial in measured]))
+        traces.append(_scatter("lines", numbers, y, name="best so far", line=line, hoverinfo="skip"))
+    values = [trial.best_value for trial in valid_trials(record.trials)]
+    figure = chart(traces, x={"title": "trial"}, y=metric_axis(record, values))
     baseline = baseline_trial(record.trials)
-    if baseline and baseline in measured:
+    if baseline and baseline.is_valid:
         level = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y"}
-        height = height_of(record, baseline.best_value)
+        height = axis_value(record, baseline.best_value)
         figure["layout"]["shapes"] = [level | {"y0": height, "y1": height, "line": {"color": BASELINE, "dash": "dash"}}]
     return figure
 
 
+def incumbent_values(record: StudyRecord) -> tuple[list[int], list[float]]:
+    """Numbers of the valid trials, and the best value of the study after each of them."""
+    trials = valid_trials(record.trials)
+    best = min if record.mode == "min" else max
+    return [trial.number for trial in trials], [*accumulate((trial.best_value for trial in trials), best)]
+
+
 def parallel_coordinates(record: StudyRecord) -> Figure:
-    """A line for each trial through its hyperparameters to its best value, coloured by this value."""
+    """Draw a line for each trial through its hyperparameters to its best value; the value gives the colour."""
     space, trials = record.space, valid_trials(record.trials)
     values = [trial.best_value for trial in trials]
-    merits = np.array([_merit(record, value) for value in values])
-    low, high = (float(merits.min()), float(merits.max())) if len(merits) else (0.0, 1.0)
-    heights = (merits - low) / ((high - low) or 1.0)
-    rank = np.argsort(np.argsort(merits)) / max(1, len(merits) - 1)
+    scores = np.array([_score(record, value) for value in values])
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
+    heights = (scores - low) / ((high - low) or 1.0)
+    rank = np.argsort(np.argsort(scores)) / max(1, len(scores) - 1)
     bands, traces = 8, []
     for band in range(bands):
         x: list[float | None] = []
@@ -136,102 +138,72 @@ def parallel_coordinates(record: StudyRecord) -> Figure:
         for index in inside:
             trial = trials[index]
             x += [*range(len(space) + 1), None]
-            y += [*(_place(space, name, trial) for name in space), float(heights[index]), None]
+            y += [*(_parallel_height(record, name, trial) for name in space), float(heights[index]), None]
             text += [*([f"{_label(trial)}<br>{record.metric} {values[index]:.4f}"] * (len(space) + 1)), None]
         colour = sample_colorscale(SCALE, (band + 0.5) / bands)[0]
         line = {"color": colour, "width": 1.2 if band < bands - 1 else 2.5}
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": x,
-                "y": y,
-                "text": text,
-                "line": line,
-                "opacity": 0.75,
-                "hovertemplate": "%{text}<extra></extra>",
-                "showlegend": False,
-            }
-        )
-    axes = [*space, record.metric]
+        style = {"opacity": 0.75, "hovertemplate": HOVER_TEXT, "showlegend": False}
+        traces.append(_scatter("lines", x, y, text=text, line=line, **style))
     annotations = [
         note
         for column, name in enumerate(space)
         for note in _axis_notes(column, [(to_unit(space[name], value), value) for value in _ticks(space[name])])
     ]
-    marks = [((merit - low) / ((high - low) or 1.0), value) for merit, value in _marks(record, values)]
-    annotations += _axis_notes(len(space), marks)
+    ticks = [((score - low) / ((high - low) or 1.0), value) for score, value in _score_ticks(record, values)]
+    annotations += _axis_notes(len(space), ticks)
     for column, name in enumerate(space):
         if any(name not in trial.hyperparameters for trial in trials):
-            annotations += _axis_notes(column, [(NOT_DRAWN, "not drawn")])
-    figure = chart(
-        traces, x={}, y={"visible": False, "range": [NOT_DRAWN - 0.04, 1.06], "fixedrange": True}, height=380
-    )
-    figure["layout"]["xaxis"] = {
-        "tickvals": list(range(len(axes))),
-        "ticktext": axes,
-        "range": [-0.15, len(axes) - 0.7],
-        "fixedrange": True,
-        "zeroline": False,
-        "side": "top",
-    }
-    figure["layout"]["annotations"] = annotations
+            annotations += _axis_notes(column, [(INACTIVE, "inactive")])
+    figure = chart(traces, x={}, y={"visible": False, "range": [INACTIVE - 0.04, 1.06], "fixedrange": True}, height=380)
+    axis = {"range": [-0.15, len(space) + 0.3], "fixedrange": True, "zeroline": False, "side": "top"}
+    axis |= {"tickvals": [*range(len(space) + 1)], "ticktext": [*space, record.metric]}
+    figure["layout"] |= {"xaxis": axis, "annotations": annotations}
     return figure
 
 
-NOT_DRAWN = -0.1
-"""Where a line passes the axis of a hyperparameter that its trial does not have."""
+INACTIVE = -0.1
+"""Height at which a line passes the axis of a hyperparameter that is inactive in its trial."""
 
 
-def _place(space: SearchSpace, name: str, trial: TrialRecord) -> float:
+def _parallel_height(record: StudyRecord, name: str, trial: TrialRecord) -> float:
     value = trial.hyperparameters.get(name)
-    return NOT_DRAWN if value is None else to_unit(space[name], value)
+    return INACTIVE if value is None else to_unit(record.space[name], value)
 
 
 def _axis_notes(column: int, ticks: Sequence[tuple[float, Any]]) -> list[Figure]:
-    """Numbers beside an axis of the parallel coordinates."""
-    return [
-        {
-            "x": column,
-            "y": height,
-            "text": format_value(value),
-            "showarrow": False,
-            "xanchor": "left",
-            "xshift": 4,
-            "font": {"size": 11},
-        }
-        for height, value in ticks
-    ]
+    """Write values beside an axis of the parallel coordinates."""
+    note = {"x": column, "showarrow": False, "xanchor": "left", "xshift": 4, "font": {"size": 11}}
+    return [note | {"y": height, "text": format_value(value)} for height, value in ticks]
 
 
-def slice_of(record: StudyRecord, name: str) -> Figure:
-    """The best value of each trial over one hyperparameter."""
+def slice_plot(record: StudyRecord, name: str) -> Figure:
+    """Draw the best value of each trial over one hyperparameter."""
     traces = [
-        _points(record, trials, status, x=[_shown(trial.hyperparameters[name]) for trial in trials])
-        for status, trials in _by_status(record, with_value_of=name).items()
+        _points(record, trials, status, x=[_category(trial.hyperparameters[name]) for trial in trials])
+        for status, trials in _group_by_status(record, name).items()
     ]
     best = best_trial(record.trials)
     if best and name in best.hyperparameters:
-        star = _points(record, [best], "best", x=[_shown(best.hyperparameters[name])])
+        star = _points(record, [best], "best", x=[_category(best.hyperparameters[name])])
         traces.append(star | {"marker": {"color": BEST, "size": 13, "symbol": "star"}})
     values = [trial.best_value for trial in valid_trials(record.trials)]
-    figure = chart(traces, x=axis_of(name, record.space[name]), y=metric_axis(record, values), height=300)
+    figure = chart(traces, x=hyperparameter_axis(name, record.space[name]), y=metric_axis(record, values), height=300)
     figure["layout"]["showlegend"] = False
     return figure
 
 
-def _shown(value: HyperparameterValue) -> HyperparameterValue:
+def _category(value: HyperparameterValue) -> HyperparameterValue:
     return str(value) if isinstance(value, bool) else value
 
 
 Plane = tuple[str, str]
-"""Names of the hyperparameters across and up."""
+"""Names of the hyperparameters on the x axis and on the y axis."""
 
 
 def contour(record: StudyRecord, compared: EqualBudget, plane: Plane, optimizer: str | None = None) -> Figure | None:
-    """Values between the trials, those of one optimizer or all, over two hyperparameters; and the trials themselves.
+    """Draw the metric over two hyperparameters: the trials, of one optimizer or of all, and the values between them.
 
-    Between trials the values are interpolated linearly; there are none outside of the area that the trials span.
+    Between trials the values are interpolated linearly; outside of the area that the trials span there are no values.
     """
     chosen = [
         (trial, value)
@@ -242,67 +214,60 @@ def contour(record: StudyRecord, compared: EqualBudget, plane: Plane, optimizer:
     if not chosen:
         return None
     trials, values = zip(*chosen, strict=True)
-    merits = [_merit(record, value) for value in values]
-    of_all = [_merit(record, value) for value in compared.values]
-    marks = _marks(record, compared.values)
-    bar = {"tickvals": [merit for merit, _ in marks], "ticktext": [format_value(value) for _, value in marks]}
-    points = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [trial.hyperparameters[plane[0]] for trial in trials],
-        "y": [trial.hyperparameters[plane[1]] for trial in trials],
-        "text": [_label(trial) for trial in trials],
-        "customdata": values,
-        "hovertemplate": f"%{{text}}<br>{record.metric} %{{customdata:.4f}}<extra></extra>",
-        "marker": {
-            "color": merits,
-            "colorscale": SCALE,
-            "cmin": min(of_all),
-            "cmax": max(of_all),
-            "showscale": True,
-            "colorbar": {"thickness": 12, "outlinewidth": 0, **bar},
-            "size": 9,
-            "line": {"color": "#ffffff", "width": 1},
-        },
-        "showlegend": False,
-    }
-    area = _between(trials, merits, plane, record.space)
+    scores = [_score(record, value) for value in values]
+    all_scores = [_score(record, value) for value in compared.values]
+    ticks = _score_ticks(record, compared.values)
+    bar = {"tickvals": [score for score, _ in ticks], "ticktext": [format_value(value) for _, value in ticks]}
+    colours = {"color": scores, "colorscale": SCALE, "cmin": min(all_scores), "cmax": max(all_scores)}
+    colours |= {"showscale": True, "colorbar": {"thickness": 12, "outlinewidth": 0, **bar}}
+    points = _scatter(
+        "markers",
+        *([trial.hyperparameters[name] for trial in trials] for name in plane),
+        text=[_label(trial) for trial in trials],
+        customdata=values,
+        hovertemplate=f"%{{text}}<br>{record.metric} %{{customdata:.4f}}<extra></extra>",
+        marker=colours | {"size": 9, "line": {"color": "#ffffff", "width": 1}},
+        showlegend=False,
+    )
+    area = _interpolate(record, trials, scores, plane)
     if area:
-        area |= {"colorscale": SCALE, "zmin": min(of_all), "zmax": max(of_all)}
-    across, up = (axis_of(name, record.space[name]) for name in plane)
-    figure = chart([area, points] if area else [points], x=across, y=up, height=320)
+        area |= {"colorscale": SCALE, "zmin": min(all_scores), "zmax": max(all_scores)}
+    x, y = (hyperparameter_axis(name, record.space[name]) for name in plane)
+    figure = chart([area, points] if area else [points], x=x, y=y, height=320)
     figure["layout"]["title"] = {"text": optimizer or "", "x": 0.5, "y": 0.98, "font": {"size": 13}}
     return figure
 
 
-def _merit(record: StudyRecord, value: float) -> float:
-    """How good a value of the metric is, on the stretched scale of the axes; more is better."""
-    height = height_of(record, value)
+def _score(record: StudyRecord, value: float) -> float:
+    """Convert a value of the metric to the scale of its axis, so that more is better."""
+    height = axis_value(record, value)
     return -math.log10(height) if record.metadata.is_accuracy else -height
 
 
-def _marks(record: StudyRecord, values: Sequence[float]) -> list[tuple[float, float]]:
-    """Merits to be marked on a scale, and the values that they stand for."""
+def _score_ticks(record: StudyRecord, values: Sequence[float]) -> list[tuple[float, float]]:
+    """Choose the ticks of a scale of scores: each score with its value of the metric."""
     low, high = min(values, default=0.0), max(values, default=1.0)
-    between = ACCURACIES if record.metadata.is_accuracy else np.linspace(low, high, 5).tolist()
-    return [(_merit(record, value), value) for value in between if low <= value <= high]
+    ticks = ACCURACIES if record.metadata.is_accuracy else np.linspace(low, high, 5).tolist()
+    return [(_score(record, value), value) for value in ticks if low <= value <= high]
 
 
-def _between(trials: Sequence[TrialRecord], values: Sequence[float], plane: Plane, space: SearchSpace) -> Figure | None:
-    across, up = (space[name] for name in plane)
-    assert not isinstance(across, CategoricalDistribution)
-    assert not isinstance(up, CategoricalDistribution)
-    points = [[to_unit(space[name], trial.hyperparameters[name]) for name in plane] for trial in trials]
+def _interpolate(
+    record: StudyRecord, trials: Sequence[TrialRecord], scores: Sequence[float], plane: Plane
+) -> Figure | None:
+    x, y = (record.space[name] for name in plane)
+    assert not isinstance(x, CategoricalDistribution)
+    assert not isinstance(y, CategoricalDistribution)
+    points = [[to_unit(record.space[name], trial.hyperparameters[name]) for name in plane] for trial in trials]
     try:
-        interpolate = LinearNDInterpolator(np.array(points), np.array(values))
+        interpolator = LinearNDInterpolator(np.array(points), np.array(scores))
     except (QhullError, ValueError):  # fewer than three trials, or all on a line
         return None
-    places = np.linspace(0, 1, 41)
-    heights = interpolate(*np.meshgrid(places, places))
+    grid = np.linspace(0, 1, 41)
+    heights = interpolator(*np.meshgrid(grid, grid))
     return {
         "type": "contour",
-        "x": [from_unit(across, place) for place in places],
-        "y": [from_unit(up, place) for place in places],
+        "x": [from_unit(x, unit) for unit in grid],
+        "y": [from_unit(y, unit) for unit in grid],
         "z": [[None if math.isnan(height) else round(float(height), 5) for height in row] for row in heights],
         "contours": {"coloring": "heatmap"},
         "opacity": 0.6,
@@ -312,97 +277,94 @@ def _between(trials: Sequence[TrialRecord], values: Sequence[float], plane: Plan
 
 
 def confirmation(confirmed: Confirmation) -> Figure:
-    """The mean of each configuration over fresh seeds with its interval, each seed, and what the search had said.
+    """Draw the mean of each configuration over fresh seeds with its interval, each seed, and the value in the search.
 
-    The first row is of the winner from the seeds that chose nothing.
+    The first row shows the winner, trained from the seeds that did not choose it.
     """
     chosen = [one for one in confirmed.configurations if one.is_measured]
     measured = [confirmed.confirmed, *chosen]
     names = [f"trial {confirmed.confirmed.trial}, confirmed", *(f"trial {one.trial}" for one in chosen)]
     estimates = [one.metric for one in measured]
-    seeds = {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "one seed",
-        "x": [value for one in measured for value in one.values],
-        "y": [name for name, one in zip(names, measured, strict=True) for _ in one.values],
-        "text": [f"seed {seed}" for one in measured for seed in one.seeds],
-        "hovertemplate": "%{text}: %{x:.4f}<extra></extra>",
-        "marker": {"color": STOPPED, "size": 6},
-    }
-    means = {
-        "type": "scatter",
-        "mode": "markers",
-        "name": f"mean, {CONFIDENCE} % interval",
-        "x": [estimate.mean for estimate in estimates],
-        "y": names,
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [estimate.high - estimate.mean for estimate in estimates],
-            "arrayminus": [estimate.mean - estimate.low for estimate in estimates],
-            "thickness": 1.5,
-            "color": COMPLETED,
-        },
-        "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
-        "marker": {"color": COMPLETED, "size": 10},
-    }
-    searched = {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "the search said",
-        "x": [one.search_value for one in measured],
-        "y": names,
-        "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
-        "marker": {"color": BEST, "size": 11, "symbol": "diamond-open"},
-    }
+    means = [estimate.mean for estimate in estimates]
+    hover = {"hovertemplate": "%{y}: %{x:.4f}<extra></extra>"}
+    seed_points = _scatter(
+        "markers",
+        [value for one in measured for value in one.values],
+        [name for name, one in zip(names, measured, strict=True) for _ in one.values],
+        name="one seed",
+        text=[f"seed {seed}" for one in measured for seed in one.seeds],
+        hovertemplate="%{text}: %{x:.4f}<extra></extra>",
+        marker={"color": STOPPED, "size": 6},
+    )
+    mean_points = _scatter(
+        "markers",
+        means,
+        names,
+        name=f"mean, {CONFIDENCE} % interval",
+        error_x=_error_bars(means, estimates) | {"color": COMPLETED},
+        marker={"color": COMPLETED, "size": 10},
+        **hover,
+    )
+    search_points = _scatter(
+        "markers",
+        [one.search_value for one in measured],
+        names,
+        name="value in the search",
+        marker={"color": BEST, "size": 11, "symbol": "diamond-open"},
+        **hover,
+    )
     y = {"type": "category", "categoryorder": "array", "categoryarray": names[::-1]}
     x = {"title": confirmed.winner.metric_name}
-    return chart([seeds, means, searched], x=x, y=y, height=130 + 45 * len(names))
+    return chart([seed_points, mean_points, search_points], x=x, y=y, height=130 + 45 * len(names))
 
 
-def importance_bars(found: Sequence[Importance]) -> Figure:
-    """The share of each hyperparameter, with its interval."""
-    shown = list(reversed(found))
+def _error_bars(centers: Sequence[float], intervals: Sequence[Estimate | Importance]) -> Figure:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [max(0.0, interval.high - center) for center, interval in zip(centers, intervals, strict=True)],
+        "arrayminus": [max(0.0, center - interval.low) for center, interval in zip(centers, intervals, strict=True)],
+        "thickness": 1.5,
+    }
+
+
+def importance_bars(importances: Sequence[Importance]) -> Figure:
+    """Draw the share of each hyperparameter, with its interval."""
+    upwards = list(reversed(importances))
+    shares = [importance.share for importance in upwards]
     bars = {
         "type": "bar",
         "orientation": "h",
-        "y": [importance.name for importance in shown],
-        "x": [importance.share for importance in shown],
-        "marker": {"color": [STOPPED if importance.is_noise else COMPLETED for importance in shown]},
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [max(0.0, importance.high - importance.share) for importance in shown],
-            "arrayminus": [max(0.0, importance.share - importance.low) for importance in shown],
-            "thickness": 1.5,
-        },
+        "y": [importance.name for importance in upwards],
+        "x": shares,
+        "marker": {"color": [STOPPED if importance.is_noise else COMPLETED for importance in upwards]},
+        "error_x": _error_bars(shares, upwards),
         "hovertemplate": "%{y}: %{x:.2f}<extra></extra>",
     }
-    ends = (min([0.0, *(one.low for one in found)]), max([1.0, *(one.high for one in found)]))
+    ends = (min([0.0, *(one.low for one in upwards)]), max([1.0, *(one.high for one in upwards)]))
     x = {"title": "share of the variance", "range": [ends[0] - 0.02, ends[1] + 0.02], "tickformat": ".0%"}
-    return chart([bars], x=x, y={}, height=120 + 45 * len(shown))
+    return chart([bars], x=x, y={}, height=120 + 45 * len(upwards))
 
 
-def timeline(stretches: Sequence[WorkerTrial]) -> Figure:
-    """What ran where and when: a row for each worker, a bar for each trial on it."""
-    workers = list(dict.fromkeys(stretch.worker for stretch in stretches))
+def timeline(runs: Sequence[WorkerTrial]) -> Figure:
+    """Draw a row for each worker, and in it a bar for each trial that it ran."""
+    workers = list(dict.fromkeys(run.worker for run in runs))
     traces = []
     for status, colour in STATUS_COLOURS.items():
-        bars = [stretch for stretch in stretches if stretch.trial.status == status]
+        bars = [run for run in runs if run.trial.status == status]
         if bars:
             traces.append(
                 {
                     "type": "bar",
                     "orientation": "h",
                     "name": status.replace("_", " "),
-                    "y": [stretch.worker for stretch in bars],
-                    "base": [round(stretch.began, 2) for stretch in bars],
-                    "x": [round(stretch.ended - stretch.began, 2) for stretch in bars],
-                    "text": [str(stretch.trial.number) for stretch in bars],
+                    "y": [run.worker for run in bars],
+                    "base": [round(run.began, 2) for run in bars],
+                    "x": [round(run.ended - run.began, 2) for run in bars],
+                    "text": [str(run.trial.number) for run in bars],
                     "textposition": "inside",
                     "insidetextanchor": "middle",
-                    "customdata": [_label(stretch.trial) for stretch in bars],
+                    "customdata": [_label(run.trial) for run in bars],
                     "hovertemplate": "%{customdata}<br>from %{base} s, %{x} s<extra></extra>",
                     "marker": {"color": colour, "line": {"color": "rgba(255,255,255,0.7)", "width": 1}},
                 }
@@ -415,20 +377,20 @@ def timeline(stretches: Sequence[WorkerTrial]) -> Figure:
     return figure
 
 
-def time_bar(ledger: dict[str, float]) -> Figure:
-    """One bar: what all cores did from command to end."""
+def time_bar(core_seconds: dict[str, float]) -> Figure:
+    """Draw one bar: the shares of the core seconds of all sessions."""
     traces = [
         {
             "type": "bar",
             "orientation": "h",
             "name": name,
             "y": [""],
-            "x": [ledger[part] / ledger["whole"]],
+            "x": [core_seconds[part] / core_seconds["whole"]],
             "marker": {"color": PART_COLOURS[part]},
-            "hovertemplate": f"{name}: %{{x:.1%}}, {ledger[part]:.1f} core seconds<extra></extra>",
+            "hovertemplate": f"{name}: %{{x:.1%}}, {core_seconds[part]:.1f} core seconds<extra></extra>",
         }
         for part, name in PART_NAMES.items()
-        if ledger[part]
+        if core_seconds[part]
     ]
     figure = chart(traces, x={"tickformat": ".0%", "range": [0, 1]}, y={"visible": False}, height=150)
     figure["layout"]["barmode"] = "stack"
@@ -437,56 +399,54 @@ def time_bar(ledger: dict[str, float]) -> Figure:
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
-    """Test images by their class and the class that the model saw in them; right ones are left out of the colours."""
+    """Draw the confusion matrix of the test images; only wrong predictions are coloured."""
     cells = [(row, column, count) for row, line in enumerate(matrix) for column, count in enumerate(line)]
     colours = {
         "type": "heatmap",
         "x": list(classes),
         "y": list(classes),
         "z": [
-            [count if row != column else None for column, count in enumerate(line)] for row, line in enumerate(matrix)
+            [None if row == column else count for column, count in enumerate(line)] for row, line in enumerate(matrix)
         ],
         "colorscale": [[0, "rgba(210,63,63,0)"], [1, "rgba(210,63,63,0.75)"]],
         "showscale": False,
         "hoverongaps": False,
-        "hovertemplate": "%{y} seen as %{x}: %{z}<extra></extra>",
+        "hovertemplate": "%{y}, predicted as %{x}: %{z}<extra></extra>",
     }
-    numbers = {
-        "type": "scatter",
-        "mode": "text",
-        "x": [classes[column] for _, column, _ in cells],
-        "y": [classes[row] for row, _, _ in cells],
-        "text": [f"<b>{count}</b>" if row == column else str(count or "") for row, column, count in cells],
-        "textfont": {"size": 10},
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
+    numbers = _scatter(
+        "text",
+        [classes[column] for _, column, _ in cells],
+        [classes[row] for row, _, _ in cells],
+        text=[f"<b>{count}</b>" if row == column else str(count or "") for row, column, count in cells],
+        textfont={"size": 10},
+        hoverinfo="skip",
+        showlegend=False,
+    )
     y = {"title": "true class", "autorange": "reversed", "type": "category", "showgrid": False}
-    x = {"title": "seen as", "type": "category", "tickangle": -45, "showgrid": False}
+    x = {"title": "predicted class", "type": "category", "tickangle": -45, "showgrid": False}
     return chart([colours, numbers], x=x, y=y, height=480)
 
 
 def _points(record: StudyRecord, trials: list[TrialRecord], status: str, x: list[Any]) -> Figure:
     hollow = "-open" if status in ("stopped_early", "interrupted") else ""
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": status.replace("_", " "),
-        "x": x,
-        "y": [height_of(record, trial.best_value) for trial in trials],
-        "text": [
+    return _scatter(
+        "markers",
+        x,
+        [axis_value(record, trial.best_value) for trial in trials],
+        name=status.replace("_", " "),
+        text=[
             f"{_label(trial)}<br>{len(trial.epochs)} epochs<br>{record.metric} {trial.best_value:.4f}"
             for trial in trials
         ],
-        "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"color": STATUS_COLOURS.get(status, BEST), "size": 8, "symbol": f"circle{hollow}"},
-    }
+        hovertemplate=HOVER_TEXT,
+        marker={"color": STATUS_COLOURS.get(status, BEST), "size": 8, "symbol": f"circle{hollow}"},
+    )
 
 
-def _by_status(record: StudyRecord, with_value_of: str | None = None) -> dict[str, list[TrialRecord]]:
+def _group_by_status(record: StudyRecord, hyperparameter: str | None = None) -> dict[str, list[TrialRecord]]:
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for trial in valid_trials(record.trials):
-        if with_value_of is None or with_value_of in trial.hyperparameters:
+        if hyperparameter is None or hyperparameter in trial.hyperparameters:
             groups[trial.status].append(trial)
     return groups
 
@@ -504,8 +464,4 @@ def _ticks(distribution: Distribution) -> list[Any]:
         case CategoricalDistribution():
             return list(distribution.choices)
         case _:
-            return [from_unit(distribution, place) for place in np.linspace(0, 1, 4)]
-
-
-def _step(epochs: int) -> int:
-    return max(1, math.ceil(epochs / 10))
+            return [from_unit(distribution, unit) for unit in np.linspace(0, 1, 4)]

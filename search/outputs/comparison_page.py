@@ -1,5 +1,6 @@
-"""The page of a comparison: one HTML file with the significance, the best values so far, a table and what differs."""
+"""Renders the page of a comparison: one HTML file with the significance, the incumbents and the differences."""
 
+import itertools
 import math
 from datetime import datetime
 from html import escape
@@ -15,8 +16,8 @@ from search.outputs.chart_layout import (
     STATUS_COLOURS,
     STOPPED,
     Figure,
+    axis_value,
     chart,
-    height_of,
     metric_axis,
 )
 from search.outputs.html_page import Section, render_page
@@ -24,11 +25,11 @@ from search.outputs.summary import duration
 
 FILE_NAME = "comparison.html"
 COLOURS = (COMPLETED, BEST, BASELINE, STATUS_COLOURS["running"], FAILURE, STATUS_COLOURS["interrupted"], STOPPED)
-"""Of the groups in their order, again from the first after the last."""
+"""Colours of the groups in their order; after the last colour, the first one is used again."""
 
 
 def render(comparison: Comparison) -> str:
-    """The page as HTML."""
+    """Render the page as HTML."""
     metrics = displayed_metrics(comparison.groups)
     rows = [
         [row["group"], str(row["studies"]), f"{row['trials']:.0f}", f"{row['epochs']:.0f}", duration(row["seconds"])]
@@ -54,61 +55,62 @@ def render(comparison: Comparison) -> str:
 def _sections(comparison: Comparison) -> list[Section]:
     metric = comparison.groups[0].first.metric
     bands = (
-        " A line is the mean of an group's studies, and the band reaches from the worst of them to the best."
+        " A line is the mean of a group's studies, and the band reaches from the worst of them to the best."
         if comparison.has_repeats
         else ""
     )
     seconds = (
-        "Wall clock from the command on; the time between an end and a resumption is left out."
+        "Time is wall clock since the command; the time between an end and a resumption is left out."
         if comparison.have_clocks
-        else "Seconds of all epochs as if one had been run after the other: not all of these studies hold a clock."
+        else "Time is the sum of the seconds of all epochs, because not all of these studies recorded a clock."
     )
-    over_trials = f"The best {metric} so far, over the trials that had ended.{bands}"
-    over_epochs = "The same over the epochs run, of which a trial that was stopped early took few."
+    best = f"Each line shows the best {metric} so far"
+    over_trials = f"{best}, over the number of trials that had ended.{bands}"
+    over_epochs = (
+        f"{best}, over the number of epochs that had run. A trial that was stopped early ran few epochs.{bands}"
+    )
+    over_time = f"{best}, over time. {seconds}{bands}"
     time_axis = "seconds since the command" if comparison.have_clocks else "seconds of training"
     return [
-        Section("Over trials", over_trials, [best_so_far(comparison, "trials", "trials ended")]),
-        Section("Over epochs", over_epochs, [best_so_far(comparison, "epochs", "epochs run")]),
-        Section("Over time", f"The same over seconds. {seconds}", [best_so_far(comparison, "seconds", time_axis)]),
+        Section("Best value over trials", over_trials, [incumbents(comparison, "trials", "ended trials")]),
+        Section("Best value over epochs", over_epochs, [incumbents(comparison, "epochs", "epochs")]),
+        Section("Best value over time", over_time, [incumbents(comparison, "seconds", time_axis)]),
     ]
 
 
-def best_so_far(comparison: Comparison, cost: Cost, axis: str) -> Figure:
-    """The best value so far of each group over what it had cost; of repeats, their mean and their extremes."""
+def incumbents(comparison: Comparison, cost: Cost, axis: str) -> Figure:
+    """Draw the best value so far of each group over its cost; of repeated studies, their mean and their range."""
     traces: list[Figure] = []
-    shown: list[float] = []
-    for place, group in enumerate(comparison.groups):
-        found = incumbent_range(group, cost, clocks=comparison.have_clocks)
-        if found:
-            traces += _traces(group, found, COLOURS[place % len(COLOURS)])
-            shown += found.low + found.high
+    values: list[float] = []
+    for group, colour in zip(comparison.groups, itertools.cycle(COLOURS), strict=False):
+        incumbent = incumbent_range(group, cost, clocks=comparison.have_clocks)
+        if incumbent:
+            traces += _traces(group, incumbent, colour)
+            values += incumbent.low + incumbent.high
     first = comparison.groups[0].first
-    return chart(traces, x={"title": axis, "rangemode": "tozero"}, y=metric_axis(first, shown))
+    return chart(traces, x={"title": axis, "rangemode": "tozero"}, y=metric_axis(first, values))
 
 
-def _traces(group: Group, found: IncumbentRange, colour: str) -> list[Figure]:
+def _traces(group: Group, incumbent: IncumbentRange, colour: str) -> list[Figure]:
     record = group.first
-    step = {"type": "scatter", "mode": "lines", "x": found.places, "legendgroup": group.name}
+    step = {"type": "scatter", "mode": "lines", "x": incumbent.places, "legendgroup": group.name}
     edge = step | {
         "line": {"color": colour, "width": 0, "shape": "hv"},
         "showlegend": False,
         "hoverinfo": "skip",
     }
     mean = step | {
-        "name": escape(group.name)  # plotly takes some of HTML for its own
+        "name": escape(group.name)  # plotly interprets some HTML
         + (f" ({len(group.records)} studies)" if len(group.records) > 1 else ""),
-        "y": [height_of(record, value) for value in found.mean],
-        "text": [f"{value:.4f}" for value in found.mean],
+        "y": [axis_value(record, value) for value in incumbent.mean],
+        "text": [f"{value:.4f}" for value in incumbent.mean],
         "hovertemplate": "%{x}: %{text}<extra></extra>",
         "line": {"color": colour, "width": 2.5, "shape": "hv"},
     }
     if len(group.records) == 1:
         return [mean]
     shade = "rgba({}, {}, {}, 0.18)".format(*(int(colour[start : start + 2], 16) for start in (1, 3, 5)))
-    low = edge | {"y": [height_of(record, value) for value in found.low]}
-    high = edge | {
-        "y": [height_of(record, value) for value in found.high],
-        "fill": "tonexty",
-        "fillcolor": shade,
-    }
+    low = edge | {"y": [axis_value(record, value) for value in incumbent.low]}
+    high_values = [axis_value(record, value) for value in incumbent.high]
+    high = edge | {"y": high_values, "fill": "tonexty", "fillcolor": shade}
     return [low, high, mean]

@@ -2,13 +2,11 @@
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from search.analysis.comparison import NOTHING_DIFFERS, Comparison, displayed_metrics, overview
 from search.analysis.groups import Group
-from training.console.terminal import short_path
 
 WIDTH = 80
 """Columns of the terminal."""
@@ -17,11 +15,11 @@ LONGEST_NAME = 20
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Print the comparison, no wider than a terminal."""
+    """Print the comparison in lines of at most 80 characters."""
     if comparison.has_repeats:
         print("Means over the studies of each group:")
     print(_overview_text(comparison.groups))
-    print("\nWhat differs:" if comparison.differences else f"\n{NOTHING_DIFFERS}")
+    print("\nDifferences:" if comparison.differences else f"\n{NOTHING_DIFFERS}")
     for difference in comparison.differences:
         values = [f"{value} ({group.name})" for group, value in zip(comparison.groups, difference.values, strict=True)]
         _print_wrapped(f"  {difference.name}: {'; '.join(values)}")
@@ -32,7 +30,7 @@ def show_comparison(comparison: Comparison) -> None:
 
 
 def _overview_text(groups: Sequence[Group]) -> str:
-    """The table of groups for the terminal."""
+    """Render the table of groups."""
     table = overview(groups)
     table["group"] = [_shorten(name) for name in table["group"]]
     whole = dict.fromkeys(["trials", "epochs", "seconds"], "{:.0f}".format)
@@ -40,17 +38,12 @@ def _overview_text(groups: Sequence[Group]) -> str:
     return table.to_string(index=False, formatters=whole | metrics)
 
 
-def show_page(file: Path) -> None:
-    """Print where the page is."""
-    print(f"Page: {short_path(file.resolve())}")
-
-
 def _shorten(name: str) -> str:
-    """Both ends of a long name: they tell studies apart."""
+    """Leave out the middle of a long name: studies differ at the beginning or the end of their names."""
     if len(name) <= LONGEST_NAME:
         return name
-    kept = (LONGEST_NAME - 1) // 2
-    return f"{name[:kept]}…{name[kept - LONGEST_NAME + 1 :]}"
+    half = (LONGEST_NAME - 1) // 2
+    return f"{name[:half]}…{name[half - LONGEST_NAME + 1 :]}"
 
 
 def _print_wrapped(line: str) -> None:

@@ -1,4 +1,4 @@
-"""What the best model of a study sees in the test images, where the model was kept and the images are at hand."""
+"""Error analysis: which test images the best model of a study classifies wrongly, if weights and images are there."""
 
 import base64
 import io
@@ -18,71 +18,75 @@ from training.loop import EVALUATION_BATCH_SIZE
 from training.model.model_folder import read_metadata
 from training.networks.networks import build_network
 
-MOST_WRONG = 12
-"""Images that are shown."""
+MAX_IMAGES = 12
+"""Wrongly classified images that are shown."""
 SHOWN_PIXELS = 84
-"""Side of an image as it is shown."""
+"""Width and height of an image in the report."""
 
 
 @dataclass(frozen=True)
 class WrongImage:
-    """A test image that the model took for something else."""
+    """A test image that the model classified wrongly."""
 
     png: str
-    """As a data URL."""
+    """A data URL."""
     true_class: str
-    seen_as: str
+    predicted_class: str
     probability: float
-    """That the model gave to what it saw."""
+    """Probability that the model gave to the predicted class."""
 
 
 @dataclass(frozen=True)
 class ErrorAnalysis:
-    """How the best model classifies the test images."""
+    """How the best model of a study classifies the test images."""
 
     trial: int
     epoch: int
     confusion: list[list[int]]
-    """Images by class and by the class that the model saw."""
-    most_wrong: list[WrongImage]
-    """The surest mistakes first."""
+    """Number of images by true class (rows) and predicted class (columns)."""
+    wrong_images: list[WrongImage]
+    """Wrongly classified images, those with the highest probability first."""
 
 
 def analyse_errors(record: StudyRecord, data: ImageData) -> ErrorAnalysis:
     """Classify the test images with the best epoch of the best trial.
 
     Raises:
-        ValueError: The model was not kept, is damaged, or is not the one that was measured.
+        ValueError: The weights are missing, are damaged, or are not those that were measured.
     """
     best = best_trial(record.trials)
     metrics = best.best_epoch if best else None
     files = Checkpoint(record.checkpoint(best)).best_files() if best else []
     if best is None or metrics is None or not files:
-        raise ValueError("the best model was not kept")
+        raise ValueError("the weights of the best model are missing")
     model = build_network(record.metadata.trial_config(best), data.image_shape, len(data.classes))
     load_weights(model, files[-1])
     probabilities = _probabilities(model, data)
-    seen, labels = probabilities.argmax(1), data.test.labels
-    accuracy = (seen == labels).double().mean().item()
+    predictions, labels = probabilities.argmax(1), data.test.labels
+    accuracy = (predictions == labels).double().mean().item()
     if abs(accuracy - metrics.test_accuracy) > 2 / len(labels):  # rounding differs between machines
         raise ValueError(
-            f"the model that was kept has test_accuracy {accuracy:.4f}, and {metrics.test_accuracy:.4f} was measured"
+            f"the weights of the best model have test_accuracy {accuracy:.4f}, but the study measured "
+            f"{metrics.test_accuracy:.4f}"
         )
     classes = len(data.classes)
-    confusion = torch.bincount(labels * classes + seen, minlength=classes**2).reshape(classes, classes)
-    surest = torch.where(seen == labels, -1.0, probabilities.max(1).values).topk(min(MOST_WRONG, len(labels)))
-    most_wrong = [
+    confusion = torch.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+    wrong = torch.where(predictions == labels, -1.0, probabilities.max(1).values).topk(min(MAX_IMAGES, len(labels)))
+    wrong_images = [
         WrongImage(
-            _png(data.test.images[index]), data.classes[int(labels[index])], data.classes[int(seen[index])], probability
+            png=_png(data.test.images[index]),
+            true_class=data.classes[int(labels[index])],
+            predicted_class=data.classes[int(predictions[index])],
+            probability=probability,
         )
-        for probability, index in zip(surest.values.tolist(), surest.indices.tolist(), strict=True)
+        for probability, index in zip(wrong.values.tolist(), wrong.indices.tolist(), strict=True)
         if probability > 0
     ]
-    return ErrorAnalysis(best.number, metrics.epoch, confusion.tolist(), most_wrong)
+    return ErrorAnalysis(best.number, metrics.epoch, confusion.tolist(), wrong_images)
 
 
 def exported_best(record: StudyRecord) -> Path | None:
-    """The folder in which the best model was shipped, if it is there and holds that one."""
+    """The folder of the exported model, if it holds the best epoch of the best trial."""
     folder, best = record.folder / MODEL, best_trial(record.trials)
     metrics = best.best_epoch if best else None
     try:
@@ -101,12 +105,10 @@ def _probabilities(model: torch.nn.Module, data: ImageData) -> Tensor:
 
 
 def _png(image: Tensor) -> str:
-    """An image (C, H, W), uint8, as a data URL, enlarged without smoothing."""
+    """Encode an image (C, H, W), uint8, as a data URL, enlarged without smoothing."""
     pixels = image.permute(1, 2, 0).squeeze(2).numpy()
-    times = max(1, SHOWN_PIXELS // max(pixels.shape[:2]))
-    drawn = Image.fromarray(pixels)
-    stream = io.BytesIO()
-    drawn.resize((drawn.width * times, drawn.height * times), Image.Resampling.NEAREST).save(
-        stream, "PNG", optimize=True
-    )
+    scale = max(1, SHOWN_PIXELS // max(pixels.shape[:2]))
+    original, stream = Image.fromarray(pixels), io.BytesIO()
+    enlarged = original.resize((original.width * scale, original.height * scale), Image.Resampling.NEAREST)
+    enlarged.save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

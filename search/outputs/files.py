@@ -1,4 +1,4 @@
-"""The files of a study that derive from its record: tables, study.json and error texts, each written in one step."""
+"""Writes the files of a study that derive from its record: tables, study.json and the texts of errors."""
 
 import json
 import time
@@ -16,13 +16,13 @@ from search.record.study_record import StudyRecord
 from training.console.terminal import printable_lines, show_event
 
 SHARE_OF_TIME = 0.02
-"""Part of the time that writing may take while trials run: in a long study a few seconds pass between two writings."""
+"""Part of the time that writing may take while trials run: a long study writes its files only every few seconds."""
 
 
 class StudyFiles:
-    """Writes the files of one study; a reader finds whole ones at any time.
+    """Writes the files of one study, each in one step, so that a reader finds a complete file at any time.
 
-    They only repeat what the record holds: where they cannot be written, that is printed, and the study goes on.
+    The files only repeat the record: if they cannot be written, this is printed once, and the study goes on.
     """
 
     def __init__(self, record: StudyRecord) -> None:
@@ -31,10 +31,10 @@ class StudyFiles:
         self._has_failed = False
 
     def refresh(self, *, force: bool = False) -> None:
-        """Write the files, unless that was done so lately that it would take too large a part of the time.
+        """Write the files, unless they were written a moment ago and writing them again would take too much time.
 
         Args:
-            force: Write them however lately that was done.
+            force: Write the files in any case.
         """
         started = time.monotonic()
         if started < self._next_writing and not force:
@@ -53,14 +53,14 @@ class StudyFiles:
         """Write the tables, `study.json` and the texts of errors into the study's folder.
 
         Raises:
-            OSError: They cannot be written.
+            OSError: A file cannot be written.
         """
         record, folder = self._record, self._record.folder
         write_atomically(folder / TRIALS_CSV, trial_table(record).to_csv(index=False))
         write_atomically(folder / EPOCHS_CSV, epoch_table(record).to_csv(index=False))
         write_atomically(folder / STUDY_JSON, json.dumps(_study_json(record), indent=2) + "\n")
         if confirmation := record.metadata.confirmation:
-            write_atomically(folder / CONFIRM_CSV, confirmation_table(confirmation, record.space).to_csv(index=False))
+            write_atomically(folder / CONFIRM_CSV, confirmation_table(record, confirmation).to_csv(index=False))
         self._write_errors(folder / ERRORS)
 
     def _write_errors(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""One HTML file that needs nothing else: a template of ours with its sections, everything escaped, and plotly.js."""
+"""Renders one self-contained HTML file: a template with its sections, everything escaped, and plotly.js."""
 
 import secrets
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from search.outputs.chart_layout import Figure
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """An image, and what is seen in it."""
+    """An image and its caption."""
 
     png: str
-    """As a data URL."""
-    words: str
+    """A data URL."""
+    caption: str
 
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page: what one sees, in a sentence, and the charts."""
+    """One part of the page: a sentence, and below it charts, a table, images or commands."""
 
     title: str
     sentence: str
@@ -31,17 +31,17 @@ class Section:
     side_by_side: bool = False
     images: list[CaptionedImage] = field(default_factory=list)
     table: list[list[str]] = field(default_factory=list)
-    """Cells; the first row holds the names of the columns."""
+    """Rows of cells; the first row holds the names of the columns."""
     commands: list[str] = field(default_factory=list)
 
 
 def render_page(template: str, sections: Sequence[Section], **values: Any) -> str:
-    """The page as HTML.
+    """Render the page as HTML.
 
     Args:
         template: Name of the template, which extends `page.html`.
-        sections: The parts with charts.
-        values: All that the template shows besides.
+        sections: The sections of the page.
+        values: The other values that the template shows.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),

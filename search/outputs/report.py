@@ -1,4 +1,4 @@
-"""Writes what a study leaves when its trials have run: the exported model, the report and the static charts."""
+"""Writes the outputs of a study when its trials have run: the exported model, the report and the static charts."""
 
 from search.analysis.findings import Findings, analyse
 from search.outputs import report_page, static_charts
@@ -16,20 +16,19 @@ from training.images.image_data import ImageData, is_at_hand, load_data
 NO_IMAGES = "there are no images"
 
 
-def write_outputs(settings: StudySettings, record: StudyRecord, data: ImageData | str | None) -> Findings:
-    """Export the best model and write the report; what cannot be written is printed.
+def write_outputs(record: StudyRecord, data: ImageData | str | None) -> Findings:
+    """Export the best model and write the report; a failure to write one of them is printed.
 
     Args:
-        settings: Of the study.
         record: The study.
-        data: Its images, or why they are not at hand; None where a training function brought its own data.
+        data: Its images, or why they are not available; None where a training function brings its own data.
 
     Returns:
-        What was computed from the record.
+        The importances and the recommendations.
     """
     findings = analyse(record)
     try:
-        export_model(settings, record)
+        export_model(record)
     except (ValueError, OSError) as error:
         show_event(f"the best model cannot be exported ({error}); search/report.py tries again")
     try:
@@ -44,11 +43,11 @@ def write_report(record: StudyRecord, findings: Findings, data: ImageData | str)
 
     Args:
         record: The study.
-        findings: What was computed from the record.
-        data: The study's images, which show the errors of the best model; or why there are none.
+        findings: Its importances and recommendations.
+        data: Its images, on which the errors of the best model are shown; or why there are no images.
 
     Raises:
-        OSError: They cannot be written.
+        OSError: A file cannot be written.
     """
     page = report_page.render(record, findings, _error_analysis(record, data))
     write_atomically(record.folder / REPORT, page)
@@ -65,7 +64,7 @@ def write_report(record: StudyRecord, findings: Findings, data: ImageData | str)
 
 
 def images_of(settings: StudySettings, record: StudyRecord) -> ImageData | str:
-    """The images of a study as they lie in the data folder, or why they are of no use; nothing is downloaded."""
+    """Load the images of a study from the data folder, or say why they cannot be used; nothing is downloaded."""
     name = record.metadata.task.name
     if settings.dataset in DATASETS and not is_at_hand(name, settings.data_dir):
         return f"{name} is not in the data folder"
@@ -76,11 +75,11 @@ def images_of(settings: StudySettings, record: StudyRecord) -> ImageData | str:
 
 
 def same_images(settings: StudySettings, record: StudyRecord) -> ImageData:
-    """The images of a study, loaded as it did.
+    """Load the images of a study again.
 
     Raises:
-        ValueError: They cannot be loaded, or are not what it was run on.
-        OSError: They cannot be read.
+        ValueError: The images cannot be loaded, or are not those on which the study was run.
+        OSError: A file cannot be read.
     """
     data, _ = load_data(settings, settings.seed)
     if data.sha256 != record.metadata.images.sha256:

@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file that needs nothing else, with its charts, what they show, and the tables."""
+"""Renders the report of a study: one self-contained HTML file with charts, sentences about them, and tables."""
 
 import math
 import shlex
@@ -16,11 +16,11 @@ from search.analysis.importance import EVALUATOR, RESAMPLES
 from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds, worker_trials
 from search.outputs import charts
 from search.outputs.confirmation_text import (
+    configuration_rows,
     describe_configuration,
     describe_optimism,
     describe_result,
     describe_stale,
-    shown_table,
 )
 from search.outputs.error_analysis import ErrorAnalysis
 from search.outputs.html_page import CaptionedImage, Section, render_page
@@ -46,22 +46,23 @@ from training.console.terminal import format_value
 from training.metrics import CONFIDENCE
 from training.model.model_folder import read_metadata
 
+ERRORS_TITLE = "Errors of the best model"
 Z_95 = 1.96
 """Half the width of a 95 % interval, in standard errors."""
 
 
-def render(record: StudyRecord, findings: Findings, model: ErrorAnalysis | str) -> str:
-    """The page as HTML.
+def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str) -> str:
+    """Render the page as HTML.
 
     Args:
         record: The study.
-        findings: What was computed from the record.
-        model: How the best model classifies the test images, or why that is not known.
+        findings: Its importances and recommendations.
+        errors: How the best model classifies the test images, or why that is not known.
     """
     table = trial_table(record)
     return render_page(
         REPORT,
-        [*_sections(record, findings, model)],
+        [*_sections(record, findings, errors)],
         name=record.folder.name,
         state=_state(record),
         headline=_headline(record),
@@ -76,90 +77,85 @@ def render(record: StudyRecord, findings: Findings, model: ErrorAnalysis | str) 
 
 
 def _state(record: StudyRecord) -> str:
-    """Whether the study is over, when it is not."""
-    going_on = sum(not trial.has_ended for trial in record.trials)
-    wanted = record.metadata.settings.num_samples
-    ended = len(ended_trials(record.trials))
-    if ended >= wanted:
+    """Describe how far a study is that is not complete."""
+    num_samples, ended = record.metadata.settings.num_samples, len(ended_trials(record.trials))
+    if ended >= num_samples:
         return ""
-    more = f"; {going_on} can go on from their last epoch" if going_on else ""
-    return f"{ended} of {wanted} trials have ended{more}."
+    unfinished = len(record.trials) - ended
+    return f"{ended} of {num_samples} trials have ended" + (
+        f"; {unfinished} can go on from their last epoch." if unfinished else "."
+    )
 
 
 def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
-    """Name, figure and remark of what counts most."""
+    """Build the cards at the top: the title, the figure and a remark of each."""
     best = best_trial(record.trials)
     metrics = best.best_epoch if best else None
     if best is None or metrics is None:
-        return [("trials", str(len(ended_trials(record.trials))), "none measured anything that stands")]
-    chosen = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
-    cards = [("best configuration", chosen, f"trial {best.number}, epoch {metrics.epoch}")]
+        return [("trials", str(len(ended_trials(record.trials))), "no trial has valid metrics")]
+    values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
+    cards = [("best configuration", values, f"trial {best.number}, epoch {metrics.epoch}")]
     if confirmation := record.metadata.confirmation:
         final = confirmation.final
         low, high = final.interval
-        told = f"test accuracy of trial {final.trial}, trained on all images; 95 % interval {low:.4f} to {high:.4f}"
-        cards.append(("result", f"{final.test_accuracy:.4f}", told))
-    cards += _measured_cards(record, best, metrics)
+        remark = f"test_accuracy of trial {final.trial}, trained on all images; 95 % interval {low:.4f} to {high:.4f}"
+        cards.append(("result", f"{final.test_accuracy:.4f}", remark))
+    cards += _metric_cards(record, best, metrics)
     counts = Counter(trial.status for trial in record.trials)
     listed = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
     cards.append(("trials", str(len(record.trials)), listed))
     if saved := epochs_saved(record.trials, record.epochs):
-        whole = saved + epochs_run(record.trials)
-        cards.append(("epochs saved", f"{saved / whole:.0%}", f"{saved} of {whole}, by stopping weak trials early"))
-    cards.append(("time", duration(wall_seconds(record)), _where(record)))
-    return cards
+        total = saved + epochs_run(record.trials)
+        cards.append(("epochs saved", f"{saved / total:.0%}", f"{saved} of {total}, by stopping weak trials early"))
+    sessions = record.metadata.sessions
+    machine = f"{sessions[-1].cpus} cores, {sessions[-1].machine.processor}" if sessions else ""
+    return [*cards, ("time", duration(wall_seconds(record)), machine)]
 
 
-def _measured_cards(record: StudyRecord, best: TrialRecord, metrics: Metrics) -> Iterator[tuple[str, str, str]]:
-    """What the best trial measured, and its gain over the baseline."""
+def _metric_cards(record: StudyRecord, best: TrialRecord, metrics: Metrics) -> Iterator[tuple[str, str, str]]:
+    """Build the cards of the best trial's metrics, and of its gain over the baseline."""
     baseline = baseline_trial(record.trials)
-    start = baseline.best_epoch if baseline else None
+    baseline_metrics = baseline.best_epoch if baseline is not best and baseline else None
     gain_card = f"gain over the {baseline_name(record.metadata)}"
     if not record.metadata.task.has_images:
-        which = "lowest" if record.mode == "min" else "highest"
-        yield (
-            record.metric,
-            f"{record.objective.value(metrics):.4g}",
-            f"the {which} of all trials, so slightly optimistic",
-        )
-        if start and baseline is not best:
-            yield (
-                gain_card,
-                f"{record.objective.value(metrics) - record.objective.value(start):+.4g}",
-                f"it had {record.objective.value(start):.4g}",
-            )
+        extreme, value = "lowest" if record.mode == "min" else "highest", record.objective.value(metrics)
+        yield record.metric, f"{value:.4g}", f"the {extreme} of all trials, so slightly optimistic"
+        if baseline_metrics:
+            baseline_value = record.objective.value(baseline_metrics)
+            yield gain_card, f"{value - baseline_value:+.4g}", f"{record.metric} was {baseline_value:.4g} with them"
         return
     if metrics.val_accuracy is not None:
-        yield "validation accuracy", f"{metrics.val_accuracy:.4f}", "chosen by it, so slightly optimistic"
+        yield "val_accuracy", f"{metrics.val_accuracy:.4f}", "it chose this trial, so it is slightly optimistic"
     images = record.metadata.images.test_images
     spread = Z_95 * math.sqrt(metrics.test_accuracy * (1 - metrics.test_accuracy) / images)
     by_test = record.metric.startswith("test_")
-    remark = "chosen by it, so optimistic" if by_test else f"± {spread:.4f} (95 %, {images:,} images)"
-    yield "test accuracy", f"{metrics.test_accuracy:.4f}", remark
-    if start and baseline is not best:
-        gain = 100 * (metrics.test_accuracy - start.test_accuracy)
-        remark = f"of test accuracy; it had {start.test_accuracy:.4f}{_other_starting_points(record)}"
+    chosen_by_test = "it chose this trial, so it is optimistic"
+    yield (
+        "test_accuracy",
+        f"{metrics.test_accuracy:.4f}",
+        chosen_by_test if by_test else f"± {spread:.4f} (95 %, {images:,} images)",
+    )
+    if baseline_metrics:
+        gain = 100 * (metrics.test_accuracy - baseline_metrics.test_accuracy)
+        remark = f"test_accuracy was {baseline_metrics.test_accuracy:.4f} with them{_other_starting_points(record)}"
         yield gain_card, f"{gain:+.1f} points", remark
 
 
 def _other_starting_points(record: StudyRecord) -> str:
-    """What the tutorial's settings with another optimizer reached: that much takes no search."""
+    """Describe the best starting point with another optimizer: its accuracy takes no search."""
     baseline = baseline_trial(record.trials)
     others = starting_points(record.space, baseline.hyperparameters)[1:] if baseline else []
     best = next((trial for trial in ranked(record.trials) if trial.hyperparameters in others), None)
     metrics = best.best_epoch if best else None
-    return f", with {best.hyperparameters['optimizer']} {metrics.test_accuracy:.4f}" if best and metrics else ""
-
-
-def _where(record: StudyRecord) -> str:
-    if not record.metadata.sessions:
-        return ""
-    last = record.metadata.sessions[-1]
-    return f"{last.cpus} cores, {last.machine.processor}"
+    return (
+        f", and {metrics.test_accuracy:.4f} with optimizer {best.hyperparameters['optimizer']}"
+        if best and metrics
+        else ""
+    )
 
 
 def _certainty(record: StudyRecord) -> list[str]:
-    """Which trials, and which choices, cannot be told from the best on so many validation images."""
+    """Describe which trials the validation images cannot distinguish from the best one."""
     best = best_trial(record.trials)
     if best is None or record.metric != "val_accuracy" or not record.metadata.task.has_images:
         return []
@@ -171,19 +167,22 @@ def _certainty(record: StudyRecord) -> list[str]:
         if top - trial.best_value <= _resolution(top, trial.best_value, images)
     ]
     if len(rivals) == 1:
-        alone = f"No other trial comes within what {images:,} validation images can tell apart."
+        alone = (
+            f"All other trials are worse than the best one by more than {images:,} validation images leave to chance."
+        )
         return [alone, *_best_of_each_choice(record)]
     numbers = ", ".join(str(trial.number) for trial in rivals[:8]) + (" …" if len(rivals) > 8 else "")
     worst = min(trial.best_value for trial in rivals)
     sentences = [
-        f"{len(rivals)} trials ({numbers}; {record.metric} {worst:.4f} to {top:.4f}) cannot be told apart on "
-        f"{images:,} validation images: differences below about {_resolution(top, worst, images):.4f} can be chance."
+        f"{len(rivals)} trials ({numbers}; {record.metric} {worst:.4f} to {top:.4f}) cannot be "
+        f"distinguished on {images:,} validation images: a difference below about "
+        f"{_resolution(top, worst, images):.4f} can be chance."
     ]
     return sentences + _choices_among(record, rivals) + _best_of_each_choice(record)
 
 
 def _choices_among(record: StudyRecord, rivals: list[TrialRecord]) -> list[str]:
-    """What the trials that may be the best have in common."""
+    """Describe the hyperparameters of the trials that may be the best."""
     sentences = []
     for name, distribution in record.space.items():
         values = [trial.hyperparameters[name] for trial in rivals if name in trial.hyperparameters]
@@ -191,79 +190,78 @@ def _choices_among(record: StudyRecord, rivals: list[TrialRecord]) -> list[str]:
             continue
         if isinstance(distribution, CategoricalDistribution):
             tried = Counter(trial.hyperparameters[name] for trial in record.trials if name in trial.hyperparameters)
-            among = Counter(values)
-            listed = ", ".join(f"{count} with {value}" for value, count in among.most_common())
-            without = [str(value) for value in tried if value not in among]
-            none = (
-                f", none of the {sum(tried[value] for value in without)} with {' or '.join(without)}" if without else ""
-            )
-            sentences.append(f"{name}: {listed}{none}.")
+            counts = Counter(values)
+            listed = ", ".join(f"{count} with {value}" for value, count in counts.most_common())
+            missing = [value for value in tried if value not in counts]
+            none = f"; none of the {sum(tried[value] for value in missing)} trials with " if missing else ""
+            sentences.append(f"Among these trials, by {name}: {listed}{none}{' or '.join(map(str, missing))}.")
         else:
             low, high = min(values, key=float), max(values, key=float)
-            reach = format_value(low) if low == high else f"{format_value(low)} to {format_value(high)}"
-            sentences.append(f"{name}: {reach}.")
+            limits = format_value(low) if low == high else f"{format_value(low)} to {format_value(high)}"
+            sentences.append(f"The {name} of these trials is {limits}.")
     return sentences
 
 
 def _best_of_each_choice(record: StudyRecord) -> list[str]:
-    """What each choice has reached, and how often it was given all epochs."""
+    """Describe the best value of each category, and how many of its trials ran in full."""
     measured = sorted(valid_trials(record.trials), key=lambda trial: trial.best_value, reverse=True)
     sentences = []
     for name, distribution in record.space.items():
-        told = []
-        chosen = [trial for trial in measured if name in trial.hyperparameters]
-        is_choice = isinstance(distribution, CategoricalDistribution)
-        for choice in dict.fromkeys(trial.hyperparameters[name] for trial in chosen if is_choice):
-            alike = [trial for trial in chosen if trial.hyperparameters[name] == choice]
-            full = sum(trial.status == "completed" for trial in alike)
-            told.append(f"{choice} {alike[0].best_value:.4f} ({full} of {len(alike)} trials ran in full)")
-        if told:
-            sentences.append(f"Best with each {name}: {', '.join(told)}.")
+        groups: dict[object, list[TrialRecord]] = defaultdict(list)
+        for trial in measured:
+            if name in trial.hyperparameters and isinstance(distribution, CategoricalDistribution):
+                groups[trial.hyperparameters[name]].append(trial)
+        bests = []
+        for choice, trials in groups.items():
+            full = sum(trial.status == "completed" for trial in trials)
+            bests.append(f"{choice} {trials[0].best_value:.4f} ({full} of {len(trials)} trials ran in full)")
+        if bests:
+            sentences.append(f"Best {record.metric} of all trials with each {name}: {', '.join(bests)}.")
     return sentences
 
 
 def _resolution(one: float, other: float, images: int) -> float:
-    """The least difference of two accuracies that so many images can tell apart, as if measured on different ones."""
+    """The smallest difference of two accuracies that is not chance, as if each was measured on other images."""
     return Z_95 * math.sqrt((one * (1 - one) + other * (1 - other)) / images)
 
 
-def _sections(record: StudyRecord, findings: Findings, model: ErrorAnalysis | str) -> Iterator[Section]:
+def _sections(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str) -> Iterator[Section]:
     best, metric = best_trial(record.trials), record.metric
     measured = valid_trials(record.trials)
     yield from _confirmed(record)
     if best:
         stopped = sum(trial.status == "stopped_early" for trial in measured)
-        ending = f" {stopped} lines end where their trials were stopped early." if stopped else ""
-        scale = (
-            " The scale is stretched towards 1, where the differences matter." if record.metadata.is_accuracy else ""
+        early = (
+            f" The lines of trials that were stopped early ({stopped}) end before the last epoch." if stopped else ""
         )
-        dashed = f" Dashed: the {baseline_name(record.metadata)}." if baseline_trial(record.trials) else ""
+        scale = " The scale is wider near 1, where small differences matter." if record.metadata.is_accuracy else ""
+        baseline = f" The dashed line is the {baseline_name(record.metadata)}." if baseline_trial(record.trials) else ""
         yield Section(
             "Learning curves",
-            f"{metric} of every trial after each epoch; trial {best.number}, in orange, is the best."
-            f"{dashed}{ending}{scale}",
+            f"Each line shows the {metric} of a trial after each epoch; the orange line is the best trial, "
+            f"{best.number}.{baseline}{early}{scale}",
             [charts.learning_curves(record)],
         )
         yield Section(
             "Optimisation history",
-            f"The best {metric} of each trial in the order in which they were proposed. The last gain came with trial "
-            f"{best.number}. Hollow points were stopped early and might have gone further.",
+            f"Each point is the best {metric} of a trial; trials are in the order of their proposal. The last gain "
+            f"came with trial {best.number}. Hollow points are trials that were stopped early and might have improved.",
             [charts.optimisation_history(record)],
         )
         yield Section(
             "Parallel coordinates",
-            f"Each line is a trial: its hyperparameters and the best {metric} it reached. Bright lines are the best; "
-            "where they run together, the search has found what works.",
+            f"Each line is a trial: its hyperparameters and its best {metric}. Bright lines are the best trials; where "
+            "they run together, these values work well.",
             [charts.parallel_coordinates(record)],
         )
         yield Section(
             "One hyperparameter at a time",
-            f"The best {metric} of each trial over each hyperparameter. The star is the best trial; hollow points were "
-            "stopped early, so that only the filled ones show what a value is good for.",
+            f"Each chart shows the best {metric} of each trial over one hyperparameter. The star is the best trial. "
+            "Hollow points are trials that were stopped early, so only filled points show how good a value is.",
             [
-                charts.slice_of(record, name)
+                charts.slice_plot(record, name)
                 for name in record.space
-                if any(name in trial.hyperparameters for trial in valid_trials(record.trials))
+                if any(name in trial.hyperparameters for trial in measured)
             ],
             side_by_side=True,
         )
@@ -274,8 +272,8 @@ def _sections(record: StudyRecord, findings: Findings, model: ErrorAnalysis | st
         workers = len({run.worker for run in runs})
         yield Section(
             "Workers",
-            f"What ran where and when, by number of the trial, on {workers} worker processes. Gaps are idle or lost "
-            "time.",
+            f"Each row is a worker process ({workers} in all), and each bar is a trial with its number. Gaps are time "
+            "in which the worker was idle or its work was lost.",
             [charts.timeline(runs)],
         )
     seconds = time_accounting(record)
@@ -284,36 +282,36 @@ def _sections(record: StudyRecord, findings: Findings, model: ErrorAnalysis | st
         largest = max((part for part in PART_NAMES if part not in ("training", "evaluation")), key=seconds.__getitem__)
         yield Section(
             "Time",
-            f"{useful:.0%} of all core seconds went to training and evaluation. The largest other part is "
+            f"Training and evaluation took {useful:.0%} of all core seconds. The largest other part is "
             f"{PART_NAMES[largest]}, {seconds[largest] / seconds['whole']:.0%}.",
             [charts.time_bar(seconds)],
         )
-    if isinstance(model, ErrorAnalysis):
-        yield _confusion(model, record.metadata.images.classes)
+    if isinstance(errors, ErrorAnalysis):
+        yield _confusion(errors, record.metadata.images.classes)
     elif best and record.metadata.task.has_images:
-        yield Section("What the best model mistakes", f"Not shown: {model}.")
+        yield Section(ERRORS_TITLE, f"The errors are not shown: {errors}.")
     yield from _exported_model(record)
 
 
 def _confirmed(record: StudyRecord) -> Iterator[Section]:
-    """What the best configurations measured from fresh seeds, if the study was confirmed."""
+    """Describe the best configurations, trained from fresh seeds, if the study was confirmed."""
     confirmation = record.metadata.confirmation
     if confirmation is None:
         return
     confirmed = confirmation.confirmed
     number, *how = describe_result(confirmation)
     sentences = [
-        f"Trained again from seeds that the search did not use, trial {confirmed.trial} is the winner: the bad end of "
-        "its interval is the best (the table). From further seeds, which chose nothing, "
-        f"{describe_configuration(confirmed)}; the search said {confirmed.search_value:.4f}, "
+        f"The best configurations were trained again from seeds that the search did not use. Trial {confirmed.trial} "
+        "is the winner, because the bad end of its interval is the best (see the table). It was then trained from "
+        f"further seeds, which did not choose it, for {describe_configuration(confirmed)}; "
         f"{describe_optimism(confirmed)}",
-        *([told.sentence] if (told := confirmation.first_two) else []),
+        *([difference.sentence] if (difference := confirmation.first_two) else []),
         *([stale] if (stale := describe_stale(record, confirmation)) else []),
-        f"the result: {number}, {'; '.join(how)}",
+        f"the result is {number}: {'; '.join(how)}",
     ]
     text = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
     figure = charts.confirmation(confirmation)
-    yield Section("Confirmed", text, [figure], table=shown_table(confirmation))
+    yield Section("Confirmation", text, [figure], table=configuration_rows(confirmation))
 
 
 def _contours(record: StudyRecord, compared: EqualBudget | None) -> Iterator[Section]:
@@ -326,81 +324,84 @@ def _contours(record: StudyRecord, compared: EqualBudget | None) -> Iterator[Sec
     ]
     yield Section(
         "Learning rate and batch size",
-        f"{record.metric} {compared.words}, for each optimizer. Between the trials it is interpolated; where no trial "
-        "was, nothing is shown.",
+        f"The colour is the {record.metric} {compared.words}; there is a chart for each optimizer. Values between the "
+        "trials are interpolated; where there was no trial, nothing is shown.",
         [figure for figure in figures if figure],
         side_by_side=True,
     )
 
 
 def _importances(findings: Findings) -> Iterator[Section]:
-    compared, found = findings.compared, findings.importances
+    title, compared, importances = "Hyperparameter importance", findings.compared, findings.importances
     if compared is None:
-        sentence = f"Not shown: fewer than {ENOUGH_TRIALS} trials measured anything."
-        yield Section("Hyperparameter importance", sentence)
+        yield Section(title, f"Importances are not shown: fewer than {ENOUGH_TRIALS} trials have valid metrics.")
         return
-    if not found:
-        yield Section("Hyperparameter importance", "Not shown: all trials have the same value.")
+    if not importances:
+        yield Section(title, "Importances are not shown: all trials have the same value.")
         return
-    full = "" if compared.is_full else f" Fewer than {ENOUGH_TRIALS} ran in full, where the picture may be another."
-    sure = [importance.name for importance in found if not importance.is_noise]
-    told = f"Told from noise: {', '.join(sure)}." if sure else "None can be told from noise."
+    full = (
+        "" if compared.is_full else f" Importances may differ in full trials, of which fewer than {ENOUGH_TRIALS} ran."
+    )
+    names = [importance.name for importance in importances if not importance.is_noise]
+    significant = f"Significant hyperparameters: {', '.join(names)}." if names else "No hyperparameter is significant."
     yield Section(
-        "Hyperparameter importance",
-        f"How much of the differences in the metric each explains, {compared.words}. {told} For grey ones "
-        f"0 lies in the interval.{full} Evaluator: {EVALUATOR}; lines are {CONFIDENCE} % bootstrap intervals over "
-        f"the trials, {RESAMPLES} resamples.",
-        [charts.importance_bars(found)],
+        title,
+        f"Each bar is the share of the variance of the metric ({compared.words}) that a hyperparameter explains. "
+        f"{significant} A bar is grey if its interval contains 0.{full} The evaluator is {EVALUATOR}; the thin lines "
+        f"are {CONFIDENCE} % bootstrap intervals over the trials, from {RESAMPLES} resamples.",
+        [charts.importance_bars(importances)],
     )
 
 
-def _confusion(model: ErrorAnalysis, classes: list[str]) -> Section:
-    total = sum(map(sum, model.confusion))
-    mistakes = [
+def _confusion(errors: ErrorAnalysis, classes: list[str]) -> Section:
+    total = sum(map(sum, errors.confusion))
+    confusions = [
         (count, classes[row], classes[column])
-        for row, line in enumerate(model.confusion)
+        for row, line in enumerate(errors.confusion)
         for column, count in enumerate(line)
         if row != column
     ]
-    errors = sum(count for count, _, _ in mistakes)
+    number = sum(count for count, _, _ in confusions)
     sentence = (
-        f"The best model (trial {model.trial}, epoch {model.epoch}) mistakes {errors:,} of {total:,} test images."
+        f"The best model (trial {errors.trial}, epoch {errors.epoch}) classifies {number:,} of {total:,} test images "
+        "wrongly."
     )
-    if errors:
-        count, true, seen = max(mistakes)
-        sentence += f" Its most frequent mistake: {true} seen as {seen}, {count} times."
-    if model.most_wrong:
-        sentence += " Below the table, those of which it was surest."
+    if number:
+        count, true_class, predicted_class = max(confusions)
+        sentence += f" The most frequent error is {true_class}, predicted as {predicted_class}: {count} times."
+    if errors.wrong_images:
+        sentence += " The images below the table are the wrong predictions with the highest probability."
     images = [
-        CaptionedImage(wrong.png, f"{wrong.true_class}, seen as {wrong.seen_as} ({100 * wrong.probability:.1f} %)")
-        for wrong in model.most_wrong
+        CaptionedImage(
+            wrong.png, f"{wrong.true_class}, predicted as {wrong.predicted_class} ({100 * wrong.probability:.1f} %)"
+        )
+        for wrong in errors.wrong_images
     ]
-    figure = charts.confusion(model.confusion, classes)
-    return Section("What the best model mistakes", sentence, [figure], images=images)
+    return Section(ERRORS_TITLE, sentence, [charts.confusion(errors.confusion, classes)], images=images)
 
 
 def _exported_model(record: StudyRecord) -> Iterator[Section]:
-    """What lies in `model/`, and how it is used."""
+    """Describe the exported model in `model/`, and how to use it."""
     folder = record.folder / MODEL
     try:
         model = read_metadata(folder)
     except ValueError:
         return
-    place = shlex.quote(project_path(folder))
+    path = shlex.quote(project_path(folder))
     trust = "" if model.network in NETWORKS else " --trust-network"
     yield Section(
-        "The model, to use",
-        f"{MODEL}/ in the folder of this study holds the weights, all that is needed to rebuild the network, and a "
-        f"card with its figures and limits; it needs no study. {model.selection}",
+        "Exported model",
+        f"The folder {MODEL}/ in the folder of this study holds the weights, everything that rebuilds the network, and "
+        f"a model card. It works without the study. {model.selection}",
         commands=[
-            f"python training/predict.py {place} IMAGE{trust}",
-            f"python training/export.py {place} --onnx model.onnx{trust}",
+            f"python training/predict.py {path} IMAGE{trust}",
+            f"python training/export.py {path} --onnx model.onnx{trust}",
         ],
     )
 
 
 def _failures(record: StudyRecord) -> list[dict[str, Any]]:
-    """Trials that diverged or failed, by class and error."""
+    """Group the trials that diverged or failed by kind and error."""
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for trial in record.trials:
         if trial.failure:
@@ -439,7 +440,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
 
 
 def _cell(value: Any) -> dict[str, Any]:
-    """What a cell of the table shows, and what it is sorted by."""
+    """Build the text of a cell of the table, and the key by which its column is sorted."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return {"text": "", "key": ""}
     return {"text": format_value(value), "key": value if isinstance(value, int | float) else str(value)}

@@ -1,4 +1,4 @@
-"""The charts that people paste, as PNG pictures: learning curves, optimisation history, importance."""
+"""Draws charts as PNG files for other documents: learning curves, optimisation history, importance."""
 
 import io
 import logging
@@ -16,20 +16,21 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from search.analysis.equal_budget import EqualBudget
 from search.analysis.gain import baseline_name
 from search.analysis.importance import Importance
-from search.outputs.chart_layout import ACCURACIES, BASELINE, BEST, COMPLETED, STATUS_COLOURS, STOPPED, height_of
+from search.outputs.chart_layout import ACCURACIES, BASELINE, BEST, COMPLETED, STATUS_COLOURS, STOPPED, axis_value
+from search.outputs.charts import incumbent_values
 from search.record.ranking import baseline_trial, best_trial, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from training.metrics import CONFIDENCE
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell about its cache of fonts
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # matplotlib would report on its cache of fonts
 
 SIZE_INCHES = (7.2, 4.0)
 DOTS_PER_INCH = 150
 
 
 def learning_curves(record: StudyRecord) -> bytes:
-    """The metric of each trial after each epoch."""
+    """Draw the metric of each trial after each epoch."""
     figure, axes = _axes(f"{record.folder.name}: learning curves", "epoch", record.metric)
     _metric_scale(axes, record)
     best, baseline = best_trial(record.trials), baseline_trial(record.trials)
@@ -48,7 +49,7 @@ def learning_curves(record: StudyRecord) -> bytes:
 
 
 def optimisation_history(record: StudyRecord) -> bytes:
-    """The best value of each trial in order of proposal, and the best so far."""
+    """Draw the best value of each trial in order of proposal, and the incumbent."""
     figure, axes = _axes(f"{record.folder.name}: optimisation history", "trial", record.metric)
     _metric_scale(axes, record)
     measured = valid_trials(record.trials)
@@ -56,34 +57,34 @@ def optimisation_history(record: StudyRecord) -> bytes:
     for status in dict.fromkeys(trial.status for trial in measured):
         numbers = [trial.number for trial in measured if trial.status == status]
         face = "none" if status in ("stopped_early", "interrupted") else STATUS_COLOURS[status]
-        at = [height_of(record, values[number]) for number in numbers]
+        heights = [axis_value(record, values[number]) for number in numbers]
         name = status.replace("_", " ")
-        axes.scatter(numbers, at, s=36, facecolors=face, edgecolors=STATUS_COLOURS[status], label=name, zorder=3)
-    so_far = (np.minimum if record.mode == "min" else np.maximum).accumulate(list(values.values()))
-    heights = [height_of(record, value) for value in so_far.tolist()]
-    axes.step(list(values), heights, where="post", color=BEST, linewidth=2, label="best so far")
+        axes.scatter(numbers, heights, s=36, facecolors=face, edgecolors=STATUS_COLOURS[status], label=name, zorder=3)
+    numbers, incumbents = incumbent_values(record)
+    heights = [axis_value(record, value) for value in incumbents]
+    axes.step(numbers, heights, where="post", color=BEST, linewidth=2, label="best so far")
     baseline = baseline_trial(record.trials)
     if baseline and baseline.number in values:
-        height = height_of(record, values[baseline.number])
+        height = axis_value(record, values[baseline.number])
         axes.axhline(height, color=BASELINE, linestyle="--", label=baseline_name(record.metadata))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure, axes.get_legend_handles_labels()[0])
     return _png(figure)
 
 
-def importance_bars(record: StudyRecord, compared: EqualBudget, found: Sequence[Importance]) -> bytes:
-    """The share of each hyperparameter with its interval; grey where it cannot be told from noise."""
+def importance_bars(record: StudyRecord, compared: EqualBudget, importances: Sequence[Importance]) -> bytes:
+    """Draw the share of each hyperparameter with its interval; a bar is grey if the interval contains 0."""
     title = f"{record.folder.name}: importance for {record.metric}\n{compared.words}"
     figure, axes = _axes(title, f"share of the variance, {CONFIDENCE} % interval", "")
-    shown = list(reversed(found))
-    shares = np.array([importance.share for importance in shown])
-    away = [
-        [max(0.0, importance.share - importance.low) for importance in shown],
-        [max(0.0, importance.high - importance.share) for importance in shown],
+    upwards = list(reversed(importances))
+    shares = np.array([importance.share for importance in upwards])
+    errors = [
+        [max(0.0, importance.share - importance.low) for importance in upwards],
+        [max(0.0, importance.high - importance.share) for importance in upwards],
     ]
-    colours = [STOPPED if importance.is_noise else COMPLETED for importance in shown]
-    axes.barh([importance.name for importance in shown], shares, xerr=away, color=colours, height=0.55, capsize=3)
-    axes.set_xlim(min([0.0, *(one.low for one in found)]), max([1.0, *(one.high for one in found)]))
+    colours = [STOPPED if importance.is_noise else COMPLETED for importance in upwards]
+    axes.barh([importance.name for importance in upwards], shares, xerr=errors, color=colours, height=0.55, capsize=3)
+    axes.set_xlim(min([0.0, *(one.low for one in upwards)]), max([1.0, *(one.high for one in upwards)]))
     return _png(figure)
 
 
@@ -100,19 +101,19 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Below the axes, where it hides nothing."""
+    """Put the legend below the axes, where it hides no curve."""
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
 
 
 def _curve(axes: Axes, record: StudyRecord, trial: TrialRecord, colour: str, **style: Any) -> None:
     epochs = [metrics.epoch for metrics in trial.epochs]
     marker = "o" if len(epochs) == 1 else None
-    heights = [height_of(record, record.objective.value(metrics)) for metrics in trial.epochs]
+    heights = [axis_value(record, record.objective.value(metrics)) for metrics in trial.epochs]
     axes.plot(epochs, heights, color=colour, marker=marker, ms=3, **style)
 
 
 def _metric_scale(axes: Axes, record: StudyRecord) -> None:
-    """The scale of the charts, for what `height_of` gives: an accuracy by its error on a log scale, upside down."""
+    """Scale the y axis for the values of `axis_value`: an accuracy by its error on an inverted log scale."""
     if record.metadata.is_accuracy:
         axes.set_yscale("log")
         axes.yaxis.set_inverted(True)
@@ -123,6 +124,6 @@ def _metric_scale(axes: Axes, record: StudyRecord) -> None:
 
 def _png(figure: Figure) -> bytes:
     stream = io.BytesIO()
-    with warnings.catch_warnings(action="ignore"):  # of letters in a name that no font has
+    with warnings.catch_warnings(action="ignore"):  # a name may have letters that no font has
         figure.savefig(stream, format="png")
     return stream.getvalue()

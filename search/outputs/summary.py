@@ -1,9 +1,8 @@
-"""What the terminal shows when a study is over: no more than a screen."""
+"""Prints the summary of a study when it is over; the summary fits on one screen."""
 
 import shlex
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 from textwrap import fill
 
 import pandas as pd
@@ -26,35 +25,35 @@ from training.console.terminal import format_value, short_path
 from training.run import TrainingSettings
 
 WIDTH = 80
-"""Characters of a line; of the hyperparameters as many are shown in the table as have room."""
+"""Characters of a line; the table shows as many hyperparameters as fit into it."""
 
 
-def show_summary(settings: StudySettings, record: StudyRecord, findings: Findings) -> None:
-    """Print what the study found, how much it gained over the tutorial's settings, and where to look further."""
+def show_summary(record: StudyRecord, findings: Findings) -> None:
+    """Print the best trials of a study, its gain over the baseline, its first recommendation and its files."""
     ended = ended_trials(record.trials)
     counts = Counter(trial.status for trial in ranked(record.trials))
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    seconds = wall_seconds(record)
     print(
-        f"\n{record.metadata.task.name}: {len(ended)} of {settings.num_samples} trials in {duration(seconds)}: "
-        f"{listed or 'none ended'}"
+        f"\n{record.metadata.task.name}: {len(ended)} of {record.metadata.settings.num_samples} trials in "
+        f"{duration(wall_seconds(record))}: {listed or 'none'}"
     )
     _show_time(record)
     best = best_trial(record.trials)
     if best is None:
-        print("No trial measured anything that stands; the errors are in trials.csv and errors/.")
+        print("No trial has valid metrics; the errors are in trials.csv and errors/.")
     else:
         _show_best(record, best)
         table = trial_table(record)
         measured = table[table["trial_number"].isin([trial.number for trial in valid_trials(record.trials)])]
         _show_best_five(measured, record)
-        _show_by_optimizer(measured, record.metric, settings.direction)
+        _show_by_optimizer(measured, record)
         if record.metadata.task.has_images:
-            print(f"Train it again: {reproduce_command(settings, record, best)}")
+            print(f"Reproduce: {reproduce_command(record, best)}")
     show_confirmation(record)
     if findings.recommendations:
         first, *others = findings.recommendations
-        print(f"Next: {first.sentence}" + (f" ({len(others)} more in the report)" if others else ""))
+        more = f" ({len(others)} more in the report)" if others else ""
+        print(fill(f"Next: {first.sentence}{more}", WIDTH, subsequent_indent="  ", break_on_hyphens=False))
         if first.snippet and "\n" not in first.snippet:
             print(f"  {first.snippet}")
     _show_files(record)
@@ -70,37 +69,41 @@ def _show_time(record: StudyRecord) -> None:
 
 def _show_best(record: StudyRecord, best: TrialRecord) -> None:
     metrics = best.best_epoch
-    assert metrics is not None, "the best trial has reported"
+    assert metrics is not None, "the best trial has valid metrics"
     names = record.metadata.task.displayed_metrics
     measured = ", ".join(f"{name} {getattr(metrics, name):.4f}" for name in names)
     print(f"\nBest: trial {best.number}, epoch {metrics.epoch}: {measured}")
     values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
     print(fill(values, WIDTH, initial_indent="  ", subsequent_indent="  "))
     if record.metric.startswith("test_") and record.metadata.task.has_images:
-        print("  chosen by the test set, as there is no validation split: the best value is optimistic")
+        print("  The test images chose this trial, because there are no validation images: its value is optimistic.")
     baseline = baseline_trial(record.trials)
     gains = [gain for name in names if (gain := gain_over_baseline(record, metrics, name))]
     if baseline and gains:
-        so_far = "" if baseline.status == "completed" else f" ({baseline.status} in epoch {len(baseline.epochs)})"
-        print(f"  over the {baseline_name(record.metadata)}{so_far}: {', '.join(gains)}")
+        end = "" if baseline.status == "completed" else f" ({baseline.status} in epoch {len(baseline.epochs)})"
+        line = f"gain over the {baseline_name(record.metadata)}{end}: {', '.join(gains)}"
+        print(fill(line, WIDTH, initial_indent="  ", subsequent_indent="    "))
 
 
-def training_command(settings: StudySettings, record: StudyRecord, trial: TrialRecord) -> str:
-    """The command line that trains a trial of the study alone and gets the same numbers."""
+def training_command(record: StudyRecord, trial: TrialRecord) -> str:
+    """Build the command line that trains one trial of a study without the study; its metrics are the same.
+
+    The images are expected in the default data folder, because the command is passed on with the model.
+    """
+    settings = record.metadata.settings
     values = {
         **record.metadata.task.fixed,
         **record.space.with_fixed(trial.hyperparameters),
         "seed": trial.seed,
-        "dataset": record.metadata.settings.dataset,
+        "dataset": settings.dataset,
         "image_size": settings.image_size,
-        "data_dir": settings.data_dir,
         "val_fraction": settings.val_fraction,
         "split_seed": settings.seed,
         "threads": settings.cpus_per_trial,
     }
     defaults = asdict(TrainingSettings())
-    words = [_option(name, value) for name, value in values.items() if name not in defaults or value != defaults[name]]
-    return shlex.join(["python", "training/run.py", *words])
+    args = [_option(name, value) for name, value in values.items() if name not in defaults or value != defaults[name]]
+    return shlex.join(["python", "training/run.py", *args])
 
 
 def _option(name: str, value: object) -> str:
@@ -122,29 +125,30 @@ def _show_best_five(measured: pd.DataFrame, record: StudyRecord) -> None:
     print("\n" + lines)
 
 
-def _show_by_optimizer(measured: pd.DataFrame, metric: str, mode: str) -> None:
+def _show_by_optimizer(measured: pd.DataFrame, record: StudyRecord) -> None:
     if "optimizer" not in measured:
         return
-    groups = measured.groupby("optimizer")[metric].agg(["count", mode]).sort_values(mode, ascending=mode == "min")
+    groups = measured.groupby("optimizer")[record.metric].agg(["count", record.mode])
+    groups = groups.sort_values(record.mode, ascending=record.mode == "min")
     listed = [f"{name} {best:.4f} ({trials})" for name, trials, best in groups.itertuples()]
     print(f"Best by optimizer (trials): {', '.join(listed)}")
 
 
-def reproduce_command(settings: StudySettings, record: StudyRecord, trial: TrialRecord) -> str:
-    """The command line that trains a trial again from the record, and compares; it names the code that is run."""
-    code = [argument for option in code_paths(settings).items() for argument in option]
+def reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
+    """Build the command line that trains a trial again from the record and compares; it names the code that is run."""
+    code = [argument for option in code_paths(record.metadata.settings).items() for argument in option]
     study, *storage = study_args(record.folder, record.address)
     return shlex.join(["python", "search/reproduce.py", study, str(trial.number), *storage, *code])
 
 
-def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *, can_go_on: bool) -> None:
-    """Print why a study ended before all its trials had, and the command that goes on with it."""
+def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *, can_resume: bool) -> None:
+    """Print why a study ended before all its trials had ended, and the command that resumes it."""
     args = ["--resume", *study_args(record.folder, record.address)]
     if settings.log:
         args += ["--log", *settings.log]
     if settings.mlflow_uri is not None:
         args += ["--mlflow-uri", without_password(settings.mlflow_uri)]
-    print(f"\n{reason}" + (f" To go on: python search/run.py {shlex.join(args)}" if can_go_on else ""), flush=True)
+    print(f"\n{reason}" + (f" To go on: python search/run.py {shlex.join(args)}" if can_resume else ""), flush=True)
 
 
 def _show_files(record: StudyRecord) -> None:
@@ -152,20 +156,15 @@ def _show_files(record: StudyRecord) -> None:
     model = exported_best(record)
     if model:
         trust = "" if record.metadata.task.network in NETWORKS else " --trust-network"
-        print(f"Use it: python training/predict.py {shlex.quote(str(short_path(model)))} IMAGE{trust}")
-    print(f"Report: {folder / REPORT} (the folder holds {disk_use(record.folder)})")
+        print(f"Predict: python training/predict.py {shlex.quote(str(short_path(model)))} IMAGE{trust}")
+    megabytes = sum(file.stat().st_size for file in record.folder.rglob("*") if file.is_file()) / 1e6
+    print(f"Report: {folder / REPORT} (the folder holds {megabytes:.1f} MB)")
     address = record.address or f"sqlite:///{folder / STUDY_DB}"
     print(f"Browse: optuna-dashboard {shlex.quote(address)}")
 
 
-def disk_use(folder: Path) -> str:
-    """The size of all files in a folder, in words."""
-    megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
-    return f"{megabytes:.1f} MB"
-
-
 def duration(seconds: float) -> str:
-    """Seconds in words."""
+    """Write seconds as hours, minutes and seconds, for example 1 h 2 min."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min"), (seconds, "s")]

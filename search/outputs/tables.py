@@ -1,4 +1,4 @@
-"""The record of a study as pandas tables, with our columns in our order."""
+"""Converts the record of a study to pandas tables; the columns are listed here, in their order."""
 
 from dataclasses import asdict, fields
 from typing import Any
@@ -13,20 +13,11 @@ from search.space.distributions import optuna_distribution
 from training.console.terminal import spreadsheet_cell
 
 
-def trial_columns(record: StudyRecord) -> list[str]:
-    """The columns of `trials.csv`."""
-    return [
-        *("trial_number", "trial_id", "status"),
-        *record.space,
-        *("epochs", "best_epoch"),
-        *record.metadata.task.metric_names,
-        *("seconds", "seed", "error"),
-    ]
-
-
 def trial_table(record: StudyRecord) -> pd.DataFrame:
-    """One row for each ended trial, best first; metrics are those of its best epoch."""
-    rows, metric_names = [], record.metadata.task.metric_names
+    """Build `trials.csv`: one row for each ended trial, best first; metrics are those of its best epoch."""
+    metric_names, rows = record.metadata.task.metric_names, []
+    columns = ["trial_number", "trial_id", "status", *record.space, "epochs", "best_epoch"]
+    columns += [*metric_names, "seconds", "seed", "error"]
     for trial in ranked(record.trials):
         best = trial.best_epoch
         rows.append(
@@ -43,20 +34,20 @@ def trial_table(record: StudyRecord) -> pd.DataFrame:
                 "error": trial.failure.error if trial.failure else None,
             }
         )
-    table = pd.DataFrame(rows, columns=trial_columns(record)).map(as_cell)
-    whole = [name for name, part in record.space.items() if isinstance(optuna_distribution(part), IntDistribution)]
-    return table.astype({name: "Int64" for name in ("best_epoch", *whole) if table[name].isna().any()})
+    table = pd.DataFrame(rows, columns=columns).map(as_cell)
+    integers = [name for name, part in record.space.items() if isinstance(optuna_distribution(part), IntDistribution)]
+    return table.astype({name: "Int64" for name in ("best_epoch", *integers) if table[name].isna().any()})
 
 
 def as_cell(value: object) -> object:
-    """What goes into a cell: numbers as they are; texts in one line, an apostrophe before those like a formula."""
+    """Make a value safe for a spreadsheet: a text becomes one line, with an apostrophe if it looks like a formula."""
     return spreadsheet_cell(value) if isinstance(value, str) else value
 
 
 def epoch_table(record: StudyRecord) -> pd.DataFrame:
-    """One row for each ended trial and epoch, in order of trial number and epoch."""
+    """Build `epochs.csv`: one row for each ended trial and epoch, in order of trial number and epoch."""
     rows = [
-        {"trial_number": trial.number, **asdict(metrics), **_run(trial, metrics.epoch)}
+        {"trial_number": trial.number, **asdict(metrics), **_timing(trial, metrics.epoch)}
         for trial in record.trials
         if trial.status != "running"
         for metrics in trial.epochs
@@ -65,6 +56,6 @@ def epoch_table(record: StudyRecord) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(("session", "node", "pid"), "Int64"))
 
 
-def _run(trial: TrialRecord, epoch: int) -> dict[str, Any]:
-    run = trial.timings.get(epoch)
-    return asdict(run) if run else {}
+def _timing(trial: TrialRecord, epoch: int) -> dict[str, Any]:
+    timing = trial.timings.get(epoch)
+    return asdict(timing) if timing else {}

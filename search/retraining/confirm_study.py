@@ -10,7 +10,7 @@ import torch
 from search.algorithms.stopping import StudyStopper
 from search.engine.study import Repetition, Study, prepare_study
 from search.engine.study_run import EXIT_NOTHING_COMPLETED, StudyRun
-from search.outputs.confirmation_text import show_confirmation
+from search.outputs.confirmation_text import describe_epochs, show_confirmation
 from search.outputs.files import StudyFiles
 from search.outputs.report import images_of, write_outputs
 from search.record import folder as study_folder
@@ -31,7 +31,7 @@ from search.record.lookup import stored_settings
 from search.record.postgresql import open_server
 from search.record.ranking import best_configurations, ended_trials
 from search.record.study_record import StudyRecord
-from search.retraining.final_training import keep_weights_only, train_final
+from search.retraining.final_training import discard_training_state, train_final
 from search.settings import ConfirmSettings, StudySettings
 from search.space.search_space import Point
 from training.config import MAX_SEED, DataConfig
@@ -43,19 +43,19 @@ from training.metrics import EpochMetrics
 
 @dataclass(frozen=True)
 class ConfirmationRun:
-    """A confirmation that is ready to run: the study is locked, and nothing speaks against it."""
+    """A confirmation that is ready to run: everything is checked, and the study is locked."""
 
     parent: StudyRecord
     """The study that is confirmed."""
     settings: StudySettings
-    """Its settings."""
+    """Settings of the study that is confirmed."""
     lock: StudyFolder
     study: Study | None
-    """The trainings from fresh seeds; None if all is done."""
+    """The study of the trainings from fresh seeds; None if all of them have ended."""
 
 
 def fresh_seeds(record: StudyRecord, number: int) -> list[int]:
-    """Seeds that no trial of a study has, counted on from the largest that one has."""
+    """Choose seeds that no trial of a study has, from the largest used seed upwards."""
     used = {trial.seed for trial in record.trials}
     after = max(used, default=-1) + 1
     unused = (seed for seed in itertools.chain(range(after, MAX_SEED + 1), range(after)) if seed not in used)
@@ -66,12 +66,12 @@ def prepare_confirmation(folder: Path, options: ConfirmSettings, began: float) -
     """Check the study, lock it, and make or open the record of its confirmation.
 
     Args:
-        folder: Of the study.
-        options: What is None in them is as in the study.
+        folder: The folder of the study.
+        options: Options of the confirmation; an option that is None is as in the study.
         began: When the command began, by `time.monotonic`.
 
     Raises:
-        ValueError: There is nothing to confirm, the study runs or has gone on, or the images are not those of it.
+        ValueError: There is nothing to confirm, the study runs or has gone on, or its images have changed.
         OSError: A folder cannot be read or written.
     """
     server = open_server(options.storage) if options.storage is not None else None
@@ -82,13 +82,13 @@ def prepare_confirmation(folder: Path, options: ConfirmSettings, began: float) -
     if options.data_dir is not None:
         settings = replace(settings, data_dir=options.data_dir)
     plan = _plan(StudyRecord.open(folder, server), options)
-    begun = folder / CONFIRM
-    earlier = StudyRecord.open(begun) if (begun / STUDY_DB).exists() else None
+    confirm_folder = folder / CONFIRM
+    earlier = StudyRecord.open(confirm_folder) if (confirm_folder / STUDY_DB).exists() else None
     if earlier:
-        _check_same(earlier, plan, begun)
-    folder.mkdir(parents=True, exist_ok=True)  # its record may be elsewhere
+        _check_same(earlier, plan)
+    folder.mkdir(parents=True, exist_ok=True)  # it may be missing, because its record is on a server
     lock = StudyFolder(folder)
-    parent = StudyRecord.open(folder, server)  # again: another process may have gone on with it until now
+    parent = StudyRecord.open(folder, server)  # again: until the lock, another process may have changed it
     if earlier and earlier.metadata.final:
         return ConfirmationRun(parent, settings, lock, None)
     ended = len(ended_trials(earlier.trials)) if earlier else 0
@@ -102,11 +102,11 @@ def prepare_confirmation(folder: Path, options: ConfirmSettings, began: float) -
 
 
 def confirm(confirmation: ConfirmationRun, command: str) -> int:
-    """Run what is left of a confirmation, write its result into the study and print it.
+    """Run the rest of a confirmation, write its result into the study and print it.
 
     Args:
         confirmation: From `prepare_confirmation`.
-        command: The command line that goes on with it.
+        command: The command line that resumes the confirmation.
 
     Returns:
         The exit status: 0 with a result, 1 without, 128 and the signal after SIGINT or SIGTERM.
@@ -136,11 +136,11 @@ def _plan(record: StudyRecord, options: ConfirmSettings) -> Plan:
     name = record.folder.name
     if record.metadata.plan:
         study = record.metadata.plan.study
-        raise ValueError(f"{record.folder} is what confirms study {study}, which is the study to name")
+        raise ValueError(f"{record.folder} is the confirmation of study {study}: name that study")
     if not record.metadata.images.validation_images:
         raise ValueError(
-            f"study {name} has no validation images (val_fraction 0): a winner chosen by the test images cannot be "
-            "confirmed on them without bias; run the study with a val_fraction above 0"
+            f"study {name} has no validation images (val_fraction 0): the test images would choose the winner, and "
+            "could not confirm it without bias; run the study with a val_fraction above 0"
         )
     chosen = best_configurations(record.trials, options.top)
     if not chosen:
@@ -157,45 +157,35 @@ def _plan(record: StudyRecord, options: ConfirmSettings) -> Plan:
     )
 
 
-def _check_same(begun: StudyRecord, plan: Plan, folder: Path) -> None:
-    """Refuse to go on with a confirmation of other configurations, or of another size."""
-    before = begun.metadata.plan
+def _check_same(earlier: StudyRecord, plan: Plan) -> None:
+    """Refuse to resume a confirmation of other configurations, or of another size."""
+    before, folder = earlier.metadata.plan, earlier.folder
     if before is None:
-        raise ValueError(f"{folder} is in the way: it holds a study that confirms nothing")
+        raise ValueError(f"{folder} holds a study that is no confirmation: remove it or rename it")
     if (before.top, len(before.seeds)) != (plan.top, len(plan.seeds)):
         raise ValueError(
-            f"study {plan.study} is confirmed with --top {before.top} --seeds {len(before.seeds)}, and to change that "
-            f"after a look at the numbers would bias them; to begin anew remove {folder}"
+            f"study {plan.study} is confirmed with --top {before.top} --seeds {len(before.seeds)}, and a change "
+            f"after a look at the numbers would bias them; to begin again, remove {folder}"
         )
     if before.trials != plan.trials:
+        now, then = (", ".join(map(str, trials)) for trials in (plan.trials, before.trials))
         raise ValueError(
-            f"study {plan.study} has gone on since: its best trials are {_listed(plan.trials)} now, and not "
-            f"{_listed(before.trials)}; to confirm these remove {folder}"
+            f"study {plan.study} has gone on since its confirmation began: its best trials are now {now} and not "
+            f"{then}; to confirm the new ones, remove {folder}"
         )
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
 
 
 def _settings(
     study: StudySettings, folder: Path, plan: Plan, options: ConfirmSettings, *, has_begun: bool
 ) -> StudySettings:
-    """The settings of the trainings: those of the study, but that no scheduler stops any."""
+    """Build the settings of the trainings: those of the study, but without a scheduler."""
     if has_begun:
         settings = stored_settings(folder / CONFIRM)
     else:
-        settings = replace(
-            study,
-            num_samples=plan.all_trainings,
-            scheduler="none",
-            baseline=False,
-            name=CONFIRM,
-            results_dir=folder,
-            resume=None,
-        )
+        settings = replace(study, name=CONFIRM, results_dir=folder, resume=None, scheduler="none", baseline=False)
     return replace(
         settings,
+        num_samples=plan.all_trainings,
         data_dir=study.data_dir,
         address=options.address,
         max_concurrent=options.max_concurrent or settings.max_concurrent,
@@ -206,10 +196,10 @@ def _settings(
 
 
 def _enqueue_winner(record: StudyRecord, parent: StudyRecord) -> bool:
-    """Enqueue the trainings that measure the winner, when those that choose it have ended.
+    """Enqueue the trainings that measure the winner, after the trainings that choose it have ended.
 
     Returns:
-        Whether they are enqueued, now or by an earlier process.
+        Whether the trainings are enqueued, now or by an earlier process.
     """
     if record.metadata.winner is not None:
         return True
@@ -227,7 +217,7 @@ def _enqueue_winner(record: StudyRecord, parent: StudyRecord) -> bool:
 
 
 def _finish(study: Study, parent: StudyRecord, stopper: StudyStopper) -> bool:
-    """Have a winner that was measured, and trained on all images; False if it ended early.
+    """Check that the winner was measured, and train it on all images; returns False if the training ended early.
 
     Raises:
         TrainingDivergedError: A loss of the training on all images is not finite.
@@ -256,11 +246,11 @@ def _finish(study: Study, parent: StudyRecord, stopper: StudyStopper) -> bool:
 def _train_winner(study: Study, parent: StudyRecord, winner: Configuration, stopper: StudyStopper) -> Final | None:
     """Train the winner on the training and the validation images, in this process; None if it ended early."""
     settings, plan = study.settings, _plan_of(study.record)
-    whole = {field.name: getattr(settings, field.name) for field in fields(DataConfig)} | {"val_fraction": 0.0}
-    data, _ = load_data(DataConfig(**whole), settings.seed)
+    values = {field.name: getattr(settings, field.name) for field in fields(DataConfig)} | {"val_fraction": 0.0}
+    data, _ = load_data(DataConfig(**values), settings.seed)
     print(
-        f"\nThe winner is trial {winner.trial}; it is trained on all {len(data.train):,} training images for "
-        f"{winner.epochs} epochs, from seed {plan.final_seed}.",
+        f"\nThe winner is trial {winner.trial}. It is now trained on all {len(data.train):,} training images for "
+        f"{describe_epochs(winner.epochs)} with seed {plan.final_seed}.",
         flush=True,
     )
     torch.set_num_threads(settings.cpus_per_trial)
@@ -271,7 +261,7 @@ def _train_winner(study: Study, parent: StudyRecord, winner: Configuration, stop
 
 
 def _ranked(record: StudyRecord, parent: StudyRecord) -> list[Configuration]:
-    """What each configuration measured in the trainings that choose, the winner first."""
+    """Measure each configuration by the trainings that choose the winner; the winner comes first."""
     plan = _plan_of(record)
     by_number = {trial.number: trial for trial in parent.trials}
     configurations = []
@@ -283,7 +273,7 @@ def _ranked(record: StudyRecord, parent: StudyRecord) -> list[Configuration]:
 
 
 def _confirmed(record: StudyRecord, winner: Configuration) -> Configuration:
-    """What the winner measured in the trainings that chose nothing."""
+    """Measure the winner by the trainings that did not choose it."""
     return measure_again(winner, _trainings(record, winner.hyperparameters, _plan_of(record).winner_seeds))
 
 
@@ -297,25 +287,25 @@ def _trainings(record: StudyRecord, hyperparameters: Point, seeds: list[int]) ->
 
 
 def _plan_of(record: StudyRecord) -> Plan:
-    assert record.metadata.plan is not None, "what confirms a study has one"
+    assert record.metadata.plan is not None, "the record of a confirmation has a plan"
     return record.metadata.plan
 
 
 def _publish(run: ConfirmationRun, record: StudyRecord, data: ImageData | None) -> int:
-    """Write the result into the study's record, files and report, and print it; as often as one likes."""
+    """Write the result into the study's record, files and report, and print it; this can be repeated."""
     parent, final = run.parent, record.metadata.final
     assert final is not None, "the winner was trained on all images"
-    keep_weights_only(record.folder)
+    discard_training_state(record.folder)
     ranked = _ranked(record, parent)
     result = Confirmation(configurations=ranked, confirmed=_confirmed(record, ranked[0]), final=final)
     try:
         parent.update(confirmation=result)
     except RecordUnwritableError as error:
-        print(f"\nStopped: {error}. The same command goes on.")
+        print(f"\nStopped: {error}. Run the same command again to go on.")
         return EXIT_NOTHING_COMPLETED
     for changed in (parent, record):
         StudyFiles(changed).refresh(force=True)
-    write_outputs(run.settings, parent, images_of(run.settings, parent) if data is None else data)
+    write_outputs(parent, images_of(run.settings, parent) if data is None else data)
     show_confirmation(parent)
     print(f"Report: {short_path(parent.folder / REPORT)}")
     return 0

@@ -1,4 +1,4 @@
-"""The winner, trained once on all training images; then it looks at the test images, once."""
+"""Trains the winner once on all training images, and then measures it once on the test images."""
 
 import io
 import math
@@ -20,21 +20,21 @@ from training.loop import EVALUATION_BATCH_SIZE, Training, TrainingDivergedError
 def train_final(
     folder: Path, trial: int, config: TrialConfig, data: ImageData, stopper: StudyStopper, *, epochs: int
 ) -> Final | None:
-    """Train a configuration, going on where an earlier process ended.
+    """Train a configuration, or go on where an earlier process ended.
 
-    The learning rate goes the way that it went in the trainings that chose the number of epochs: as if there were
-    `config.epochs` of them.
+    The learning rate follows the schedule of `config.epochs` epochs, as in the trainings that chose the number of
+    epochs.
 
     Args:
-        folder: Of the confirmation; `final.pt` in it holds the training, from its first epoch on.
+        folder: The folder of the confirmation; `final.pt` in it holds the training, from its first epoch on.
         trial: Number of the configuration in the study.
-        config: With the seed of this training.
-        data: With no validation images.
-        stopper: Says when to end early.
-        epochs: After which it ends.
+        config: The configuration, with the seed of this training.
+        data: Data without validation images.
+        stopper: Decides whether the training ends early.
+        epochs: Number of epochs to train.
 
     Returns:
-        What it measured; None if it ended early.
+        The result; None if the training ended early.
 
     Raises:
         TrainingDivergedError: A loss is not finite.
@@ -48,7 +48,7 @@ def train_final(
                 show(finished + images, f"epoch {training.epoch} of {epochs}")
                 if stopper.stop_all():
                     return None
-            _keep(training, file)
+            _write(training.state_dict(), file)
             if stopper.time_is_up() and training.epoch < epochs:
                 return None
     accuracy, loss = test_loop(batches(data.test, EVALUATION_BATCH_SIZE), training.model, training.loss_fn)
@@ -66,27 +66,23 @@ def train_final(
     )
 
 
-def keep_weights_only(folder: Path) -> None:
-    """Leave out of `final.pt` what only a training that goes on needs."""
+def discard_training_state(folder: Path) -> None:
+    """Remove the state of optimizer and random generators from `final.pt`, so that only epoch and weights stay."""
     file = folder / FINAL_WEIGHTS
     state = torch.load(file, map_location="cpu", weights_only=True)
     _write({name: state[name] for name in ("epoch", "model")}, file)
 
 
 def _restored(config: TrialConfig, data: ImageData, epochs: int, file: Path) -> Training | None:
-    """The training that an earlier process began; None if there is none, or only a damaged one."""
+    """Restore the training of an earlier process; None if there is none, or if its file is damaged."""
     if not file.is_file():
         return None
     training = Training(config, data)
     try:
         training.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except Exception:  # whatever the damage does to torch
+    except Exception:  # torch raises many types of errors for a damaged file
         return None
     return training if training.epoch <= epochs else None
-
-
-def _keep(training: Training, file: Path) -> None:
-    _write(training.state_dict(), file)
 
 
 def _write(state: dict[str, object], file: Path) -> None:

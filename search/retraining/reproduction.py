@@ -1,4 +1,4 @@
-"""A trial trained again from its record, epoch by epoch beside what was recorded."""
+"""Trains a trial again from its record, and compares each epoch with the recorded one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from training.loop import TrainingDivergedError, train
 from training.metrics import EpochMetrics
 
 COMPARED = ("train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss")
-"""What is equal in equal trainings, to the last digit."""
+"""Metrics that are equal to the last digit in equal trainings."""
 _MACHINE = ("system", "processor", "cpus", "gpus")
 
 
 @dataclass(frozen=True)
 class EpochPair:
-    """One epoch as it was recorded and as it is measured now."""
+    """The metrics of one epoch: the recorded ones, and those of the training that is repeated."""
 
     recorded: EpochMetrics | None
     """None if the trial had failed by then."""
     retrained: EpochMetrics
 
-    def off(self) -> dict[str, float]:
-        """How far each metric that differs is off; infinite where only one of both has it."""
+    def deviations(self) -> dict[str, float]:
+        """Compute the deviation of each metric that differs; it is infinite where only one epoch has the metric."""
         if self.recorded is None:
             return {}
         pairs = {name: (getattr(self.recorded, name), getattr(self.retrained, name)) for name in COMPARED}
@@ -40,35 +40,35 @@ class EpochPair:
 
 
 class Reproduction:
-    """The same training once more: as many epochs as were recorded, and up to the failure if it was the training's."""
+    """A repeated training: it runs the recorded epochs, and up to the failure if the training itself failed."""
 
     def __init__(self, record: StudyRecord, trial: TrialRecord, settings: StudySettings) -> None:
-        """Nothing is trained yet; a network from a file is imported.
+        """Prepare the training; a network from a file is imported.
 
         Raises:
-            ValueError: The trial's hyperparameters are none that its network takes.
+            ValueError: The network does not take the hyperparameters of the trial.
         """
         self.trial = trial
         self.pairs: list[EpochPair] = []
         self.failure: Failure | None = None
-        """What ended the training this time."""
+        """The failure of the repeated training."""
         self._config = record.metadata.trial_config(trial)
         self._sessions = record.metadata.sessions
         self._settings = settings
         self._code = record.metadata.code
 
     def train(self, data: ImageData) -> Iterator[EpochPair]:
-        """Train; yield each epoch when it ends."""
+        """Train; yield each epoch with the recorded one when it ends."""
         on_gpu = self._settings.gpus_per_trial > 0 and torch.cuda.is_available()
         training = train(self._config, data.to("cuda") if on_gpu else data)
-        for epoch in range(1, len(self.trial.epochs) + 1 + _is_of_training(self.trial.failure)):
+        for epoch in range(1, len(self.trial.epochs) + 1 + _is_repeatable(self.trial.failure)):
             torch.set_num_threads(self.threads(epoch))
             try:
                 retrained = next(training, None)
             except TrainingDivergedError as error:
                 self.failure = Failure("diverged", str(error))
                 return
-            except Exception as error:  # perhaps the recorded one
+            except Exception as error:  # the recorded failure may be any error of the network
                 self.failure = Failure("exception", f"{type(error).__name__}: {error}")
                 return
             if retrained is None:
@@ -78,36 +78,40 @@ class Reproduction:
             yield self.pairs[-1]
 
     def threads(self, epoch: int) -> int:
-        """Threads with which an epoch was trained."""
+        """Number of torch threads in the recorded training of an epoch."""
         timing = self.trial.timings.get(epoch)
         if timing and timing.session < len(self._sessions):
             return self._sessions[timing.session].cpus_per_trial
         return self._settings.cpus_per_trial
 
     def agrees(self) -> bool:
-        """Whether all metrics are the recorded ones, to the last digit, and it ended as it did."""
-        return not any(pair.off() for pair in self.pairs) and self._ended_alike()
+        """Whether all metrics equal the recorded ones to the last digit, and the training ended in the same way."""
+        return not any(pair.deviations() for pair in self.pairs) and self._same_end()
 
     def differences(self) -> list[str]:
-        """How far off it is, in sentences; none if it agrees."""
-        told = []
-        off = {pair.retrained.epoch: pair.off() for pair in self.pairs if pair.off()}
-        if off:
+        """Describe in sentences how the training differs from the record; there is no sentence if it agrees."""
+        sentences = []
+        deviations = {pair.retrained.epoch: pair.deviations() for pair in self.pairs if pair.deviations()}
+        if deviations:
             largest = {
-                name: max((values[name], epoch) for epoch, values in off.items() if name in values)
+                name: max((values[name], epoch) for epoch, values in deviations.items() if name in values)
                 for name in COMPARED
-                if any(name in values for values in off.values())
+                if any(name in values for values in deviations.values())
             }
             listed = ", ".join(f"{name} {value:.2g} in epoch {epoch}" for name, (value, epoch) in largest.items())
-            told.append(f"{len(off)} of {len(self.pairs)} epochs differ, the first is {min(off)}; at most {listed}.")
-        if not self._ended_alike():
-            told.append(
-                f"The end differs: now it {_how(self.failure, len(self.pairs))}, then it {self._recorded_end()}."
+            sentences.append(
+                f"{len(deviations)} of {len(self.pairs)} epochs differ, the first is {min(deviations)}; "
+                f"the largest differences are {listed}."
             )
-        return told
+        if not self._same_end():
+            now = _describe_end(self.failure, len(self.pairs))
+            failure = self.trial.failure if _is_repeatable(self.trial.failure) else None
+            recorded = _describe_end(failure, len(self.trial.epochs))
+            sentences.append(f"The end differs: the repeated training {now}, the recorded one {recorded}.")
+        return sentences
 
     def changes(self) -> list[str]:
-        """What is another now than when the trial was run: versions, machine, code."""
+        """List the versions, parts of the machine and files of code that have changed since the trial was run."""
         numbers = {timing.session for timing in self.trial.timings.values()}
         used = [session for number, session in enumerate(self._sessions) if number in numbers] or self._sessions[-1:]
         versions, machine = provenance.versions(), provenance.machine()
@@ -131,43 +135,39 @@ class Reproduction:
             changed.append(f"code: {', '.join(files)} of {commit} (now {provenance.git_commit() or 'no commit'})")
         return list(dict.fromkeys(changed))
 
-    def _ended_alike(self) -> bool:
+    def _same_end(self) -> bool:
         if len(self.pairs) != len(self.trial.epochs):
             return False
         recorded = self.trial.failure
-        if not _is_of_training(recorded):
+        if recorded is None or not _is_repeatable(recorded):
             return self.failure is None
-        assert recorded is not None, "there is one"
         same_kind = self.failure is not None and self.failure.kind == recorded.kind
         return same_kind and (recorded.kind == "diverged" or self.failure == Failure(recorded.kind, recorded.error))
 
-    def _recorded_end(self) -> str:
-        return _how(self.trial.failure if _is_of_training(self.trial.failure) else None, len(self.trial.epochs))
-
 
 def find_trial(record: StudyRecord, number: int) -> TrialRecord:
-    """The trial of this number, of which there is something to compare.
+    """Find a trial by its number.
 
     Raises:
-        ValueError: There is none, or nothing.
+        ValueError: There is no such trial, or it has recorded nothing that can be compared.
     """
     trial = next((trial for trial in record.trials if trial.number == number), None)
     if trial is None:
         numbers = [trial.number for trial in record.trials]
-        known = f"they go from {min(numbers)} to {max(numbers)}" if numbers else "it has none"
+        known = f"its trials are {min(numbers)} to {max(numbers)}" if numbers else "it has no trials"
         raise ValueError(f"study {record.folder.name} has no trial {number}: {known}")
-    if not trial.epochs and not _is_of_training(trial.failure):
+    if not trial.epochs and not _is_repeatable(trial.failure):
         why = trial.failure.error if trial.failure else trial.status
-        raise ValueError(f"trial {number} ended before its first epoch did, so there is nothing to compare: {why}")
+        raise ValueError(f"trial {number} has no epoch that ended, so there is nothing to compare: {why}")
     return trial
 
 
-def _is_of_training(failure: Failure | None) -> bool:
-    """Whether the training itself failed, which it does again: not its worker, its memory or its time."""
+def _is_repeatable(failure: Failure | None) -> bool:
+    """Whether the training itself failed, and not its worker, its memory or its time: then it fails again."""
     return failure is not None and failure.kind in ("diverged", "exception")
 
 
-def _how(failure: Failure | None, epochs: int) -> str:
+def _describe_end(failure: Failure | None, epochs: int) -> str:
     if failure is None:
-        return f"trained on after epoch {epochs}"
+        return f"went on after epoch {epochs}"
     return f"{'diverged' if failure.kind == 'diverged' else 'failed'} in epoch {epochs + 1} ({failure.error})"
