@@ -79,7 +79,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
                 point[name] = proposal._suggest(name, optuna_distribution(searched[name]))
         trial = self._record.start(trial_id, proposal, self._first_seed + proposal.number)
         return {
-            **self._space_searched.with_fixed(trial.hyperparameters),
+            **self._space_searched.add_fixed(trial.hyperparameters),
             "seed": trial.seed,
             "number": trial.number,
             "checkpoint": str(self._record.checkpoint(trial)),

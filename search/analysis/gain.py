@@ -9,7 +9,7 @@ from training.config import TrialConfig
 
 def baseline_name(metadata: StudyMetadata) -> str:
     """What the settings of the baseline are called: those of the tutorial, if nothing was changed."""
-    is_unchanged = metadata.task.network == TrialConfig.network and len(metadata.space) == len(metadata.space.cases)
+    is_unchanged = metadata.task.network == TrialConfig.network and len(metadata.space) == len(metadata.space.ranges)
     return "tutorial's settings" if is_unchanged else "default settings"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from search.record.lookup import settings_to_json
 from search.record.provenance import Machine, list_or_none
 from search.record.study_record import StudyRecord
-from search.space.search_space import describe, describe_part
+from search.space.search_space import describe, describe_hyperparameter
 from training.console.terminal import short_path
 
 REPEAT = re.compile(r"[-_](seed)?\d+$", re.IGNORECASE)
@@ -118,7 +118,7 @@ def _properties(record: StudyRecord) -> Iterator[tuple[str, str]]:
         if name not in WITHOUT_EFFECT:
             yield f"setting {name}", "none" if value is None else str(value)
     for name, described in describe(metadata.space).items():
-        yield f"range of {name}", describe_part(described)
+        yield f"range of {name}", describe_hyperparameter(described)
     if dataset := metadata.dataset:
         yield "training images", f"{dataset.training_images:,}"
         yield "validation images", f"{dataset.validation_images:,}"

@@ -14,7 +14,7 @@ from search.record.ranking import best_trial, ended_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.space.distributions import OrderedChoice, Range, bounds, is_log, to_unit
-from search.space.search_space import Fixed, Point, SearchSpace, describe_case
+from search.space.search_space import Fixed, Point, SearchSpace, describe_conditional
 from search.space.toml_file import to_table
 from training.config import NETWORKS
 from training.console.terminal import format_value
@@ -120,8 +120,8 @@ def _wider(space: SearchSpace, network: str | None, name: str, side: str, best: 
 
     None where the hyperparameter takes no such values.
     """
-    case = next(case for case in space.cases[name] if case.counts(space.with_fixed(best)))
-    distribution = case.distribution
+    conditional = next(one for one in space.ranges[name] if one.is_active(space.add_fixed(best)))
+    distribution = conditional.distribution
     assert not isinstance(distribution, CategoricalDistribution | Fixed), "only ranges can be wider"
     low, high = bounds(distribution)
     change = (9 * high if side == "upper" else 0.9 * low) if is_log(distribution) else (high - low) / 2
@@ -148,8 +148,8 @@ def _wider(space: SearchSpace, network: str | None, name: str, side: str, best: 
                 config_type(network)(**{name: end})  # type: ignore[arg-type]
     except ValueError:
         return None
-    described = describe_case(replace(case, distribution=wider))
-    return None if wider == distribution else to_table(name, described, several=len(space.cases[name]) > 1)
+    described = describe_conditional(replace(conditional, distribution=wider))
+    return None if wider == distribution else to_table(name, described, is_list=len(space.ranges[name]) > 1)
 
 
 @dataclass(frozen=True)

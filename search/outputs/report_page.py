@@ -40,7 +40,7 @@ from search.record.ranking import (
 from search.record.study_record import StudyRecord
 from search.record.trial import Metrics, TrialRecord
 from search.space.distributions import values_of
-from search.space.search_space import describe, describe_part, starting_points
+from search.space.search_space import describe, describe_hyperparameter, starting_points
 from training.config import NETWORKS
 from training.console.terminal import format_value
 from training.metrics import CONFIDENCE
@@ -418,7 +418,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
         )
         lines += [("data", f"{dataset.name}: {images}"), ("data checksum", f"sha256 {dataset.sha256}")]
     lines += [
-        ("searched" if name in record.space else "fixed", f"{name}: {describe_part(described)}")
+        ("searched" if name in record.space else "fixed", f"{name}: {describe_hyperparameter(described)}")
         for name, described in describe(metadata.space).items()
     ]
     settings = {name: value for name, value in settings_to_json(metadata.settings).items() if value is not None}

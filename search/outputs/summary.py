@@ -89,7 +89,7 @@ def training_command(settings: StudySettings, record: StudyRecord, trial: TrialR
     """The command line that trains a trial of the study alone and gets the same numbers."""
     values = {
         **record.metadata.task.fixed,
-        **record.space.with_fixed(trial.hyperparameters),
+        **record.space.add_fixed(trial.hyperparameters),
         "seed": trial.seed,
         "dataset": record.metadata.settings.dataset,
         "image_size": settings.image_size,

@@ -123,7 +123,7 @@ class StudyMetadata:
         """
         config_class = self.task.config_type()
         assert config_class is not None, "a network has one"
-        values = self.task.fixed | self.space.with_fixed(trial.hyperparameters)
+        values = self.task.fixed | self.space.add_fixed(trial.hyperparameters)
         config: TrialConfig = config_class(**values, seed=trial.seed)
         return config
 
