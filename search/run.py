@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from search.ray_environment import set_ray_environment
 from search.record.lookup import (
+    add_stored_trials,
     check_code_named,
     check_same_study,
     code_paths,
     find_study,
     stored_settings,
     study_args,
-    with_total,
 )
 from search.settings import RENAMED_OPTIONS, ConfirmSettings, StudySettings
 from training.console.command_line import option_value, parse, refuse, run_command
@@ -41,11 +41,11 @@ def read_settings(args: list[str]) -> StudySettings:
     if "--fork" in args:
         start = replace(stored, name=None, resume=None, warm_start=stored.resume, results_dir=results_dir)
         settings = parse(
-            StudySettings, __doc__ or "", with_total(args, stored.num_samples), start, renamed=RENAMED_OPTIONS
+            StudySettings, __doc__ or "", add_stored_trials(args, stored.num_samples), start, renamed=RENAMED_OPTIONS
         )
         return replace(settings, resume=None)
     settings = parse(
-        StudySettings, __doc__ or "", with_total(args, stored.num_samples), stored, renamed=RENAMED_OPTIONS
+        StudySettings, __doc__ or "", add_stored_trials(args, stored.num_samples), stored, renamed=RENAMED_OPTIONS
     )
     check_same_study(stored, settings)
     return replace(settings, results_dir=stored.results_dir, resume=stored.resume)

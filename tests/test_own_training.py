@@ -176,7 +176,7 @@ def test_study_of_a_training_function_is_recorded_read_and_told(
         assert isinstance(proposal, dict)
         for metrics in train_custom(function, {"slope": proposal["slope"]}, 3, proposal["seed"], "loss"):
             result = {name: getattr(metrics, name) for name in (field.name for field in fields(metrics))}
-            record.add_epoch(trial_id, record.metrics_of(result | {"metric_names": names_of(metrics)}))
+            record.add_epoch(trial_id, record.read_metrics(result | {"metric_names": names_of(metrics)}))
         record.finish(trial_id)
     again = StudyRecord.open(folder)
     for opened in (record, again):

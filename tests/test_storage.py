@@ -357,7 +357,7 @@ def test_fork_takes_its_evidence_from_the_server(server: PostgreSQL, resumed: Pa
     with closing(study.folder), closing(study.record):
         assert study.record.facts["evidence"] == {"study": "whole", "trials": 2, "of": 2}
         assert study.record.folder.name.startswith("digits-")
-        assert open_server(server.address()).knows(study.record.folder.name)
+        assert open_server(server.address()).has_study(study.record.folder.name)
 
 
 def test_study_on_a_server_is_confirmed_and_reproduced(server: PostgreSQL, resumed: Path) -> None:

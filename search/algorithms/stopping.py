@@ -98,10 +98,10 @@ class StudyStopper(Stopper):  # type: ignore[misc]
             signal.signal(number, self._handle_signal)
 
     def _handle_signal(self, number: int, _frame: object) -> None:
-        is_second, self.signal = self.signal is not None, number
-        sentence = "Stopped at once; what was recorded is safe." if is_second else "Stopping; once more to stop at once."
+        again, self.signal = self.signal is not None, number
+        sentence = "Stopped at once; what was recorded is safe." if again else "Stopping; once more to stop at once."
         with suppress(OSError):  # the reader of the output may have gone
             os.write(sys.stdout.fileno(), f"\n{sentence}\n".encode())
-        if is_second:
+        if again:
             time.sleep(0.2)  # the live view prints it meanwhile
             os._exit(128 + number)

@@ -47,7 +47,7 @@ def equal_budget(record: StudyRecord) -> EqualBudget | None:
         trials = [trial for trial in measured if len(trial.epochs) >= epochs]
         is_full = epochs == record.epochs
         if len(trials) >= ENOUGH_TRIALS and (is_full or len(trials) >= NEARLY_ALL * len(measured)):
-            best = [min(trial.epochs[:epochs], key=record.objective.to_minimize) for trial in trials]
+            best = [min(trial.epochs[:epochs], key=record.objective.minimized) for trial in trials]
             values = tuple(record.objective.value(metrics) for metrics in best)
             return EqualBudget(epochs, is_full, tuple(trials), values, len(trials) == len(measured))
     return None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from search.record.lookup import settings_to_json
-from search.record.provenance import Machine, list_or_none
+from search.record.provenance import Machine, format_field
 from search.record.study_record import StudyRecord
 from search.space.search_space import describe, describe_hyperparameter
 from training.console.terminal import short_path
@@ -136,7 +136,7 @@ def _properties(record: StudyRecord) -> Iterator[tuple[str, str]]:
     for part in fields(Machine):
         yield (
             f"machine {part.name}",
-            _in_turn(list_or_none(getattr(session.machine, part.name)) for session in sessions),
+            _in_turn(format_field(getattr(session.machine, part.name)) for session in sessions),
         )
     yield "trials at once", _in_turn(str(session.max_concurrent_trials) for session in sessions)
 

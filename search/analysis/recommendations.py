@@ -209,7 +209,7 @@ def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
     third = record.epochs // 3
     if best is None or third < 2 or len(best.epochs) < record.epochs:
         return
-    values = np.array([record.objective.to_minimize(metrics) for metrics in best.epochs])
+    values = np.array([record.objective.minimized(metrics) for metrics in best.epochs])
     before, last = values[-2 * third : -third].mean(), values[-third:].mean()
     gain, last_is_best = before - last, best.best_epoch is best.epochs[-1]
     enough = STILL_IMPROVING * (1 if record.metadata.is_accuracy else abs(before))

@@ -21,7 +21,7 @@ Measured = TypeVar("Measured")
 
 @contextmanager
 def refuse_damage(folder: Path) -> Iterator[None]:
-    """Turn whatever error a damaged or foreign record causes in this block into one sentence."""
+    """Turn any error that a damaged or foreign record causes in this context into one sentence."""
     try:
         yield
     except Exception as error:  # whatever the damage does to sqlite, Optuna and ourselves
@@ -30,11 +30,11 @@ def refuse_damage(folder: Path) -> Iterator[None]:
 
 
 def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialRecord]:
-    """Read all trials that were begun; others were queued, or belong to the study that this one started from.
+    """Read all trials that were begun, but no queued trials and no warm-start trials.
 
     Raises:
-        ValueError: One is missing, or holds what no trial of ours can.
-        KeyError: A part of one is missing.
+        ValueError: A trial is missing, or no study writes such a trial.
+        KeyError: A part of a trial is missing.
     """
     stored_trials = study.get_trials(deepcopy=False)
     if [stored.number for stored in stored_trials] != list(range(len(stored_trials))):
@@ -50,7 +50,7 @@ def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialR
 
 
 def _read_trial(stored: FrozenTrial, metadata: StudyMetadata) -> TrialRecord:
-    """Read one trial back from Optuna's study; one that has not ended counts as interrupted."""
+    """Read one trial from Optuna's study; a trial that has not ended is interrupted."""
     attributes = stored.user_attrs
     has_ended = stored.state.is_finished()
     trial = TrialRecord(
@@ -77,7 +77,7 @@ def _read_trial(stored: FrozenTrial, metadata: StudyMetadata) -> TrialRecord:
 
 
 def _agrees(stored: FrozenTrial, trial: TrialRecord, metadata: StudyMetadata) -> bool:
-    """Whether all that the record says of one trial fits together: most of it is there twice, as Optuna's and ours."""
+    """Whether Optuna's fields of a trial agree with our attributes of it: most values are in the record twice."""
     curve = {metrics.epoch: trial.objective.value(metrics) for metrics in trial.epochs}
     if (
         not contains(metadata.space, trial.hyperparameters)
