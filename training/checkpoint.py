@@ -106,11 +106,7 @@ class Checkpoint:
 
 
 def load_weights(model: torch.nn.Module, file: Path) -> None:
-    """Give a network the weights of a file that a `Checkpoint` wrote.
-
-    Raises:
-        ValueError: The file is damaged, or its weights are those of another network.
-    """
+    """Load the weights of a file of a `Checkpoint`; a ValueError says that this is impossible."""
     try:
         model.load_state_dict(read_weights(file))
     except Exception as error:  # whatever the damage does to torch
@@ -118,20 +114,12 @@ def load_weights(model: torch.nn.Module, file: Path) -> None:
 
 
 def read_weights(file: Path) -> dict[str, torch.Tensor]:
-    """The weights in a file that a `Checkpoint` wrote.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
+    """The weights in a file of a `Checkpoint`; a ValueError says that the file is damaged."""
     return {str(name): tensor.detach() for name, tensor in _read(file, "model").items()}
 
 
 def read_metrics(file: Path) -> EpochMetrics:
-    """What was measured with these weights.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
+    """The metrics of the weights in a file of a `Checkpoint`; a ValueError says that the file is damaged."""
     return from_json(EpochMetrics, _read(file, "metrics")[-1])
 
 

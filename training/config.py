@@ -29,11 +29,7 @@ def _default_data_dir() -> Path:
 
 
 def check_choice(name: str, value: str, known: object) -> None:
-    """Refuse a name that is not among the members of a `Literal` type.
-
-    Raises:
-        ValueError: `value` is unknown; the message lists the known ones.
-    """
+    """Raise a ValueError if a name is not a member of a `Literal` type."""
     if value not in get_args(known):
         raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value}")
 
@@ -58,11 +54,7 @@ def is_folder(dataset: str) -> bool:
 
 
 def check_dataset(dataset: str) -> None:
-    """Refuse what is neither a data set known by name nor a folder nor the place of a function; nothing is read.
-
-    Raises:
-        ValueError: It is neither.
-    """
+    """Raise a ValueError if a text is no data set, no folder and no import path of a function; read nothing."""
     known = ("auto", *DATASETS)
     if dataset in known or is_import_path(dataset) or is_folder(dataset):
         return
@@ -100,11 +92,7 @@ def absolute_dataset(dataset: str) -> str:
 
 
 def check_network(network: str) -> None:
-    """Refuse what is neither a network of ours nor the place of a function; nothing is imported.
-
-    Raises:
-        ValueError: It is neither.
-    """
+    """Raise a ValueError if a name is no network and no import path of a function; import nothing."""
     if network not in NETWORKS and not is_import_path(network):
         raise ValueError(
             f"network must be one of {', '.join(NETWORKS)} or a place like path/to/file.py:build, got {network}"
@@ -112,21 +100,13 @@ def check_network(network: str) -> None:
 
 
 def check_import_path(option: str, place: str) -> None:
-    """Refuse what is not the place of a function; nothing is imported.
-
-    Raises:
-        ValueError: It has no file or module, or no function.
-    """
+    """Raise a ValueError if a text has not the form of an import path; import nothing."""
     if not is_import_path(place):
         raise ValueError(f"{option} must be a place like path/to/file.py:function, got {place}")
 
 
 def check_seed(name: str, seed: int) -> None:
-    """Refuse a seed that is not a 32-bit unsigned integer.
-
-    Raises:
-        ValueError: `seed` is outside [0, 2**32 - 1].
-    """
+    """Raise a ValueError if a seed is not a 32-bit unsigned integer."""
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"{name} must be between 0 and {MAX_SEED}, got {seed}")
 
@@ -168,7 +148,6 @@ class TrialConfig:
     """Fixes the first weights, the order of the images, and how they are shifted and flipped."""
 
     def __post_init__(self) -> None:
-        """Check every field."""
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
         if self.batch_size < 1:

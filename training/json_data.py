@@ -30,11 +30,7 @@ def from_json(kind: type[Data], values: object) -> Data:
 
 
 def check_type(name: str, value: object, kind: Any) -> Any:
-    """Return a value if it is of a type that JSON can hold, without a change to it.
-
-    Raises:
-        ValueError: It is of another type, or a number that is not finite.
-    """
+    """Return a value of a type for JSON unchanged; raise a ValueError for another type or an infinite number."""
     try:
         _adapter(kind).validate_python(value, strict=True)
     except ValidationError:

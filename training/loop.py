@@ -135,11 +135,7 @@ class Training:
         self._check_train_loss()
 
     def measure_epoch(self) -> EpochMetrics:
-        """Measure the network as it is after `train_epoch`.
-
-        Raises:
-            TrainingDivergedError: A loss is not finite.
-        """
+        """Measure the network after `train_epoch`; a loss that is not finite raises a TrainingDivergedError."""
         training_end = time.perf_counter()
         val_accuracy, val_loss = self._evaluate("val_loss", self.data.val) if len(self.data.val) else (None, None)
         test_accuracy, test_loss = self._evaluate("test_loss", self.data.test)

@@ -39,7 +39,6 @@ class PredictSettings:
     """Run the Python code of the model's own network.py, if it has one: read it first."""
 
     def __post_init__(self) -> None:
-        """Check every field."""
         if not self.images:
             raise ValueError("there is no image to classify")
         if self.top < 1:

@@ -18,7 +18,6 @@ class TrainingSettings(DataConfig, TrialConfig):
     """Threads that torch uses; by default as many as torch finds right."""
 
     def __post_init__(self) -> None:
-        """Check every field."""
         TrialConfig.__post_init__(self)
         DataConfig.__post_init__(self)
         if self.split_seed is not None:
@@ -28,11 +27,7 @@ class TrainingSettings(DataConfig, TrialConfig):
 
 
 def settings_type(network: str) -> type[TrainingSettings]:
-    """`TrainingSettings` with the hyperparameters of a network.
-
-    Raises:
-        ValueError: There is no such network.
-    """
+    """`TrainingSettings` with the hyperparameters of a network; a ValueError says that there is no such network."""
     config = config_type(network)
 
     def check(self: TrainingSettings) -> None:

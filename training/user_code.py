@@ -20,11 +20,7 @@ PACKAGES = ("search", "training")
 
 @cache
 def load_function(option: str, place: str) -> Callable[..., Any]:
-    """The function at a place like `path/to/file.py:name` or `package.module:name`.
-
-    Raises:
-        ValueError: There is none, or its file cannot be imported; the message names the option.
-    """
+    """The function with an import path; a ValueError with the option says that it cannot be imported."""
     where, _, name = place.rpartition(":")
     _hide_commands()
     try:
@@ -75,11 +71,9 @@ def _check_names(file: Path) -> None:
 
 
 def annotated_config(option: str, place: str) -> type[Any] | None:
-    """The dataclass by which a function annotates its first argument; None if there is no such annotation.
+    """The dataclass by which a function annotates its first argument; None without such an annotation.
 
-    Raises:
-        ValueError: There is no such function, its annotations cannot be read, or a field of the dataclass has no
-            default; the message names the option.
+    A ValueError names the option if the annotations cannot be read or if a field of the dataclass has no default.
     """
     try:
         annotation = next(iter(get_type_hints(load_function(option, place)).values()), None)

@@ -50,11 +50,7 @@ class Difference:
 
 
 def check_comparable(records: Sequence[StudyRecord]) -> None:
-    """Refuse studies whose numbers do not measure the same.
-
-    Raises:
-        ValueError: A study is given twice, or metric or data set differ; the message says which.
-    """
+    """Raise a ValueError if a study is given twice, or if metrics or data sets of studies differ."""
     first, *others = records
     for place, record in enumerate(records):
         if record.folder in [earlier.folder for earlier in records[:place]]:

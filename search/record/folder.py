@@ -44,11 +44,7 @@ class StudyFolder:
             self._content.close()
 
     def restore(self) -> None:
-        """Create the folder, its lock and the open file again if they were removed.
-
-        Raises:
-            OSError: They cannot be created now.
-        """
+        """Create the folder, its lock and the open file again if they were removed, or raise an OSError."""
         if self._file is None:
             return
         with suppress(FileNotFoundError):
@@ -123,11 +119,7 @@ def make_folder(
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder that another process has locked; nothing is written.
-
-    Raises:
-        ValueError: Another process runs the study.
-    """
+    """Raise a ValueError if another process has locked the folder of a study; write nothing."""
     if (folder / ".lock").is_file():
         _acquire(folder).release()
 
@@ -151,11 +143,7 @@ def check_writable(folder: Path) -> Path:
 
 
 def point_latest_to(folder: Path) -> None:
-    """Point the link `latest` beside a folder to this folder.
-
-    Raises:
-        OSError: The file system has no links or no space, or `latest` is no link.
-    """
+    """Point the link `latest` beside a folder to this folder; an OSError says that this is impossible."""
     draft = folder.parent / f".latest.{folder.name}"
     draft.unlink(missing_ok=True)
     draft.symlink_to(folder.name)

@@ -89,11 +89,7 @@ def settings_to_json(settings: StudySettings) -> dict[str, Any]:
 
 
 def settings_from_json(stored: object, folder: Path) -> StudySettings:
-    """The settings in a record, adjusted to where the study's folder is now.
-
-    Raises:
-        ValueError: No study writes such settings.
-    """
+    """The settings in a record, adjusted to the folder of the study; a ValueError refuses invalid ones."""
     from training.json_data import from_json  # pydantic takes a fifth of a second
 
     if not isinstance(stored, dict):
@@ -123,11 +119,7 @@ def study_args(folder: Path, address: str | None) -> list[str]:
 
 
 def add_stored_trials(args: list[str], trials_so_far: int) -> list[str]:
-    """The arguments of a command line in which `--num-samples +N` is replaced by the sum with `trials_so_far`.
-
-    Raises:
-        ValueError: There is no number after the plus sign.
-    """
+    """Replace the value of `--num-samples +N` in a command line by the sum of `trials_so_far` and N."""
     value = option_value(args, "--num-samples")
     if value is None or not value.startswith("+"):
         return args
@@ -137,11 +129,7 @@ def add_stored_trials(args: list[str], trials_so_far: int) -> list[str]:
 
 
 def check_same_study(stored: StudySettings, new: StudySettings) -> None:
-    """Refuse settings that would make the new trials of a study differ from its old ones.
-
-    Raises:
-        ValueError: A setting differs; the message says which, and what to do.
-    """
+    """Raise a ValueError if new settings would make the new trials of a study differ from its old ones."""
     before, now = asdict(stored), asdict(new)
     differences = [
         f"{name} {before[name]} (now {now[name]})"
@@ -153,11 +141,7 @@ def check_same_study(stored: StudySettings, new: StudySettings) -> None:
 
 
 def check_is_of_images(study: str, stored: StudySettings) -> None:
-    """Refuse a study of a training function, whose data and seeds are unknown.
-
-    Raises:
-        ValueError: The study has a training function.
-    """
+    """Raise a ValueError for a study of a training function, whose data and seeds are unknown."""
     if stored.train_function is not None:
         raise ValueError(f"study {study} is not about images: only {stored.train_function} knows its data and seeds")
 

@@ -116,11 +116,7 @@ class StudyMetadata:
         return self.images.test_images if is_test_metric else self.images.validation_images
 
     def trial_config(self, trial: TrialRecord) -> TrialConfig:
-        """The configuration of a trial on images; imports the network's file, if it has one.
-
-        Raises:
-            ValueError: The network cannot be imported, or does not take these hyperparameters any more.
-        """
+        """The configuration of a trial on images; a ValueError says that its network does not accept it any more."""
         config_class = self.task.config_type()
         assert config_class is not None, "a network has one"
         values = self.task.fixed | self.space.add_fixed(trial.hyperparameters)

@@ -124,11 +124,7 @@ def open_server(address: str) -> ServerStorage:
 
 
 def settings_on_server(address: str, study: str) -> dict[str, Any]:
-    """The settings of a study in its record on a server, as plain data.
-
-    Raises:
-        ValueError: The server cannot be used, or has no such study of this project.
-    """
+    """The settings of a study on a server as plain data; a ValueError says that there is no such study."""
     server = open_server(address)
     if not server.has_study(study):
         raise ValueError(f"there is no study {study} in {server.address}")

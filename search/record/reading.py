@@ -30,12 +30,7 @@ def refuse_damage(folder: Path) -> Iterator[None]:
 
 
 def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialRecord]:
-    """Read all trials that were begun, but no queued trials and no warm-start trials.
-
-    Raises:
-        ValueError: A trial is missing, or no study writes such a trial.
-        KeyError: A part of a trial is missing.
-    """
+    """Read all trials that were begun, but no queued or warm-start trials; an error says which trial is damaged."""
     stored_trials = study.get_trials(deepcopy=False)
     if [stored.number for stored in stored_trials] != list(range(len(stored_trials))):
         raise ValueError("a trial is missing or there twice")

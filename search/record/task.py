@@ -45,10 +45,7 @@ class Task:
     def config_type(self) -> type[Any] | None:
         """The dataclass of all hyperparameters and their defaults; None with a function that takes a dictionary.
 
-        The file of a user's network or training function is imported.
-
-        Raises:
-            ValueError: The file cannot be imported.
+        The file of a user's network or training function is imported; a ValueError says that this failed.
         """
         if self.network is not None:
             return config_type(self.network)

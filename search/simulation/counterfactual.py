@@ -19,11 +19,7 @@ SCHEDULERS: tuple[SchedulerName, ...] = ("asha", "median", "hyperband")
 
 
 def show(trials: Order, options: ReplaySettings) -> None:
-    """Replay a study's trials with each scheduler, in their own order and in random ones, and print what came out.
-
-    Raises:
-        ValueError: The options do not fit the trials, or each other.
-    """
+    """Replay a study's trials with each scheduler, in their own order and in random orders, and print the results."""
     settings = _settings(trials, options)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     orders = [trials, *_random_orders(trials, options.seed, options.seeds)]

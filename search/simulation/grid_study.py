@@ -17,11 +17,7 @@ SEED_STEP = 1000
 
 
 def show(curves: GridCurves, options: ReplaySettings) -> None:
-    """Replay studies, and print what they found for how much.
-
-    Raises:
-        ValueError: The options do not fit the table, or each other.
-    """
+    """Replay studies against the curves of a grid, and print their results and costs."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     studies, in_full = [], []
     for number in range(options.seeds):

@@ -48,11 +48,7 @@ class GridCurves:
         return int(next(iter(self.metrics.values())).shape[1])
 
     def curve(self, hyperparameters: dict[str, HyperparameterValue], trial_seed: int) -> Curve:
-        """The curve of one training: one of the grid's seeds, drawn by the trial's.
-
-        Raises:
-            ValueError: The table has no such optimizer or batch size, or its learning rates do not reach so far.
-        """
+        """The curve of a training from one of the grid's seeds, which the trial's seed selects."""
         values = self._between(hyperparameters)[random.Random(trial_seed).randrange(self.seeds)]
         steps: list[EpochMetrics | Failure] = []
         for epoch, row in enumerate(values, start=1):
@@ -101,11 +97,7 @@ def is_grid(table: pd.DataFrame) -> bool:
 
 
 def read_csv(file: Path) -> pd.DataFrame:
-    """Read a table.
-
-    Raises:
-        ValueError: There is no such file, or it is no table.
-    """
+    """Read a table; a ValueError says that the file is missing or is no table."""
     if not file.is_file():
         raise ValueError(f"there is no file {file}")
     try:
@@ -115,11 +107,7 @@ def read_csv(file: Path) -> pd.DataFrame:
 
 
 def numbers_of(file: Path, table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
-    """Columns of a table as finite numbers that are not negative.
-
-    Raises:
-        ValueError: A cell holds something else.
-    """
+    """Columns of a table as finite numbers >= 0; a ValueError names the columns of a damaged table."""
     numbers: NDArray[np.float64] = table[[*columns]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
     if not np.isfinite(numbers).all() or (numbers < 0).any():
         raise ValueError(f"{file} is damaged: a value of {', '.join(columns)} is not a number >= 0")
@@ -127,12 +115,9 @@ def numbers_of(file: Path, table: pd.DataFrame, columns: Sequence[str]) -> NDArr
 
 
 def read_grid(file: Path, table: pd.DataFrame) -> GridCurves:
-    """Take curves from a table that `benchmarks/learning_curves.py` recorded.
+    """Read a table that `benchmarks/learning_curves.py` recorded; a ValueError says how it is damaged.
 
-    A combination of which the table has no row diverged in its first epoch.
-
-    Raises:
-        ValueError: It is damaged or incomplete, or the file that belongs beside it is missing or describes another one.
+    A combination without rows in the table diverged in its first epoch.
     """
     beside = file.with_name(file.name.removesuffix(".gz").removesuffix(".csv") + ".json")
     try:

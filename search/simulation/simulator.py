@@ -88,11 +88,7 @@ def memory_record(settings: StudySettings, space: SearchSpace) -> StudyRecord:
 
 
 def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace, workers: int) -> Iterator[Report]:
-    """Run the study that the settings describe against a grid's curves.
-
-    Raises:
-        ValueError: The grid has no curve for a configuration that was proposed.
-    """
+    """Run a study with these settings against a grid's curves; a ValueError says that a curve is missing."""
     record = memory_record(settings, space)
     if settings.baseline:
         record.enqueue_starting_points(settings.num_samples)

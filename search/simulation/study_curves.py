@@ -30,12 +30,9 @@ def is_study(table: pd.DataFrame) -> bool:
 
 
 def read_study(file: Path, epochs: pd.DataFrame) -> list[StudyTrial]:
-    """Take the trials of a study from its `epochs.csv` and the `trials.csv` beside it, in order of their number.
+    """Read the trials of a study from its `epochs.csv` and the `trials.csv` beside it, in order of number.
 
-    Trials of which nothing is known but that they failed at once are left out.
-
-    Raises:
-        ValueError: A file is damaged, or they are not of one study.
+    Trials that failed before they measured anything are left out. A ValueError says how the files are damaged.
     """
     beside = file.with_name("trials.csv")
     trials = read_csv(beside)

@@ -173,11 +173,7 @@ def describe_range(described: dict[str, Any]) -> str:
 
 
 def parse_distribution(name: str, described: dict[str, Any]) -> Distribution:
-    """The distribution that `describe_distribution` described.
-
-    Raises:
-        ValueError: The data describes no distribution; the message does not name the hyperparameter.
-    """
+    """The distribution that `describe_distribution` described; a ValueError says what is wrong."""
     match described:
         case {"ordered": [*values], **rest} if not rest:
             return OrderedChoice(tuple(check_type(name, values, list[int | float])))

@@ -317,11 +317,7 @@ def describe_hyperparameter(described: object) -> str:
 
 
 def parse(described: object) -> SearchSpace:
-    """The space that `describe` described.
-
-    Raises:
-        ValueError: The data describes no search space; the message names the hyperparameter and the rule.
-    """
+    """The space that `describe` described; a ValueError names the hyperparameter and the rule that it breaks."""
     hyperparameters: dict[str, list[ConditionalRange]] = {}
     for name, content in check_type("space", described, dict[str, Any]).items():
         tables = check_type(name, content if isinstance(content, list) else [content], list[dict[str, Any]])

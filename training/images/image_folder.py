@@ -72,11 +72,7 @@ def load_image_folder(folder: Path, image_size: int) -> tuple[Part, Part, tuple[
 
 
 def check_classes(source: str, classes: int) -> None:
-    """Refuse a number of classes that makes no task, or too large a one.
-
-    Raises:
-        ValueError: There are fewer than 2, or more than 1,000.
-    """
+    """Raise a ValueError for fewer than 2 or more than 1,000 classes."""
     if classes < 2:
         raise ValueError(f"{source} has {classes} class{'' if classes == 1 else 'es'}; there must be 2 at least")
     if classes > MAX_CLASSES:

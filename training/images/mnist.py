@@ -59,11 +59,7 @@ def read(name: str, data_dir: Path) -> tuple[Any, Any]:
 
 
 def check_server_answers(name: str) -> None:
-    """Refuse within seconds where there is no way to the server, even where looking up its name hangs.
-
-    Raises:
-        ValueError: No answer from the server of `name`.
-    """
+    """Raise a ValueError within seconds if the server of a data set does not answer, also if the DNS hangs."""
     address = _torchvision_class(name).mirrors[0]
     reasons = ["no answer"]
 

@@ -127,11 +127,7 @@ def load_model(folder: Path, *, trust_network: bool = False) -> TrainedModel:
 
 
 def read_metadata(folder: Path) -> ModelMetadata:
-    """What is known of the model in a folder; its weights are not looked at.
-
-    Raises:
-        ValueError: There is none, or its description is damaged.
-    """
+    """The metadata of the model in a folder; a ValueError says that they are missing or damaged."""
     file = folder / CONFIG
     if not file.is_file():
         raise ValueError(f"{folder} is no model's folder: it has no {CONFIG}")

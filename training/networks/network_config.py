@@ -20,7 +20,6 @@ class MlpHyperparameters:
     """Part of the hidden units that is left out in each training step, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        """Check every field."""
         _check_at_least_one("depth", self.depth)
         _check_at_least_one("width", self.width)
         _check_dropout(self.dropout)
@@ -38,7 +37,6 @@ class CnnHyperparameters:
     """Part of what enters and of what leaves the hidden layer that is left out in each training step, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        """Check every field."""
         _check_at_least_one("channels", self.channels)
         _check_at_least_one("width", self.width)
         _check_dropout(self.dropout)
