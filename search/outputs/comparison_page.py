@@ -54,18 +54,14 @@ def render(comparison: Comparison) -> str:
 def _sections(comparison: Comparison) -> list[Section]:
     metric = comparison.groups[0].first.metric
     bands = (
-        " A line is the mean of an group's studies, and the band reaches from the worst of them to the best."
+        " A line is the mean of a group's studies, and the band reaches from the worst of them to the best."
         if comparison.has_repeats
         else ""
     )
-    seconds = (
-        "Wall clock from the command on; the time between an end and a resumption is left out."
-        if comparison.have_clocks
-        else "Seconds of all epochs as if one had been run after the other: not all of these studies hold a clock."
-    )
+    seconds = "Wall clock from the command on; the time between an end and a resumption is left out."
     over_trials = f"The best {metric} so far, over the trials that had ended.{bands}"
     over_epochs = "The same over the epochs run, of which a trial that was stopped early took few."
-    time_axis = "seconds since the command" if comparison.have_clocks else "seconds of training"
+    time_axis = "seconds since the command"
     return [
         Section("Over trials", over_trials, [best_so_far(comparison, "trials", "trials ended")]),
         Section("Over epochs", over_epochs, [best_so_far(comparison, "epochs", "epochs run")]),
@@ -78,7 +74,7 @@ def best_so_far(comparison: Comparison, cost: Cost, axis: str) -> Figure:
     traces: list[Figure] = []
     shown: list[float] = []
     for place, group in enumerate(comparison.groups):
-        found = incumbent_range(group, cost, clocks=comparison.have_clocks)
+        found = incumbent_range(group, cost)
         if found:
             traces += _traces(group, found, COLOURS[place % len(COLOURS)])
             shown += found.low + found.high
@@ -88,7 +84,7 @@ def best_so_far(comparison: Comparison, cost: Cost, axis: str) -> Figure:
 
 def _traces(group: Group, found: IncumbentRange, colour: str) -> list[Figure]:
     record = group.first
-    step = {"type": "scatter", "mode": "lines", "x": found.places, "legendgroup": group.name}
+    step = {"type": "scatter", "mode": "lines", "x": found.costs, "legendgroup": group.name}
     edge = step | {
         "line": {"color": colour, "width": 0, "shape": "hv"},
         "showlegend": False,

@@ -326,7 +326,7 @@ def _contours(record: StudyRecord, compared: EqualBudget | None) -> Iterator[Sec
     ]
     yield Section(
         "Learning rate and batch size",
-        f"{record.metric} {compared.words}, for each optimizer. Between the trials it is interpolated; where no trial "
+        f"{record.metric} {compared.phrase}, for each optimizer. Between the trials it is interpolated; where no trial "
         "was, nothing is shown.",
         [figure for figure in figures if figure],
         side_by_side=True,
@@ -347,7 +347,7 @@ def _importances(findings: Findings) -> Iterator[Section]:
     told = f"Told from noise: {', '.join(sure)}." if sure else "None can be told from noise."
     yield Section(
         "Hyperparameter importance",
-        f"How much of the differences in the metric each explains, {compared.words}. {told} For grey ones "
+        f"How much of the differences in the metric each explains, {compared.phrase}. {told} For grey ones "
         f"0 lies in the interval.{full} Evaluator: {EVALUATOR}; lines are {CONFIDENCE} % bootstrap intervals over "
         f"the trials, {RESAMPLES} resamples.",
         [charts.importance_bars(found)],

@@ -73,7 +73,7 @@ def optimisation_history(record: StudyRecord) -> bytes:
 
 def importance_bars(record: StudyRecord, compared: EqualBudget, found: Sequence[Importance]) -> bytes:
     """The share of each hyperparameter with its interval; grey where it cannot be told from noise."""
-    title = f"{record.folder.name}: importance for {record.metric}\n{compared.words}"
+    title = f"{record.folder.name}: importance for {record.metric}\n{compared.phrase}"
     figure, axes = _axes(title, f"share of the variance, {CONFIDENCE} % interval", "")
     shown = list(reversed(found))
     shares = np.array([importance.share for importance in shown])
