@@ -144,7 +144,7 @@ def test_metric_that_is_not_a_number_any_more_has_diverged(place: Path) -> None:
         ({"mode": "least"}, "mode must be one of max, min, got least"),
         ({"space": None}, "train_function needs space"),
         ({"confirm": "2x2"}, "confirm is for images"),
-        ({"train_function": "functions.py"}, "train_function must be a place like path/to/file.py:function"),
+        ({"train_function": "functions.py"}, "train_function must be an import path like path/to/file.py:function"),
         ({"train_function": None, "metric": "val_loss", "space": None}, "mode is for train_function"),
     ],
 )

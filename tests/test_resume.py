@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from studies import NUMBERS
 
-from search.record.lookup import find_study, stored_settings, add_stored_trials
+from search.record.lookup import add_stored_trials, find_study, stored_settings
 from search.settings import StudySettings
 from training.config import PROJECT, TrialConfig
 from training.console.command_line import option_value

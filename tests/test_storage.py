@@ -32,7 +32,7 @@ from search.record.study_record import StudyRecord
 from search.record.trial import Failure
 from search.run import read_settings
 from training.config import PROJECT, TrialConfig
-from training.console.command_line import without_password
+from training.console.command_line import mask_password
 from training.images.image_data import ImageData
 from training.loop import train
 
@@ -233,7 +233,7 @@ def test_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_passwords_are_shown_as_stars(word: str, shown: str) -> None:
-    assert without_password(word) == shown
+    assert mask_password(word) == shown
 
 
 class WholeStudy:

@@ -21,7 +21,7 @@ from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training.config import NETWORKS
-from training.console.command_line import without_password
+from training.console.command_line import mask_password
 from training.console.terminal import format_value, short_path
 from training.run import TrainingSettings
 
@@ -143,7 +143,7 @@ def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *,
     if settings.log:
         args += ["--log", *settings.log]
     if settings.mlflow_uri is not None:
-        args += ["--mlflow-uri", without_password(settings.mlflow_uri)]
+        args += ["--mlflow-uri", mask_password(settings.mlflow_uri)]
     print(f"\n{reason}" + (f" To go on: python search/run.py {shlex.join(args)}" if can_go_on else ""), flush=True)
 
 

@@ -18,7 +18,7 @@ import torch
 from search.record.lookup import project_path
 from search.record.trial import MOST_SECONDS
 from training.config import PROJECT
-from training.console.command_line import without_password
+from training.console.command_line import mask_password
 from training.networks.networks import network_checksum
 from training.user_code import load_function
 
@@ -101,7 +101,7 @@ def new_session(cluster: ClusterSize | None, *, max_concurrent_trials: int, cpus
 
 def command() -> str:
     """The command line that started this process."""
-    return shlex.join(["python", project_path(Path(sys.argv[0])), *map(without_password, sys.argv[1:])])
+    return shlex.join(["python", project_path(Path(sys.argv[0])), *map(mask_password, sys.argv[1:])])
 
 
 def code(network: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ class ReplaySettings:
     """Options of `python search/replay.py`."""
 
     table: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
-    """A table that benchmarks/learning_curves.py recorded (.csv.gz); or the epochs.csv of a study, which shows what each
+    """A table that benchmarks/learning_curves.py recorded (.csv.gz); or the epochs.csv of a study, to show what each
     scheduler would have saved and whether fewer trials would have been enough."""
     sampler: SamplerName | None = None
     """What proposes configurations, by default tpe; not for a study's own trials."""
