@@ -15,7 +15,7 @@ class TrainingSettings(DataConfig, TrialConfig):
     split_seed: int | None = None
     """Fixes which training images are held out for validation; by default the same as seed."""
     threads: int | None = None
-    """Threads that torch uses; by default as many as torch finds right."""
+    """Threads that torch uses; by default torch chooses their number."""
 
     def __post_init__(self) -> None:
         TrialConfig.__post_init__(self)
@@ -41,10 +41,10 @@ def settings_type(network: str) -> type[TrainingSettings]:
 def main() -> int:
     """Train as the command line says; returns the exit status."""
     try:
-        kind = settings_type(option_value(sys.argv[1:], "--network") or TrialConfig.network)
+        settings_class = settings_type(option_value(sys.argv[1:], "--network") or TrialConfig.network)
     except ValueError as error:
         refuse(str(error))
-    settings = parse(kind, __doc__ or "")
+    settings = parse(settings_class, __doc__ or "")
 
     from training.loop import is_out_of_memory  # torch takes a second or two: --help does without
 
