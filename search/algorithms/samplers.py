@@ -29,11 +29,7 @@ def tpe(seed: int, startup_trials: int = 5) -> TPESampler:
     2018 (BOHB). Every option is explicit, because Optuna 5 changed the defaults.
     """
     return TPESampler(
-        n_startup_trials=startup_trials,
-        n_ei_candidates=24,
-        multivariate=True,
-        constant_liar=True,
-        seed=seed,
+        n_startup_trials=startup_trials, n_ei_candidates=24, multivariate=True, constant_liar=True, seed=seed
     )
 
 

@@ -23,13 +23,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
     """
 
     def __init__(
-        self,
-        record: StudyRecord,
-        sampler: BaseSampler,
-        *,
-        seed: int,
-        num_ended: int,
-        stopper: StudyStopper,
+        self, record: StudyRecord, sampler: BaseSampler, *, seed: int, num_ended: int, stopper: StudyStopper
     ) -> None:
         """Prepare the search.
 

@@ -173,12 +173,7 @@ def measure_again(winner: Configuration, trainings: Mapping[int, Sequence[EpochM
         trainings: By seed, as for `measure`.
     """
     again = measure(
-        winner.trial,
-        winner.hyperparameters,
-        winner.search_value,
-        trainings,
-        winner.metric_name,
-        epochs=winner.epochs,
+        winner.trial, winner.hyperparameters, winner.search_value, trainings, winner.metric_name, epochs=winner.epochs
     )
     return replace(again, usual_deviation=winner.usual_deviation)
 

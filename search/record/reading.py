@@ -82,10 +82,7 @@ def _agrees(stored: FrozenTrial, trial: TrialRecord, metadata: StudyMetadata) ->
         return False
     if trial.status == "interrupted":
         return not stored.state.is_finished()
-    value = {
-        "completed": trial.best_value if trial.epochs else None,
-        "stopped_early": curve.get(len(trial.epochs)),
-    }
+    value = {"completed": trial.best_value if trial.epochs else None, "stopped_early": curve.get(len(trial.epochs))}
     return (
         stored.state == OPTUNA_STATE.get(trial.status)
         and stored.value == value.get(trial.status)
