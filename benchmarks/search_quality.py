@@ -280,7 +280,7 @@ def main() -> None:
     for gp, studies in ((False, options.studies), (True, options.gp_studies)):
         for first, policy, table in itertools.product(range(0, studies, CHUNK), policies(gp), range(len(tables))):
             numbers = range(first, min(first + CHUNK, studies))
-            sha256 = tables[table].curves.facts["sha256"]
+            sha256 = tables[table].curves.metadata["sha256"]
             tasks[f"{sha256[:8]} {policy} {numbers}"] = table, policy, numbers
     replayed: dict[str, list[dict[str, Any]]] = dict(whole_lines(REPLAYED))
     to_do = {name: task for name, task in tasks.items() if name not in replayed}
@@ -297,7 +297,7 @@ def main() -> None:
     summary = summarize(pd.DataFrame([row for name in tasks for row in replayed[name]]))
     summary.to_csv(SUMMARY, index=False, float_format="%.4g")
     for read in tables:
-        print(f"\n### {read.name}\n\nsha256 {read.curves.facts['sha256']}; {read.curves.seeds} seeds; ", end="")
+        print(f"\n### {read.name}\n\nsha256 {read.curves.metadata['sha256']}; {read.curves.seeds} seeds; ", end="")
         print(f"a full trial takes {read.full_trial:.2f} CPU seconds; ", end="")
         print(f"best mean validation accuracy {read.curves.best_truth('val_accuracy'):.4f}.")
         of_table = summary[summary["table"] == read.name]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from search.ray_environment import set_ray_environment
 from search.record.lookup import (
+    add_stored_trials,
     check_code_named,
     check_same_study,
     code_paths,
     find_study,
     stored_settings,
     study_args,
-    with_total,
 )
 from search.settings import RENAMED_OPTIONS, ConfirmSettings, StudySettings
 from training.console.command_line import option_value, parse, refuse, run_command
@@ -37,7 +37,7 @@ def read_settings(args: list[str]) -> StudySettings:
     server = option_value(args, "--storage")
     stored = stored_settings(find_study(study, results_dir, server), server)
     check_code_named(study, stored, {option: option_value(args, option) for option in code_paths(stored)})
-    args, fork = with_total(args, stored.num_samples), "--fork" in args
+    args, fork = add_stored_trials(args, stored.num_samples), "--fork" in args
     defaults = stored
     if fork:
         defaults = replace(stored, name=None, resume=None, warm_start=stored.resume, results_dir=results_dir)

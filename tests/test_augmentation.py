@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from training.images.augmentation import Augmentation, draw_augmentation
+from training.images.augmentation import Augmentation, sample_augmentation
 from training.images.image_data import ImageSplit, batches
 
 
 def draw(images: int, shift: int, *, flip: bool, seed: int = 0) -> Augmentation:
     generator = torch.Generator().manual_seed(seed)
-    return draw_augmentation(images, shift, flip=flip, generator=generator, device=torch.device("cpu"))
+    return sample_augmentation(images, shift, flip=flip, generator=generator, device=torch.device("cpu"))
 
 
 def moved(image: torch.Tensor, down: int, right: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ MISTAKES = {
     "--dataset cifar": "dataset must be one of auto, fashion-mnist, mnist, kmnist, cifar10, digits, a folder",
     "--dataset ./nowhere": f"there is no folder {Path.cwd()}/nowhere",
     "--dataset nowhere.py:load": f"dataset {Path.cwd()}/nowhere.py:load cannot be imported: ValueError: there is",
-    "--network resnet": "network must be one of mlp, cnn or a place like path/to/file.py:build, got resnet",
+    "--network resnet": "network must be one of mlp, cnn or an import path like path/to/file.py:build, got resnet",
     "--network nowhere.py:build": f"network {Path.cwd()}/nowhere.py:build cannot be imported: ValueError: there is no",
     "--space {file}": "search space {file}: there is no hyperparameter to search",
     "--space {file}.toml": "there is no file {file}.toml to read the search space from",

@@ -18,7 +18,7 @@ from test_report import figures_of, without_plotly
 
 from search.analysis.comparison import Comparison, compare, show
 from search.analysis.groups import Arm, differences, into_arms
-from search.analysis.incumbent import band, have_clocks
+from search.analysis.incumbent import band
 from search.analysis.significance import Verdict, judge
 from search.outputs import comparison_page
 from search.record.study_record import StudyRecord
@@ -169,19 +169,15 @@ def test_band_holds_the_mean_and_the_extremes(tmp_path: Path) -> None:
         records.append(planted_study(tmp_path / name, lambda _: next(curves), trials=len(values), epochs=1))  # noqa: B023
     found = band(Arm("tpe", tuple(records)), "trials")
     assert found
-    assert found.places == [1, 2, 3, 4]
+    assert found.costs == [1, 2, 3, 4]
     assert found.mean == pytest.approx([0.55, 0.65, 0.75, 0.85])
     assert found.low == [0.5, 0.6, 0.7, 0.8]
     assert found.high == [0.6, 0.7, 0.8, 0.9]
 
 
-def test_seconds_are_those_of_the_clock_where_all_have_one(tmp_path: Path) -> None:
+def test_seconds_are_those_of_the_clock(tmp_path: Path) -> None:
     record = planted_study(tmp_path, lambda _: [0.5, 0.6, 0.7], trials=2, epochs=3)
     arm = Arm("study", (record,))
-    assert not have_clocks([arm])
-    in_turn = band(arm, "seconds", clocks=False)
-    assert in_turn
-    assert in_turn.places == [0.5, 1.0, 1.5, 3.0]
     machine = {"machine": {"cpus": 2}}
     record.facts["starts"] = [machine | {"seconds": 100.0}, machine]
     for trial in record.trials:
@@ -190,24 +186,10 @@ def test_seconds_are_those_of_the_clock_where_all_have_one(tmp_path: Path) -> No
             for epoch in (1, 2, 3)
         }
     record.trials[1].epochs[2] = record._best_epochs[1] = replace(record.trials[1].epochs[2], val_accuracy=0.8)
-    assert have_clocks([arm])
     found = band(arm, "seconds")
     assert found
-    assert found.places == [10, 20, 30, 130]
+    assert found.costs == [10, 20, 30, 130]
     assert found.mean == [0.5, 0.6, 0.7, 0.8]
-
-
-def test_seconds_one_after_the_other_are_in_the_order_of_the_reports(tmp_path: Path) -> None:
-    record = planted_study(tmp_path, lambda _: [0.5, 0.6, 0.7], trials=2, epochs=3)
-    record.facts["starts"] = [{"machine": {"cpus": 2}}]
-    for trial in record.trials:  # two at once, and the second reports first
-        trial.runs = {
-            epoch: Run(start=0, node=0, pid=trial.number, waiting_seconds=0.0, reported=10.0 * epoch - trial.number)
-            for epoch in (1, 2, 3)
-        }
-    found = band(Arm("study", (record,)), "seconds", clocks=False)
-    assert found
-    assert (found.places, found.mean) == ([0.5, 1.5, 2.5, 3.0], [0.5, 0.6, 0.7, 0.7])
 
 
 def test_trials_whose_metrics_do_not_stand_count_but_find_nothing(tmp_path: Path) -> None:
@@ -215,7 +197,7 @@ def test_trials_whose_metrics_do_not_stand_count_but_find_nothing(tmp_path: Path
     record = planted_study(tmp_path, lambda _: next(curves), trials=3, epochs=1)
     found = band(Arm("study", (record,)), "trials")
     assert found
-    assert (found.places, found.mean) == ([2, 3], [0.5, 0.6])
+    assert (found.costs, found.mean) == ([2, 3], [0.5, 0.6])
 
 
 def test_settings_that_differ_are_told(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_defaults_are_the_tutorials() -> None:
         ("label_smoothing", float("nan"), r"label_smoothing must be in \[0, 1\), got nan"),
         ("shift", -1, "shift must be >= 0, got -1"),
         ("epochs", 0, "epochs must be >= 1, got 0"),
-        ("network", "resnet", "network must be one of mlp, cnn or a place like path/to/file.py:build, got resnet"),
+        ("network", "resnet", "network must be one of mlp, cnn or an import path like path/to/file.py:build"),
         ("seed", -1, "seed must be between 0 and 4294967295, got -1"),
     ],
 )

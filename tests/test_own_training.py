@@ -144,7 +144,7 @@ def test_metric_that_is_not_a_number_any_more_has_diverged(place: Path) -> None:
         ({"mode": "least"}, "mode must be one of max, min, got least"),
         ({"space": None}, "train_function needs space"),
         ({"confirm": "2x2"}, "confirm is for images"),
-        ({"train_function": "functions.py"}, "train_function must be a place like path/to/file.py:function"),
+        ({"train_function": "functions.py"}, "train_function must be an import path like path/to/file.py:function"),
         ({"train_function": None, "metric": "val_loss", "space": None}, "mode is for train_function"),
     ],
 )
@@ -176,7 +176,7 @@ def test_study_of_a_training_function_is_recorded_read_and_told(
         assert isinstance(proposal, dict)
         for metrics in train_custom(function, {"slope": proposal["slope"]}, 3, proposal["seed"], "loss"):
             result = {name: getattr(metrics, name) for name in (field.name for field in fields(metrics))}
-            record.add_epoch(trial_id, record.metrics_of(result | {"metric_names": names_of(metrics)}))
+            record.add_epoch(trial_id, record.read_metrics(result | {"metric_names": names_of(metrics)}))
         record.finish(trial_id)
     again = StudyRecord.open(folder)
     for opened in (record, again):

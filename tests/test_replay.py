@@ -22,7 +22,7 @@ from search.record.trial import Failure
 from search.replay import main
 from search.settings import SamplerName, SchedulerName, StudySettings
 from search.simulation.learning_curves import GridCurves, read_csv, read_grid
-from search.simulation.simulator import found_so_far, replay_grid, replay_trials
+from search.simulation.simulator import incumbents, replay_grid, replay_trials
 from search.simulation.study_curves import StudyTrial, read_study
 from search.space.search_space import describe, starting_points
 from training.config import PROJECT
@@ -90,7 +90,7 @@ def test_failed_trial_takes_its_time_and_what_it_measured_does_not_stand() -> No
         (6, "diverged"),
         (7, "stopped_early"),  # its curve ends there
     ]
-    found = found_so_far(replay_trials(trials, study, workers=1), study)
+    found = incumbents(replay_trials(trials, study, workers=1), study)
     assert [(ended, best.value, best.epochs_run) for ended, best in found.items()] == [(2, 0.5, 2)]
 
 
@@ -121,7 +121,7 @@ def test_same_seed_same_replay_and_another_one_another(curves: GridCurves, sampl
 @pytest.mark.parametrize("scheduler", ["none", "asha", "median", "hyperband"])
 def test_planted_optimum_is_found(curves: GridCurves, scheduler: SchedulerName) -> None:
     study = settings(scheduler=scheduler, num_samples=60)
-    found = found_so_far(replay_grid(curves, study, DEFAULT_SPACE, workers=2), study)[60]
+    found = incumbents(replay_grid(curves, study, DEFAULT_SPACE, workers=2), study)[60]
     best = found.trial.hyperparameters
     assert (best["optimizer"], found.epoch) == ("adam", tables.EPOCHS)
     assert curves.best_truth("val_accuracy") - curves.truth(best, found.epoch, "val_accuracy") < 0.05
@@ -190,7 +190,7 @@ def test_runs_that_diverged_end_as_failures_and_are_worth_nothing_after(tmp_path
     assert seen.truth(point, 3, "val_loss") == float("inf")
     (end,) = seen.curve(point | {"batch_size": 512}, 0)
     assert isinstance(end, Failure)
-    found = found_so_far(replay_grid(seen, settings(num_samples=10), DEFAULT_SPACE, workers=2), settings())
+    found = incumbents(replay_grid(seen, settings(num_samples=10), DEFAULT_SPACE, workers=2), settings())
     assert found[10].value > 0.5
 
 
@@ -238,7 +238,7 @@ def test_command_tells_what_a_finished_study_could_have_saved(replay: Replay) ->
 def test_own_trials_that_ran_in_full_show_what_a_scheduler_saves() -> None:
     trials = [given_trial(number, 1, *[accuracy] * 9) for number, accuracy in enumerate((0.5, 0.9, 0.3, 0.2))]
     study = StudySettings(epochs=9)
-    found = found_so_far(replay_trials(trials, study, workers=1), study)
+    found = incumbents(replay_trials(trials, study, workers=1), study)
     assert (found[4].value, found[4].epochs_run) == (0.9, 20)
 
 
@@ -328,7 +328,7 @@ def test_study_without_its_trials_is_refused(tmp_path: Path) -> None:
         (["{table}", "--num-samples", "0"], "num_samples must be >= 1, got 0"),
         (["{table}", "--grace-epochs", "5"], "grace_epochs must be at most epochs, 4, got 5"),
         (["{table}", "--metric", "test_accuracy"], "metric test_accuracy would choose by the test set"),
-        (["{study}", "--sampler", "gp"], "a study's own trials are what they are: leave out --sampler"),
+        (["{study}", "--sampler", "gp"], "a study's own trials are replayed: leave out --sampler"),
     ],
 )
 def test_mistake_is_one_sentence_and_status_2(

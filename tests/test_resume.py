@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from studies import NUMBERS
 
-from search.record.lookup import find_study, stored_settings, with_total
+from search.record.lookup import add_stored_trials, find_study, stored_settings
 from search.settings import StudySettings
 from training.config import PROJECT, TrialConfig
 from training.console.command_line import option_value
@@ -211,7 +211,7 @@ def test_study_is_found_by_name_path_and_latest(tmp_path: Path) -> None:
     ],
 )
 def test_plus_means_so_many_more(words: list[str], meant: list[str]) -> None:
-    assert with_total(words, trials_so_far=5) == meant
+    assert add_stored_trials(words, trials_so_far=5) == meant
 
 
 def test_option_without_a_value_is_left_to_the_parser() -> None:

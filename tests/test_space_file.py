@@ -82,7 +82,7 @@ def test_fixed_values_and_conditions_are_in_force(tmp_path: Path) -> None:
     assert contains(space, with_adam)
     assert not contains(space, {**with_adam, "momentum": 0.9})
     assert not contains(space, {name: value for name, value in with_sgd.items() if name != "momentum"})
-    assert space.with_fixed(with_adam) == {**with_adam, "weight_decay": 5e-4}
+    assert space.add_fixed(with_adam) == {**with_adam, "weight_decay": 5e-4}
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.toml")), ids=lambda file: file.stem)
@@ -110,9 +110,9 @@ def test_what_is_learned_in_one_range_holds_in_the_other() -> None:
     flat = FlatSpace(space)
     sgd: Point = {"optimizer": "sgd", "learning_rate": 1.0, "momentum": 0.0, "batch_size": 64}
     adam: Point = {"optimizer": "adam", "learning_rate": 1e-2, "batch_size": 64}
-    assert flat.draws(sgd, 0)["learning_rate"] == pytest.approx(flat.draws(adam, 1)["learning_rate"]) == 1
+    assert flat.encode(sgd, 0)["learning_rate"] == pytest.approx(flat.encode(adam, 1)["learning_rate"]) == 1
     for point in (sgd, adam):
-        back = flat.point(flat.draws(point, 2))
+        back = flat.decode(flat.encode(point, 2))
         assert back.keys() == point.keys()
         assert back["learning_rate"] == pytest.approx(point["learning_rate"])
 
@@ -120,11 +120,11 @@ def test_what_is_learned_in_one_range_holds_in_the_other() -> None:
 def test_what_was_not_drawn_looks_as_if_drawn_anywhere() -> None:
     flat = FlatSpace(read_space(FOLDER / "by-optimizer.toml", MLP))
     adam: Point = {"optimizer": "adam", "learning_rate": 1e-3, "batch_size": 64}
-    momenta = [float(flat.draws(adam, number)["momentum"]) for number in range(400)]
+    momenta = [float(flat.encode(adam, number)["momentum"]) for number in range(400)]
     assert [sum(low <= value < low + 0.33 for value in momenta) / 400 for low in (0, 0.33, 0.66)] == pytest.approx(
         [1 / 3] * 3, abs=0.08
     )
-    assert flat.draws(adam, 7) == flat.draws(adam, 7)
+    assert flat.encode(adam, 7) == flat.encode(adam, 7)
 
 
 def test_finite_conditional_space_is_counted_and_listed(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_fixing_takes_along_what_depends_on_it(tmp_path: Path) -> None:
     with_adam = fix_values(space, ["optimizer=adam", "learning_rate=0.05"], MLP)
     assert list(with_adam) == ["batch_size", "momentum"]
     assert with_adam.searched({"batch_size": 64}) == {"batch_size": space["batch_size"]}
-    assert with_adam.with_fixed({"batch_size": 64})["learning_rate"] == 0.05
+    assert with_adam.add_fixed({"batch_size": 64})["learning_rate"] == 0.05
     with_sgd = fix_values(space, ["optimizer=sgd"], MLP)
     assert "momentum" in with_sgd.searched({"batch_size": 64, "learning_rate": 0.1})
 
@@ -235,4 +235,4 @@ def test_fixing_all_leaves_nothing_to_search() -> None:
 
 def test_without_a_dataclass_any_name_can_be_searched(tmp_path: Path) -> None:
     space = read(tmp_path, "[trees]\nlow = 1\nhigh = 9\n[alpha]\nlow = 0.5\nhigh = 2\n", kind=None)
-    assert fix_values(space, ["alpha=1e-3"], None).with_fixed({"trees": 3}) == {"trees": 3, "alpha": 1e-3}
+    assert fix_values(space, ["alpha=1e-3"], None).add_fixed({"trees": 3}) == {"trees": 3, "alpha": 1e-3}

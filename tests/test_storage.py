@@ -32,7 +32,7 @@ from search.record.study_record import StudyRecord
 from search.record.trial import Failure
 from search.run import read_settings
 from training.config import PROJECT, TrialConfig
-from training.console.command_line import without_password
+from training.console.command_line import mask_password
 from training.images.image_data import ImageData
 from training.loop import train
 
@@ -233,7 +233,7 @@ def test_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_passwords_are_shown_as_stars(word: str, shown: str) -> None:
-    assert without_password(word) == shown
+    assert mask_password(word) == shown
 
 
 class WholeStudy:
@@ -357,7 +357,7 @@ def test_fork_takes_its_evidence_from_the_server(server: PostgreSQL, resumed: Pa
     with closing(study.folder), closing(study.record):
         assert study.record.facts["evidence"] == {"study": "whole", "trials": 2, "of": 2}
         assert study.record.folder.name.startswith("digits-")
-        assert open_server(server.address()).knows(study.record.folder.name)
+        assert open_server(server.address()).has_study(study.record.folder.name)
 
 
 def test_study_on_a_server_is_confirmed_and_reproduced(server: PostgreSQL, resumed: Path) -> None:

@@ -13,9 +13,9 @@ PrecisionName = Literal["fp32", "bf16", "auto"]
 LrScheduleName = Literal["none", "cosine", "onecycle"]
 
 DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "digits")
-"""The data sets known by name; anything else is a folder, or the place of a function."""
+"""The data sets known by name; any other value is a folder or the import path of a function."""
 NETWORKS = ("mlp", "cnn")
-"""The networks of this project; any other name is the place of a function."""
+"""The networks of this project; any other value is the import path of a function."""
 
 PROJECT = Path(__file__).resolve().parent.parent
 MAX_SEED = 2**32 - 1
@@ -29,104 +29,81 @@ def _default_data_dir() -> Path:
 
 
 def check_choice(name: str, value: str, known: object) -> None:
-    """Refuse a name that is not among the members of a `Literal` type.
-
-    Raises:
-        ValueError: `value` is unknown; the message lists the known ones.
-    """
+    """Raise a ValueError if a name is not a member of a `Literal` type."""
     if value not in get_args(known):
         raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value}")
 
 
 def is_import_path(name: str) -> bool:
-    """Whether a name has the form of the place of a function, `path/to/file.py:name` or `package.module:name`."""
-    where, colon, function = name.rpartition(":")
-    return bool(colon and where and function.isidentifier())
+    """Whether a text has the form of an import path, `path/to/file.py:name` or `package.module:name`."""
+    module, _, function = name.rpartition(":")
+    return bool(module and function.isidentifier())
 
 
 def absolute_import_path(name: str) -> str:
-    """The place of a function as it can be found from any folder: with the whole path, if it is in a file."""
-    where, colon, function = name.rpartition(":")
-    return f"{Path(where).absolute()}{colon}{function}" if where.endswith(".py") else name
+    """An import path that is valid in any folder: that of a file becomes absolute."""
+    module, colon, function = name.rpartition(":")
+    return f"{Path(module).absolute()}{colon}{function}" if module.endswith(".py") else name
 
 
 def is_folder(dataset: str) -> bool:
-    """Whether a data set is given by the path of a folder: it has a separator in it, or the folder is there."""
+    """Whether a data set is the path of a folder: the folder exists, or the text contains a separator."""
     if dataset in ("auto", *DATASETS) or is_import_path(dataset):
         return False
     return "/" in dataset or os.sep in dataset or dataset == "~" or Path(dataset).is_dir()
 
 
 def check_dataset(dataset: str) -> None:
-    """Refuse what is neither a data set known by name nor a folder nor the place of a function; nothing is read.
-
-    Raises:
-        ValueError: It is neither.
-    """
+    """Raise a ValueError if a text is no data set, no folder and no import path of a function; read nothing."""
     known = ("auto", *DATASETS)
     if dataset in known or is_import_path(dataset) or is_folder(dataset):
         return
-    nearest = difflib.get_close_matches(dataset.lower(), known, n=1)
-    meant = f"; did you mean {nearest[0]}?" if nearest else ""
+    matches = difflib.get_close_matches(dataset.lower(), known, n=1)
+    suggestion = f"; did you mean {matches[0]}?" if matches else ""
     raise ValueError(
-        f"dataset must be one of {', '.join(known)}, a folder of images, or a place like path/to/file.py:load, "
-        f"got {dataset}{meant}"
+        f"dataset must be one of {', '.join(known)}, a folder of images, or an import path like "
+        f"path/to/file.py:load, got {dataset}{suggestion}"
     )
 
 
 def dataset_name(dataset: str) -> str:
-    """A short name of a data set, for sentences, folders and files: letters, digits, dots, dashes and underscores.
+    """A short name of a data set for sentences and files, of letters, digits, dots, dashes and underscores.
 
-    A folder is called by its own name, a function by that of its file or module, unless that is already the name of
-    another data set.
+    A folder has its own name, a function the name of its file or module, unless another data set has this name.
     """
     if dataset in DATASETS:
         return dataset
     if is_import_path(dataset):
-        where, _, function = dataset.rpartition(":")
-        stem = Path(where).stem if where.endswith(".py") else where.rpartition(".")[2]
-        words = stem if function == "load" else f"{stem}-{function}"
+        module, _, function = dataset.rpartition(":")
+        stem = Path(module).stem if module.endswith(".py") else module.rpartition(".")[2]
+        full_name = stem if function == "load" else f"{stem}-{function}"
     else:
-        words = Path(dataset).expanduser().absolute().name
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", words)[:60].strip("-._") or "images"
+        full_name = Path(dataset).expanduser().absolute().name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", full_name)[:60].strip("-._") or "images"
     return f"{name}-images" if name in (*DATASETS, "auto", "latest") else name
 
 
 def absolute_dataset(dataset: str) -> str:
-    """The same data set as it can be asked for from any folder."""
-    if is_folder(dataset):
-        return str(Path(dataset).expanduser().absolute())
-    return absolute_import_path(dataset)
+    """The name of a data set in a form that is valid in any folder."""
+    return str(Path(dataset).expanduser().absolute()) if is_folder(dataset) else absolute_import_path(dataset)
 
 
 def check_network(network: str) -> None:
-    """Refuse what is neither a network of ours nor the place of a function; nothing is imported.
-
-    Raises:
-        ValueError: It is neither.
-    """
+    """Raise a ValueError if a name is no network and no import path of a function; import nothing."""
     if network not in NETWORKS and not is_import_path(network):
         raise ValueError(
-            f"network must be one of {', '.join(NETWORKS)} or a place like path/to/file.py:build, got {network}"
+            f"network must be one of {', '.join(NETWORKS)} or an import path like path/to/file.py:build, got {network}"
         )
 
 
-def check_import_path(option: str, place: str) -> None:
-    """Refuse what is not the place of a function; nothing is imported.
-
-    Raises:
-        ValueError: It has no file or module, or no function.
-    """
-    if not is_import_path(place):
-        raise ValueError(f"{option} must be a place like path/to/file.py:function, got {place}")
+def check_import_path(option: str, path: str) -> None:
+    """Raise a ValueError if a text has not the form of an import path; import nothing."""
+    if not is_import_path(path):
+        raise ValueError(f"{option} must be an import path like path/to/file.py:function, got {path}")
 
 
 def check_seed(name: str, seed: int) -> None:
-    """Refuse a seed that is not a 32-bit unsigned integer.
-
-    Raises:
-        ValueError: `seed` is outside [0, 2**32 - 1].
-    """
+    """Raise a ValueError if a seed is not a 32-bit unsigned integer."""
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"{name} must be between 0 and {MAX_SEED}, got {seed}")
 
@@ -136,39 +113,38 @@ class TrialConfig:
     """Hyperparameters of one trial; field names are also search-space keys and CSV columns."""
 
     learning_rate: float = 1e-3
-    """Step size of the optimizer; > 0."""
+    """Learning rate of the optimizer; > 0."""
     batch_size: int = 64
     """Images per optimizer step; >= 1."""
     optimizer: OptimizerName = "sgd"
     """Rule that turns gradients into steps."""
     momentum: float = 0.0
-    """Part of the last step that is kept, for sgd and rmsprop; in [0, 1)."""
+    """Part of the last step that is added to the next one, for sgd and rmsprop; in [0, 1)."""
     weight_decay: float = 0.0
     """Pull of the weights towards zero (L2 penalty; decoupled for adamw); >= 0."""
     lr_schedule: LrScheduleName = "none"
-    """How the step size changes from step to step, over all epochs. none: not at all; cosine: down to 0 along half a
-    cosine; onecycle: up to learning_rate in the first 3 of 10 steps, then down to almost 0."""
+    """How the learning rate changes from step to step, over all epochs. none: not at all; cosine: down to 0 along half
+    a cosine; onecycle: up to learning_rate in the first 3 of 10 steps, then down to almost 0."""
     label_smoothing: float = 0.0
-    """Part of each training label that is shared out among all classes; in [0, 1)."""
+    """Part of each training label that is distributed over all classes; in [0, 1)."""
     shift: int = 0
-    """Training images are moved by up to so many pixels, up or down and left or right, anew in each epoch; >= 0."""
+    """Largest random shift of the training images in pixels, up or down and left or right, anew in each epoch; >= 0."""
     flip: bool = False
-    """Half of the training images are mirrored left to right, others in each epoch."""
+    """Mirror a random half of the training images left to right, another half in each epoch."""
     epochs: int = 10
     """Passes over the training images; >= 1."""
     shuffle: bool = True
     """New random order of the images in each epoch."""
     network: str = "mlp"
-    """mlp: the tutorial's network, 784-512-512-10 with ReLU; cnn: a small convolutional one; or the place of a function
-    that builds yours, path/to/file.py:build or package.module:build."""
+    """mlp: the tutorial's network, 784-512-512-10 with ReLU; cnn: a small convolutional one; or the import path of a
+    function that builds yours, path/to/file.py:build or package.module:build."""
     precision: PrecisionName = "fp32"
     """fp32: 32-bit numbers throughout; bf16: 16-bit numbers in the matrix products of the training; auto: bf16 where it
     was measured to be faster, which is batch size 64 and more on a processor made for it."""
     seed: int = 0
-    """Fixes the first weights, the order of the images, and how they are shifted and flipped."""
+    """Fixes the first weights, the order of the images, and their shifts and flips."""
 
     def __post_init__(self) -> None:
-        """Check every field."""
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
         if self.batch_size < 1:
@@ -194,12 +170,12 @@ class TrialConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images, where they lie and how many are held out for validation."""
+    """The data set, its folder and the part that is held out for validation."""
 
     dataset: str = "auto"
     """fashion-mnist, mnist, kmnist or cifar10, downloaded if not in the data folder; digits, small and bundled; a
-    folder of images by class, or one with such folders train and test; or the place of a function that loads yours,
-    path/to/file.py:load or package.module:load. auto: fashion-mnist if it can be had, otherwise digits."""
+    folder of images by class, or one with such folders train and test; or the import path of a function that loads
+    yours, path/to/file.py:load or package.module:load. auto: fashion-mnist if it is available, otherwise digits."""
     image_size: int = 32
     """Side in pixels to which the images of a folder are resized, whatever their shape; from 1 to 1024."""
     data_dir: Path = field(default_factory=_default_data_dir)

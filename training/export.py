@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-5
-"""How far a probability may be off that of PyTorch."""
+"""Largest difference between a probability and that of PyTorch."""
 CHECKED_IMAGES = 64
 
 
@@ -57,13 +57,13 @@ def main() -> int:
 
 
 def export(model: "TrainedModel", file: Path) -> float:
-    """Write an ONNX file that takes pixels and gives probabilities; the names of the classes are in its metadata.
+    """Write an ONNX file that computes probabilities from pixels; its metadata contain the names of the classes.
 
     Returns:
-        How far its probabilities are at most off PyTorch's, for random images.
+        The largest difference between its probabilities and those of PyTorch, for random images.
 
     Raises:
-        ValueError: The network cannot be exported, or the exported one gives other probabilities; nothing is written.
+        ValueError: The network cannot be exported, or the exported network computes other probabilities.
         OSError: The file cannot be written.
     """
     import onnx
@@ -97,7 +97,7 @@ def export(model: "TrainedModel", file: Path) -> float:
 
 
 def _converted(model: "TrainedModel", images: "torch.Tensor") -> "onnx.ModelProto":
-    """The network with what comes before and after it, from pixels to probabilities, for any number of images."""
+    """The network with its preprocessing and softmax, from pixels to probabilities, for any number of images."""
     import torch
 
     class FromPixels(torch.nn.Module):
@@ -111,7 +111,7 @@ def _converted(model: "TrainedModel", images: "torch.Tensor") -> "onnx.ModelProt
 
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # of its own parts
+            warnings.simplefilter("ignore")  # about parts of the exporter
             exported = torch.onnx.export(
                 FromPixels(model.network).eval(),
                 (images,),
@@ -126,21 +126,21 @@ def _converted(model: "TrainedModel", images: "torch.Tensor") -> "onnx.ModelProt
     except Exception as error:  # whatever a network's own code does
         raise ValueError(f"the network cannot be exported: {type(error).__name__}: {error}") from None
     for part in (program.graph, *program.graph.node, *program.graph.value_info, *program.functions):
-        part.ClearField("metadata_props")  # where in which file each operation was written
+        part.ClearField("metadata_props")  # the lines of code of each operation
         part.ClearField("doc_string")
     return program
 
 
 def _largest_difference(file: Path, model: "TrainedModel", images: "torch.Tensor") -> float:
-    """How far ONNX Runtime is off PyTorch, for all images at once and for the first alone."""
+    """The largest difference between ONNX Runtime and PyTorch, for all images at once and for the first alone."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    off = 0.0
-    for some in (images, images[:1]):
-        (probabilities,) = session.run(["probabilities"], {"images": some.numpy()})
-        off = max(off, float(abs(probabilities - model.predict(some).numpy()).max()))
-    return off
+    difference = 0.0
+    for batch in (images, images[:1]):
+        (probabilities,) = session.run(["probabilities"], {"images": batch.numpy()})
+        difference = max(difference, float(abs(probabilities - model.predict(batch).numpy()).max()))
+    return difference
 
 
 if __name__ == "__main__":

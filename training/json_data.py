@@ -1,4 +1,4 @@
-"""Reads JSON into dataclasses: whoever wrote it, names, types and ranges are what the dataclasses say."""
+"""Reads JSON into dataclasses, with strict checks of names, types and ranges."""
 
 import json
 import math
@@ -11,32 +11,28 @@ from pydantic import TypeAdapter, ValidationError
 Data = TypeVar("Data")
 
 
-def from_json(kind: type[Data], values: object) -> Data:
-    """Make an object from what `json.loads` returned.
+def from_json(data_type: type[Data], values: object) -> Data:
+    """Make an object from plain data.
 
     Args:
-        kind: A dataclass, or another type that JSON can hold; its own checks run too.
-        values: Numbers, texts, lists and dictionaries.
+        data_type: A dataclass, whose own checks run too, or another type for JSON.
+        values: Numbers, texts, lists and dictionaries, as `json.loads` returns them.
 
     Raises:
         ValueError: A field is missing, unknown or of another type, a number is not finite, or the class refuses it.
     """
     try:
         content = json.dumps(values, allow_nan=False)
-        data: Data = _adapter(kind).validate_json(content, strict=True, extra="forbid")  # type: ignore[arg-type]
+        data: Data = _adapter(data_type).validate_json(content, strict=True, extra="forbid")  # type: ignore[arg-type]
     except ValidationError as error:
         raise ValueError(_sentence(error)) from None
     return data
 
 
-def check_type(name: str, value: object, kind: Any) -> Any:
-    """Return a value if it is of a type that JSON can hold, without a change to it.
-
-    Raises:
-        ValueError: It is of another type, or a number that is not finite.
-    """
+def check_type(name: str, value: object, data_type: Any) -> Any:
+    """Return a value of a type for JSON unchanged; raise a ValueError for another type or an infinite number."""
     try:
-        _adapter(kind).validate_python(value, strict=True)
+        _adapter(data_type).validate_python(value, strict=True)
     except ValidationError:
         raise ValueError(f"{name} cannot be {reprlib.repr(value)}") from None
     if isinstance(value, float) and not math.isfinite(value):
@@ -45,12 +41,12 @@ def check_type(name: str, value: object, kind: Any) -> Any:
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(data_type: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(data_type)
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first of the errors, in words."""
+    """The first error as a sentence."""
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"]))
     match first["type"]:

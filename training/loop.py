@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.checkpoint import Checkpoint
 from training.config import MAX_SEED, TrialConfig
-from training.images.augmentation import draw_augmentation
+from training.images.augmentation import sample_augmentation
 from training.images.image_data import Batch, ImageData, ImageSplit, batches
 from training.metrics import EpochMetrics
 from training.networks.networks import build_network
@@ -23,19 +23,19 @@ from training.optimization.precision import autocast
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 STEPS_BETWEEN_CHECKS = 100
-"""How often a loss is looked at: to read it, the processor has to wait for a GPU."""
+"""Optimizer steps between two checks of the loss: to read it, the processor has to wait for a GPU."""
 EVALUATION_BATCH_SIZE = 1000
-"""Images per forward pass when only measuring: large for speed; the metrics do not depend on it."""
+"""Images per forward pass in the evaluation: large for speed; the metrics do not depend on it."""
 CONVOLUTION_EVALUATION_BATCH_SIZE = 200
-"""The same for a network with convolutions on a processor, whose cache then holds what goes from layer to layer."""
+"""Images per forward pass in the evaluation of convolutions on a CPU, whose cache then holds all activations."""
 
 
 class TrainingDivergedError(ArithmeticError):
-    """A loss became infinite or not a number, so that further training is pointless."""
+    """A loss is infinite or not a number, so further training is pointless."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, on a GPU or on the CPU, or Python found no memory."""
+    """Whether an error of torch or Python says that there is not enough memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
@@ -53,10 +53,10 @@ def train_loop(
         model: Turns images into logits (B, classes).
         loss_fn: Mean loss of (logits, labels).
         optimizer: Holds the parameters of `model`.
-        autocast: Context in which the logits are computed; see `training.optimization.precision`.
+        autocast: Context in which the logits are computed; `training.optimization.precision` builds it.
 
     Yields:
-        The loss of each batch before its step, a tensor on the device of the batch, and the images in the batch.
+        The loss of each batch before its step, a tensor on the device of the batch, and its number of images.
     """
     model.train()
     for images, labels in batches:
@@ -78,7 +78,7 @@ def test_loop(batches: Iterable[Batch], model: nn.Module, loss_fn: LossFunction)
     """
     model.eval()
     images_seen = 0
-    correct: Tensor | int = 0  # as soon as they are tensors they stay on the device of the batches until the end
+    correct: Tensor | int = 0  # tensors stay on the device of the batches until the end
     loss_sum: Tensor | float = 0.0
     for images, labels in batches:
         logits = model(images)
@@ -89,19 +89,19 @@ def test_loop(batches: Iterable[Batch], model: nn.Module, loss_fn: LossFunction)
 
 
 def evaluation_batch_size(model: nn.Module, data: ImageData) -> int:
-    """How many images at a time are measured fastest where `data` lies."""
+    """The fastest number of images per forward pass on the device of the data."""
     on_processor = data.test.images.device.type == "cpu"
     has_convolutions = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in model.modules())
     return CONVOLUTION_EVALUATION_BATCH_SIZE if on_processor and has_convolutions else EVALUATION_BATCH_SIZE
 
 
 class Training:
-    """One network in training: its weights, its optimizer, the order of the images and the finished epochs."""
+    """The training of a network: weights, optimizer, order of the images and metrics of the finished epochs."""
 
     def __init__(self, config: TrialConfig, data: ImageData) -> None:
-        """Start from the weights that `config.seed` gives, on the device where `data` lies."""
+        """Build the network with random weights by `config.seed`, on the device of the data."""
         torch.manual_seed(config.seed)
-        torch.set_flush_denormal(True)  # the moments of weights that stand still fade until computing with them is slow
+        torch.set_flush_denormal(True)  # denormal numbers, to which moments of constant weights decay, are slow
         self.config = config
         self.data = data
         self.model = build_network(config, data.image_shape, len(data.classes)).to(data.train.images.device)
@@ -119,7 +119,7 @@ class Training:
         """Train for one epoch; yield the loss of each batch and the images seen so far in the epoch.
 
         Raises:
-            TrainingDivergedError: A loss is not finite; found out after `STEPS_BETWEEN_CHECKS` steps at the latest.
+            TrainingDivergedError: A loss is not finite; it is checked every `STEPS_BETWEEN_CHECKS` steps.
         """
         self._epoch_start = time.perf_counter()
         self.epoch += 1
@@ -135,11 +135,7 @@ class Training:
         self._check_train_loss()
 
     def measure_epoch(self) -> EpochMetrics:
-        """Measure the network as it is after `train_epoch`.
-
-        Raises:
-            TrainingDivergedError: A loss is not finite.
-        """
+        """Measure the network after `train_epoch`; a loss that is not finite raises a TrainingDivergedError."""
         training_end = time.perf_counter()
         val_accuracy, val_loss = self._evaluate("val_loss", self.data.val) if len(self.data.val) else (None, None)
         test_accuracy, test_loss = self._evaluate("test_loss", self.data.test)
@@ -158,7 +154,7 @@ class Training:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next epoch depends on and the metrics so far, as tensors and numbers in plain containers."""
+        """The state before the next epoch and the metrics so far, as tensors and numbers in plain containers."""
         return {
             "epoch": self.epoch,
             "metrics": [asdict(metrics) for metrics in self.metrics],
@@ -170,7 +166,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as if the training that returned `state` had never stopped."""
+        """Set the state that `state_dict` of another training returned, to go on from there."""
         self.epoch = state["epoch"]
         self.metrics = [EpochMetrics(**metrics) for metrics in state["metrics"]]
         self.model.load_state_dict(state["model"])
@@ -182,17 +178,17 @@ class Training:
         torch.set_rng_state(state["random"])
 
     def _batches(self) -> Iterator[Batch]:
-        """The batches of this epoch; the optimizer gets its learning rate when a batch is asked for."""
+        """The batches of this epoch; each sets the learning rate of its optimizer step."""
         config, split, augmentation = self.config, self.data.train, None
         if self.augmenter is not None:
             device = split.images.device
-            augmentation = draw_augmentation(
+            augmentation = sample_augmentation(
                 len(split), config.shift, flip=config.flip, generator=self.augmenter, device=device
             )
         epoch_batches = batches(split, config.batch_size, self.shuffler, augmentation)
-        return epoch_batches if config.lr_schedule == "none" else self._on_schedule(epoch_batches)
+        return epoch_batches if config.lr_schedule == "none" else self._scheduled(epoch_batches)
 
-    def _on_schedule(self, epoch_batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _scheduled(self, epoch_batches: Iterator[Batch]) -> Iterator[Batch]:
         config = self.config
         steps_per_epoch = math.ceil(len(self.data.train) / config.batch_size)
         first, steps = (self.epoch - 1) * steps_per_epoch, config.epochs * steps_per_epoch
@@ -216,7 +212,7 @@ class Training:
 
 
 def _augmenter(config: TrialConfig) -> torch.Generator | None:
-    """Draws shifts and flips, if there are any; other numbers than those that give the order of the images."""
+    """The generator of shifts and flips, with another seed than the shuffler; None without shifts and flips."""
     return torch.Generator().manual_seed(config.seed + MAX_SEED + 1) if config.shift or config.flip else None
 
 
@@ -229,8 +225,8 @@ def train(config: TrialConfig, data: ImageData, checkpoint: Checkpoint | None = 
     Args:
         config: Hyperparameters.
         data: Images and labels.
-        checkpoint: Is saved after each epoch; where there is one, training goes on from it, after the metrics of its
-            epochs have been yielded again.
+        checkpoint: Stores the training after each epoch. If its file exists, the metrics of its epochs are yielded
+            again, and training goes on from there.
 
     Raises:
         TrainingDivergedError: A loss is not finite.

@@ -1,20 +1,20 @@
-"""What the training of images measures in each epoch, and how sure an accuracy is."""
+"""The metrics of an epoch of a training on images, and the interval of an accuracy."""
 
 from dataclasses import dataclass
 
 CONFIDENCE = 95
-"""Per cent of intervals that hold what they are about, everywhere in this project."""
+"""Confidence level in per cent of all intervals in this project."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
-    """What was measured at the end of one epoch; field names are also CSV columns."""
+    """The metrics at the end of an epoch; field names are also CSV columns."""
 
     epoch: int
-    """Finished epochs, from 1."""
+    """Number of finished epochs, from 1."""
     train_loss: float
-    """Mean cross-entropy over the training images while they were trained on, nats per image; with `label_smoothing`
-    that to the smoothed labels."""
+    """Mean cross-entropy over the training images during the epoch, nats per image; `label_smoothing` smooths the
+    labels in it."""
     val_accuracy: float | None
     """Part of the validation images classified correctly, in [0, 1]; None without a validation split."""
     val_loss: float | None
@@ -26,21 +26,21 @@ class EpochMetrics:
     seconds: float
     """Wall-clock time of the epoch, training and evaluation."""
     evaluation_seconds: float
-    """Part of these seconds that the evaluation took."""
+    """Part of `seconds` for the evaluation."""
 
 
 def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
-    """The interval in which an accuracy on other images of the same kind can be expected.
+    """The interval in which an accuracy on other images of the same kind is expected.
 
     Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22. Unlike the accuracy
     +- 2 standard errors it stays in [0, 1] and is not empty where all images are right.
 
     Args:
         accuracy: Part of the images classified correctly, in [0, 1].
-        images: How many; >= 1.
+        images: Number of images; >= 1.
 
     Returns:
-        Its bounds, in [0, 1].
+        The bounds, in [0, 1].
     """
     from scipy.stats import binomtest  # half a second
 

@@ -16,8 +16,8 @@ from training.console.terminal import spreadsheet_cell
 if TYPE_CHECKING:
     from training.model.model_folder import TrainedModel
 
-AT_ONCE = 256
-"""Images that are in memory at the same time."""
+BATCH_SIZE = 256
+"""Number of images that are in memory at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class PredictSettings:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
     """Image files; or a folder of them, for which a table (CSV) is written."""
     top: int = 1
-    """How many classes are told for each image, the most probable first; >= 1."""
+    """Number of classes that are printed for each image, the most probable first; >= 1."""
     invert: bool = False
     """Exchange dark and light, for a photograph or scan of something dark on light where the model knows light on
     dark."""
@@ -39,7 +39,6 @@ class PredictSettings:
     """Run the Python code of the model's own network.py, if it has one: read it first."""
 
     def __post_init__(self) -> None:
-        """Check every field."""
         if not self.images:
             raise ValueError("there is no image to classify")
         if self.top < 1:
@@ -48,13 +47,13 @@ class PredictSettings:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model sees in one image."""
+    """The classes of an image by the model."""
 
     file: Path
     ranking: list[tuple[str, float]]
     """Classes and probabilities, the most probable first; empty if the file could not be read."""
     error: str = ""
-    """Why it could not."""
+    """The reason why the file could not be read."""
     light_border: bool = False
 
 
@@ -94,9 +93,9 @@ def predict(model: "TrainedModel", files: list[Path], top: int, *, invert: bool 
     """Classify image files, in their order.
 
     Args:
-        model: What classifies.
-        files: Images of any kind and size.
-        top: Classes that are wanted for each.
+        model: The model.
+        files: Image files of any format and size.
+        top: Number of classes for each image.
         invert: Whether dark and light are exchanged before.
     """
     import torch
@@ -104,9 +103,9 @@ def predict(model: "TrainedModel", files: list[Path], top: int, *, invert: bool 
     from training.images.image_file import has_light_border, read_image
 
     channels, height, width = model.metadata.image_shape
-    for start in range(0, len(files), AT_ONCE):
-        some, pixels, errors = files[start : start + AT_ONCE], {}, {}
-        for file in some:
+    for start in range(0, len(files), BATCH_SIZE):
+        batch, pixels, errors = files[start : start + BATCH_SIZE], {}, {}
+        for file in batch:
             try:
                 pixels[file] = read_image(file, (channels, height, width), invert=invert)
             except ValueError as error:
@@ -114,7 +113,7 @@ def predict(model: "TrainedModel", files: list[Path], top: int, *, invert: bool 
         probabilities = (
             dict(zip(pixels, model.predict(torch.stack(list(pixels.values()))), strict=True)) if pixels else {}
         )
-        for file in some:
+        for file in batch:
             if file in errors:
                 yield Prediction(file, [], errors[file])
                 continue
@@ -127,7 +126,7 @@ def predict(model: "TrainedModel", files: list[Path], top: int, *, invert: bool 
 
 
 def _files(paths: tuple[Path, ...]) -> Iterator[Path]:
-    """The files that are named, and those in the folders that are, hidden ones left out."""
+    """The files of the command line, and the files in its folders except hidden ones."""
     for path in paths:
         if not path.is_dir():
             yield path
@@ -148,8 +147,8 @@ def _print_lines(predictions: Iterator[Prediction]) -> list[Prediction]:
         if prediction.error:
             complain(prediction.error)
         else:
-            told = ", ".join(f"{name} {probability:.4f}" for name, probability in prediction.ranking)
-            print(f"{prediction.file}: {told}", flush=True)
+            classes = ", ".join(f"{name} {probability:.4f}" for name, probability in prediction.ranking)
+            print(f"{prediction.file}: {classes}", flush=True)
         done.append(prediction)
     return done
 
@@ -169,7 +168,7 @@ def _write_table(predictions: Iterator[Prediction], stream: TextIO) -> list[Pred
 
 
 def _hint(model: "TrainedModel", done: list[Prediction], *, invert: bool) -> None:
-    """Say what spoils predictions most often: light and dark the other way round than in the training images."""
+    """Print a note if images are light where the training images were dark, which often spoils predictions."""
     light = sum(prediction.light_border for prediction in done)
     if model.metadata.background == "dark" and light:
         print(

@@ -15,10 +15,9 @@ class TrainingSettings(DataConfig, TrialConfig):
     split_seed: int | None = None
     """Fixes which training images are held out for validation; by default the same as seed."""
     threads: int | None = None
-    """Threads that torch uses; by default as many as torch finds right."""
+    """Threads that torch uses; by default torch chooses their number."""
 
     def __post_init__(self) -> None:
-        """Check every field."""
         TrialConfig.__post_init__(self)
         DataConfig.__post_init__(self)
         if self.split_seed is not None:
@@ -28,11 +27,7 @@ class TrainingSettings(DataConfig, TrialConfig):
 
 
 def settings_type(network: str) -> type[TrainingSettings]:
-    """`TrainingSettings` with the hyperparameters of a network.
-
-    Raises:
-        ValueError: There is no such network.
-    """
+    """`TrainingSettings` with the hyperparameters of a network; a ValueError says that there is no such network."""
     config = config_type(network)
 
     def check(self: TrainingSettings) -> None:
@@ -46,10 +41,10 @@ def settings_type(network: str) -> type[TrainingSettings]:
 def main() -> int:
     """Train as the command line says; returns the exit status."""
     try:
-        kind = settings_type(option_value(sys.argv[1:], "--network") or TrialConfig.network)
+        settings_class = settings_type(option_value(sys.argv[1:], "--network") or TrialConfig.network)
     except ValueError as error:
         refuse(str(error))
-    settings = parse(kind, __doc__ or "")
+    settings = parse(settings_class, __doc__ or "")
 
     from training.loop import is_out_of_memory  # torch takes a second or two: --help does without
 

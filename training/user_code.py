@@ -1,4 +1,4 @@
-"""Code of the user's own: functions imported from files and modules, and the dataclasses that they take."""
+"""Imports functions of the user from files and modules, and finds the dataclasses that they take."""
 
 import ast
 import hashlib
@@ -15,25 +15,22 @@ from typing import Any, get_type_hints
 from training.config import PROJECT
 
 PACKAGES = ("search", "training")
-"""Names under which this project itself is imported."""
+"""Names of the packages of this project."""
 
 
 @cache
-def load_function(option: str, place: str) -> Callable[..., Any]:
-    """The function at a place like `path/to/file.py:name` or `package.module:name`.
-
-    Raises:
-        ValueError: There is none, or its file cannot be imported; the message names the option.
-    """
-    where, _, name = place.rpartition(":")
+def load_function(option: str, path: str) -> Callable[..., Any]:
+    """The function with an import path; a ValueError with the option says that it cannot be imported."""
+    module_name, _, name = path.rpartition(":")
     _hide_commands()
     try:
-        module = _import_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+        is_file = module_name.endswith(".py")
+        module = _import_file(Path(module_name)) if is_file else importlib.import_module(module_name)
     except Exception as error:  # whatever the file does
-        raise ValueError(f"{option} {place} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{option} {path} cannot be imported: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise ValueError(f"{option} {place}: {where} has no function {name}")
+        raise ValueError(f"{option} {path}: {module_name} has no function {name}")
     return function  # type: ignore[no-any-return]
 
 
@@ -43,22 +40,21 @@ def _import_file(file: Path) -> ModuleType:
     _check_names(file)
     name = f"tunesmith_file_{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
-    assert spec, "a .py file has a loader"
-    assert spec.loader, "a .py file has a loader"
+    assert spec is not None and spec.loader is not None, "a .py file has a loader"  # noqa: PT018
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look their module up while the file runs
     spec.loader.exec_module(module)
     return module
 
 
 def _hide_commands() -> None:
-    """Take the folders of the commands off the path, which Python and Ray put there: `import run` is the user's."""
+    """Remove the folders of our commands from `sys.path`, so that `import run` imports a module of the user."""
     folders = {str(PROJECT / package) for package in PACKAGES}
     sys.path[:] = [folder for folder in sys.path if folder not in folders]
 
 
 def _check_names(file: Path) -> None:
-    """Refuse a file that imports a module beside it under a name of this project's packages: it would get these."""
+    """Refuse a file that imports a module beside it with the name of our package, which would be imported instead."""
     imported = set()
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
@@ -74,20 +70,18 @@ def _check_names(file: Path) -> None:
             )
 
 
-def annotated_config(option: str, place: str) -> type[Any] | None:
-    """The dataclass by which a function annotates its first argument; None if there is no such annotation.
+def annotated_config(option: str, path: str) -> type[Any] | None:
+    """The dataclass by which a function annotates its first argument; None without such an annotation.
 
-    Raises:
-        ValueError: There is no such function, its annotations cannot be read, or a field of the dataclass has no
-            default; the message names the option.
+    A ValueError names the option if the annotations cannot be read or if a field of the dataclass has no default.
     """
     try:
-        annotation = next(iter(get_type_hints(load_function(option, place)).values()), None)
-    except (NameError, TypeError, AttributeError) as error:  # an annotation that cannot be resolved
-        raise ValueError(f"{option} {place}: its annotations cannot be read: {error}") from error
+        annotation = next(iter(get_type_hints(load_function(option, path)).values()), None)
+    except (NameError, TypeError, AttributeError) as error:  # Python cannot resolve an annotation
+        raise ValueError(f"{option} {path}: its annotations cannot be read: {error}") from error
     if not (isinstance(annotation, type) and is_dataclass(annotation)):
         return None
     for field in fields(annotation):
         if field.init and field.default is MISSING and field.default_factory is MISSING:
-            raise ValueError(f"{option} {place}: hyperparameter {field.name} needs a default")
+            raise ValueError(f"{option} {path}: hyperparameter {field.name} needs a default")
     return annotation

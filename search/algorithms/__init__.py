@@ -1,1 +1,1 @@
-"""What is tried next and what is stopped early; imports the record and what lies below it."""
+"""Decides what is tried next and which trials are stopped early; imports the record and what lies below it."""

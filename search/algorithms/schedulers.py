@@ -17,7 +17,7 @@ CONTINUE: str = TrialScheduler.CONTINUE
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A trial as a rule knows it: one and the same, however often it was interrupted and resumed."""
+    """A trial as Ray's schedulers see it: the same object, however often the trial was interrupted and resumed."""
 
     trial_id: str
     seed: int
@@ -33,7 +33,7 @@ class SuccessiveHalving(AsyncHyperBandScheduler):  # type: ignore[misc]
     """
 
     def on_trial_add(self, tune_controller: Any, trial: _Trial) -> None:  # noqa: ARG002
-        """Draw a bracket, the same for a trial when it is resumed: Ray's own draw cannot be repeated."""
+        """Sample a bracket by the trial's seed: a resumed trial gets the same one, which Ray's own code does not do."""
         weights = [math.exp(len(bracket._rungs)) for bracket in self._brackets]
         (self._trial_info[trial.trial_id],) = random.Random(trial.seed).choices(self._brackets, weights)
 
@@ -45,26 +45,26 @@ class MedianRule(MedianStoppingRule):  # type: ignore[misc]
     """
 
     def on_trial_result(self, tune_controller: Any, trial: _Trial, result: dict[str, Any]) -> str:
-        """Decide whether a trial goes on, also one that was told to stop and did not: the baseline."""
+        """Decide whether a trial goes on; the baseline is judged again after it should have stopped."""
         self._stopped_trials.discard(trial)
         decision: str = super().on_trial_result(tune_controller, trial, result)
         return decision
 
 
 class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Applies one of Ray's rules to the trials of a record; the baseline is never stopped.
+    """Applies one of Ray's schedulers to the trials of a record; the baseline is never stopped.
 
-    The rule sees all epochs of a trial as one run, those before an interruption too, so that a resumed trial is judged
-    for its new epochs alone and by what it did before. The baseline's results count for the others; it runs in full so
-    that the gain is over its full training.
+    Ray's scheduler sees all epochs of a trial as one run, also those before an interruption, so a resumed trial is
+    judged only for its new epochs, and by all of its epochs. The results of the baseline are compared with those of
+    the others; it runs in full, so that the gain is measured over its full training.
     """
 
-    def __init__(self, rule: TrialScheduler, record: StudyRecord) -> None:
+    def __init__(self, scheduler: TrialScheduler, record: StudyRecord) -> None:
         super().__init__()
-        self._rule = rule
+        self._scheduler = scheduler
         self._record = record
         self._trials: dict[int, _Trial] = {}
-        """By number in the record; Ray has another name for a trial each time it is resumed."""
+        """By number in the record; Ray gives a trial another name each time it is resumed."""
         for trial in record.trials:
             for metrics in trial.epochs:
                 self._judge(trial, metrics.epoch, record.objective.value(metrics))
@@ -73,9 +73,9 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         """Decide whether a trial goes on."""
         if "epoch" not in result:
             return CONTINUE  # the report of a failure
-        known = self._record.running(trial.trial_id)
-        decision = self._judge(known, result["epoch"], result[self._record.metric])
-        return CONTINUE if known.is_baseline else decision
+        recorded = self._record.running(trial.trial_id)
+        decision = self._judge(recorded, result["epoch"], result[self._record.metric])
+        return CONTINUE if recorded.is_baseline else decision
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles the scheduler into its scratch folder
@@ -83,34 +83,34 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     def _judge(self, trial: TrialRecord, epoch: int, value: float) -> str:
         if trial.number not in self._trials:
             self._trials[trial.number] = _Trial(str(trial.number), trial.seed)
-            self._rule.on_trial_add(None, self._trials[trial.number])
+            self._scheduler.on_trial_add(None, self._trials[trial.number])
         result = {"epoch": epoch, self._record.metric: value}
-        decision: str = self._rule.on_trial_result(None, self._trials[trial.number], result)
+        decision: str = self._scheduler.on_trial_result(None, self._trials[trial.number], result)
         return decision
 
 
 def build_scheduler(settings: StudySettings, record: StudyRecord) -> TrialScheduler:
-    """Build the scheduler of a study, which knows the trials of its record so far."""
-    common = {
+    """Build the scheduler of a study, which has seen the trials of its record so far."""
+    options = {
         "time_attr": "epoch",
         "metric": record.metric,
         "mode": record.mode,
         "grace_period": settings.grace_period,
     }
-    halving = common | {"max_t": record.epochs, "reduction_factor": settings.reduction_factor}
+    halving = options | {"max_t": record.epochs, "reduction_factor": settings.reduction_factor}
     match settings.scheduler:
         case "asha":
             return StudyScheduler(SuccessiveHalving(**halving), record)
         case "hyperband":
-            return StudyScheduler(SuccessiveHalving(**halving, brackets=_deciding_epochs(settings)), record)
+            return StudyScheduler(SuccessiveHalving(**halving, brackets=_num_rungs(settings)), record)
         case "median":
-            return StudyScheduler(MedianRule(**common, min_time_slice=math.inf), record)  # infinite: none is paused
+            return StudyScheduler(MedianRule(**options, min_time_slice=math.inf), record)  # infinite: none is paused
         case "none":
             return FIFOScheduler()
 
 
 def describe(settings: StudySettings) -> str:
-    """What stops trials early, in words."""
+    """The scheduler of a study and its options, as text."""
     match settings.scheduler:
         case "none":
             return "no scheduler"
@@ -120,7 +120,7 @@ def describe(settings: StudySettings) -> str:
             return f"{name} from epoch {settings.grace_period}, reduction factor {settings.reduction_factor}"
 
 
-def _deciding_epochs(settings: StudySettings) -> int:
-    """How many epochs there are after which successive halving decides, before the last one."""
-    epochs = (settings.grace_period * settings.reduction_factor**k for k in itertools.count())
-    return max(1, sum(1 for _ in itertools.takewhile(lambda epoch: epoch < settings.epochs, epochs)))
+def _num_rungs(settings: StudySettings) -> int:
+    """The number of epochs after which successive halving decides, without the last epoch."""
+    rungs = (settings.grace_period * settings.reduction_factor**k for k in itertools.count())
+    return max(1, sum(1 for _ in itertools.takewhile(lambda epoch: epoch < settings.epochs, rungs)))

@@ -1,4 +1,4 @@
-"""Ray's `OptunaSearch` over the record of the study: the proposals are Optuna's, the bookkeeping is ours."""
+"""Ray's `OptunaSearch` over the record of a study: Optuna proposes the trials, the record stores them."""
 
 from pathlib import Path
 from typing import Any
@@ -17,34 +17,28 @@ from search.space.search_space import Point, num_points
 
 
 class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
-    """Proposes configurations for Ray's trials until as many as wanted have ended, and records each proposal.
+    """Proposes configurations for Ray's trials until enough of them have ended, and records each proposal.
 
-    What trials report and how they end goes to the record by way of a callback (`search/engine/tuner.py`), because Ray
-    shows callbacks every report, the one that stops a trial and the reason of a failure, and a searcher neither. A
-    trial that is to go on, after an interruption or because its worker died, waits in the record and is proposed first.
+    A callback (`search/engine/tuner.py`) records what trials report and how they end: Ray passes every report and the
+    reason of a failure to callbacks, but not to a search algorithm. A trial that goes on after an interruption, or
+    because its worker died, waits in the record and is proposed first.
     """
 
     def __init__(
-        self,
-        record: StudyRecord,
-        sampler: BaseSampler,
-        *,
-        seed: int,
-        num_ended: int,
-        stopper: StudyStopper,
+        self, record: StudyRecord, sampler: BaseSampler, *, seed: int, num_ended: int, stopper: StudyStopper
     ) -> None:
-        """Propose for the trials of a record.
+        """Prepare the search.
 
         Args:
-            record: Of the study.
-            sampler: The sampler of Optuna's that draws.
-            seed: Of the study; trial N trains with seed + N unless it was enqueued with a seed.
-            num_ended: Trials that are to have ended when nothing more is proposed.
-            stopper: Says when the study is to end earlier.
+            record: The record of the study.
+            sampler: The sampler of Optuna's that proposes points.
+            seed: The seed of the study; trial N trains with seed + N unless it was enqueued with a seed.
+            num_ended: When this many trials have ended, nothing more is proposed.
+            stopper: Decides whether the study ends earlier.
         """
         space = record.space
         super().__init__(
-            space={name: optuna_distribution(part) for name, part in space.items()},
+            space={name: optuna_distribution(distribution) for name, distribution in space.items()},
             metric=record.metric,
             mode=record.mode,
             sampler=StudySampler(space, sampler),
@@ -63,9 +57,8 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
 
         Returns:
             The hyperparameters, searched and fixed, and the seed, which are fields of the trial's configuration; the
-            `number` of the trial; and
-            what a worker needs to go on with it, `checkpoint` (a path) and `epochs_recorded`. None while the running
-            trials decide whether more are needed; `FINISHED` when the study is over.
+            `number` of the trial; and `checkpoint` (a path) and `epochs_recorded`, from which a worker goes on with
+            it. None while the running trials decide whether more are needed; `FINISHED` when the study is over.
         """
         if self._stopper.starts_no_trial():
             return str(Searcher.FINISHED)
@@ -81,7 +74,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
                 point[name] = _suggest(proposal, name, optuna_distribution(searched[name]))
         trial = self._record.start(trial_id, proposal, self._first_seed + proposal.number)
         return {
-            **self._space_searched.with_fixed(trial.hyperparameters),
+            **self._space_searched.add_fixed(trial.hyperparameters),
             "seed": trial.seed,
             "number": trial.number,
             "checkpoint": str(self._record.checkpoint(trial)),
@@ -89,10 +82,10 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         }
 
     def _nothing_left(self) -> bool:
-        """Whether the trials that have ended or run are all that are wanted, or all that the space holds."""
+        """Whether enough trials have ended or run, or every point of the space has been tried."""
         trials = self._record.trials
         waiting = sum(trial.status == "interrupted" for trial in trials)
-        searches = self._record.metadata.plan is None  # else configurations are repeated, from other seeds
+        searches = self._record.metadata.plan is None  # a confirmation repeats configurations with other seeds
         points = {tuple(trial.hyperparameters.values()) for trial in trials}
         if searches and waiting == 0 and len(points) >= self._num_points:
             self._stopper.exhausted = f"All {self._num_points} points of the search space have been tried."
@@ -100,10 +93,10 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         return len(trials) - waiting >= self._num_ended
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: the callback records reports."""
+        """Do nothing: the callback records reports."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the callback records the end."""
+        """Do nothing: the callback records the end."""
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the record is the study's own, and Ray's snapshots are never read."""

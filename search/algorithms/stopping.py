@@ -17,25 +17,26 @@ SAME_FAILURES = 3
 
 
 class StudyStopper(Stopper):  # type: ignore[misc]
-    """Watches for what ends a study early: Ctrl-C, SIGTERM, the time budget, an error that every trial raises.
+    """Ends a study early on Ctrl-C or SIGTERM, after the time budget, or when every trial raises the same error.
 
-    Ray asks it after each report whether the trial is to be stopped, and all the time whether all are.
+    Ray asks it after each report whether the trial must stop, and all the time whether all trials must stop.
     """
 
     def __init__(self, time_budget: float | None = None) -> None:
         """Start the clock.
 
         Args:
-            time_budget: Seconds after which no trial is begun and running ones end with their epoch; None for ever.
+            time_budget: After these seconds no trial is begun, and running trials end with their epoch; None: no limit.
         """
         self.signal: int | None = None
-        """The signal that asked the study to end."""
+        """The number of the signal that ended the study."""
         self.exhausted: str | None = None
         """Why there is nothing left to try, in one sentence."""
         self.repeated_failure: str | None = None
         """Why it makes no sense to go on, in one sentence."""
         self._deadline = time.monotonic() + time_budget if time_budget is not None else None
-        self._same_failures: list[str] = []
+        self._last_error = ""
+        self._same_failures = 0
 
     @property
     def reason(self) -> str:
@@ -57,33 +58,31 @@ class StudyStopper(Stopper):  # type: ignore[misc]
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def stop_all(self) -> bool:
-        """Whether all running trials are to be stopped at once; Ray asks this all the time."""
+        """Whether all running trials must stop at once; Ray asks this all the time."""
         return self.signal is not None or self.repeated_failure is not None
 
     def starts_no_trial(self) -> bool:
-        """Whether no trial is to be begun any more."""
+        """Whether no new trial may begin."""
         return self.stop_all() or self.time_is_up()
 
     def observe(self, ended: TrialRecord) -> None:
-        """Note how a trial ended, to notice an error that every trial raises."""
-        raised = ended.failure.traceback if ended.failure and ended.failure.kind == "exception" else ""
-        if not raised or raised not in self._same_failures:
-            self._same_failures.clear()
-        if raised:
-            self._same_failures.append(raised)
-        if len(self._same_failures) >= SAME_FAILURES:
+        """Compare how a trial ended with the trials that ended before it."""
+        error = ended.failure.traceback if ended.failure and ended.failure.kind == "exception" else ""
+        self._same_failures = self._same_failures + 1 if error and error == self._last_error else int(bool(error))
+        self._last_error = error
+        if self._same_failures >= SAME_FAILURES:
             self.repeated_failure = f"{SAME_FAILURES} trials in a row raised the same error, so the study ended early."
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        """Ray asks after a report whether its trial is to be stopped."""
+        """Whether a trial must stop after its report; Ray asks this after each report."""
         return self.time_is_up()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles it into its scratch folder
 
     @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """While this lasts, SIGINT and SIGTERM end the study in order, and a second one ends the process at once."""
+    def signal_handlers(self) -> Iterator[None]:
+        """In this context, SIGINT and SIGTERM end the study in order, and a second one ends the process at once."""
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.getsignal(number) for number in numbers}
         self.handle_signals()
@@ -94,15 +93,15 @@ class StudyStopper(Stopper):  # type: ignore[misc]
                 signal.signal(number, handler)
 
     def handle_signals(self) -> None:
-        """Set the handlers (again: `ray.init` sets one of its own)."""
+        """Set the handlers; `ray.init` replaces them by its own, so they are set again after it."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+            signal.signal(number, self._handle_signal)
 
-    def _on_signal(self, number: int, _frame: object) -> None:
+    def _handle_signal(self, number: int, _frame: object) -> None:
         again, self.signal = self.signal is not None, number
         sentence = "Stopped at once; what was recorded is safe." if again else "Stopping; once more to stop at once."
-        with suppress(OSError):  # who read it may have gone
+        with suppress(OSError):  # the reader of the output may have gone
             os.write(sys.stdout.fileno(), f"\n{sentence}\n".encode())
         if again:
-            time.sleep(0.2)  # a live view has to print it
+            time.sleep(0.2)  # the live view prints it meanwhile
             os._exit(128 + number)

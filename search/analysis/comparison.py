@@ -1,4 +1,4 @@
-"""The comparison of studies: what each group found and cost, in what they differ, and what that proves."""
+"""The comparison of groups of studies: costs, best values, differences and their significance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from search.analysis.groups import Difference, Group, check_comparable, differences, group_studies, have_repeats
-from search.analysis.incumbent import have_clocks
 from search.analysis.significance import Significance, TooFewTrials, test_groups
 from search.analysis.time_accounting import wall_seconds
 from search.record.ranking import best_trial, ended_trials, epochs_run
@@ -19,29 +18,27 @@ NOTHING_DIFFERS = "Settings, search space, versions and machine are the same."
 
 @dataclass(frozen=True)
 class Comparison:
-    """Arms, the first of which all others are measured against."""
+    """Groups of studies; all others are compared with the first one."""
 
     groups: list[Group]
     differences: list[Difference]
     significances: list[Significance | TooFewTrials]
-    have_clocks: bool
-    """Whether the seconds of best values so far are those of the wall clock."""
 
     @property
     def has_repeats(self) -> bool:
-        """Whether an group has several studies."""
+        """Whether a group has several studies."""
         return have_repeats(self.groups)
 
     @property
     def explanation(self) -> str:
-        """How the significances are to be read, in a few sentences."""
+        """How to read the significances, in a few sentences."""
         metric = self.groups[0].first.metric
-        losses = metric.endswith("_loss")
+        is_loss = metric.endswith("_loss")
         sentences = [
             f"Best {metric} against that of {self.groups[0].name}; above 0 is better"
-            + (", which is a lower loss." if losses else "."),
+            + (", which is a lower loss." if is_loss else "."),
             f"The intervals ({CONFIDENCE} %, bootstrap) are for the luck of the search"
-            + ("; the luck of the images is not known for a loss." if losses else " and of the images."),
+            + ("; the luck of the images is not known for a loss." if is_loss else " and of the images."),
         ]
         if len(self.significances) > 1:
             sentences.append("Each interval holds by itself: of many, one may miss by chance.")
@@ -49,27 +46,20 @@ class Comparison:
 
 
 def compare(records: Sequence[StudyRecord]) -> Comparison:
-    """Compare studies.
-
-    Args:
-        records: Two or more of them; repeats of each other become one group.
-
-    Raises:
-        ValueError: They cannot be compared.
-    """
+    """Compare two or more studies; a ValueError says that this is impossible."""
     check_comparable(records)
     groups = group_studies(records)
     significances = [significance for group in groups[1:] for significance in test_groups(group, groups[0])]
-    return Comparison(groups, differences(groups), significances, have_clocks(groups))
+    return Comparison(groups, differences(groups), significances)
 
 
 def displayed_metrics(groups: Sequence[Group]) -> list[str]:
-    """What is told of the best trials: the metric of the studies first."""
+    """The metrics that are shown of the best trials; the metric of the studies is the first."""
     return groups[0].first.metadata.task.displayed_metrics
 
 
 def overview(groups: Sequence[Group]) -> pd.DataFrame:
-    """A row for each group: its number of studies, and means over these of what they cost and found."""
+    """A row for each group with its number of studies, and with means of their costs and best metrics."""
     rows = []
     for group in groups:
         bests = [

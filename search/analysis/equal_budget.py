@@ -1,4 +1,4 @@
-"""Trials compared after the same number of epochs: what a stopped trial had reached is not held against it."""
+"""The equal budget: trials compared after the same number of epochs, so that stopped trials are no worse for it."""
 
 from dataclasses import dataclass
 
@@ -7,27 +7,27 @@ from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 
 ENOUGH_TRIALS = 10
-"""So many trials, and an effect of a hyperparameter may show."""
+"""An effect of a hyperparameter may show in this number of trials."""
 NEARLY_ALL = 0.9
-"""Of the trials: those that a scheduler let go on were chosen by their values, which hides effects."""
+"""This part of the trials must be compared: a scheduler chooses the others by their values, which hides effects."""
 
 
 @dataclass(frozen=True)
 class EqualBudget:
-    """The trials of a study that have come so far, with the best value that each had reached by then."""
+    """The trials of a study that ran at least `epochs` epochs, with the best value of each in these epochs."""
 
     epochs: int
     is_full: bool
-    """Whether no trial of the study was to run longer."""
+    """Whether `epochs` is the number of a full trial."""
     trials: tuple[TrialRecord, ...]
     values: tuple[float, ...]
 
     is_all: bool
-    """Whether every trial that measured anything is among them."""
+    """Whether all valid trials of the study are among them."""
 
     @property
-    def words(self) -> str:
-        """What the values are, after the name of the metric."""
+    def phrase(self) -> str:
+        """A phrase that follows the name of the metric and says which values are compared."""
         if self.is_full:
             return f"of the {len(self.trials)} trials that ran in full"
         which = f"all {len(self.trials)}" if self.is_all else str(len(self.trials))
@@ -35,19 +35,17 @@ class EqualBudget:
 
 
 def equal_budget(record: StudyRecord) -> EqualBudget | None:
-    """Compare the trials that ran in full, or if they are too few, nearly all after as many epochs as these have run.
+    """Compare the trials that ran in full; if they are too few, compare nearly all trials after fewer epochs.
 
-    Trials that diverged or failed are left out: what they measured does not stand.
-
-    Returns:
-        None if there are too few trials in any case.
+    Trials that diverged or failed are left out, because their metrics are not valid. None says that there are too few
+    trials after any number of epochs.
     """
     measured = valid_trials(record.trials)
     for epochs in range(record.epochs, 0, -1):
         trials = [trial for trial in measured if len(trial.epochs) >= epochs]
         is_full = epochs == record.epochs
         if len(trials) >= ENOUGH_TRIALS and (is_full or len(trials) >= NEARLY_ALL * len(measured)):
-            best = [min(trial.epochs[:epochs], key=record.objective.to_minimize) for trial in trials]
+            best = [min(trial.epochs[:epochs], key=record.objective.minimized) for trial in trials]
             values = tuple(record.objective.value(metrics) for metrics in best)
             return EqualBudget(epochs, is_full, tuple(trials), values, len(trials) == len(measured))
     return None

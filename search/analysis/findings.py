@@ -1,4 +1,4 @@
-"""What a study's record says beyond its numbers, for the summary and the report."""
+"""The findings of a study for its summary and report: importances and recommendations."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from search.record.study_record import StudyRecord
 
 @dataclass(frozen=True)
 class Findings:
-    """Importance and recommendations, and the trials on which they rest; empty where there are too few."""
+    """Importances and recommendations, with the compared trials; empty where there are too few trials."""
 
     compared: EqualBudget | None
     importances: list[Importance]
@@ -20,5 +20,5 @@ class Findings:
 def analyse(record: StudyRecord) -> Findings:
     """Compute the findings of a study."""
     compared = equal_budget(record)
-    importance = importances(compared, record.space) if compared else []
-    return Findings(compared, importance, recommend(record, record.space, compared, importance))
+    evaluated = importances(compared, record.space) if compared else []
+    return Findings(compared, evaluated, recommend(record, record.space, compared, evaluated))

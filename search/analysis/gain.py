@@ -1,4 +1,4 @@
-"""What a study gained over the settings with which it began."""
+"""The gain of a study over its baseline."""
 
 from search.record.metadata import StudyMetadata
 from search.record.ranking import baseline_trial
@@ -8,13 +8,13 @@ from training.config import TrialConfig
 
 
 def baseline_name(metadata: StudyMetadata) -> str:
-    """What the settings of the baseline are called: those of the tutorial, if nothing was changed."""
-    is_unchanged = metadata.task.network == TrialConfig.network and len(metadata.space) == len(metadata.space.cases)
+    """The name of the baseline: the tutorial's settings, or the default settings if some values are fixed."""
+    is_unchanged = metadata.task.network == TrialConfig.network and len(metadata.space) == len(metadata.space.ranges)
     return "tutorial's settings" if is_unchanged else "default settings"
 
 
 def gain_over_baseline(record: StudyRecord, best: Metrics, name: str) -> str | None:
-    """By how much an epoch's metric differs from the baseline's best epoch; None if there is no baseline."""
+    """The difference of a metric from the baseline's best epoch, as text; None without a baseline."""
     baseline = baseline_trial(record.trials)
     if baseline is None or baseline.best_epoch is None:
         return None

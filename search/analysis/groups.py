@@ -1,4 +1,4 @@
-"""Studies to be compared: whether they can be, which are repeats of each other, and in what they differ."""
+"""Groups of studies for a comparison: which studies repeat each other, and in what they differ."""
 
 import re
 from collections import defaultdict
@@ -6,35 +6,35 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from search.record.lookup import settings_to_json
-from search.record.provenance import Machine, list_or_none
+from search.record.provenance import Machine, format_field
 from search.record.study_record import StudyRecord
-from search.space.search_space import describe, describe_part
+from search.space.search_space import describe, describe_hyperparameter
 from training.console.terminal import short_path
 
 REPEAT = re.compile(r"[-_](seed)?\d+$", re.IGNORECASE)
-"""What names of repeats end with: tpe-1, tpe_2, tpe-seed3."""
+"""The end of the names of repeats: tpe-1, tpe_2, tpe-seed3."""
 TIME_OF_DAY = re.compile(r"-\d{8}-\d{6}([-_]\d+)?$")
-"""What names end with that nobody chose: such studies are no repeats of each other."""
+"""The end of default names; studies with such names do not repeat each other."""
 WITHOUT_EFFECT = {"name", "results_dir", "data_dir", "dashboard"}
-"""Settings that say nothing about what a study finds."""
+"""Settings without an effect on the results of a study."""
 UNKNOWN = "none"
 
 
 @dataclass(frozen=True)
 class Group:
-    """One side of a comparison: a study, or several that repeat each other."""
+    """A study, or several studies that repeat each other."""
 
     name: str
     records: tuple[StudyRecord, ...]
 
     @property
     def first(self) -> StudyRecord:
-        """One of them, which tells what all have in common: the metric, its direction and the data."""
+        """A study of the group; metric, mode and data are the same in all of them."""
         return self.records[0]
 
     @property
     def splits(self) -> int:
-        """On how many different choices of images the metric was measured."""
+        """Number of different validation splits on which the metric was measured; 1 for a test metric."""
         if self.first.metric.startswith("test_"):
             return 1
         return len({record.metadata.settings.seed for record in self.records})
@@ -42,22 +42,18 @@ class Group:
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that is not the same in all groups, or not in all studies of one."""
+    """A property that is not the same in all groups, or not in all studies of a group."""
 
     name: str
     values: tuple[str, ...]
-    """By group, in words."""
+    """The property of each group, as text."""
 
 
 def check_comparable(records: Sequence[StudyRecord]) -> None:
-    """Refuse studies whose numbers do not measure the same.
-
-    Raises:
-        ValueError: A study is given twice, or metric or data set differ; the message says which.
-    """
+    """Raise a ValueError if a study is given twice, or if metrics or data sets of studies differ."""
     first, *others = records
-    for place, record in enumerate(records):
-        if record.folder in [earlier.folder for earlier in records[:place]]:
+    for number, record in enumerate(records):
+        if record.folder in [earlier.folder for earlier in records[:number]]:
             raise ValueError(f"study {record.folder.name} is given twice; there must be two to compare")
     for other in others:
         names = f"{first.folder.name} and {other.folder.name} cannot be compared"
@@ -72,7 +68,7 @@ def check_comparable(records: Sequence[StudyRecord]) -> None:
 
 
 def group_studies(records: Sequence[StudyRecord]) -> list[Group]:
-    """Group repeats, in the order in which they are given; if all have the same stem, each is an group of its own."""
+    """Group studies that repeat each other; if all names have the same stem, each study is a group of its own."""
     groups: dict[str, list[StudyRecord]] = defaultdict(list)
     for record in records:
         groups[_stem(record.folder.name)].append(record)
@@ -82,7 +78,7 @@ def group_studies(records: Sequence[StudyRecord]) -> list[Group]:
 
 
 def have_repeats(groups: Iterable[Group]) -> bool:
-    """Whether an group has several studies."""
+    """Whether a group has several studies."""
     return any(len(group.records) > 1 for group in groups)
 
 
@@ -96,29 +92,29 @@ def _names(records: Sequence[StudyRecord]) -> list[str]:
 
 
 def differences(groups: Sequence[Group]) -> list[Difference]:
-    """What the studies do not have in common: settings, search space, software and machine.
+    """The differences between studies in settings, search space, software and machine.
 
-    The seed counts only where no group has repeats, which must differ in it.
+    Repeats must have different seeds, so the seed is compared only if no group has repeats.
     """
     ignored = {"setting seed"} if have_repeats(groups) else set()
     properties = [[dict(_properties(record)) for record in group.records] for group in groups]
-    names = dict.fromkeys(name for of_group in properties for of_study in of_group for name in of_study)
-    found = []
+    names = dict.fromkeys(name for studies in properties for study in studies for name in study)
+    result = []
     for name in names:
-        values = [dict.fromkeys(of_study.get(name, UNKNOWN) for of_study in of_group) for of_group in properties]
-        if name not in ignored and len({value for of_group in values for value in of_group}) > 1:
-            found.append(Difference(name, tuple(" or ".join(of_group) for of_group in values)))
-    return found
+        values = [dict.fromkeys(study.get(name, UNKNOWN) for study in studies) for studies in properties]
+        if name not in ignored and len({value for group_values in values for value in group_values}) > 1:
+            result.append(Difference(name, tuple(map(" or ".join, values))))
+    return result
 
 
 def _properties(record: StudyRecord) -> Iterator[tuple[str, str]]:
-    """Name and value of everything that a record says of its study as a whole."""
+    """Name and value of each property of a study."""
     metadata = record.metadata
     for name, value in settings_to_json(metadata.settings).items():
         if name not in WITHOUT_EFFECT:
             yield f"setting {name}", "none" if value is None else str(value)
     for name, described in describe(metadata.space).items():
-        yield f"range of {name}", describe_part(described)
+        yield f"range of {name}", describe_hyperparameter(described)
     if dataset := metadata.dataset:
         yield "training images", f"{dataset.training_images:,}"
         yield "validation images", f"{dataset.validation_images:,}"
@@ -131,16 +127,13 @@ def _properties(record: StudyRecord) -> Iterator[tuple[str, str]]:
     if not sessions:
         return
     for package in dict.fromkeys(name for session in sessions for name in session.versions):
-        yield f"version of {package}", _in_turn(session.versions.get(package, "none") for session in sessions)
-    yield "commit", _in_turn(str(session.git_commit)[:12] for session in sessions)
-    for part in fields(Machine):
-        yield (
-            f"machine {part.name}",
-            _in_turn(list_or_none(getattr(session.machine, part.name)) for session in sessions),
-        )
-    yield "trials at once", _in_turn(str(session.max_concurrent_trials) for session in sessions)
+        yield f"version of {package}", _join_changes(session.versions.get(package, "none") for session in sessions)
+    yield "commit", _join_changes(str(session.git_commit)[:12] for session in sessions)
+    for name in (field.name for field in fields(Machine)):
+        yield f"machine {name}", _join_changes(format_field(getattr(session.machine, name)) for session in sessions)
+    yield "trials at once", _join_changes(str(session.max_concurrent_trials) for session in sessions)
 
 
-def _in_turn(values: Iterable[str]) -> str:
-    """The value in the first session of a study, then those of later sessions where they differ."""
+def _join_changes(values: Iterable[str]) -> str:
+    """The values of the sessions of a study, without repetitions."""
     return ", then ".join(dict.fromkeys(values))

@@ -1,4 +1,4 @@
-"""Recommendations for the next study: what to change in the search space, where the evidence supports it."""
+"""Recommendations for the next study, each with its evidence."""
 
 import math
 import shlex
@@ -14,7 +14,7 @@ from search.record.ranking import best_trial, ended_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.space.distributions import OrderedChoice, Range, bounds, is_log, to_unit
-from search.space.search_space import Fixed, Point, SearchSpace, describe_case
+from search.space.search_space import Fixed, Point, SearchSpace, describe_conditional
 from search.space.toml_file import to_table
 from training.config import NETWORKS
 from training.console.terminal import format_value
@@ -22,41 +22,41 @@ from training.metrics import CONFIDENCE
 from training.networks.network_config import config_type
 
 NEAR = 0.05
-"""This part of a range, at each end, is near its bound."""
+"""Values in this part of a range, at each end, are near the bound."""
 SURE = 0.9
-"""The best must lie on the same side in so many of the resampled studies before widening is advised."""
+"""A wider range is recommended if the best value lies on the same side in this part of the resampled studies."""
 RESAMPLES = 200
 MANY_DIVERGED = 0.15
 FEW = 3
-"""So many trials are the fewest from which anything is concluded."""
+"""Nothing is concluded from fewer trials."""
 LONG_WITHOUT_GAIN = 10
 STILL_IMPROVING = 0.002
-"""Of accuracy, or of loss in relation to itself, over the last third of the epochs."""
+"""A gain of this accuracy, or of this part of the loss, over the last third of the epochs is worth more epochs."""
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One thing to change or to know."""
+    """A recommendation for the user."""
 
     sentence: str
-    """With the evidence."""
+    """The recommendation and its evidence."""
     snippet: str = ""
-    """What to type, or to put into the search space as TOML."""
+    """A command line, or TOML for the search space file."""
 
 
 def recommend(
-    record: StudyRecord, space: SearchSpace, compared: EqualBudget | None, found: Sequence[Importance]
+    record: StudyRecord, space: SearchSpace, compared: EqualBudget | None, evaluated: Sequence[Importance]
 ) -> list[Recommendation]:
-    """All that the study's evidence supports; nothing where there is too little of it.
+    """All recommendations that a study supports.
 
     Args:
-        record: The study.
-        space: What was searched.
-        compared: Its trials after the same number of epochs.
-        found: The importance of each hyperparameter among these.
+        record: The record of the study.
+        space: The search space.
+        compared: The trials of the study after the same number of epochs.
+        evaluated: The importance of each hyperparameter among these trials.
     """
     recommendations = [
-        *_bounds(record, space, compared, found),
+        *_bounds(record, space, compared, evaluated),
         *_diverged(record, space),
         *_epochs(record),
         *_plateau(record),
@@ -65,63 +65,64 @@ def recommend(
         Recommendation(
             f"{importance.name} may as well stay fixed: that it matters cannot be told from noise "
             f"({CONFIDENCE} % interval of its share of the variance {round(importance.low, 2) + 0:.0%} to "
-            f"{importance.high:.0%}; {record.metric} {compared.words})."
+            f"{importance.high:.0%}; {record.metric} {compared.phrase})."
         )
-        for importance in found
+        for importance in evaluated
         if importance.is_noise and compared is not None
     ]
 
 
 def _bounds(
-    record: StudyRecord, space: SearchSpace, compared: EqualBudget | None, found: Sequence[Importance]
+    record: StudyRecord, space: SearchSpace, compared: EqualBudget | None, evaluated: Sequence[Importance]
 ) -> Iterator[Recommendation]:
-    """Where the best lies at the end of a range that matters, and would in nearly any study like this one."""
+    """Recommend a wider range if the best value is near a bound, also in resampled studies."""
     best = best_trial(record.trials)
     if best is None or compared is None:
         return
-    noise = {importance.name for importance in found if importance.is_noise}
+    noise = {importance.name for importance in evaluated if importance.is_noise}
     for name, distribution in space.searched(best.hyperparameters).items():
         if isinstance(distribution, CategoricalDistribution) or name in noise:
             continue
-        place = to_unit(distribution, best.hyperparameters[name])
-        side = next((side for side, away in (("lower", place), ("upper", 1 - place)) if away <= NEAR), None)
+        unit_value = to_unit(distribution, best.hyperparameters[name])
+        sides = (("lower", unit_value), ("upper", 1 - unit_value))
+        side = next((side for side, gap in sides if gap <= NEAR), None)
         if side is None:
             continue
         share = _share_on_side(record, space, compared, name, side)
-        wider = _wider(space, record.metadata.task.network, name, side, best.hyperparameters)
-        if share < SURE or wider is None:
+        widened = _widened_table(space, record.metadata.task.network, name, side, best.hyperparameters)
+        if share < SURE or widened is None:
             continue
         where = "at" if isinstance(distribution, OrderedChoice) else f"within {NEAR:.0%} of"
         yield Recommendation(
             f"The best {name}, {format_value(best.hyperparameters[name])}, lies {where} the {side} bound, "
             f"{format_value(bounds(distribution)[side == 'upper'])}: widen it (in {share:.0%} of resampled studies the "
             f"best lies on that side).",
-            wider,
+            widened,
         )
 
 
 def _share_on_side(record: StudyRecord, space: SearchSpace, compared: EqualBudget, name: str, side: str) -> float:
-    """In how many resamples of the trials the best one lies in the outer fifth on this side."""
+    """The part of the resampled studies whose best trial lies in the outer fifth of the range on this side."""
     random = np.random.default_rng(0)
     values = np.array(compared.values) * (1 if record.mode == "max" else -1)
     points = [trial.hyperparameters for trial in compared.trials]
     ranges = [space.searched(point).get(name) for point in points]
-    places = [
+    unit_values = [
         to_unit(distribution, point[name]) if distribution else 0.5
         for distribution, point in zip(ranges, points, strict=True)
     ]
-    outer = np.array([(1 - place if side == "upper" else place) <= 0.2 for place in places])
-    drawn = random.integers(len(values), size=(RESAMPLES, len(values)))
-    return float(outer[drawn[np.arange(RESAMPLES), values[drawn].argmax(1)]].mean())
+    outer = np.array([(1 - unit_value if side == "upper" else unit_value) <= 0.2 for unit_value in unit_values])
+    resamples = random.integers(len(values), size=(RESAMPLES, len(values)))
+    return float(outer[resamples[np.arange(RESAMPLES), values[resamples].argmax(1)]].mean())
 
 
-def _wider(space: SearchSpace, network: str | None, name: str, side: str, best: Point) -> str | None:
-    """The range of the best trial as TOML, longer on one side: by a factor of ten, by two more members, by its half.
+def _widened_table(space: SearchSpace, network: str | None, name: str, side: str, best: Point) -> str | None:
+    """The range of the best trial as TOML, wider on one side: by a factor of ten, two more members, or half its width.
 
-    None where the hyperparameter takes no such values.
+    None says that the network does not accept such values.
     """
-    case = next(case for case in space.cases[name] if case.counts(space.with_fixed(best)))
-    distribution = case.distribution
+    conditional = next(one for one in space.ranges[name] if one.is_active(space.add_fixed(best)))
+    distribution = conditional.distribution
     assert not isinstance(distribution, CategoricalDistribution | Fixed), "only ranges can be wider"
     low, high = bounds(distribution)
     change = (9 * high if side == "upper" else 0.9 * low) if is_log(distribution) else (high - low) / 2
@@ -143,40 +144,40 @@ def _wider(space: SearchSpace, network: str | None, name: str, side: str, best: 
                 )
             case FloatDistribution():
                 wider = FloatDistribution(float(f"{low:.6g}"), float(f"{high:.6g}"), log=distribution.log)
-        if network in NETWORKS:  # what other code takes only that code knows
+        if network in NETWORKS:  # only its own code can check another network
             for end in bounds(wider):
                 config_type(network)(**{name: end})  # type: ignore[arg-type]
     except ValueError:
         return None
-    described = describe_case(replace(case, distribution=wider))
-    return None if wider == distribution else to_table(name, described, several=len(space.cases[name]) > 1)
+    described = describe_conditional(replace(conditional, distribution=wider))
+    return None if wider == distribution else to_table(name, described, is_list=len(space.ranges[name]) > 1)
 
 
 @dataclass(frozen=True)
 class _Region:
-    """Trials with one choice, or any, and a hyperparameter from a value on, or up to it."""
+    """The trials with a choice, or with a hyperparameter above or below a value, or with both."""
 
-    words: str
-    inside: tuple[TrialRecord, ...]
+    description: str
+    trials: tuple[TrialRecord, ...]
 
 
 def _diverged(record: StudyRecord, space: SearchSpace) -> Iterator[Recommendation]:
-    """Where trials diverge, in the fewest words that hold for all of them."""
+    """Describe the smallest region that contains all diverged trials."""
     ended = ended_trials(record.trials)
     diverged = [trial for trial in ended if trial.status == "diverged"]
     if len(diverged) < FEW or len(diverged) < MANY_DIVERGED * len(ended):
         return
-    region = min(_regions(ended, diverged, space), key=lambda region: len(region.inside))
+    region = min(_regions(ended, diverged, space), key=lambda region: len(region.trials))
     sentence = f"{len(diverged) / len(ended):.0%} of the trials diverged, {len(diverged)} of {len(ended)}"
-    others = len(region.inside) - len(diverged)
-    if region.words and others <= len(diverged) / 2:
-        sentence += f", all with {region.words}"
+    others = len(region.trials) - len(diverged)
+    if region.description and others <= len(diverged) / 2:
+        sentence += f", all with {region.description}"
         sentence += f", where {others} did not" if others else ", where no other was tried"
     yield Recommendation(sentence + ".")
 
 
 def _regions(ended: list[TrialRecord], diverged: list[TrialRecord], space: SearchSpace) -> Iterator[_Region]:
-    """Regions that hold all of the diverged trials, those in fewer words first."""
+    """Regions that contain all diverged trials, those with a shorter description first."""
     yield _Region("", tuple(ended))
     choices: list[tuple[str, list[TrialRecord]]] = [("", ended)]
     for name, distribution in space.items():
@@ -186,34 +187,34 @@ def _regions(ended: list[TrialRecord], diverged: list[TrialRecord], space: Searc
             inside = [trial for trial in ended if trial.hyperparameters.get(name) == choice]
             choices.append((f"{name} {choice}", inside))
             yield _Region(f"{name} {choice}", tuple(inside))
-    for words, trials in choices:
+    for choice_text, trials in choices:
         for name, distribution in space.items():
-            drawn = [(trial, float(trial.hyperparameters[name])) for trial in trials if _is_number(trial, name)]
-            values = [value for trial, value in drawn if trial.status == "diverged"]
+            numbers = [
+                (trial, float(trial.hyperparameters[name]))
+                for trial in trials
+                if not isinstance(trial.hyperparameters.get(name, ""), str)
+            ]
+            values = [value for trial, value in numbers if trial.status == "diverged"]
             if isinstance(distribution, CategoricalDistribution) or len(values) < len(diverged):
                 continue
-            joined = f"{words} and {name}" if words else name
-            above = tuple(trial for trial, value in drawn if value >= min(values))
-            below = tuple(trial for trial, value in drawn if value <= max(values))
-            yield _Region(f"{joined} from {format_value(min(values))} on", above)
-            yield _Region(f"{joined} up to {format_value(max(values))}", below)
-
-
-def _is_number(trial: TrialRecord, name: str) -> bool:
-    return not isinstance(trial.hyperparameters.get(name, ""), str)
+            prefix = f"{choice_text} and {name}" if choice_text else name
+            above = tuple(trial for trial, value in numbers if value >= min(values))
+            below = tuple(trial for trial, value in numbers if value <= max(values))
+            yield _Region(f"{prefix} from {format_value(min(values))} on", above)
+            yield _Region(f"{prefix} up to {format_value(max(values))}", below)
 
 
 def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
-    """Whether the best trial was still improving when its epochs were over."""
+    """Recommend more epochs if the best trial was still improving at its last epoch."""
     best = best_trial(record.trials)
     third = record.epochs // 3
     if best is None or third < 2 or len(best.epochs) < record.epochs:
         return
-    values = np.array([record.objective.to_minimize(metrics) for metrics in best.epochs])
+    values = np.array([record.objective.minimized(metrics) for metrics in best.epochs])
     before, last = values[-2 * third : -third].mean(), values[-third:].mean()
     gain, last_is_best = before - last, best.best_epoch is best.epochs[-1]
-    enough = STILL_IMPROVING * (1 if record.metadata.is_accuracy else abs(before))
-    if last_is_best and gain > enough:
+    threshold = STILL_IMPROVING * (1 if record.metadata.is_accuracy else abs(before))
+    if last_is_best and gain > threshold:
         shown = f"{gain * 100:.1f} points" if record.metadata.is_accuracy else f"{gain:.3g}"
         yield Recommendation(
             f"The best trial was still improving at its last epoch (last {third} epochs better by {shown} than the "
@@ -223,7 +224,7 @@ def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
 
 
 def _plateau(record: StudyRecord) -> Iterator[Recommendation]:
-    """How many trials in a row, up to the last, found nothing better."""
+    """Say how many trials after the best one found nothing better."""
     best = best_trial(record.trials)
     if best is None:
         return

@@ -1,4 +1,4 @@
-"""Whether one group of a comparison found better values than another, as far as chance lets one tell."""
+"""The significance of a difference between two groups: how much better one is, with an interval."""
 
 import math
 from dataclasses import dataclass
@@ -12,78 +12,80 @@ from search.record.ranking import valid_trials
 from training.metrics import CONFIDENCE
 
 UPPER_END = 0.5 + CONFIDENCE / 200
-"""Of the interval, as a quantile; the lower end is 1 minus this."""
+"""The quantile of the upper bound of an interval; that of the lower bound is 1 minus this."""
 RESAMPLES = 4000
 LEAST_TRIALS = 6
-"""Trials of an group that measured something; all halves of fewer are too much alike."""
+"""A group must have this number of valid trials: random halves of fewer trials differ too little."""
 ENOUGH_STUDIES = 3
-"""Studies in each of two groups that by themselves show how much chance does."""
+"""This number of studies in each group shows the influence of chance by itself."""
 CLEARLY_MORE = 1.1
-"""So many times as many trials, and an group may be better for their number alone."""
+"""A group with this times as many trials may be better only because of their number."""
 
 Values = list[NDArray[np.float64]]
-"""Of each study of an group, the best value of each trial, the best first; more is better."""
+"""For each study of a group, the best value of each trial, the best first; larger is better."""
 
 
 @dataclass(frozen=True)
 class Significance:
-    """How much better the best value of an group is than that of another, the reference."""
+    """The difference between the best values of a group and of the reference group."""
 
     group: str
     reference: str
     unit: str
     gain: float
-    """In this unit, above 0 if the group is better, be the metric an accuracy or a loss."""
+    """In this unit, above 0 if the group is better, for an accuracy and for a loss."""
     low: float
     high: float
     first: int | None = None
-    """How many trials of each study were looked at; None if all."""
+    """Number of trials of each study that were compared; None if all were."""
 
     @property
     def is_clear(self) -> bool:
-        """Whether chance alone does not make such a difference."""
+        """Whether the difference is larger than chance explains: its interval excludes 0."""
         return self.low > 0 or self.high < 0
 
     @property
     def sentence(self) -> str:
-        """The significance in plain words."""
+        """The difference with its interval, as one sentence."""
         digits = 2 if self.unit == "points" else 4
         within = f", by the first {self.first} trials of each study" if self.first else ""
         if not self.is_clear:
-            ends = f"{_signed(self.low, digits)} to {_signed(self.high, digits)}"
+            interval = f"{_signed(self.low, digits)} to {_signed(self.high, digits)}"
             return (
                 f"{self.group} against {self.reference}{within}: no difference that this data can show "
-                f"(interval {ends} {self.unit})."
+                f"(interval {interval} {self.unit})."
             )
         low, high = sorted((abs(self.low), abs(self.high)))
-        word = "better" if self.low > 0 else "worse"
+        comparison = "better" if self.low > 0 else "worse"
         return (
-            f"{self.group} is {word} than {self.reference}{within}, by {abs(self.gain):.{digits}f} {self.unit} "
+            f"{self.group} is {comparison} than {self.reference}{within}, by {abs(self.gain):.{digits}f} {self.unit} "
             f"({CONFIDENCE} % interval {low:.{digits}f} to {high:.{digits}f})."
         )
 
 
 @dataclass(frozen=True)
 class TooFewTrials:
-    """Why two groups cannot be told apart, or called equal."""
+    """The reason why two groups cannot be compared."""
 
     sentence: str
     is_clear: bool = False
 
 
 def test_groups(group: Group, reference: Group) -> list[Significance | TooFewTrials]:
-    """Compare the best values of two groups; if one had clearly more trials, at an equal number as well.
+    """Compare the best values of two groups; if one has clearly more trials, compare an equal number as well.
 
-    With few studies, a resample has of each study the best of a random half of its trials: each is drawn or left by
-    the throw of a coin. (The best of all is a corner of what resampling with replacement can reach, and such intervals
-    are too short.) If both groups have the same chances, this finds a difference about when five or more of the best
-    trials of the two are all of one group, whatever the distribution of the values, so less often than once in 20.
+    With few studies, a resample contains a random half of the trials of each study, chosen by the throw of a coin, and
+    the best value of each half is compared. (Resampling with replacement makes such intervals too short, because the
+    best value is at the edge of what it can reach.) If both groups are equally good, this finds a difference if five or
+    more of the best trials of the two all belong to one group, whatever the distribution of the values: less often
+    than once in 20.
 
-    With enough studies, a resample is a draw of studies with replacement, and the distances from the mean are widened
-    by what so few studies hide: sqrt(n / (n - 1)), and Welch's t over the normal quantile (Hesterberg 2015, "What
-    Teachers Should Know About the Bootstrap", The American Statistician 69).
+    With enough studies, a resample contains studies sampled with replacement, and the distances from the mean are
+    widened because the studies are few: by sqrt(n / (n - 1)), and by Welch's t over the normal quantile (Hesterberg
+    2015, "What Teachers Should Know About the Bootstrap", The American Statistician 69).
 
-    In both, the noise of an accuracy on so many images is added, as if each group had been measured on other ones.
+    In both cases, the noise of an accuracy on a number of images is added, as if each group had been measured on other
+    images.
     """
     for side in (reference, group):
         trials = sum(map(len, _values(side)))
@@ -95,82 +97,82 @@ def test_groups(group: Group, reference: Group) -> list[Significance | TooFewTri
                 )
             ]
     significances: list[Significance | TooFewTrials] = [_compare(group, reference)]
-    ours, theirs = ([len(values) for values in _values(side)] for side in (group, reference))
-    first = min(ours + theirs)
-    means = sorted((np.mean(ours), np.mean(theirs)))
-    if means[1] > CLEARLY_MORE * means[0] and first * min(len(ours), len(theirs)) >= LEAST_TRIALS:
+    sizes = [[len(values) for values in _values(side)] for side in (group, reference)]
+    first = min(map(min, sizes))
+    fewer, more = sorted(map(np.mean, sizes))
+    if more > CLEARLY_MORE * fewer and first * min(map(len, sizes)) >= LEAST_TRIALS:
         significances.append(_compare(group, reference, first))
     return significances
 
 
 def _compare(group: Group, reference: Group, first: int | None = None) -> Significance:
-    chance = np.random.default_rng(0)
+    random = np.random.default_rng(0)
     sides = [_values(side, first) for side in (group, reference)]
     bests = [np.array([values[0] for values in side]) for side in sides]
     gain = float(bests[0].mean() - bests[1].mean())
     if min(map(len, sides)) >= ENOUGH_STUDIES:
         widening = _students_t(*bests) / t.ppf(UPPER_END, math.inf)
-        ours, theirs = (_of_studies(values, chance) for values in bests)
-        gains = gain + widening * (ours - theirs)
+        distances = [_resample_studies(values, random) for values in bests]
+        gains = gain + widening * (distances[0] - distances[1])
     else:
-        ours, theirs = (_of_halves(side, chance) for side in sides)
-        gains = ours - theirs
+        means = [_resample_halves(side, random) for side in sides]
+        gains = means[0] - means[1]
     noise = math.hypot(*(_noise(side) for side in (group, reference)))
-    gains = gains + chance.normal(0.0, noise, RESAMPLES)
+    gains = gains + random.normal(0.0, noise, RESAMPLES)
     low, high = np.quantile(gains, [1 - UPPER_END, UPPER_END])
     in_points = group.first.metadata.is_accuracy
     unit, scale = ("points", 100.0) if in_points else ("nats", 1.0)
     return Significance(group.name, reference.name, unit, scale * gain, scale * float(low), scale * float(high), first)
 
 
-def _students_t(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """The quantile of t with the degrees of freedom of two samples that may spread differently (Welch 1947)."""
-    shares = np.array([bests.var(ddof=1) / len(bests) for bests in (ours, theirs)])
+def _students_t(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """The quantile of t with the degrees of freedom of two samples with different variances (Welch 1947)."""
+    shares = np.array([bests.var(ddof=1) / len(bests) for bests in (first, second)])
     if shares.any():
-        freedom = shares.sum() ** 2 / (shares**2 / [len(ours) - 1, len(theirs) - 1]).sum()
+        freedom = shares.sum() ** 2 / (shares**2 / [len(first) - 1, len(second) - 1]).sum()
     else:
-        freedom = len(ours) + len(theirs) - 2
+        freedom = len(first) + len(second) - 2
     return float(t.ppf(UPPER_END, freedom))
 
 
-def _of_studies(bests: NDArray[np.float64], chance: np.random.Generator) -> NDArray[np.float64]:
+def _resample_studies(bests: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
     """Distances of the means of resampled studies from the mean of all."""
     number = len(bests)
-    means = bests[chance.integers(number, size=(RESAMPLES, number))].mean(axis=1)
+    means = bests[random.integers(number, size=(RESAMPLES, number))].mean(axis=1)
     distances: NDArray[np.float64] = (means - bests.mean()) * math.sqrt(number / (number - 1))
     return distances
 
 
-def _of_halves(side: Values, chance: np.random.Generator) -> NDArray[np.float64]:
+def _resample_halves(side: Values, random: np.random.Generator) -> NDArray[np.float64]:
     """Means of the best values of random halves of resampled studies."""
     longest = max(map(len, side))
     padded = np.array([np.pad(values, (0, longest - len(values)), mode="edge") for values in side])
-    chosen = chance.integers(len(side), size=(RESAMPLES, len(side)))
-    place_of_best = chance.geometric(0.5, size=chosen.shape) - 1  # the coin leaves out all that are better
-    means: NDArray[np.float64] = padded[chosen, np.minimum(place_of_best, longest - 1)].mean(axis=1)
+    chosen = random.integers(len(side), size=(RESAMPLES, len(side)))
+    rank_of_best = random.geometric(0.5, size=chosen.shape) - 1  # the number of better trials that the coin left out
+    means: NDArray[np.float64] = padded[chosen, np.minimum(rank_of_best, longest - 1)].mean(axis=1)
     return means
 
 
 def _values(group: Group, first: int | None = None) -> Values:
-    """Of each study that measured something."""
-    found = []
+    """The values of each study that has a valid trial."""
+    result = []
     for record in group.records:
         sign = -1 if record.mode == "min" else 1
         values = np.sort([sign * trial.best_value for trial in valid_trials(record.trials)[:first]])[::-1]
         if len(values):
-            found.append(values)
-    return found
+            result.append(values)
+    return result
 
 
 def _noise(group: Group) -> float:
-    """Standard error of an accuracy on so many images; 0 for a loss, of which the record does not tell."""
+    """Standard error of an accuracy on the images of a group; 0 for a loss, whose variance is not recorded."""
     if not group.first.metadata.is_accuracy:
         return 0.0
     images = group.first.metadata.metric_images * group.splits
     if not images:
         return 0.0
     best = np.mean([values[0] for values in _values(group)])
-    right = (best * images + 1) / (images + 2)  # not sure of itself where all are right
+    right = (best * images + 1) / (images + 2)  # above 0 even if all images are right
     return math.sqrt(right * (1 - right) / images)
 
 

@@ -1,4 +1,4 @@
-"""Time accounting: what the cores of a study did from command to end, by what its record holds."""
+"""Time accounting: how the cores of a study spent their time from the command to the end."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ PART_NAMES = {
     "lost": "lost",
     "idle": "idle",
 }
-"""The parts of the time, and their names in the summary and the report."""
+"""The names of the parts of the time in the summary and the report."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """What a worker did up to one report, of an epoch or of a failure; in seconds."""
+    """The seconds of a worker before one report of an epoch or of a failure."""
 
     trial: TrialRecord
     timing: Timing
@@ -32,33 +32,33 @@ class Interval:
 
     @property
     def began(self) -> float:
-        """Since the study was started."""
+        """Seconds from the beginning of the session to that of the interval."""
         return self.timing.reported - self.training - self.evaluation - self.lost - self.timing.waiting_seconds
 
     @property
     def ends_its_trial(self) -> bool:
-        """Whether the trial was not to go on."""
-        measured_to_its_end = self.trial.status in ("completed", "stopped_early") or self.lost > 0
-        return measured_to_its_end and self.timing is self.trial.timings[max(self.trial.timings)]
+        """Whether the trial ended with this report."""
+        has_last_report = self.trial.status in ("completed", "stopped_early") or self.lost > 0
+        return has_last_report and self.timing is self.trial.timings[max(self.trial.timings)]
 
 
 @dataclass(frozen=True)
 class WorkerTrial:
-    """A trial, or the part of it that one worker ran without a break by another trial; in seconds."""
+    """A trial, or the part of a trial that a worker ran without another trial in between; in seconds."""
 
     worker: str
     trial: TrialRecord
     began: float
-    """Since the study was first started, the time between two sessions left out."""
+    """Seconds since the study began, without the time between two sessions."""
     ended: float
 
 
 def time_accounting(record: StudyRecord) -> dict[str, float]:
-    """What the cores did: the whole, which is cores x wall clock of all sessions of the study, and its parts.
+    """The time of the cores: the whole, which is cores x wall clock of all sessions of the study, and its parts.
 
-    Each part is measured by itself. Workers' clocks tell `training`, `evaluation`, the work of `lost` epochs, and how
-    long a worker waited within a trial; the driver's clock tells the time before the first trial of a worker, between
-    two of them and after the last. So their sum shows whether anything was left out or counted twice.
+    Each part is measured by itself. The clocks of the workers measure `training`, `evaluation`, the work of `lost`
+    epochs, and the waiting time within a trial; the clock of the driver measures the time before the first trial of a
+    worker, between two trials and after the last one. So the sum shows whether a part is missing or counted twice.
 
     Returns:
         Core seconds of `whole` and of each of `PART_NAMES`.
@@ -72,33 +72,33 @@ def time_accounting(record: StudyRecord) -> dict[str, float]:
 
 
 def worker_trials(record: StudyRecord) -> list[WorkerTrial]:
-    """What each worker ran, worker by worker in the order in which they began."""
+    """The trials of each worker; the worker that began first comes first."""
     intervals = _intervals(record)
     *offsets, _ = session_offsets(record)
-    found = []
-    for number, offset in enumerate(offsets):
-        for place, worker in enumerate(_by_worker(intervals[number]), start=1):
-            name = f"worker {place}" if len(offsets) == 1 else f"session {number + 1}, worker {place}"
-            for _, of_trial in groupby(worker, key=lambda interval: interval.trial.number):
-                first, *_, last = [*of_trial] * 2
-                found.append(WorkerTrial(name, last.trial, offset + first.began, offset + last.timing.reported))
-    return found
+    trials = []
+    for session, offset in enumerate(offsets):
+        for number, worker in enumerate(_group_by_worker(intervals[session]), start=1):
+            name = f"worker {number}" if len(offsets) == 1 else f"session {session + 1}, worker {number}"
+            for _, trial_intervals in groupby(worker, key=lambda interval: interval.trial.number):
+                first, *_, last = [*trial_intervals] * 2
+                trials.append(WorkerTrial(name, last.trial, offset + first.began, offset + last.timing.reported))
+    return trials
 
 
 def wall_seconds(record: StudyRecord) -> float:
-    """Wall clock of all sessions; of one that was killed, until its last report."""
+    """Wall clock of all sessions; a session that was killed ends with its last report."""
     return round(session_offsets(record)[-1], 1)
 
 
 def session_offsets(record: StudyRecord) -> list[float]:
-    """When each session of the study began, and when the last one ended; in seconds, the time between two left out."""
+    """Begin of each session and end of the last one, in seconds without the time between two sessions."""
     intervals = _intervals(record)
     walls = [_wall(session, intervals[number]) for number, session in enumerate(record.metadata.sessions)]
     return [0.0, *accumulate(walls)]
 
 
 def _intervals(record: StudyRecord) -> dict[int, list[Interval]]:
-    """All that workers reported, by session of the study, in the order of the reports."""
+    """The intervals of all workers by session of the study, in the order of their reports."""
     intervals: dict[int, list[Interval]] = defaultdict(list)
     for trial in record.trials:
         for metrics in trial.epochs:
@@ -107,8 +107,8 @@ def _intervals(record: StudyRecord) -> dict[int, list[Interval]]:
                 intervals[timing.session].append(Interval(trial, timing, metrics.seconds - evaluation, evaluation))
         if trial.failure and (timing := trial.timings.get(len(trial.epochs) + 1)):
             intervals[timing.session].append(Interval(trial, timing, lost=trial.failure.seconds))
-    for of_session in intervals.values():
-        of_session.sort(key=lambda interval: interval.timing.reported)
+    for session_intervals in intervals.values():
+        session_intervals.sort(key=lambda interval: interval.timing.reported)
     return intervals
 
 
@@ -118,25 +118,25 @@ def _wall(session: Session, intervals: list[Interval]) -> float:
 
 
 def _session_parts(session: Session, intervals: list[Interval]) -> Iterator[tuple[str, float]]:
-    """Names of parts and core seconds, in any order."""
+    """The parts of a session and their core seconds; a part may come several times."""
     wall, concurrent, cores_each = _wall(session, intervals), session.max_concurrent_trials, session.cpus_per_trial
     yield "whole", session.cpus * wall
     yield "idle", (session.cpus - concurrent * cores_each) * wall
-    workers = _by_worker(intervals)
-    for part, seconds in chain(*map(_while_at_work, workers), _while_not_at_work(workers, concurrent, wall)):
+    workers = _group_by_worker(intervals)
+    for part, seconds in chain(*map(_working_seconds, workers), _unused_seconds(workers, concurrent, wall)):
         yield part, seconds * cores_each
 
 
-def _by_worker(intervals: list[Interval]) -> list[list[Interval]]:
-    """What each worker reported; the worker that began first comes first."""
+def _group_by_worker(intervals: list[Interval]) -> list[list[Interval]]:
+    """The intervals of each worker; the worker that began first comes first."""
     workers: dict[tuple[int, int], list[Interval]] = defaultdict(list)
     for interval in intervals:
         workers[interval.timing.node, interval.timing.pid].append(interval)
     return sorted(workers.values(), key=lambda worker: worker[0].began)
 
 
-def _while_at_work(worker: list[Interval]) -> Iterator[tuple[str, float]]:
-    """From the beginning of a worker's first trial to its last report."""
+def _working_seconds(worker: list[Interval]) -> Iterator[tuple[str, float]]:
+    """The seconds from the beginning of a worker's first trial to its last report."""
     for interval in worker:
         yield "training", interval.training
         yield "evaluation", interval.evaluation
@@ -147,17 +147,17 @@ def _while_at_work(worker: list[Interval]) -> Iterator[tuple[str, float]]:
             yield "ray_and_sampler", after.began - before.timing.reported
 
 
-def _while_not_at_work(workers: list[list[Interval]], concurrent: int, wall: float) -> Iterator[tuple[str, float]]:
-    """Before the first trial of each worker, and after the last one if no other worker took its place."""
+def _unused_seconds(workers: list[list[Interval]], concurrent: int, wall: float) -> Iterator[tuple[str, float]]:
+    """The seconds before the first trial of each worker, and after its last one if no other worker replaced it."""
     last_reports: list[Interval] = []
     for worker in workers:
         if len(last_reports) < concurrent:
             yield "start_up", worker[0].began
         else:
-            gone = min(last_reports, key=lambda interval: interval.timing.reported)
-            last_reports.remove(gone)
-            part = "ray_and_sampler" if gone.ends_its_trial else "lost"
-            yield part, worker[0].began - gone.timing.reported
+            replaced = min(last_reports, key=lambda interval: interval.timing.reported)
+            last_reports.remove(replaced)
+            part = "ray_and_sampler" if replaced.ends_its_trial else "lost"
+            yield part, worker[0].began - replaced.timing.reported
         last_reports.append(worker[-1])
     for last in last_reports:
         yield "idle" if last.ends_its_trial else "lost", wall - last.timing.reported

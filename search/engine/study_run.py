@@ -51,7 +51,7 @@ class StudyRun:
         self._stack.callback(study.record.close)
         self.files, self.loggers = StudyFiles(study.record), Loggers(study.settings, study.record)
         self._stack.callback(self.loggers.close)
-        self._stack.enter_context(self.stopper.on_signals())
+        self._stack.enter_context(self.stopper.signal_handlers())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:

@@ -13,7 +13,7 @@ import torch
 from ray import tune
 
 from search.engine.custom_training import train_custom
-from search.record.custom_metrics import CustomMetrics, names_of
+from search.record.custom_metrics import CustomMetrics, metric_names
 from training.checkpoint import Checkpoint
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, is_out_of_memory, train
@@ -65,7 +65,7 @@ def trainable(
                     print(f"trial {number}: epoch {metrics.epoch}: {metric} {getattr(metrics, metric):.4f}", flush=True)
                     notes: dict[str, Any] = {"waiting_seconds": waiting_seconds, "warning": checkpoint.take_warning()}
                     if isinstance(metrics, CustomMetrics):
-                        notes["metric_names"] = names_of(metrics)
+                        notes["metric_names"] = metric_names(metrics)
                     tune.report({**asdict(metrics), **notes})
     except TrainingDivergedError as error:
         seconds = time.perf_counter() - last_report

@@ -57,7 +57,7 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         if "failure" in result:
             self._record.add_failure(trial.trial_id, Failure(**result["failure"]), self._timing(result, 0.0))
         else:
-            metrics = self._record.metrics_of(result)
+            metrics = self._record.read_metrics(result)
             waiting_seconds = result["waiting_seconds"]
             timing = None if waiting_seconds is None else self._timing(result, waiting_seconds)
             self._record.add_epoch(trial.trial_id, metrics, timing)

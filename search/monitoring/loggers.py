@@ -13,7 +13,7 @@ from search.monitoring.logger import Logger
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import LoggerName, StudySettings
-from training.console.command_line import without_password
+from training.console.command_line import mask_password
 from training.console.terminal import printable, show_event
 
 SHARE_OF_TIME = 0.02
@@ -134,7 +134,7 @@ class _LoggerThread:
                 next_epoch = time.monotonic() + (time.thread_time() - before) / SHARE_OF_TIME
                 is_over = call == "close"
         except Exception as error:  # no error of a logger may stop the study
-            sentence = without_password(" ".join(f"{type(error).__name__}: {error}".split()))
+            sentence = mask_password(" ".join(f"{type(error).__name__}: {error}".split()))
             self._error = printable(sentence if len(sentence) <= 300 else f"{sentence[:300]}…")
 
 

@@ -59,18 +59,15 @@ def _sections(comparison: Comparison) -> list[Section]:
         if comparison.has_repeats
         else ""
     )
-    seconds = (
-        "Time is wall clock since the command; the time between an end and a resumption is left out."
-        if comparison.have_clocks
-        else "Time is the sum of the seconds of all epochs, because not all of these studies recorded a clock."
-    )
     best = f"Each line shows the best {metric} so far"
     over_trials = f"{best}, over the number of trials that had ended.{bands}"
     over_epochs = (
         f"{best}, over the number of epochs that had run. A trial that was stopped early ran few epochs.{bands}"
     )
-    over_time = f"{best}, over time. {seconds}{bands}"
-    time_axis = "seconds since the command" if comparison.have_clocks else "seconds of training"
+    over_time = (
+        f"{best}, over time: wall clock since the command, without the time between an end and a resumption.{bands}"
+    )
+    time_axis = "seconds since the command"
     return [
         Section("Best value over trials", over_trials, [incumbents(comparison, "trials", "ended trials")]),
         Section("Best value over epochs", over_epochs, [incumbents(comparison, "epochs", "epochs")]),
@@ -83,7 +80,7 @@ def incumbents(comparison: Comparison, cost: Cost, axis: str) -> Figure:
     traces: list[Figure] = []
     values: list[float] = []
     for group, colour in zip(comparison.groups, itertools.cycle(COLOURS), strict=False):
-        incumbent = incumbent_range(group, cost, clocks=comparison.have_clocks)
+        incumbent = incumbent_range(group, cost)
         if incumbent:
             traces += _traces(group, incumbent, colour)
             values += incumbent.low + incumbent.high
@@ -93,7 +90,7 @@ def incumbents(comparison: Comparison, cost: Cost, axis: str) -> Figure:
 
 def _traces(group: Group, incumbent: IncumbentRange, colour: str) -> list[Figure]:
     record = group.first
-    step = {"type": "scatter", "mode": "lines", "x": incumbent.places, "legendgroup": group.name}
+    step = {"type": "scatter", "mode": "lines", "x": incumbent.costs, "legendgroup": group.name}
     edge = step | {
         "line": {"color": colour, "width": 0, "shape": "hv"},
         "showlegend": False,

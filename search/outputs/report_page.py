@@ -40,7 +40,7 @@ from search.record.ranking import (
 from search.record.study_record import StudyRecord
 from search.record.trial import Metrics, TrialRecord
 from search.space.distributions import values_of
-from search.space.search_space import describe, describe_part, starting_points
+from search.space.search_space import describe, describe_hyperparameter, starting_points
 from training.config import NETWORKS
 from training.console.terminal import format_value
 from training.metrics import CONFIDENCE
@@ -324,7 +324,7 @@ def _contours(record: StudyRecord, compared: EqualBudget | None) -> Iterator[Sec
     ]
     yield Section(
         "Learning rate and batch size",
-        f"The colour is the {record.metric} {compared.words}; there is a chart for each optimizer. Values between the "
+        f"The colour is the {record.metric} {compared.phrase}; there is a chart for each optimizer. Values between the "
         "trials are interpolated; where there was no trial, nothing is shown.",
         [figure for figure in figures if figure],
         side_by_side=True,
@@ -346,7 +346,7 @@ def _importances(findings: Findings) -> Iterator[Section]:
     significant = f"Significant hyperparameters: {', '.join(names)}." if names else "No hyperparameter is significant."
     yield Section(
         title,
-        f"Each bar is the share of the variance of the metric ({compared.words}) that a hyperparameter explains. "
+        f"Each bar is the share of the variance of the metric ({compared.phrase}) that a hyperparameter explains. "
         f"{significant} A bar is grey if its interval contains 0.{full} The evaluator is {EVALUATOR}; the thin lines "
         f"are {CONFIDENCE} % bootstrap intervals over the trials, from {RESAMPLES} resamples.",
         [charts.importance_bars(importances)],
@@ -419,7 +419,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
         )
         lines += [("data", f"{dataset.name}: {images}"), ("data checksum", f"sha256 {dataset.sha256}")]
     lines += [
-        ("searched" if name in record.space else "fixed", f"{name}: {describe_part(described)}")
+        ("searched" if name in record.space else "fixed", f"{name}: {describe_hyperparameter(described)}")
         for name, described in describe(metadata.space).items()
     ]
     settings = {name: value for name, value in settings_to_json(metadata.settings).items() if value is not None}

@@ -74,7 +74,7 @@ def optimisation_history(record: StudyRecord) -> bytes:
 
 def importance_bars(record: StudyRecord, compared: EqualBudget, importances: Sequence[Importance]) -> bytes:
     """Draw the share of each hyperparameter with its interval; a bar is grey if the interval contains 0."""
-    title = f"{record.folder.name}: importance for {record.metric}\n{compared.words}"
+    title = f"{record.folder.name}: importance for {record.metric}\n{compared.phrase}"
     figure, axes = _axes(title, f"share of the variance, {CONFIDENCE} % interval", "")
     upwards = list(reversed(importances))
     shares = np.array([importance.share for importance in upwards])

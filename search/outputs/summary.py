@@ -20,7 +20,7 @@ from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training.config import NETWORKS
-from training.console.command_line import without_password
+from training.console.command_line import mask_password
 from training.console.terminal import format_value, short_path
 from training.run import TrainingSettings
 
@@ -93,7 +93,7 @@ def training_command(record: StudyRecord, trial: TrialRecord) -> str:
     settings = record.metadata.settings
     values = {
         **record.metadata.task.fixed,
-        **record.space.with_fixed(trial.hyperparameters),
+        **record.space.add_fixed(trial.hyperparameters),
         "seed": trial.seed,
         "dataset": settings.dataset,
         "image_size": settings.image_size,
@@ -147,7 +147,7 @@ def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *,
     if settings.log:
         args += ["--log", *settings.log]
     if settings.mlflow_uri is not None:
-        args += ["--mlflow-uri", without_password(settings.mlflow_uri)]
+        args += ["--mlflow-uri", mask_password(settings.mlflow_uri)]
     print(f"\n{reason}" + (f" To go on: python search/run.py {shlex.join(args)}" if can_resume else ""), flush=True)
 
 

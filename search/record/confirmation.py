@@ -1,4 +1,4 @@
-"""What trainings from fresh seeds say about the best configurations of a study: means, intervals, and a winner."""
+"""The result of a confirmation: means and intervals of the best configurations over fresh seeds, and the winner."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from search.space.distributions import HyperparameterValue
 from training.metrics import CONFIDENCE, EpochMetrics, accuracy_interval
 
 FEWEST_SEEDS = 2
-"""One number has no spread."""
+"""A standard deviation needs two trainings."""
 _UPPER = 0.5 + CONFIDENCE / 200
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, and where the mean over all possible seeds can be expected."""
+    """A mean over seeds, and the interval in which the mean over all possible seeds is expected."""
 
     mean: float
     deviation: float
@@ -30,8 +30,8 @@ def t_interval(values: Sequence[float], deviation: float | None = None) -> Estim
     """Mean and Student's interval, mean +- t s / sqrt(n) (Student 1908, "The Probable Error of a Mean", Biometrika 6).
 
     Args:
-        values: Of independent trainings; two or more.
-        deviation: What is known of the standard deviation s; by default that of the values.
+        values: Measured in independent trainings; two or more.
+        deviation: The standard deviation s if it is known; by default that of the values.
     """
     number, mean = len(values), float(np.mean(values))
     deviation = float(np.std(values, ddof=1)) if deviation is None else deviation
@@ -47,18 +47,18 @@ def accuracy_estimate(accuracies: Sequence[float], deviation: float | None = Non
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """One configuration of a study, and what it measured from fresh seeds after its confirmed number of epochs."""
+    """One configuration of a study, and its metrics from fresh seeds after its confirmed number of epochs."""
 
     trial: int
-    """Its number in the study."""
+    """Number of its trial in the study."""
     hyperparameters: dict[str, HyperparameterValue]
     metric_name: str
     search_value: float
-    """What the search said of it: its one training, at its best epoch."""
+    """The metric of its trial in the search, at the trial's best epoch."""
     epochs: int
-    """After which all is measured; 0 if fewer than two trainings completed."""
+    """The trainings are compared after this number of epochs; 0 if fewer than two of them completed."""
     failed: int
-    """Trainings that did not complete; what is below is of the others."""
+    """Number of trainings that did not complete; they have no seeds and values here."""
     seeds: list[int]
     values: list[float]
     """The metric of the study, by seed."""
@@ -68,11 +68,11 @@ class Configuration:
     test_losses: list[float]
 
     def __post_init__(self) -> None:
-        """Refuse what no trainings measure."""
+        """Refuse values that no trainings can measure."""
         numbers = [self.search_value, self.usual_deviation, *self.values, *self.test_accuracies, *self.test_losses]
         lengths = {len(self.seeds), len(self.values), len(self.test_accuracies), len(self.test_losses)}
         if len(lengths) > 1 or min(numbers) < 0 or max(self.test_accuracies, default=0) > 1 or self.failed < 0:
-            raise ValueError(f"trial {self.trial} cannot have been confirmed like this")
+            raise ValueError(f"the confirmation of trial {self.trial} contradicts itself")
         if self.epochs < 0 or (self.epochs > 0) != (len(self.seeds) >= FEWEST_SEEDS):
             raise ValueError(f"trial {self.trial} cannot have {self.epochs} confirmed epochs")
 
@@ -85,13 +85,13 @@ class Configuration:
     def metric(self) -> Estimate:
         """The metric of the study; the interval allows for the choice of a winner.
 
-        The best lower end of several intervals likely belongs to a configuration whose few seeds agree by luck, and
-        whose own deviation makes too short an interval. So none counts for less than the median of all deviations;
-        `docs/confirm.md` has what that does.
+        The best lower bound of several intervals probably belongs to a configuration whose few seeds agree by luck, and
+        whose own deviation makes the interval too short. So the deviation is at least the median of all deviations;
+        `docs/confirm.md` measures the effect of this rule.
         """
         deviation = max(self.own_deviation, self.usual_deviation)
-        as_it_is = accuracy_estimate if self.metric_name.endswith("accuracy") else t_interval
-        return as_it_is(self.values, deviation)
+        interval = accuracy_estimate if self.metric_name.endswith("accuracy") else t_interval
+        return interval(self.values, deviation)
 
     @property
     def own_deviation(self) -> float:
@@ -100,25 +100,25 @@ class Configuration:
 
     @property
     def optimism(self) -> float:
-        """By how much the search's own number was better than the mean over fresh seeds; in units of the metric."""
-        over = self.search_value - self.metric.mean
-        return -over if self.metric_name.endswith("_loss") else over
+        """By how much the search's value was better than the mean over fresh seeds; in units of the metric."""
+        difference = self.search_value - self.metric.mean
+        return -difference if self.metric_name.endswith("_loss") else difference
 
     @property
     def test_accuracy(self) -> Estimate:
-        """Only reported."""
+        """Mean and interval of the test accuracy, which chooses nothing."""
         return accuracy_estimate(self.test_accuracies)
 
     @property
     def test_loss(self) -> Estimate:
-        """Only reported."""
+        """Mean and interval of the test loss, which chooses nothing."""
         return t_interval(self.test_losses)
 
 
 def best_mean_epoch(curves: Sequence[Sequence[float]], *, lowest: bool = False) -> int:
     """The epoch, from 1, with the best mean over trainings of equal length; the earliest of equals.
 
-    One epoch for all of them: the best epoch of each training would be chosen by its noise.
+    There is one epoch for all trainings, because noise would choose the best epoch of each training.
     """
     means = np.mean(np.array(curves), axis=0)
     return int(means.argmin() if lowest else means.argmax()) + 1
@@ -133,15 +133,15 @@ def measure(
     *,
     epochs: int | None = None,
 ) -> Configuration:
-    """Take together what one configuration measured.
+    """Combine the trainings of one configuration.
 
     Args:
-        trial: Its number in the study.
-        hyperparameters: Those that were searched.
-        search_value: What the search said of it.
-        trainings: By seed, all epochs of each; None of one that did not complete.
-        metric: That of the study.
-        epochs: After which they are compared; by default where the mean of the metric is best.
+        trial: Number of its trial in the study.
+        hyperparameters: The searched hyperparameters.
+        search_value: The metric of its trial in the search.
+        trainings: By seed, all epochs of each training; None if it did not complete.
+        metric: The metric of the study.
+        epochs: The trainings are compared after this number; by default the one with the best mean of the metric.
     """
     complete = {seed: training for seed, training in trainings.items() if training is not None}
     if len(complete) < FEWEST_SEEDS:
@@ -166,33 +166,26 @@ def measure(
 
 
 def measure_again(winner: Configuration, trainings: Mapping[int, Sequence[EpochMetrics] | None]) -> Configuration:
-    """What the winner measures from other seeds, which chose neither it nor its number of epochs.
+    """Combine trainings of the winner from other seeds, which chose neither it nor its number of epochs.
 
     Args:
-        winner: As `rank` gives it.
+        winner: The first configuration that `rank` returned.
         trainings: By seed, as for `measure`.
     """
     again = measure(
-        winner.trial,
-        winner.hyperparameters,
-        winner.search_value,
-        trainings,
-        winner.metric_name,
-        epochs=winner.epochs,
+        winner.trial, winner.hyperparameters, winner.search_value, trainings, winner.metric_name, epochs=winner.epochs
     )
     return replace(again, usual_deviation=winner.usual_deviation)
 
 
 def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
-    """The configurations, with what their deviations usually are; the winner first.
+    """The configurations with their usual deviation, best first.
 
-    It has the best of the bad ends of the intervals.
-
-    One of which a training did not complete comes after all of which every one did: the mean of those that did is that
-    of the lucky ones.
+    The best configuration has the best lower bound of its interval (the best upper bound of a loss). Configurations
+    with failed trainings come last: their means are means over the lucky trainings.
     """
 
-    def place(one: Configuration) -> tuple[bool, int, float, float]:
+    def sort_key(one: Configuration) -> tuple[bool, int, float, float]:
         if not one.is_measured:
             return True, one.failed, 0.0, 0.0
         estimate = one.metric
@@ -202,7 +195,7 @@ def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
 
     deviations = [one.own_deviation for one in configurations if one.is_measured]
     usual = float(np.median(deviations)) if deviations else 0.0
-    return sorted((replace(one, usual_deviation=usual) for one in configurations), key=place)
+    return sorted((replace(one, usual_deviation=usual) for one in configurations), key=sort_key)
 
 
 @dataclass(frozen=True)
@@ -214,44 +207,44 @@ class Difference:
     seeds: int
     unit: str
     estimate: Estimate
-    """In this unit, above 0 if the first is better, be the metric an accuracy or a loss."""
+    """In this unit, above 0 if the first configuration is better, for an accuracy and for a loss."""
 
     @property
     def is_clear(self) -> bool:
-        """Whether seeds alone do not make such a difference."""
+        """Whether the difference is larger than chance explains: its interval excludes 0."""
         return self.estimate.low > 0 or self.estimate.high < 0
 
     @property
     def sentence(self) -> str:
-        """It in plain words."""
+        """The difference with its interval, as one sentence."""
         digits = 2 if self.unit == "points" else 4
-        low, high = (f"{round(end, digits) + 0.0:+.{digits}f}" for end in (self.estimate.low, self.estimate.high))
+        low, high = (f"{round(bound, digits) + 0.0:+.{digits}f}" for bound in (self.estimate.low, self.estimate.high))
         if not self.is_clear:
             return (
                 f"trial {self.first} against trial {self.second}: no difference that {self.seeds} seeds can show "
                 f"({CONFIDENCE} % interval {low} to {high} {self.unit}, paired by seed)"
             )
-        word = "better" if self.estimate.mean > 0 else "worse"
+        comparison = "better" if self.estimate.mean > 0 else "worse"
         return (
-            f"trial {self.first} is {word} than trial {self.second} by {abs(self.estimate.mean):.{digits}f} "
+            f"trial {self.first} is {comparison} than trial {self.second} by {abs(self.estimate.mean):.{digits}f} "
             f"{self.unit} ({CONFIDENCE} % interval {low} to {high}, {self.seeds} seeds, paired by seed)"
         )
 
 
 def difference(first: Configuration, second: Configuration) -> Difference | None:
     """Compare two configurations seed by seed; None if fewer than two seeds are common to both."""
-    ours, theirs = (dict(zip(one.seeds, one.values, strict=True)) for one in (first, second))
-    common = [seed for seed in ours if seed in theirs]
+    values, reference = (dict(zip(one.seeds, one.values, strict=True)) for one in (first, second))
+    common = [seed for seed in values if seed in reference]
     if len(common) < FEWEST_SEEDS:
         return None
     unit, scale = ("points", 100.0) if first.metric_name.endswith("accuracy") else ("nats", -1.0)
-    gains = [scale * (ours[seed] - theirs[seed]) for seed in common]
+    gains = [scale * (values[seed] - reference[seed]) for seed in common]
     return Difference(first.trial, second.trial, len(common), unit, t_interval(gains))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Final:
-    """The winner, trained once on all training images, and the one look that it took at the test images."""
+    """The winner, trained once on all training images and measured once on the test images."""
 
     trial: int
     """Number of the configuration in the study."""
@@ -264,37 +257,37 @@ class Final:
     seconds: float
 
     def __post_init__(self) -> None:
-        """Refuse what no training measures."""
-        counts = (self.epochs, self.training_images, self.test_images)
-        if not 0 <= self.test_accuracy <= 1 or min(self.test_loss, self.seconds) < 0 or min(counts) < 1:
+        """Refuse values that no training can measure."""
+        numbers = (self.epochs, self.training_images, self.test_images)
+        if not 0 <= self.test_accuracy <= 1 or min(self.test_loss, self.seconds) < 0 or min(numbers) < 1:
             raise ValueError(f"a final training cannot have measured {self}")
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the test accuracy on other images of the same kind."""
+        """The interval of the test accuracy on other images of the same kind."""
         return accuracy_interval(self.test_accuracy, self.test_images)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is trained again: configurations of a study, each from the same fresh seeds, and the winner from others."""
+    """The trainings of a confirmation: configurations from the same fresh seeds, then the winner from other seeds."""
 
     study: str
     top: int
-    """Configurations that were asked for; the study may have had fewer."""
+    """Number of configurations that the user asked for; the study may have fewer."""
     trials: list[int]
-    """Their numbers in the study, the best first."""
+    """Numbers of the configurations' trials in the study, the best first."""
     values: list[float]
-    """What the search said of each."""
+    """The metric of each trial in the search."""
     seeds: list[int]
-    """Those that choose the winner."""
+    """The seeds of the trainings that choose the winner."""
     winner_seeds: list[int]
-    """Those that measure it."""
+    """The seeds of the trainings that measure the winner."""
     final_seed: int
-    """Of the training on all images."""
+    """The seed of the training on all images."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be planned."""
+        """Refuse a plan that contradicts itself."""
         if not self.trials or len(self.trials) != len(self.values) or len(self.trials) > self.top:
             raise ValueError(f"trials {self.trials} cannot be the best {self.top}")
         seeds = [*self.seeds, *self.winner_seeds, self.final_seed]
@@ -302,24 +295,24 @@ class Plan:
             raise ValueError(f"seeds cannot be {seeds}")
 
     @property
-    def choosing(self) -> int:
-        """Trainings that choose the winner."""
+    def choosing_trainings(self) -> int:
+        """Number of trainings that choose the winner."""
         return len(self.trials) * len(self.seeds)
 
     @property
     def all_trainings(self) -> int:
-        """These, and those that measure it."""
-        return self.choosing + len(self.winner_seeds)
+        """Number of trainings that choose the winner or measure it."""
+        return self.choosing_trainings + len(self.winner_seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
-    """All of it together, as the record of the study holds it."""
+    """The result of a confirmation, as the record of the study stores it."""
 
     configurations: list[Configuration]
-    """By the trainings that chose among them, the winner first; all of the same metric."""
+    """The configurations and the trainings that chose among them, the winner first; all have the same metric."""
     confirmed: Configuration
-    """The winner from seeds that chose nothing: what it is worth."""
+    """The winner, measured from seeds that chose nothing."""
     final: Final
 
     def __post_init__(self) -> None:
@@ -334,11 +327,11 @@ class Confirmation:
 
     @property
     def winner(self) -> Configuration:
-        """The configuration that was chosen."""
+        """The chosen configuration."""
         return self.configurations[0]
 
     @property
     def first_two(self) -> Difference | None:
-        """How much better the winner is than the next; None if there is no other."""
+        """How much better the winner is than the second configuration; None if there is no second one."""
         measured = [one for one in self.configurations if one.is_measured]
         return difference(*measured[:2]) if len(measured) > 1 else None

@@ -1,4 +1,4 @@
-"""The folder of a study while a process writes it: made, locked, and restored if somebody removes it."""
+"""The folder of a study while a process writes it: created, locked, and restored if somebody removes it."""
 
 import itertools
 import os
@@ -17,9 +17,9 @@ from training.console.terminal import printable
 
 
 class StudyFolder:
-    """A folder that this process alone may write.
+    """A folder that only this process may write.
 
-    The system lets go of the lock when the process ends, however it ends, so a stale one cannot be left behind.
+    The system releases the lock when the process ends, however it ends, so no stale lock can remain.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,22 +33,18 @@ class StudyFolder:
         self._file: Path | None = None
 
     def hold_open(self, file: Path) -> None:
-        """Keep the content of a file even if it is removed: the system frees it only when nobody has it open."""
+        """Keep a file open, so that its content exists even if somebody removes the file."""
         if self._file is None:
             self._file, self._content = file, file.open("rb")
 
     def close(self) -> None:
-        """Let other processes have the folder."""
+        """Release the lock of the folder."""
         self._lock.release()
         if self._file:
             self._content.close()
 
     def restore(self) -> None:
-        """Make the folder, its lock and the file held open again if they were removed.
-
-        Raises:
-            OSError: They cannot be made, or not yet.
-        """
+        """Create the folder, its lock and the open file again if they were removed, or raise an OSError."""
         if self._file is None:
             return
         with suppress(FileNotFoundError):
@@ -64,38 +60,38 @@ class StudyFolder:
 
 
 def new_name(settings: StudySettings, dataset: str) -> str:
-    """The name of a study that starts now: as the settings say, or after the data set, the date and the time."""
+    """The name of a new study: from the settings, or else the data set with date and time."""
     return settings.name or f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:
-    """Put a text, or bytes, into a file in one step: a reader sees the old file or the new one, never a part."""
+    """Write a file in one step, so that a reader sees the old content or the new one, never a part."""
     draft = file.with_name(f".{file.name}.draft")
     draft.unlink(missing_ok=True)
     try:
-        with draft.open("xb") as stream:  # x: a link in a folder that was sent leads nowhere
+        with draft.open("xb") as stream:  # x: a link in a folder from somebody else is not followed
             stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(file)
     except OSError:
-        draft.unlink(missing_ok=True)  # a part of it would only fill the disk
+        draft.unlink(missing_ok=True)  # an incomplete file would only fill the disk
         raise
 
 
 def make_folder(
     settings: StudySettings, name: str, fill: Callable[[Path, str], object], server: ServerStorage | None = None
 ) -> Path:
-    """Make the folder of a new study.
+    """Create the folder of a new study.
 
-    It appears under its name when it is filled: a process that dies before that leaves the name free.
+    The folder gets its name when it is complete; if the process dies before that, the name stays free.
 
     Args:
-        settings: Where.
-        name: From `new_name`. If it is taken and was not asked for, a number is put behind it: other studies may start
-            in the same second.
-        fill: Puts what makes it a study into a folder, for the name that it will have.
-        server: Where the record is going to be; this process alone may use the name there.
+        settings: Settings of the study, with the results folder.
+        name: The name that `new_name` returned. A name that the user did not choose gets a number if it is taken:
+            other studies may start in the same second.
+        fill: Writes the files of a study into a folder; its second argument is the name of the study.
+        server: The server for the record, where this process locks the name.
 
     Raises:
         ValueError: The name is taken.
@@ -119,27 +115,23 @@ def make_folder(
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         if settings.name is not None:
-            raise ValueError(f"name {name} is taken: {taken or results_dir / name}")  # or somebody was faster
+            raise ValueError(f"name {name} is taken: {taken or results_dir / name}")
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder that another process has locked; nothing is written.
-
-    Raises:
-        ValueError: Another process runs the study.
-    """
+    """Raise a ValueError if another process has locked the folder of a study; write nothing."""
     if (folder / ".lock").is_file():
         _acquire(folder).release()
 
 
 def check_writable(folder: Path) -> Path:
-    """Refuse a folder that cannot be made or written.
+    """Refuse a folder that cannot be created or written.
 
     Returns:
-        It, or the first folder above it that exists.
+        The folder, or the first folder above it that exists.
 
     Raises:
-        ValueError: It, or the first folder above it that exists, cannot be written, or `latest` in it is no link.
+        ValueError: The returned folder would be one that cannot be written, or `latest` in the folder is no link.
     """
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
@@ -151,11 +143,7 @@ def check_writable(folder: Path) -> Path:
 
 
 def point_latest_to(folder: Path) -> None:
-    """Have the link `latest` beside the folder point to it.
-
-    Raises:
-        OSError: The file system has no links, or no room, or something else is called so.
-    """
+    """Point the link `latest` beside a folder to this folder; an OSError says that this is impossible."""
     draft = folder.parent / f".latest.{folder.name}"
     draft.unlink(missing_ok=True)
     draft.symlink_to(folder.name)
@@ -163,12 +151,12 @@ def point_latest_to(folder: Path) -> None:
 
 
 def _taken(folder: Path, server: ServerStorage | None) -> str | None:
-    """Where there is a study of this name already; None if nowhere."""
+    """The folder or server that already has a study of this name; None if there is none."""
     if folder.exists():
         return str(folder)
     if server:
         server.lock(folder.name)  # so that no other machine begins a study of this name meanwhile
-        if server.knows(folder.name):
+        if server.has_study(folder.name):
             return server.address
     return None
 
@@ -176,7 +164,7 @@ def _taken(folder: Path, server: ServerStorage | None) -> str | None:
 def _lock(folder: Path) -> FileLock:
     lock, owner = _acquire(folder), folder / ".owner"
     try:
-        owner.unlink(missing_ok=True)  # if it is a link, it is not followed
+        owner.unlink(missing_ok=True)  # a link is not followed
         owner.write_text(f"process {os.getpid()} on {platform.node()}")
     except OSError as error:
         raise ValueError(f"the folder of study {folder.name} cannot be written: {error.strerror}: {folder}") from None
@@ -188,8 +176,8 @@ def _acquire(folder: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        who = printable(owner.read_text(errors="replace")[:100]) if owner.is_file() else "another process"
-        raise ValueError(f"study {folder.name} is being run by {who}") from None
+        process = printable(owner.read_text(errors="replace")[:100]) if owner.is_file() else "another process"
+        raise ValueError(f"study {folder.name} is being run by {process}") from None
     except OSError as error:
         raise ValueError(f"the folder of study {folder.name} cannot be written: {error.strerror}: {folder}") from None
     return lock

@@ -1,7 +1,4 @@
-"""Finds a study by its name, and reads the settings under which it was started.
-
-Nothing heavy is imported, unless the record is on a server.
-"""
+"""Finds a study by its name, reads its settings, and says which of them a later session may change."""
 
 import os
 from collections.abc import Mapping
@@ -16,24 +13,27 @@ from search.settings import StudySettings
 from training.config import PROJECT, absolute_import_path, is_import_path
 from training.console.command_line import option_value
 
-OF_ONE_SESSION = {
+SESSION_SETTINGS = {
     *("resume", "fork", "warm_start", "time_budget", "storage", "address", "confirm"),
     *("quiet", "dashboard_linger", "log", "mlflow_uri"),
-    *("space", "set", "show_space"),  # the record holds the search space that they led to
+    *("space", "set", "show_space"),  # the record stores the resulting search space
 }
-"""Settings of one session of a study, which the next one does not inherit."""
-CHANGEABLE = OF_ONE_SESSION | {
+"""Settings of one session of a study; the next session does not inherit them."""
+CHANGEABLE = SESSION_SETTINGS | {
     *("num_samples", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "dashboard"),
     *("max_failures", "trial_timeout", "data_dir", "results_dir"),
-    "dataset",  # the checksum of the images tells whether they are the same
+    "dataset",  # the checksum of the images shows whether they are the same
 }
-"""Settings that a resumed study may be given anew; all others are what makes its trials comparable."""
+"""Settings that may change when a study is resumed; all others make its trials comparable."""
 
 
 def find_study(study: str, results_dir: Path, server: str | None = None) -> Path:
-    """The folder of a study, given by its path, by its name in the results folder, or as `latest`.
+    """The folder of a study.
 
-    With the address of a server, it need not be there: the name of the study is what counts.
+    Args:
+        study: Path of the folder, its name in the results folder, or `latest`.
+        results_dir: The results folder.
+        server: Address of the server that may hold the record; then the folder need not exist.
 
     Raises:
         ValueError: There is no such study.
@@ -76,21 +76,17 @@ def stored_settings(folder: Path, server: str | None = None) -> StudySettings:
 
 
 def settings_to_json(settings: StudySettings) -> dict[str, Any]:
-    """The settings as the record holds them: without those of one session, paths as seen from the project's folder."""
+    """The settings for the record: without those of one session, paths relative to the project's folder."""
     values = asdict(settings) | {"metric": settings.metric_name}
     return {
         name: project_path(value) if isinstance(value, Path) else value
         for name, value in values.items()
-        if name not in OF_ONE_SESSION
+        if name not in SESSION_SETTINGS
     }
 
 
 def settings_from_json(stored: object, folder: Path) -> StudySettings:
-    """The settings that a record holds, adjusted to where the study's folder is now.
-
-    Raises:
-        ValueError: They are not what a study writes.
-    """
+    """The settings in a record, adjusted to the folder of the study; a ValueError refuses invalid ones."""
     from training.json_data import from_json  # pydantic takes a fifth of a second
 
     if not isinstance(stored, dict):
@@ -103,13 +99,13 @@ def settings_from_json(stored: object, folder: Path) -> StudySettings:
 
 
 def project_path(path: Path) -> str:
-    """A path as seen from the project's folder where it lies inside, otherwise the absolute path."""
+    """A path relative to the project's folder if it lies inside, otherwise the absolute path."""
     absolute = path.resolve()
     return str(absolute.relative_to(PROJECT) if absolute.is_relative_to(PROJECT) else absolute)
 
 
 def study_args(folder: Path, address: str | None) -> list[str]:
-    """The arguments by which a command line names a study: its name, or its path where that is not the usual one.
+    """The arguments that name a study on a command line: its name, or its path outside of the usual results folder.
 
     Args:
         folder: The study's folder.
@@ -119,27 +115,19 @@ def study_args(folder: Path, address: str | None) -> list[str]:
     return [study, "--storage", address] if address else [study]
 
 
-def with_total(words: list[str], trials_so_far: int) -> list[str]:
-    """The command line with the total that `--num-samples +N` means.
-
-    Raises:
-        ValueError: What follows the plus sign is not a number.
-    """
-    wanted = option_value(words, "--num-samples")
-    if wanted is None or not wanted.startswith("+"):
-        return words
-    if not wanted[1:].isdecimal():
-        raise ValueError(f"--num-samples must be a number, or + and a number, got {wanted}")
-    return [*words, f"--num-samples={trials_so_far + int(wanted)}"]  # the last of several counts
+def add_stored_trials(args: list[str], trials_so_far: int) -> list[str]:
+    """Replace the value of `--num-samples +N` in a command line by the sum of `trials_so_far` and N."""
+    value = option_value(args, "--num-samples")
+    if value is None or not value.startswith("+"):
+        return args
+    if not value[1:].isdecimal():
+        raise ValueError(f"--num-samples must be a number, or + and a number, got {value}")
+    return [*args, f"--num-samples={trials_so_far + int(value)}"]  # the parser takes the last of several values
 
 
-def check_same_study(stored: StudySettings, wanted: StudySettings) -> None:
-    """Refuse settings that would make the new trials of a study differ from its old ones.
-
-    Raises:
-        ValueError: A setting differs; the message says which, and what to do.
-    """
-    before, now = asdict(stored), asdict(wanted)
+def check_same_study(stored: StudySettings, new: StudySettings) -> None:
+    """Raise a ValueError if new settings would make the new trials of a study differ from its old ones."""
+    before, now = asdict(stored), asdict(new)
     differences = [
         f"{name} {before[name]} (now {now[name]})"
         for name in before
@@ -150,50 +138,46 @@ def check_same_study(stored: StudySettings, wanted: StudySettings) -> None:
 
 
 def check_is_of_images(study: str, stored: StudySettings) -> None:
-    """Refuse a study of a training function, for what needs its data and its seeds.
-
-    Raises:
-        ValueError: It is one.
-    """
+    """Raise a ValueError for a study of a training function, whose data and seeds are unknown."""
     if stored.train_function is not None:
         raise ValueError(f"study {study} is not about images: only {stored.train_function} knows its data and seeds")
 
 
 def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str | None]) -> None:
-    """Refuse to run code that a record names, unless the command line names it again: a record may have been sent.
+    """Refuse to run code that a record names, unless the command line names it too: others may have sent the record.
 
     Args:
-        study: Its name.
-        stored: Its settings.
-        named: What the command line says, by option.
+        study: Name of the study.
+        stored: Settings of the study.
+        named: The import paths on the command line, by option.
 
     Raises:
-        ValueError: Something is not named, or another thing is.
+        ValueError: The command line does not name some code, or names other code.
     """
-    for option, place in code_paths(stored).items():
-        given = named.get(option)
-        if given is None:
+    for option, stored_path in code_paths(stored).items():
+        path = named.get(option)
+        if path is None:
             raise ValueError(
-                f"study {study} runs the code of {place}: add {option} with the place of that function, since code is "
-                "run only where you name it"
+                f"study {study} runs the code of {stored_path}: add {option} with this import path, since code is run "
+                "only where you name it"
             )
-        if absolute_import_path(given) != place:
-            raise ValueError(f"study {study} was run with {option} {place}, not {given}")
+        if absolute_import_path(path) != stored_path:
+            raise ValueError(f"study {study} was run with {option} {stored_path}, not {path}")
 
 
 def code_paths(settings: StudySettings) -> dict[str, str]:
-    """Options by which a study runs code of the user's own, and the places of that code."""
-    places = {
+    """Options by which a study runs code of the user's own, and the import path of that code."""
+    values = {
         "--network": settings.network,
         "--dataset": settings.dataset,
         "--train-function": settings.train_function or "",
     }
-    return {option: place for option, place in places.items() if is_import_path(place)}
+    return {option: value for option, value in values.items() if is_import_path(value)}
 
 
 def not_comparable(difference: str) -> str:
-    """One sentence that refuses to go on with a study, and says what can be done instead."""
+    """The sentence that refuses to go on with a study and says what the user can do."""
     return (
         f"{difference}, so its trials would not be comparable; resume it without that, or add --fork for a new study "
-        "that takes them as evidence"
+        "with these trials as a warm start"
     )

@@ -1,4 +1,4 @@
-"""What is true of a study as a whole: collected when it starts, checked when it is read, compared with another's."""
+"""The metadata of a study: collected when it starts, checked when it is read, compared with another study's."""
 
 import re
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Dataset:
     """Images of each class in all three parts."""
 
     def __post_init__(self) -> None:
-        """Refuse what no study writes."""
+        """Refuse values that no study writes."""
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", self.name):
             raise ValueError(f"a data set cannot be called {self.name!r}")
         if len(self.class_images) != len(self.classes) or min(self.class_images, default=0) < 0:
@@ -50,14 +50,14 @@ class WarmStart:
 
     study: str
     trials: int
-    """Trials that lie in the search space."""
+    """Number of its trials that lie in the search space."""
     of: int
-    """All trials of that study."""
+    """Number of all its trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyMetadata:
-    """All that a record says of a study as a whole; each field is a user attribute of the Optuna study."""
+    """The metadata of a study; each field is a user attribute of the Optuna study."""
 
     settings: StudySettings
     space: SearchSpace
@@ -68,9 +68,9 @@ class StudyMetadata:
     sessions: list[Session] = field(default_factory=list)
     warm_start: WarmStart | None = None
     metrics: list[str] = field(default_factory=list)
-    """What a training function has measured; empty before its first report, and for images."""
+    """The metrics that a training function measures; empty before its first report, and for images."""
     plan: Plan | None = None
-    """What is trained again, if the trials are those by which another study is confirmed."""
+    """The trainings of a confirmation; only in the study that confirms another one."""
     winner: int | None = None
     """Number of the planned configuration that was chosen."""
     final: Final | None = None
@@ -79,7 +79,7 @@ class StudyMetadata:
     """The result of this study's confirmation."""
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not fit together."""
+        """Refuse fields that contradict each other."""
         if (self.dataset is None) == (self.settings.train_function is None):
             raise ValueError("a study has either a data set or a training function")
         if self.settings.train_function is None and self.metrics:
@@ -91,45 +91,41 @@ class StudyMetadata:
 
     @cached_property
     def task(self) -> Task:
-        """What the trials train and measure."""
+        """The task of the trials."""
         return task_of(self.settings, self.dataset.name if self.dataset else None, self.metrics)
 
     @property
     def objective(self) -> Objective:
-        """What is searched for."""
+        """The objective of the search."""
         return Objective(self.settings.metric_name, self.settings.direction)
 
     @property
     def is_accuracy(self) -> bool:
-        """Whether the metric that is searched for is an accuracy."""
+        """Whether the metric of the objective is an accuracy."""
         return self.task.is_accuracy(self.settings.metric_name)
 
     @property
     def images(self) -> Dataset:
-        """The data set; only of a study that has one."""
+        """The data set; the study must have one."""
         assert self.dataset is not None, "a training function brings its own data"
         return self.dataset
 
     @property
     def metric_images(self) -> int:
-        """Images on which the metric that is searched for is measured."""
-        by_test = self.settings.metric_name.startswith("test_")
-        return self.images.test_images if by_test else self.images.validation_images
+        """Number of images on which the metric of the objective is measured."""
+        is_test_metric = self.settings.metric_name.startswith("test_")
+        return self.images.test_images if is_test_metric else self.images.validation_images
 
     def trial_config(self, trial: TrialRecord) -> TrialConfig:
-        """All that a trial on images was trained with; imports the network's file, if it has one.
-
-        Raises:
-            ValueError: The network cannot be imported, or does not take these hyperparameters any more.
-        """
+        """The configuration of a trial on images; a ValueError says that its network does not accept it any more."""
         config_class = self.task.config_type()
         assert config_class is not None, "a network has one"
-        values = self.task.fixed | self.space.with_fixed(trial.hyperparameters)
+        values = self.task.fixed | self.space.add_fixed(trial.hyperparameters)
         config: TrialConfig = config_class(**values, seed=trial.seed)
         return config
 
     def to_json(self) -> dict[str, Any]:
-        """The attributes as JSON can hold them, which `read_metadata` reads; those that are None or empty are left out."""
+        """The fields as values for JSON, without those that are None or empty; `read_metadata` reads them back."""
         values = {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
         return {name: value for name, value in values.items() if value not in (None, [])}
 
@@ -145,14 +141,14 @@ def _to_json(value: Any) -> Any:
 
 
 def read_metadata(attributes: Mapping[str, Any], folder: Path) -> StudyMetadata:
-    """Read what `StudyMetadata.to_json` returned.
+    """Read metadata that `StudyMetadata.to_json` returned.
 
     Args:
         attributes: The user attributes of the Optuna study.
         folder: Where the study's folder is now.
 
     Raises:
-        ValueError: An attribute is missing or is not what a study writes.
+        ValueError: An attribute is missing, or no study writes it.
     """
     attributes = upgrade_study(attributes)
     missing = [name for name in ("settings", "space", "code") if name not in attributes]
@@ -169,7 +165,7 @@ def read_metadata(attributes: Mapping[str, Any], folder: Path) -> StudyMetadata:
 
 
 def collect_metadata(settings: StudySettings, space: SearchSpace, data: ImageData | None) -> StudyMetadata:
-    """All that is known before the first trial."""
+    """Collect the metadata that is known before the first trial."""
     settings = replace(settings, metric=settings.metric_name)
     if data is None:
         return StudyMetadata(settings=settings, space=space, code=provenance.custom_code(str(settings.train_function)))
@@ -189,12 +185,12 @@ def collect_metadata(settings: StudySettings, space: SearchSpace, data: ImageDat
 
 
 def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata) -> None:
-    """Refuse to go on with a study whose new trials would measure something else than its old ones.
+    """Refuse to go on with a study if its new trials would not be comparable with its old ones.
 
     Args:
-        study: Its name.
-        old: Its metadata so far.
-        new: The metadata of the session that is about to begin.
+        study: Name of the study.
+        old: Metadata of the study.
+        new: Metadata of the session that is about to begin.
 
     Raises:
         ValueError: Data, search space or code differ; the message says what to do.
@@ -218,15 +214,15 @@ def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata) -> None
 
 
 def check_warm_start(study: str, old: StudyMetadata, new: StudyMetadata) -> None:
-    """Refuse an earlier study whose trials say nothing about those of a new one.
+    """Refuse an earlier study whose trials say nothing about the trials of a new study.
 
     Args:
-        study: Name of the earlier one.
-        old: Its metadata.
-        new: The metadata of the new one.
+        study: Name of the earlier study.
+        old: Metadata of the earlier study.
+        new: Metadata of the new study.
 
     Raises:
-        ValueError: It confirms another one, or metric, network or data differ.
+        ValueError: The earlier study is a confirmation, or metric, network or data differ.
     """
     if old.plan:
         raise ValueError(f"{study} confirms study {old.plan.study}: start from that one")

@@ -1,4 +1,4 @@
-"""Where records are kept: a PostgreSQL server, where one process at a time runs a study."""
+"""The database of records on a PostgreSQL server, where one process at a time runs a study."""
 
 import os
 import platform
@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from search.record.database import RecordUnwritableError, StudyStorage, reason
 
 TAKE_OVER_SECONDS = 2.0
-"""How long the server may need to notice that the process that held a lock has just ended."""
+"""So long the server may need to notice that the process with a lock has ended."""
 
-_CONNECTION = {  # a server that does not answer any more is noticed within a minute
+_CONNECTION = {  # these notice within a minute that the server does not answer any more
     "application_name": f"process {os.getpid()} on {platform.node()}",
     "connect_timeout": "10",
     "keepalives_idle": "30",
@@ -24,7 +24,7 @@ _CONNECTION = {  # a server that does not answer any more is noticed within a mi
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-_SERVER_NOTICES_TOO = """
+_SET_SERVER_KEEPALIVES = """
     SELECT set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '10', false),
            set_config('tcp_keepalives_count', '3', false)
 """
@@ -40,9 +40,9 @@ _OWNER = f"""
 class ServerStorage(StudyStorage):
     """Studies in a PostgreSQL database, of which this process may run one.
 
-    The connection that writes is the one that holds the study's lock, an advisory lock of PostgreSQL, so nothing can be
-    written without it, and a new connection begins by taking it again. The server lets go of it when the connection
-    ends, however the process ends, so a stale one cannot be left behind.
+    The connection that writes also has the study's lock, an advisory lock of PostgreSQL, so that nothing is written
+    without the lock; a new connection takes the lock first. The server releases the lock when the connection ends,
+    however the process ends, so no stale lock can remain.
     """
 
     def __init__(self, url: URL, secrets: dict[str, Any]) -> None:
@@ -50,20 +50,20 @@ class ServerStorage(StudyStorage):
         self._study: str | None = None
         self._backend: int | None = None
         options = {name: value for name, value in _CONNECTION.items() if name not in url.query}
-        # repeatable read: a study that is being written is read as it was at one moment
-        how = {"pool_pre_ping": True, "isolation_level": "REPEATABLE READ", "connect_args": options | secrets}
-        super().__init__(str(url), how, new=True)
+        # repeatable read: all queries of a transaction see the study as it was at one moment
+        engine_kwargs = {"pool_pre_ping": True, "isolation_level": "REPEATABLE READ", "connect_args": options | secrets}
+        super().__init__(str(url), engine_kwargs, new=True)
         self.address = str(url.set(drivername="postgresql"))
 
-    def knows(self, study: str) -> bool:
-        """Whether the database holds a study of this name."""
+    def has_study(self, study: str) -> bool:
+        """Whether the database has a study of this name."""
         return study in get_all_study_names(self)
 
     def lock(self, study: str) -> None:
-        """Let this process alone run a study, be it there already or not.
+        """Lock the name of a study for this process, whether or not the study exists.
 
         Raises:
-            RecordUnwritableError: Another process runs it; the message says which.
+            RecordUnwritableError: Another process runs the study; the message names the process.
         """
         if self._study is None:
             event.listen(self.engine, "connect", self._take_lock)
@@ -76,14 +76,14 @@ class ServerStorage(StudyStorage):
         return int(session.scalar(text("SELECT txid_current()")))
 
     def _is_made(self, session: Session, receipt: int) -> bool:
-        # never still in progress: this connection has the lock, so the one that was lost has ended
+        # the transaction has ended: this connection has the lock, so the lost connection has ended
         return bool(session.scalar(text("SELECT txid_status(:receipt) = 'committed'"), {"receipt": receipt}))
 
     def _take_lock(self, connection: Any, _: object) -> None:
         """Take the lock for a new connection."""
         try:
             with connection.cursor() as cursor:
-                cursor.execute(_SERVER_NOTICES_TOO)
+                cursor.execute(_SET_SERVER_KEEPALIVES)
                 deadline = time.monotonic() + TAKE_OVER_SECONDS
                 while not cursor.execute(_LOCK, [self._study]).fetchone()[0]:
                     if time.monotonic() > deadline:
@@ -96,7 +96,7 @@ class ServerStorage(StudyStorage):
         self._backend = connection.info.backend_pid
 
     def _refuse(self, owner: tuple[int, str] | None) -> None:
-        """Raise because another connection has the lock."""
+        """Raise an error because another connection has the lock."""
         backend, process = owner or (None, "another process")
         if backend and backend == self._backend:  # the network failed, and the server has not noticed yet
             raise OperationalError(None, None, ConnectionError("the server still waits for the last connection"))
@@ -107,11 +107,11 @@ def open_server(address: str) -> ServerStorage:
     """Open a database on a server.
 
     Args:
-        address: For example `postgresql://user@host/database`; the server's other words follow after a question mark.
+        address: For example `postgresql://user@host/database`; options of the driver follow after a question mark.
 
     Raises:
-        ValueError: The address cannot be read, its driver is not installed, or nobody answers there; the message holds
-            no password.
+        ValueError: The address cannot be read, its driver is not installed, or the server does not answer; the message
+            contains no password.
     """
     url, secrets = _read(address)
     try:
@@ -124,30 +124,25 @@ def open_server(address: str) -> ServerStorage:
 
 
 def settings_on_server(address: str, study: str) -> dict[str, Any]:
-    """The settings of a study as its record holds them, plain data.
-
-    Raises:
-        ValueError: The server cannot be used, or knows no such study of this project.
-    """
+    """The settings of a study on a server as plain data; a ValueError says that there is no such study."""
     server = open_server(address)
-    if not server.knows(study):
+    if not server.has_study(study):
         raise ValueError(f"there is no study {study} in {server.address}")
-    facts = server.get_study_user_attrs(server.get_study_id_from_name(study))
-    if not isinstance(facts.get("settings"), dict):
+    settings = server.get_study_user_attrs(server.get_study_id_from_name(study)).get("settings")
+    if not isinstance(settings, dict):
         raise ValueError(f"study {study} in {server.address} is not one of this project")
-    settings: dict[str, Any] = facts["settings"]
     return settings
 
 
 def _read(address: str) -> tuple[URL, dict[str, Any]]:
-    """An address without its passwords, and these: what nobody else is told, no error text and no log can show."""
+    """An address without its passwords, so that no error and no log can show them, and the passwords."""
     try:
         url = make_url(address)
     except (ArgumentError, ValueError):
         url = URL.create("unreadable")
     if url.get_backend_name() == "sqlite":
         raise ValueError("storage is for a database server; in sqlite, every study has a study.db without it")
-    if url.get_backend_name() != "postgresql" or "@" in f"{url.host}{url.database}":  # then part of a password is there
+    if url.get_backend_name() != "postgresql" or "@" in f"{url.host}{url.database}":
         raise ValueError(
             "storage must be an address like postgresql://user@host/database, with %40 for an @ in a password"
         )

@@ -1,4 +1,4 @@
-"""What a study ran on: versions, commit, machine and command."""
+"""The origin of a study's numbers: versions, commit, machine and command."""
 
 import ast
 import hashlib
@@ -18,7 +18,7 @@ import torch
 from search.record.lookup import project_path
 from search.record.trial import MOST_SECONDS
 from training.config import PROJECT
-from training.console.command_line import without_password
+from training.console.command_line import mask_password
 from training.networks.networks import network_checksum
 from training.user_code import load_function
 
@@ -31,13 +31,13 @@ _DECISIVE_FILES = (
 
 
 def available_cpus() -> int:
-    """Cores that this process may use, by its affinity and its container's quota."""
+    """Number of cores that this process may use, by its affinity and the quota of its container."""
     return int(joblib.cpu_count())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The machine of a session; no name and no address, so that it can be shown to anyone."""
+    """The machine of a session without name and address, so that anyone may see it."""
 
     system: str
     processor: str
@@ -71,7 +71,7 @@ class Session:
     """Wall clock from the command to the summary; None if the process was killed."""
 
     def __post_init__(self) -> None:
-        """Refuse what the time accounting cannot reckon with."""
+        """Refuse numbers with which the time accounting cannot compute."""
         if not all(0 < number <= 10**6 for number in (self.cpus, self.max_concurrent_trials, self.cpus_per_trial)):
             raise ValueError(
                 f"{self.cpus} cores cannot run {self.max_concurrent_trials} trials on {self.cpus_per_trial} cores each"
@@ -81,7 +81,7 @@ class Session:
 
     @property
     def cpus(self) -> int:
-        """Cores that there were: of the cluster, or of the machine."""
+        """Number of cores of the cluster, or else of the machine."""
         return (self.cluster or self.machine).cpus
 
 
@@ -101,13 +101,13 @@ def new_session(cluster: ClusterSize | None, *, max_concurrent_trials: int, cpus
 
 def command() -> str:
     """The command line that started this process."""
-    return shlex.join(["python", project_path(Path(sys.argv[0])), *map(without_password, sys.argv[1:])])
+    return shlex.join(["python", project_path(Path(sys.argv[0])), *map(mask_password, sys.argv[1:])])
 
 
 def code(network: str) -> dict[str, str]:
-    """Checksums of the code that decides what a trial measures, by the name of its module without the folder.
+    """Checksums of the code that decides what a trial measures, by name of the module without the folder.
 
-    That of a network from a file, which is imported, stands under the network's name.
+    The file of a user's network is imported; its checksum has the network's name.
     """
     files = [PROJECT / "training" / name for name in _DECISIVE_FILES]
     checksum = network_checksum(network)
@@ -118,7 +118,7 @@ def code(network: str) -> dict[str, str]:
 
 
 def code_checksum(source: str) -> str:
-    """SHA-256 of a Python module without its imports and blank lines, so that a file can be moved to another folder."""
+    """SHA-256 of a Python module without imports and blank lines, which change when files move to other folders."""
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -128,18 +128,18 @@ def code_checksum(source: str) -> str:
 
 
 def custom_code(train_function: str) -> dict[str, str]:
-    """The checksum of the file of a training function, under its place."""
+    """The checksum of the file of a training function, by the function's import path."""
     module = sys.modules[load_function("train_function", train_function).__module__]
     return {train_function: hashlib.sha256(Path(module.__file__ or "").read_bytes()).hexdigest()}
 
 
-def list_or_none(value: object) -> str:
-    """A value as text; a list as its members, or as `none` if it is empty."""
+def format_field(value: object) -> str:
+    """A field of `Machine` as text; an empty list is `none`."""
     return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
+    """Versions of Python and of the packages on which the numbers depend."""
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
 
 

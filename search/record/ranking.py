@@ -1,4 +1,4 @@
-"""Questions about the trials of a study: which are valid, which is the best, how many epochs they ran."""
+"""Selects and counts trials of a study: the valid ones, the best ones, their epochs."""
 
 from collections.abc import Iterable
 
@@ -6,21 +6,21 @@ from search.record.trial import VALID, TrialRecord
 
 
 def ended_trials(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Trials that will not go on."""
+    """The trials that will not go on."""
     return [trial for trial in trials if trial.has_ended]
 
 
 def valid_trials(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Trials that have reported and whose metrics are valid, in order of proposal."""
+    """The trials that have reported and whose metrics are valid, in order of proposal."""
     return [trial for trial in trials if trial.is_valid]
 
 
 def ranked(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Trials that are not running, best first; those without valid metrics come last, in order of proposal."""
+    """The trials that are not running, best first; trials without valid metrics come last, in order of proposal."""
 
     def rank(trial: TrialRecord) -> tuple[bool, float, int]:
         best = trial.best_epoch if trial.status in VALID else None
-        return best is None, trial.objective.to_minimize(best) if best else 0.0, trial.number
+        return best is None, trial.objective.minimized(best) if best else 0.0, trial.number
 
     return sorted((trial for trial in trials if trial.status != "running"), key=rank)
 
@@ -31,7 +31,7 @@ def best_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
 
 
 def best_configurations(trials: Iterable[TrialRecord], most: int) -> list[TrialRecord]:
-    """The best trials, none with the hyperparameters of another; one that was stopped early may be among them."""
+    """The best trials with different hyperparameters; trials that were stopped early may be among them."""
     chosen: list[TrialRecord] = []
     for trial in ranked(trials):
         if trial.is_valid and all(trial.hyperparameters != other.hyperparameters for other in chosen):
@@ -40,15 +40,15 @@ def best_configurations(trials: Iterable[TrialRecord], most: int) -> list[TrialR
 
 
 def baseline_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The trial that was given the tutorial's settings."""
+    """The trial with the tutorial's settings."""
     return next((trial for trial in trials if trial.is_baseline), None)
 
 
 def epochs_run(trials: Iterable[TrialRecord]) -> int:
-    """Epochs of all trials."""
+    """Number of epochs that all trials ran."""
     return sum(len(trial.epochs) for trial in trials)
 
 
 def epochs_saved(trials: Iterable[TrialRecord], epochs: int) -> int:
-    """Epochs that trials did not run because they were stopped early, of so many that each was to run."""
+    """Number of epochs that trials did not run because they were stopped early; a full trial runs `epochs`."""
     return sum(epochs - len(trial.epochs) for trial in trials if trial.status == "stopped_early")

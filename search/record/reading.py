@@ -22,7 +22,7 @@ Measured = TypeVar("Measured")
 
 @contextmanager
 def refuse_damage(folder: Path) -> Iterator[None]:
-    """Turn whatever error a damaged or foreign record causes in this block into one sentence."""
+    """Turn any error that a damaged or foreign record causes in this context into one sentence."""
     try:
         yield
     except Exception as error:  # whatever the damage does to sqlite, Optuna and ourselves
@@ -31,12 +31,7 @@ def refuse_damage(folder: Path) -> Iterator[None]:
 
 
 def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialRecord]:
-    """Read all trials that were begun; others were queued, or belong to the study that this one started from.
-
-    Raises:
-        ValueError: One is missing, or holds what no trial of ours can.
-        KeyError: A part of one is missing.
-    """
+    """Read all trials that were begun, but no queued or warm-start trials; an error says which trial is damaged."""
     stored_trials = study.get_trials(deepcopy=False)
     if [stored.number for stored in stored_trials] != list(range(len(stored_trials))):
         raise ValueError("a trial is missing or there twice")
@@ -52,7 +47,7 @@ def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialR
 
 
 def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: StudyMetadata) -> TrialRecord:
-    """Read one trial back from Optuna's study; one that has not ended counts as interrupted."""
+    """Read one trial from Optuna's study; a trial that has not ended is interrupted."""
     has_ended = stored.state.is_finished()
     trial = TrialRecord(
         stored.number,
@@ -78,7 +73,7 @@ def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: Study
 
 
 def _agrees(stored: FrozenTrial, trial: TrialRecord, metadata: StudyMetadata) -> bool:
-    """Whether all that the record says of one trial fits together: most of it is there twice, as Optuna's and ours."""
+    """Whether Optuna's fields of a trial agree with our attributes of it: most values are in the record twice."""
     curve = {metrics.epoch: trial.objective.value(metrics) for metrics in trial.epochs}
     if (
         not contains(metadata.space, trial.hyperparameters)
@@ -88,10 +83,7 @@ def _agrees(stored: FrozenTrial, trial: TrialRecord, metadata: StudyMetadata) ->
         return False
     if trial.status == "interrupted":
         return not stored.state.is_finished()
-    value = {
-        "completed": trial.best_value if trial.epochs else None,
-        "stopped_early": curve.get(len(trial.epochs)),
-    }
+    value = {"completed": trial.best_value if trial.epochs else None, "stopped_early": curve.get(len(trial.epochs))}
     return (
         stored.state == OPTUNA_STATE.get(trial.status)
         and stored.value == value.get(trial.status)

@@ -1,4 +1,4 @@
-"""The record of a study: an Optuna study in a database that holds everything proposed and measured."""
+"""The record of a study: an Optuna study in a database, with the configuration and metrics of every trial."""
 
 import re
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from search.record.file_names import STUDY_DB
 from search.record.metadata import StudyMetadata, read_metadata
 from search.record.ranking import ranked
 from search.record.reading import read_trials, refuse_damage
-from search.record.trial import OPTUNA_STATE, Failure, Metrics, Timing, TrialRecord, with_timing
+from search.record.trial import OPTUNA_STATE, Failure, Metrics, Timing, TrialRecord, timed_json
 from search.settings import Mode
 from search.space.distributions import HyperparameterValue
 from search.space.search_space import SearchSpace, contains, starting_points
@@ -60,10 +60,10 @@ class StudyRecord:
 
         Args:
             folder: Where the study's files go; `study.db` too, unless there is a server.
-            metadata: What is true of the study as a whole.
-            name: Name of the study; by default the folder's.
-            server: A database on a server that knows no study of this name.
-            fill: Puts into the record what a new study begins with.
+            metadata: Metadata of the study.
+            name: Name of the study; by default the name of the folder.
+            server: A database on a server without a study of this name.
+            fill: Puts the first trials of a new study into the record.
         """
         if server is None:
             (folder / STUDY_DB).touch()
@@ -84,9 +84,9 @@ class StudyRecord:
 
     @classmethod
     def open(cls, folder: Path, server: StudyStorage | None = None) -> Self:
-        """Read the record of a study, wherever it was written; trials that were running count as interrupted.
+        """Read the record of a study and change nothing; trials that were running are interrupted.
 
-        Nothing is changed. A process that goes on with the study calls `requeue_interrupted` first.
+        A process that goes on with the study calls `requeue_interrupted` first.
 
         Args:
             folder: The study's folder.
@@ -115,7 +115,7 @@ class StudyRecord:
         return record
 
     def retry_writes_with(self, retry: NoRetry) -> None:
-        """Have this asked what to do when the record cannot be written; before, that is an error."""
+        """Set the policy for failed writes; without this call, a failed write is an error."""
         self._database.retry = retry
 
     @property
@@ -133,7 +133,7 @@ class StudyRecord:
 
     @property
     def metric(self) -> str:
-        """The metric that is searched for."""
+        """The metric of the objective."""
         return self.objective.metric
 
     @property
@@ -143,12 +143,12 @@ class StudyRecord:
 
     @property
     def epochs(self) -> int:
-        """Epochs of a trial that is not stopped early."""
+        """Number of epochs of a trial that is not stopped early."""
         return self.metadata.settings.epochs
 
     @property
     def space(self) -> SearchSpace:
-        """What is searched."""
+        """The search space."""
         return self.metadata.space
 
     def update(self, **changes: Any) -> None:
@@ -163,21 +163,20 @@ class StudyRecord:
         self.change(write)
 
     def requeue_interrupted(self) -> None:
-        """Let the trials that were running when the last process ended wait, so that they are proposed first."""
+        """Queue the trials that were running when the last process ended, so that they are proposed first."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
-        def let_wait() -> None:
+        def requeue() -> None:
             for stored in running:
                 self._let_wait(stored.number)
 
-        self.change(let_wait)
+        self.change(requeue)
 
     def add_warm_start(self, earlier: "StudyRecord") -> int:
-        """Let the sampler know the trials of another study; they are no trials of this one.
+        """Add trials of another study as warm-start trials, from which only the sampler learns.
 
         Returns:
-            How many it was given: those that ended in a way that says something about their hyperparameters, which
-            this space contains.
+            The number of added trials: completed, stopped and diverged trials with points of this space.
         """
         usable = [
             trial
@@ -199,22 +198,25 @@ class StudyRecord:
         return len(usable)
 
     def enqueue_starting_points(self, most: int) -> None:
-        """Have the starting points of the space proposed before any of the sampler's, the baseline first."""
+        """Queue the starting points of the space before all points of the sampler, the baseline first."""
         config_class = self.metadata.task.config_type()
         if config_class is None:
-            return  # there are no defaults to begin with
+            return  # without defaults there is no starting point
         defaults = asdict(config_class())
         for point in starting_points(self.space, defaults)[:most]:
             self.study.enqueue_trial(point, user_attrs={"baseline": point == self.space.point(defaults)})
 
     def enqueue(self, hyperparameters: dict[str, HyperparameterValue], seed: int) -> None:
-        """Have a configuration trained from a seed; it may have been trained from others."""
+        """Queue the training of a configuration from a seed."""
         self.study.enqueue_trial(hyperparameters, user_attrs={"seed": seed})
 
     def start(self, trial_id: str, proposal: Trial, seed: int) -> TrialRecord:
-        """Record a trial that has just been proposed, or one that goes on after an interruption; part of a `change`.
+        """Record that a new trial or an interrupted one begins; the caller does this in a `change`.
 
-        The seed is that of a trial that was not enqueued with one.
+        Args:
+            trial_id: Ray's name of the trial.
+            proposal: The trial in Optuna's study.
+            seed: The seed of the trial unless it was enqueued with one.
         """
         trial = next((trial for trial in self.trials if trial.number == proposal.number), None)
         if trial is None:
@@ -228,37 +230,37 @@ class StudyRecord:
         self._running[trial_id] = trial, proposal
         return trial
 
-    def metrics_of(self, result: dict[str, Any]) -> Metrics:
-        """The metrics in a worker's report; the first report of a training function says which metrics there are."""
+    def read_metrics(self, result: dict[str, Any]) -> Metrics:
+        """The metrics in a worker's report; the first report of a training function names all its metrics."""
         if "metric_names" in result and not self.metadata.metrics:
             self.update(metrics=list(result["metric_names"]))
         epoch_type = self.metadata.task.epoch_type
         return epoch_type(**{field.name: result.get(field.name) for field in fields(epoch_type)})
 
     def add_epoch(self, trial_id: str, metrics: Metrics, timing: Timing | None = None) -> None:
-        """Record the metrics of one more epoch, and where and when it was run."""
+        """Record the metrics of another epoch, and where and when it was run."""
         trial, proposal = self._running[trial_id]
         trial.add_epoch(metrics, timing)
 
         def write() -> None:
-            proposal.set_user_attr(f"epoch {metrics.epoch}", with_timing(metrics, timing))
+            proposal.set_user_attr(f"epoch {metrics.epoch}", timed_json(metrics, timing))
             proposal.report(self.objective.value(metrics), metrics.epoch)
 
         self.change(write)
 
     def add_failure(self, trial_id: str, failure: Failure, timing: Timing | None = None) -> None:
-        """Note why a trial is about to end, and where and when that was; `finish` records it."""
+        """Store the failure that is about to end a trial; `finish` records it."""
         self.running(trial_id).add_failure(failure, timing)
 
     def add_worker_failure(self, trial_id: str) -> int:
-        """Record that a trial's worker died; returns how often this has happened to the trial."""
+        """Record that a worker of a trial died; returns how many have died."""
         trial, proposal = self._running[trial_id]
         trial.worker_failures += 1
         self.change(lambda: proposal.set_user_attr("worker_failures", trial.worker_failures))
         return trial.worker_failures
 
     def finish(self, trial_id: str, *, interrupted: bool = False) -> TrialRecord:
-        """Record that a trial ended, with the status that its reports add up to; `interrupted`: it is to go on."""
+        """Record that a trial ended, with the status by its reports; an `interrupted` trial can go on later."""
         trial, proposal = self._running.pop(trial_id)
         if trial.failure:
             trial.status = trial.failure.status
@@ -272,7 +274,7 @@ class StudyRecord:
         return trial
 
     def running(self, trial_id: str) -> TrialRecord:
-        """The running trial that Ray calls by this name."""
+        """The running trial with this name in Ray."""
         return self._running[trial_id][0]
 
     def running_ids(self) -> list[str]:
@@ -285,14 +287,14 @@ class StudyRecord:
             self.finish(trial_id, interrupted=True)
 
     def checkpoint(self, trial: TrialRecord) -> Path:
-        """Where a worker keeps what it needs to go on with a trial, while the trial has not ended."""
+        """The checkpoint file of a trial, from which a worker goes on while the trial has not ended."""
         return self.folder / "checkpoints" / f"trial-{trial.number:04}.pt"
 
     def _write_end(self, trial: TrialRecord, proposal: Trial) -> None:
         proposal.set_user_attr("status", trial.status)
         if trial.failure:
             timing = trial.timings.get(len(trial.epochs) + 1)
-            proposal.set_user_attr("failure", with_timing(trial.failure, timing))
+            proposal.set_user_attr("failure", timed_json(trial.failure, timing))
         if trial.status == "interrupted":  # it waits, with its values and its curve; the next ask goes on with it
             self._let_wait(trial.number)
             return
@@ -309,11 +311,11 @@ class StudyRecord:
         self._database.set_trial_state_values(trial_id, TrialState.WAITING)
 
     def _clear_checkpoints(self) -> None:
-        """Keep of the trials that have ended only the best epoch of the best one."""
+        """Remove the checkpoints of ended trials except the best epoch of the best trial."""
         best = next((trial for trial in ranked(self.trials) if trial.is_valid and trial.has_ended), None)
         best_files = {file.name for file in Checkpoint(self.checkpoint(best)).best_files()} if best else set()
-        going_on = {self.checkpoint(trial).stem for trial in self.trials if not trial.has_ended}
+        unfinished = {self.checkpoint(trial).stem for trial in self.trials if not trial.has_ended}
         for file in (self.folder / "checkpoints").glob("trial-*"):
-            if file.name not in best_files and re.split(r"-epoch|\.", file.name)[0] not in going_on:
-                with suppress(OSError):  # it only takes room
+            if file.name not in best_files and re.split(r"-epoch|\.", file.name)[0] not in unfinished:
+                with suppress(OSError):  # the file only takes space
                     file.unlink()

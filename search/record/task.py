@@ -1,4 +1,4 @@
-"""What a study is about: images that a network learns to classify, or a training function of the user's own."""
+"""The task of a study: to classify images with a network, or to run a training function of the user's own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,39 +16,36 @@ IMAGE_METRICS = ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "trai
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What the trials of a study train and measure."""
+    """The network or function that the trials of a study train, and the metrics that they report."""
 
     name: str
-    """The data set, or the training function without its folder."""
+    """The name of the data set, or of the training function without its folder."""
     network: str | None = None
-    """As `TrialConfig.network`; None with a training function, which brings network and data itself."""
+    """The value of `TrialConfig.network`; None with a training function, which has its own network and data."""
     train_function: str | None = None
-    """Its import path, if there is one."""
+    """The import path of the training function; None for images."""
     fixed: dict[str, Any]
-    """What is the same in every trial: fields of `TrialConfig`, or `train_function` and `epochs`."""
+    """Values that are the same in every trial: fields of `TrialConfig`, or `train_function` and `epochs`."""
     metric_names: list[str]
-    """All that is measured in each epoch, what matters most first."""
+    """All metrics of an epoch, the most important one first."""
     displayed_metrics: list[str]
-    """The metrics that are shown where there is room for few."""
+    """The metrics for places that have room for few."""
     epoch_type: type[Metrics]
-    """The class of what is measured in an epoch."""
+    """The class that holds the metrics of an epoch."""
 
     @property
     def has_images(self) -> bool:
-        """Whether images are classified: then there are images to test with, and a model to export."""
+        """Whether the task is to classify images, so that there are test images and a model to export."""
         return self.network is not None
 
     def is_accuracy(self, metric: str) -> bool:
-        """Whether a metric is an accuracy in [0, 1], which is shown in points."""
+        """Whether a metric is an accuracy in [0, 1]; differences of accuracies are shown in points."""
         return self.has_images and metric.endswith("accuracy")
 
     def config_type(self) -> type[Any] | None:
         """The dataclass of all hyperparameters and their defaults; None with a function that takes a dictionary.
 
-        A file that holds the network or the training function is imported.
-
-        Raises:
-            ValueError: It cannot be.
+        The file of a user's network or training function is imported; a ValueError says that this failed.
         """
         if self.network is not None:
             return config_type(self.network)
@@ -56,12 +53,12 @@ class Task:
 
 
 def task_of(settings: StudySettings, dataset: str | None, custom_metrics: list[str]) -> Task:
-    """What a study is about.
+    """The task of a study.
 
     Args:
-        settings: Of the study.
-        dataset: Name of its images; None with a training function.
-        custom_metrics: What the training function has measured so far.
+        settings: Settings of the study.
+        dataset: Name of the data set; None with a training function.
+        custom_metrics: Metrics that the training function has reported.
     """
     function, metric = settings.train_function, settings.metric_name
     if function is None:

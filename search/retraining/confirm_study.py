@@ -117,7 +117,7 @@ def confirm(confirmation: ConfirmationRun, command: str) -> int:
             return _publish(confirmation, StudyRecord.open(parent.folder / CONFIRM), None)
         with StudyRun(study) as run:
             with run.trials() as run_until:
-                run_until(_plan_of(study.record).choosing)
+                run_until(_plan_of(study.record).choosing_trainings)
                 if _enqueue_winner(study.record, parent):
                     run_until(_plan_of(study.record).all_trainings)
             try:
@@ -204,7 +204,7 @@ def _enqueue_winner(record: StudyRecord, parent: StudyRecord) -> bool:
     if record.metadata.winner is not None:
         return True
     winner, *_ = _ranked(record, parent)
-    if len(ended_trials(record.trials)) < _plan_of(record).choosing or not winner.is_measured:
+    if len(ended_trials(record.trials)) < _plan_of(record).choosing_trainings or not winner.is_measured:
         return False
 
     def enqueue() -> None:
@@ -224,7 +224,7 @@ def _finish(study: Study, parent: StudyRecord, stopper: StudyStopper) -> bool:
         ValueError: Too few trainings completed, or the network cannot be built any more.
     """
     record = study.record
-    if len(ended_trials(record.trials)) < _plan_of(record).choosing:
+    if len(ended_trials(record.trials)) < _plan_of(record).choosing_trainings:
         return False
     winner, *_ = _ranked(record, parent)
     enough = f"completed its training from {FEWEST_SEEDS} seeds or more"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from search.record import provenance
-from search.record.provenance import list_or_none
+from search.record.provenance import format_field
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.settings import StudySettings
@@ -122,7 +122,7 @@ class Reproduction:
             if versions.get(name) != then
         ]
         changed += [
-            f"{name} {list_or_none(getattr(session.machine, name))} (now {list_or_none(getattr(machine, name))})"
+            f"{name} {format_field(getattr(session.machine, name))} (now {format_field(getattr(machine, name))})"
             for session in used
             for name in _MACHINE
             if getattr(session.machine, name) != getattr(machine, name)

@@ -1,4 +1,4 @@
-"""What a study would have found with another scheduler or fewer trials, by replaying its own trials."""
+"""Replays the trials of a study with other schedulers and with fewer trials."""
 
 import random
 from dataclasses import replace
@@ -8,9 +8,9 @@ import optuna
 
 from search.algorithms.schedulers import describe
 from search.settings import SchedulerName, StudySettings
-from search.simulation.grid_study import told
+from search.simulation.grid_study import reported_numbers
 from search.simulation.settings import ReplaySettings
-from search.simulation.simulator import Found, found_so_far, replay_trials
+from search.simulation.simulator import Incumbent, incumbents, replay_trials
 from search.simulation.study_curves import StudyTrial
 from training.metrics import EpochMetrics
 
@@ -19,17 +19,13 @@ SCHEDULERS: tuple[SchedulerName, ...] = ("asha", "median", "hyperband")
 
 
 def show(trials: Order, options: ReplaySettings) -> None:
-    """Replay a study's trials with each scheduler, in their own order and in random ones, and print what came out.
-
-    Raises:
-        ValueError: The options do not fit the trials, or each other.
-    """
+    """Replay a study's trials with each scheduler, in their own order and in random orders, and print the results."""
     settings = _settings(trials, options)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     orders = [trials, *_random_orders(trials, options.seed, options.seeds)]
-    whole = [found_so_far(replay_trials(order, settings, options.workers), settings) for order in orders]
+    whole = [incumbents(replay_trials(order, settings, options.workers), settings) for order in orders]
     if len(trials) not in whole[0]:
-        raise ValueError("there is nothing to replay: nothing that the study measured stands")
+        raise ValueError("there is nothing to replay: no trial of the study has valid metrics")
     best = whole[0][len(trials)]
     _show_study(trials, best, settings)
     print(
@@ -37,16 +33,18 @@ def show(trials: Order, options: ReplaySettings) -> None:
     )
     for name in (options.scheduler,) if options.scheduler else SCHEDULERS:
         stopping = replace(settings, scheduler=name)
-        found = [found_so_far(replay_trials(order, stopping, options.workers), stopping) for order in orders]
-        _show_savings(stopping, [study[len(trials)] for study in found], best)
+        studies = [incumbents(replay_trials(order, stopping, options.workers), stopping) for order in orders]
+        _show_savings(stopping, [study[len(trials)] for study in studies], best)
     _show_fewer_trials(whole, settings)
 
 
 def _settings(trials: Order, options: ReplaySettings) -> StudySettings:
-    """The settings of the replay that stops nothing."""
-    given = [f"--{name.replace('_', '-')}" for name in ("sampler", "num_samples") if getattr(options, name) is not None]
-    if given:
-        raise ValueError(f"a study's own trials are what they are: leave out {' and '.join(given)}")
+    """The settings of a replay without a scheduler."""
+    unusable = [
+        f"--{name.replace('_', '-')}" for name in ("sampler", "num_samples") if getattr(options, name) is not None
+    ]
+    if unusable:
+        raise ValueError(f"a study's own trials are replayed: leave out {' and '.join(unusable)}")
     epochs = [step for trial in trials for step in trial.curve if isinstance(step, EpochMetrics)]
     if not epochs:
         raise ValueError("there is nothing to replay: no trial of the study finished an epoch")
@@ -65,7 +63,7 @@ def _random_orders(trials: Order, seed: int, number: int) -> list[Order]:
     return [baseline + random.Random(seed + order).sample(others, len(others)) for order in range(number)]
 
 
-def _show_study(trials: Order, best: Found, settings: StudySettings) -> None:
+def _show_study(trials: Order, best: Incumbent, settings: StudySettings) -> None:
     print(
         f"{len(trials)} trials, {best.epochs_run} epochs, {best.seconds_used:.0f} seconds of training; the best: trial "
         f"{trials[best.trial.number].number}, {settings.metric_name} {best.value:.4f} in epoch {best.epoch}"
@@ -78,27 +76,26 @@ def _show_study(trials: Order, best: Found, settings: StudySettings) -> None:
         )
 
 
-def _show_savings(settings: StudySettings, stopped: list[Found], whole: Found) -> None:
-    epochs = [1 - found.epochs_run / whole.epochs_run for found in stopped]
-    seconds = [1 - found.seconds_used / whole.seconds_used for found in stopped]
-    lost = [abs(whole.value - found.value) for found in stopped]
-    own, *others = lost
-    kept = sum(value == 0 for value in others)
+def _show_savings(settings: StudySettings, stopped: list[Incumbent], whole: Incumbent) -> None:
+    epochs = [1 - one.epochs_run / whole.epochs_run for one in stopped]
+    seconds = [1 - one.seconds_used / whole.seconds_used for one in stopped]
+    own, *others = (abs(whole.value - one.value) for one in stopped)
+    unchanged = sum(loss == 0 for loss in others)
     outcome = "keeps the best trial" if own == 0 else f"stops the best trial; the best is then {own:.4f} worse"
     print(
         f"  {describe(settings)}\n"
         f"    saves {epochs[0]:.0%} of the epochs, {seconds[0]:.0%} of the seconds, and {outcome}\n"
         f"    (random orders: {np.mean(epochs[1:]):.0%}, {np.mean(seconds[1:]):.0%}; "
-        f"keeps it in {kept} of {len(others)}, and loses {np.mean(others):.4f} on average)"
+        f"keeps it in {unchanged} of {len(others)}, and loses {np.mean(others):.4f} on average)"
     )
 
 
-def _show_fewer_trials(studies: list[dict[int, Found]], settings: StudySettings) -> None:
+def _show_fewer_trials(studies: list[dict[int, Incumbent]], settings: StudySettings) -> None:
     metric, (own, *others) = settings.metric_name, studies
     print(f"\nWith fewer trials, each as far as it went\n  trials  {metric:>13}  in random orders  seconds")
-    for ended in told(max(own)):
+    for ended in reported_numbers(max(own)):
         if ended in own:
             value, on_average = own[ended].value, np.mean([study[ended].value for study in others if ended in study])
             print(f"  {ended:>6}  {value:>13.4f}  {on_average:>16.4f}  {own[ended].seconds_used:>7.0f}")
-    enough = min(ended for ended, found in own.items() if found.value == own[max(own)].value)
+    enough = min(ended for ended, incumbent in own.items() if incumbent.value == own[max(own)].value)
     print(f"The best was there when {enough} of {max(own)} trials had ended.")

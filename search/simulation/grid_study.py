@@ -1,4 +1,4 @@
-"""What studies would find, by replaying them against a grid's learning curves."""
+"""Replays studies against the learning curves of a grid."""
 
 from collections.abc import Sequence
 
@@ -8,34 +8,30 @@ import optuna
 from search.algorithms.schedulers import describe
 from search.simulation.learning_curves import GridCurves
 from search.simulation.settings import ReplaySettings
-from search.simulation.simulator import Found, found_so_far, replay_grid
+from search.simulation.simulator import Incumbent, incumbents, replay_grid
 from search.space.toml_file import default_space
 from training.metrics import EpochMetrics
 
 SEED_STEP = 1000
-"""Between the seeds of two studies, so that they share no trial's seed."""
+"""The difference between the seeds of two studies, so that no seed of a trial is in both."""
 
 
 def show(curves: GridCurves, options: ReplaySettings) -> None:
-    """Replay studies, and print what they found for how much.
-
-    Raises:
-        ValueError: The options do not fit the table, or each other.
-    """
+    """Replay studies against the curves of a grid, and print their results and costs."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     studies, in_full = [], []
     for number in range(options.seeds):
         settings = options.study_settings(epochs=curves.epochs, seed=options.seed + SEED_STEP * number)
         reports = list(replay_grid(curves, settings, default_space(settings.network), options.workers))
-        studies.append(found_so_far(reports, settings))
+        studies.append(incumbents(reports, settings))
         trials = {report.trial.number: report.trial for report in reports}.values()
         curve = [step for trial in trials for step in curves.curve(trial.hyperparameters, trial.seed)]
         in_full.append((sum(isinstance(step, EpochMetrics) for step in curve), sum(step.seconds for step in curve)))
     metric = settings.metric_name
     best, (scale, unit) = curves.best_truth(metric), (100, "points") if metric.endswith("accuracy") else (1, "nats")
 
-    def regret(found: Found) -> float:
-        return scale * abs(best - curves.truth(found.trial.hyperparameters, found.epoch, metric))
+    def regret(incumbent: Incumbent) -> float:
+        return scale * abs(best - curves.truth(incumbent.trial.hyperparameters, incumbent.epoch, metric))
 
     last, (epochs, seconds) = [study[max(study)] for study in studies], np.mean(in_full, axis=0)
     print(
@@ -44,25 +40,25 @@ def show(curves: GridCurves, options: ReplaySettings) -> None:
         f"Curves of {len(curves.metrics) * len(curves.learning_rates)} configurations, {curves.seeds} seeds; "
         f"the best has {metric} {best:.4f}, mean over the seeds\n\n"
         f"{'':16} {'mean':>9}   80 % of the studies\n"
-        f"{_row(metric, [found.value for found in last], 4)}\n"
-        f"{_row(f'regret, {unit}', [regret(found) for found in last], 2)}   what was chosen is worse than the best\n"
-        f"{_row('epochs', [found.epochs_run for found in last], 0, epochs)}\n"
-        f"{_row('CPU seconds', [found.seconds_used for found in last], 1, seconds)}\n"
-        f"{_row('on the clock', [found.clock for found in last], 1)}\n\n"
+        f"{_row(metric, [one.value for one in last], 4)}\n"
+        f"{_row(f'regret, {unit}', [regret(one) for one in last], 2)}   what was chosen is worse than the best\n"
+        f"{_row('epochs', [one.epochs_run for one in last], 0, epochs)}\n"
+        f"{_row('CPU seconds', [one.seconds_used for one in last], 1, seconds)}\n"
+        f"{_row('on the clock', [one.clock for one in last], 1)}\n\n"
         f"After so many trials, on average\n{'trials':>8}  {metric:>13}  {'regret':>6}  CPU seconds"
     )
-    for ended in told(settings.num_samples):
-        found = [study[ended] for study in studies if ended in study]
-        value, lost = np.mean([one.value for one in found]), np.mean([regret(one) for one in found])
-        print(f"{ended:>8}  {value:>13.4f}  {lost:>6.2f}  {np.mean([one.seconds_used for one in found]):>11.1f}")
+    for ended in reported_numbers(settings.num_samples):
+        present = [study[ended] for study in studies if ended in study]
+        value, loss = np.mean([one.value for one in present]), np.mean([regret(one) for one in present])
+        print(f"{ended:>8}  {value:>13.4f}  {loss:>6.2f}  {np.mean([one.seconds_used for one in present]):>11.1f}")
 
 
-def told(trials: int) -> list[int]:
-    """After how many trials it is told what was found: every fifth, and the last."""
+def reported_numbers(trials: int) -> list[int]:
+    """The numbers of ended trials for which the incumbent is printed: every fifth, and the last."""
     return [*range(5, trials, 5), trials]
 
 
 def _row(name: str, values: Sequence[float], digits: int, in_full: float | None = None) -> str:
     low, high = np.percentile(values, [10, 90])
-    told = f"  {name:<14} {np.mean(values):>9.{digits}f}   {low:.{digits}f} to {high:.{digits}f}"
-    return told if in_full is None else f"{told}   {np.mean(values) / in_full:.0%} of every trial in full"
+    row = f"  {name:<14} {np.mean(values):>9.{digits}f}   {low:.{digits}f} to {high:.{digits}f}"
+    return row if in_full is None else f"{row}   {np.mean(values) / in_full:.0%} of every trial in full"

@@ -19,7 +19,7 @@ from search.space.distributions import HyperparameterValue
 from training.metrics import EpochMetrics
 
 Curve = Sequence[EpochMetrics | Failure]
-"""What a trial reports if nothing stops it, epoch by epoch, and last how it fails, if it does."""
+"""The metrics of each epoch of a trial that is not stopped, and the failure at its end, if it fails."""
 
 GRID_COLUMNS = ("optimizer", "batch_size", "learning_rate", "seed")
 METRICS = ("train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss", "seconds")
@@ -28,32 +28,28 @@ METRICS = ("train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss
 
 @dataclass(frozen=True)
 class GridCurves:
-    """The curves of every combination of optimizer, batch size, learning rate and seed, and what lies between them."""
+    """The curves of all combinations of optimizer, batch size, learning rate (interpolated) and seed."""
 
-    facts: dict[str, Any]
-    """What the file beside the table says of it."""
+    metadata: dict[str, Any]
+    """The content of the JSON file beside the table."""
     learning_rates: tuple[float, ...]
     """Ascending."""
     metrics: dict[tuple[str, int], NDArray[np.float64]]
-    """By optimizer and batch size: (learning rates, seeds, epochs, metrics); not a number from where a run diverged."""
+    """By optimizer and batch size: (learning rates, seeds, epochs, metrics); NaN after a run diverged."""
 
     @property
     def epochs(self) -> int:
-        """Epochs of a run in full."""
+        """Number of epochs of a full run."""
         return int(next(iter(self.metrics.values())).shape[2])
 
     @property
     def seeds(self) -> int:
-        """How often each combination was trained."""
+        """Number of seeds with which each combination was trained."""
         return int(next(iter(self.metrics.values())).shape[1])
 
     def curve(self, hyperparameters: dict[str, HyperparameterValue], trial_seed: int) -> Curve:
-        """The curve of one training: one of the grid's seeds, drawn by the trial's.
-
-        Raises:
-            ValueError: The table has no such optimizer or batch size, or its learning rates do not reach so far.
-        """
-        values = self._between(hyperparameters)[random.Random(trial_seed).randrange(self.seeds)]
+        """The curve of a training from one of the grid's seeds, which the trial's seed selects."""
+        values = self._interpolate(hyperparameters)[random.Random(trial_seed).randrange(self.seeds)]
         steps: list[EpochMetrics | Failure] = []
         for epoch, row in enumerate(values, start=1):
             if np.isnan(row).any():
@@ -64,34 +60,33 @@ class GridCurves:
         return steps
 
     def truth(self, hyperparameters: dict[str, HyperparameterValue], epoch: int, metric: str) -> float:
-        """What a configuration is worth after so many epochs: the mean over the seeds."""
-        values = self._between(hyperparameters)[:, epoch - 1, METRICS.index(metric)]
+        """The mean of a metric over the seeds after an epoch of a configuration."""
+        values = self._interpolate(hyperparameters)[:, epoch - 1, METRICS.index(metric)]
         return float(_diverged_last(values, metric).mean())
 
     def best_truth(self, metric: str) -> float:
-        """The best that any configuration is worth after any number of epochs."""
+        """The best mean over the seeds, among all configurations and epochs."""
         best = np.min if metric.endswith("_loss") else np.max
-        every = (values[..., METRICS.index(metric)] for values in self.metrics.values())
-        return float(best([best(_diverged_last(values, metric).mean(axis=1)) for values in every]))
+        columns = (values[..., METRICS.index(metric)] for values in self.metrics.values())
+        return float(best([best(_diverged_last(values, metric).mean(axis=1)) for values in columns]))
 
-    def _between(self, hyperparameters: dict[str, HyperparameterValue]) -> NDArray[np.float64]:
-        """Curves of all seeds (seeds, epochs, metrics), between two rates linear in the logarithm."""
-        kind = str(hyperparameters["optimizer"]), int(hyperparameters["batch_size"])
+    def _interpolate(self, hyperparameters: dict[str, HyperparameterValue]) -> NDArray[np.float64]:
+        """Curves of all seeds (seeds, epochs, metrics), interpolated linearly in the logarithm of the learning rate."""
+        key = str(hyperparameters["optimizer"]), int(hyperparameters["batch_size"])
         rate, rates = float(hyperparameters["learning_rate"]), self.learning_rates
-        if kind not in self.metrics:
+        if key not in self.metrics:
             known = ", ".join(f"{optimizer} {batch_size}" for optimizer, batch_size in self.metrics)
-            raise ValueError(f"the table has no curves of {kind[0]} with batch size {kind[1]}, only of {known}")
+            raise ValueError(f"the table has no curves of {key[0]} with batch size {key[1]}, only of {known}")
         if not rates[0] * (1 - 1e-9) <= rate <= rates[-1] * (1 + 1e-9):
             raise ValueError(f"the table's learning rates go from {rates[0]} to {rates[-1]}, and {rate} was proposed")
-        runs = self.metrics[kind]
+        runs = self.metrics[key]
         position = float(np.interp(math.log(rate), np.log(rates), np.arange(len(rates))))
         below, weight = int(position), position % 1
-        between = runs[below] if weight == 0 else (1 - weight) * runs[below] + weight * runs[below + 1]
-        return np.asarray(between)
+        return np.asarray(runs[below] if weight == 0 else (1 - weight) * runs[below] + weight * runs[below + 1])
 
 
 def _diverged_last(values: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
-    """Values of a metric, the worst there can be for runs that have diverged."""
+    """Values of a metric, with the worst possible value for diverged runs."""
     return np.where(np.isnan(values), math.inf if metric.endswith("_loss") else 0.0, values)
 
 
@@ -101,11 +96,7 @@ def is_grid(table: pd.DataFrame) -> bool:
 
 
 def read_csv(file: Path) -> pd.DataFrame:
-    """Read a table.
-
-    Raises:
-        ValueError: There is no such file, or it is no table.
-    """
+    """Read a table; a ValueError says that the file is missing or is no table."""
     if not file.is_file():
         raise ValueError(f"there is no file {file}")
     try:
@@ -115,11 +106,7 @@ def read_csv(file: Path) -> pd.DataFrame:
 
 
 def numbers_of(file: Path, table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
-    """Columns of a table as finite numbers that are not negative.
-
-    Raises:
-        ValueError: A cell holds something else.
-    """
+    """Columns of a table as finite numbers >= 0; a ValueError names the columns of a damaged table."""
     numbers: NDArray[np.float64] = table[[*columns]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
     if not np.isfinite(numbers).all() or (numbers < 0).any():
         raise ValueError(f"{file} is damaged: a value of {', '.join(columns)} is not a number >= 0")
@@ -127,21 +114,18 @@ def numbers_of(file: Path, table: pd.DataFrame, columns: Sequence[str]) -> NDArr
 
 
 def read_grid(file: Path, table: pd.DataFrame) -> GridCurves:
-    """Take curves from a table that `benchmarks/learning_curves.py` recorded.
+    """Read a table that `benchmarks/learning_curves.py` recorded; a ValueError says how it is damaged.
 
-    A combination of which the table has no row diverged in its first epoch.
-
-    Raises:
-        ValueError: It is damaged or incomplete, or the file that belongs beside it is missing or describes another one.
+    A combination without rows in the table diverged in its first epoch.
     """
-    beside = file.with_name(file.name.removesuffix(".gz").removesuffix(".csv") + ".json")
+    json_file = file.with_name(file.name.removesuffix(".gz").removesuffix(".csv") + ".json")
     try:
-        facts = json.loads(beside.read_text())
-        runs, epochs, sha256 = int(facts["runs"]), int(facts["epochs"]), str(facts["sha256"])
+        metadata = json.loads(json_file.read_text())
+        runs, epochs, sha256 = int(metadata["runs"]), int(metadata["epochs"]), str(metadata["sha256"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{beside}, which belongs to the table, cannot be read: {type(error).__name__}") from None
+        raise ValueError(f"{json_file}, which belongs to the table, cannot be read: {type(error).__name__}") from None
     if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
-        raise ValueError(f"{file} is not the table that {beside.name} describes: its SHA-256 is another")
+        raise ValueError(f"{file} is not the table that {json_file.name} describes: its SHA-256 is another")
     numbers = numbers_of(file, table, ("batch_size", "learning_rate", "seed", "epoch", *METRICS))
     batch_sizes, rates, seeds = (tuple(np.unique(column).tolist()) for column in numbers.T[:3])
     optimizers = tuple(dict.fromkeys(table["optimizer"]))
@@ -154,4 +138,4 @@ def read_grid(file: Path, table: pd.DataFrame) -> GridCurves:
         if epoch not in range(1, epochs + 1):
             raise ValueError(f"{file} is damaged: epoch {epoch:g} of {epochs}")
         metrics[optimizer, int(batch_size)][rates.index(rate), seeds.index(seed), int(epoch) - 1] = values
-    return GridCurves(facts, rates, metrics)
+    return GridCurves(metadata, rates, metrics)

@@ -14,10 +14,10 @@ class ReplaySettings:
     """Options of `python search/replay.py`."""
 
     table: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
-    """A table that benchmarks/learning_curves.py recorded (.csv.gz), or the epochs.csv of a study: what would each
-    scheduler have saved, would fewer trials have been enough?"""
+    """A table that benchmarks/learning_curves.py recorded (.csv.gz); or the epochs.csv of a study, to show what each
+    scheduler would have saved and whether fewer trials would have been enough."""
     sampler: SamplerName | None = None
-    """What proposes configurations, by default tpe; a study's own trials need none."""
+    """What proposes configurations, by default tpe; not for a study's own trials."""
     scheduler: SchedulerName | None = None
     """What stops weak trials early, by default asha; with a study's own trials, by default each in turn."""
     grace_period: int = StudySettings.grace_period
@@ -26,7 +26,7 @@ class ReplaySettings:
     """asha and hyperband: one of this many trials continues at each decision, and the next decision comes after this
     many times as many epochs; >= 2."""
     num_samples: int | None = None
-    """Trials of a study, by default 20; a study's own trials are as many as they are."""
+    """Trials of a study, by default 20; not for a study's own trials."""
     baseline: bool = True
     """Begin with the tutorial's own settings, in full, and with each other optimizer in them."""
     metric: MetricName | None = None
@@ -39,15 +39,8 @@ class ReplaySettings:
     """Studies to replay, or random orders of a study's own trials; >= 1."""
 
     def study_settings(self, **changes: Any) -> StudySettings:
-        """The settings of one study.
-
-        Args:
-            changes: What depends on the table, and the seed.
-
-        Raises:
-            ValueError: They are not those of any study.
-        """
-        given = {
+        """The settings of a study with the options of this replay and with `changes`."""
+        options = {
             "sampler": self.sampler,
             "scheduler": self.scheduler,
             "grace_period": self.grace_period,
@@ -56,10 +49,9 @@ class ReplaySettings:
             "baseline": self.baseline,
             "metric": self.metric,
         }
-        return StudySettings(**{name: value for name, value in given.items() if value is not None} | changes)
+        return StudySettings(**{name: value for name, value in options.items() if value is not None} | changes)
 
     def __post_init__(self) -> None:
-        """Check what `StudySettings` does not know of."""
         for option in ("workers", "seeds"):
             if getattr(self, option) < 1:
                 raise ValueError(f"{option} must be >= 1, got {getattr(self, option)}")

@@ -1,4 +1,4 @@
-"""Replays a study against recorded learning curves: everything is a real study's but the clock, which jumps."""
+"""Replays a study against recorded learning curves, with all parts of a real study except the clock."""
 
 import heapq
 import itertools
@@ -31,43 +31,43 @@ Suggest = Callable[[str], dict[str, Any] | str | None]
 
 @dataclass(frozen=True)
 class Report:
-    """What a trial of a replayed study reported: an epoch, or how it failed."""
+    """A report of a replayed trial: an epoch or a failure."""
 
     trial: TrialRecord
     step: EpochMetrics | Failure
     ended: bool
-    """Whether it was the trial's last report."""
+    """Whether this is the last report of the trial."""
     clock: float
     """Seconds since the study began."""
     seconds_used: float
-    """Seconds that all workers together have trained until then."""
+    """Seconds that all workers together have trained by then."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """The best that a replayed study has found when a trial ends, and for how much."""
+class Incumbent:
+    """The best value of a replayed study when a trial ends, and its cost."""
 
     value: float
     trial: TrialRecord
     epoch: int
-    """The trial's best."""
+    """The best epoch of the trial."""
     epochs_run: int
     clock: float
     seconds_used: float
 
 
 class MemoryStorage(InMemoryStorage):
-    """A record that lives as long as the process."""
+    """A storage in memory, with the interface of `StudyStorage`."""
 
     address = None
 
     def change(self, make: Callable[[], Result]) -> Result:
-        """Make a change: nothing can get between."""
+        """Make a change; no other process can interfere."""
         return make()
 
 
 def memory_record(settings: StudySettings, space: SearchSpace) -> StudyRecord:
-    """An empty record in memory, of a study on no images."""
+    """An empty record in memory of a study without images."""
     recorded = Dataset(
         name="recorded",
         sha256="",
@@ -84,11 +84,7 @@ def memory_record(settings: StudySettings, space: SearchSpace) -> StudyRecord:
 
 
 def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace, workers: int) -> Iterator[Report]:
-    """Run the study that the settings describe against a grid's curves.
-
-    Raises:
-        ValueError: The grid has no curve for a configuration that was proposed.
-    """
+    """Run a study with these settings against a grid's curves; a ValueError says that a curve is missing."""
     record = memory_record(settings, space)
     if settings.baseline:
         record.enqueue_starting_points(settings.num_samples)
@@ -103,12 +99,12 @@ def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace,
 
 
 def replay_trials(trials: list[StudyTrial], settings: StudySettings, workers: int) -> Iterator[Report]:
-    """Run the trials of a study again, in the order given, as far as they went; trial 0 of the replay is the first."""
+    """Replay the trials of a study in the order of `trials`; each ends at the latest where it ended in the study."""
     record = memory_record(settings, default_space(settings.network))
-    left = iter(trials)
+    remaining = iter(trials)
 
     def suggest(trial_id: str) -> dict[str, Any] | None:
-        trial = next(left, None)
+        trial = next(remaining, None)
         if trial is None:
             return None
         record.study.enqueue_trial({}, user_attrs={"baseline": trial.is_baseline})
@@ -127,20 +123,20 @@ def simulate(
     curve_of: Callable[[TrialRecord], Curve],
     workers: int,
 ) -> Iterator[Report]:
-    """Have workers take trials as they become free, and ask and tell what Ray and its callbacks would, at that time.
+    """Simulate workers that run trials one after the other, with the calls that Ray and its callbacks would make.
 
     Args:
-        record: Where the trials are recorded.
-        suggest: Starts the next trial in the record; gives no dictionary when there is none now.
+        record: The record of the trials.
+        suggest: Starts the next trial in the record; returns no dictionary if there is no trial now.
         scheduler: Decides after each epoch whether its trial goes on.
-        curve_of: What a trial reports if it is not stopped; not empty.
-        workers: Trials at the same time.
+        curve_of: Returns the curve of a trial, which is not empty.
+        workers: Number of trials that run at the same time.
 
     Yields:
-        Each report, in order of time; of epochs that end at the same moment the one that began first.
+        Each report, in order of time; of simultaneous reports, first that of the epoch that began first.
     """
     running: list[tuple[float, int, str, Curve, int]] = []
-    """When the step of each running trial ends, its place in the order of beginning, and which step of its curve."""
+    """For each running trial: end of its epoch, order of that epoch's beginning, name, curve, index in the curve."""
     order, names = itertools.count(), itertools.count()
     clock = seconds_used = 0.0
     while True:
@@ -154,26 +150,26 @@ def simulate(
         if not running:
             return
         busy, before = len(running), clock
-        clock, _, trial_id, curve, position = heapq.heappop(running)
+        clock, _, trial_id, curve, index = heapq.heappop(running)
         seconds_used += busy * (clock - before)
-        step, going_on = curve[position], position + 1 < len(curve)
+        step, goes_on = curve[index], index + 1 < len(curve)
         if isinstance(step, Failure):
             record.add_failure(trial_id, step)
         else:
             decision = scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial_id), asdict(step))
             record.add_epoch(trial_id, step)
-            going_on = going_on and decision == CONTINUE
-        trial = record.running(trial_id) if going_on else record.finish(trial_id)
-        if going_on:
-            heapq.heappush(running, (clock + curve[position + 1].seconds, next(order), trial_id, curve, position + 1))
-        yield Report(trial, step, not going_on, clock, seconds_used)
+            goes_on = goes_on and decision == CONTINUE
+        trial = record.running(trial_id) if goes_on else record.finish(trial_id)
+        if goes_on:
+            heapq.heappush(running, (clock + curve[index + 1].seconds, next(order), trial_id, curve, index + 1))
+        yield Report(trial, step, not goes_on, clock, seconds_used)
 
 
-def found_so_far(reports: Iterable[Report], settings: StudySettings) -> dict[int, Found]:
-    """What a study has found after so many trials have ended, from the first on that measured something that stands."""
+def incumbents(reports: Iterable[Report], settings: StudySettings) -> dict[int, Incumbent]:
+    """The incumbent after each number of ended trials, from the first valid trial on."""
     sign = 1 if settings.direction == "max" else -1
     best_epochs: dict[int, tuple[float, TrialRecord, int]] = {}
-    found: dict[int, Found] = {}
+    result: dict[int, Incumbent] = {}
     ended = epochs_run = 0
     for report in reports:
         number = report.trial.number
@@ -183,9 +179,9 @@ def found_so_far(reports: Iterable[Report], settings: StudySettings) -> dict[int
             if number not in best_epochs or sign * value > sign * best_epochs[number][0]:
                 best_epochs[number] = value, report.trial, report.step.epoch
         else:
-            best_epochs.pop(number, None)  # what a failed trial measured does not stand
+            best_epochs.pop(number, None)  # the metrics of a failed trial are not valid
         ended += report.ended
         if report.ended and best_epochs:
             best = max(best_epochs.values(), key=lambda best: sign * best[0])
-            found[ended] = Found(*best, epochs_run, report.clock, report.seconds_used)
-    return found
+            result[ended] = Incumbent(*best, epochs_run, report.clock, report.seconds_used)
+    return result

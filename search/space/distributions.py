@@ -13,7 +13,7 @@ from training.json_data import check_type
 HyperparameterValue = float | int | str | bool
 
 MOST_VALUES = 1000
-"""A range of whole numbers that has more is not looked at one by one."""
+"""The values of a range of whole numbers that has more than these are not listed."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class OrderedChoice:
     """Ascending numbers to choose from, compared by ratio if all are above 0.
 
     To Optuna it is a range of numbers, so that the sampler knows 64 to lie between 32 and 128 (a categorical choice has
-    no order); each proposal then goes to the nearest member. The range reaches half a step beyond the ends, which makes
-    the ends as likely as the members between them.
+    no order); each sample is then moved to the nearest member. The range reaches half a step beyond the bounds, which
+    makes these as likely as the members between them.
     """
 
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what has no order."""
+        """Refuse values that have no order."""
         ascending = all(low < high for low, high in pairwise(self.values))
         if len(self.values) < 2 or not ascending:
             raise ValueError(f"an ordered choice needs two or more ascending numbers, got {list(self.values)}")
@@ -40,7 +40,7 @@ class OrderedChoice:
 
     @property
     def optuna_distribution(self) -> IntDistribution | FloatDistribution:
-        """What the sampler draws from before the draw goes to the nearest member."""
+        """The distribution that Optuna's sampler samples from."""
         first, second, *_ = self.values
         *_, before_last, last = self.values
         if self.log:
@@ -52,11 +52,11 @@ class OrderedChoice:
         smallest = max(1, math.ceil(low)) if self.log else math.ceil(low)
         return IntDistribution(smallest, math.floor(high), log=self.log)
 
-    def snap(self, draw: float) -> float:
-        """The member nearest to a draw."""
+    def snap(self, sample: float) -> float:
+        """The member nearest to a sample."""
         if self.log:
-            return min(self.values, key=lambda value: abs(math.log(value / draw)))
-        return min(self.values, key=lambda value: abs(value - draw))
+            return min(self.values, key=lambda value: abs(math.log(value / sample)))
+        return min(self.values, key=lambda value: abs(value - sample))
 
 
 Range = FloatDistribution | IntDistribution | OrderedChoice
@@ -64,17 +64,17 @@ Distribution = Range | CategoricalDistribution
 
 
 def optuna_distribution(distribution: Distribution) -> BaseDistribution:
-    """What Optuna's sampler draws from."""
+    """The distribution that Optuna's sampler samples from."""
     return distribution.optuna_distribution if isinstance(distribution, OrderedChoice) else distribution
 
 
-def snap(distribution: Distribution, draw: Any) -> Any:
-    """What a draw from the distribution stands for."""
-    return distribution.snap(draw) if isinstance(distribution, OrderedChoice) else draw
+def snap(distribution: Distribution, sample: Any) -> Any:
+    """The value of the distribution that is nearest to a sample from `optuna_distribution`."""
+    return distribution.snap(sample) if isinstance(distribution, OrderedChoice) else sample
 
 
 def values_of(distribution: Distribution) -> tuple[HyperparameterValue, ...] | None:
-    """All values of a distribution, or None if they are too many to be told one by one."""
+    """All values of a distribution, or None if they are too many to be listed."""
     match distribution:
         case OrderedChoice():
             return distribution.values
@@ -107,7 +107,7 @@ def clip(distribution: Distribution, value: HyperparameterValue | None) -> Hyper
 
 
 def to_unit(distribution: Distribution, value: Any) -> float:
-    """Where a value lies in its range, in [0, 1]; choices have equal steps between them, in the order given."""
+    """The position of a value in its range, in [0, 1]; choices are at equal distances, in their own order."""
     match distribution:
         case OrderedChoice() | CategoricalDistribution():
             choices = values_of(distribution) or ()
@@ -118,10 +118,10 @@ def to_unit(distribution: Distribution, value: Any) -> float:
             return float((value - distribution.low) / (distribution.high - distribution.low))
 
 
-def from_unit(distribution: Range, place: float) -> float:
-    """The value at a position of a range; between the members of an ordered choice, and between whole numbers, too."""
+def from_unit(distribution: Range, unit_value: float) -> float:
+    """The number at a position in [0, 1] of a range; it may lie between two values of an ordered choice or integers."""
     low, high = bounds(distribution)
-    return float(low * (high / low) ** place if distribution.log else low + place * (high - low))
+    return float(low * (high / low) ** unit_value if distribution.log else low + unit_value * (high - low))
 
 
 def bounds(distribution: Range) -> tuple[float, float]:
@@ -137,17 +137,17 @@ def is_log(distribution: Distribution) -> bool:
 
 
 def union(distributions: Sequence[Distribution]) -> Distribution:
-    """The smallest distribution with all values of others, which are ranges of the same kind if there are several."""
+    """The smallest distribution with all values of others; several must be ranges of the same type of number."""
     first, *others = distributions
     if not others:
         return first
     lows, highs = zip(*(bounds(distribution) for distribution in distributions), strict=True)  # type: ignore[arg-type]
-    kind = IntDistribution if all(isinstance(end, int) for end in (*lows, *highs)) else FloatDistribution
-    return kind(min(lows), max(highs), log=all(map(is_log, distributions)))
+    cls = IntDistribution if all(isinstance(bound, int) for bound in (*lows, *highs)) else FloatDistribution
+    return cls(min(lows), max(highs), log=all(map(is_log, distributions)))
 
 
 def describe_distribution(distribution: Distribution) -> dict[str, Any]:
-    """A distribution as plain data, and as it is written in a search space file."""
+    """A distribution as plain data, in the form of a search space file."""
     match distribution:
         case OrderedChoice():
             return {"ordered": list(distribution.values)}
@@ -155,15 +155,13 @@ def describe_distribution(distribution: Distribution) -> dict[str, Any]:
             return {"choices": list(distribution.choices)}
         case _:
             described: dict[str, Any] = {"low": distribution.low, "high": distribution.high}
-            if distribution.step not in (None, 1) or (
-                isinstance(distribution, FloatDistribution) and distribution.step
-            ):
+            if distribution.step and (isinstance(distribution, FloatDistribution) or distribution.step != 1):
                 described["step"] = distribution.step
             return described | {"log": distribution.log}
 
 
 def describe_range(described: dict[str, Any]) -> str:
-    """A described distribution in words."""
+    """A distribution that `describe_distribution` described, as text."""
     match described:
         case {"value": value}:
             return str(value)
@@ -175,11 +173,7 @@ def describe_range(described: dict[str, Any]) -> str:
 
 
 def parse_distribution(name: str, described: dict[str, Any]) -> Distribution:
-    """The distribution that `describe_distribution` described.
-
-    Raises:
-        ValueError: Nothing that it returns; the message says what is wrong, without the hyperparameter's name.
-    """
+    """The distribution that `describe_distribution` described; a ValueError says what is wrong."""
     match described:
         case {"ordered": [*values], **rest} if not rest:
             return OrderedChoice(tuple(check_type(name, values, list[int | float])))
@@ -190,11 +184,11 @@ def parse_distribution(name: str, described: dict[str, Any]) -> Distribution:
             return CategoricalDistribution(values)
         case {"low": low, "high": high, **rest} if rest.keys() <= {"log", "step"}:
             log, step = check_type("log", rest.get("log", False), bool), rest.get("step")
-            whole = all(isinstance(end, int) for end in (low, high, step or 0))
+            is_integer = all(isinstance(number, int) for number in (low, high, step or 0))
             for key, value in (("low", low), ("high", high), ("step", step or 0)):
                 check_type(key, value, float)
             _check_range(low, high, log=log, step=step)
-            if whole:
+            if is_integer:
                 return IntDistribution(low, high, log=log, step=step or 1)
             return FloatDistribution(low, high, log=log, step=step)
     raise ValueError(

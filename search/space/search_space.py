@@ -29,10 +29,10 @@ from training.json_data import check_type
 Point = dict[str, HyperparameterValue]
 """A value for each hyperparameter that is searched and whose condition holds."""
 Condition = Mapping[str, tuple[HyperparameterValue, ...]]
-"""Other hyperparameters, and the values of each with which it holds."""
+"""Other hyperparameters, and the values of each for which the condition holds."""
 
 MOST_POINTS = 100_000
-"""A space that has more is taken to have no end."""
+"""A space that has at least as many is treated as infinite."""
 
 
 @dataclass(frozen=True)
@@ -43,165 +43,160 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Case:
-    """A distribution, and when it is the one that counts."""
+class ConditionalRange:
+    """A distribution or a fixed value, and the condition under which it is active."""
 
     distribution: Distribution | Fixed
-    when: Condition = field(default_factory=dict)
+    condition: Condition = field(default_factory=dict)
 
-    def counts(self, values: Mapping[str, HyperparameterValue]) -> bool:
+    def is_active(self, values: Mapping[str, HyperparameterValue]) -> bool:
         """Whether the condition holds."""
-        return all(name in values and values[name] in allowed for name, allowed in self.when.items())
+        return all(name in values and values[name] in allowed for name, allowed in self.condition.items())
 
 
 class SearchSpace(Mapping[str, Distribution]):
     """Hyperparameters with their ranges; a mapping of those that are searched to all values that each can take.
 
-    A hyperparameter has one or several cases. The first whose condition holds counts; if none does, the hyperparameter
-    is not drawn and keeps its default.
+    A hyperparameter has one or several ranges. The first whose condition holds is active; if there is none, the
+    hyperparameter is not sampled and keeps its default.
     """
 
-    def __init__(self, hyperparameters: Mapping[str, Distribution | Fixed | Sequence[Case]]) -> None:
-        """Check that the cases fit together.
+    def __init__(self, hyperparameters: Mapping[str, Distribution | Fixed | Sequence[ConditionalRange]]) -> None:
+        """Check that the ranges fit together.
 
         Raises:
             ValueError: They do not; the message names the hyperparameter and the rule.
         """
-        self.cases: dict[str, tuple[Case, ...]] = {
-            name: tuple(given) if isinstance(given, Sequence) else (Case(given),)
-            for name, given in hyperparameters.items()
+        self.ranges: dict[str, tuple[ConditionalRange, ...]] = {
+            name: tuple(ranges) if isinstance(ranges, Sequence) else (ConditionalRange(ranges),)
+            for name, ranges in hyperparameters.items()
         }
-        for name, cases in self.cases.items():
-            _check_cases(name, cases)
-            for case in cases:
-                self._check_condition(name, case.when)
+        for name, ranges in self.ranges.items():
+            _check_ranges(name, ranges)
+            for one in ranges:
+                self._check_condition(name, one.condition)
         try:
-            sorter = TopologicalSorter({name: self._depends_on(name) for name in self.cases})
+            sorter = TopologicalSorter(
+                {name: [other for one in ranges for other in one.condition] for name, ranges in self.ranges.items()}
+            )
             self.order = tuple(sorter.static_order())
         except CycleError as error:
             *_, cycle = error.args
             raise ValueError(f"conditions go round in a circle: {' -> '.join(cycle)}") from None
-        self._covers = {
-            name: union(ranges_of(self, name))
-            for name, cases in self.cases.items()
-            if not isinstance(cases[0].distribution, Fixed)
+        self._unions = {
+            name: union(distributions_of(self, name))
+            for name, ranges in self.ranges.items()
+            if not isinstance(ranges[0].distribution, Fixed)
         }
 
     def __getitem__(self, name: str) -> Distribution:
-        return self._covers[name]
+        return self._unions[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._covers)
+        return iter(self._unions)
 
     def __len__(self) -> int:
-        return len(self._covers)
+        return len(self._unions)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SearchSpace) and self.cases == other.cases
+        return isinstance(other, SearchSpace) and self.ranges == other.ranges
 
     def __hash__(self) -> int:
-        return hash(tuple(self.cases))
+        return hash(tuple(self.ranges))
 
     def optuna_distributions(self, point: Mapping[str, HyperparameterValue]) -> dict[str, BaseDistribution]:
-        """What Optuna is told that a point was drawn from."""
+        """The distributions of the hyperparameters of a point, as Optuna records them."""
         return {name: optuna_distribution(distribution) for name, distribution in self.searched(point).items()}
 
     @property
     def is_conditional(self) -> bool:
         """Whether any searched hyperparameter depends on another one."""
-        return any(self.cases[name] != (Case(self[name]),) for name in self)
+        return any(self.ranges[name] != (ConditionalRange(self[name]),) for name in self)
 
     def active(self, values: Mapping[str, HyperparameterValue]) -> dict[str, Distribution | Fixed]:
-        """The distribution that counts for each hyperparameter that has one, in the order of the space.
+        """The active distribution of each hyperparameter that has one, in the order of the space.
 
         Args:
-            values: Of the hyperparameters that are searched; others are not looked at.
+            values: The values of the hyperparameters that are searched; others are ignored.
         """
         known = {name: value for name, value in values.items() if name in self}
-        found: dict[str, Distribution | Fixed] = {}
+        active: dict[str, Distribution | Fixed] = {}
         for name in self.order:
-            case = next((case for case in self.cases[name] if case.counts(known)), None)
-            if case is None:
+            distribution = next((one.distribution for one in self.ranges[name] if one.is_active(known)), None)
+            if distribution is None:
                 known.pop(name, None)
             else:
-                found[name] = case.distribution
-                if isinstance(case.distribution, Fixed):
-                    known[name] = case.distribution.value
-        return {name: found[name] for name in self.cases if name in found}
+                active[name] = distribution
+                if isinstance(distribution, Fixed):
+                    known[name] = distribution.value
+        return {name: active[name] for name in self.ranges if name in active}
 
     def searched(self, values: Mapping[str, HyperparameterValue]) -> dict[str, Distribution]:
-        """Those of `active` that are not fixed."""
-        return {name: part for name, part in self.active(values).items() if not isinstance(part, Fixed)}
+        """The active distributions without fixed values; `values` is as for `active`."""
+        return {name: active for name, active in self.active(values).items() if not isinstance(active, Fixed)}
 
     def point(self, values: Mapping[str, HyperparameterValue]) -> Point:
-        """Of these values those of the hyperparameters that are searched, and whose condition holds."""
+        """The part of these values that belongs to searched and active hyperparameters."""
         return {name: values[name] for name in self.searched(values) if name in values}
 
-    def with_fixed(self, point: Mapping[str, HyperparameterValue]) -> Point:
-        """A point, and the values that are fixed."""
-        fixed = {name: part.value for name, part in self.active(point).items() if isinstance(part, Fixed)}
+    def add_fixed(self, point: Mapping[str, HyperparameterValue]) -> Point:
+        """A point together with the values of the fixed hyperparameters."""
+        fixed = {name: active.value for name, active in self.active(point).items() if isinstance(active, Fixed)}
         return {**point, **fixed}
 
     def fix(self, values: Mapping[str, HyperparameterValue]) -> "SearchSpace":
-        """The same space with some hyperparameters fixed; what depends on them follows."""
-        return SearchSpace({**self.cases, **{name: Fixed(value) for name, value in values.items()}})
+        """This space with some hyperparameters fixed; conditions on them are checked anew."""
+        return SearchSpace({**self.ranges, **{name: Fixed(value) for name, value in values.items()}})
 
     def points(self) -> Iterator[Point]:
-        """All points; only of a space whose distributions have an end."""
+        """All points; the space must be finite."""
         return self._points({}, list(self.order))
 
-    def _points(self, so_far: Point, names: list[str]) -> Iterator[Point]:
+    def _points(self, begun: Point, names: list[str]) -> Iterator[Point]:
         if not names:
-            yield {name: so_far[name] for name in self if name in so_far}
+            yield {name: begun[name] for name in self if name in begun}
             return
         name, *rest = names
-        part = self.active(so_far).get(name)
-        values = () if part is None or isinstance(part, Fixed) else values_of(part) or ()
+        active = self.active(begun).get(name)
+        values = () if active is None or isinstance(active, Fixed) else values_of(active) or ()
         for value in values:
-            yield from self._points({**so_far, name: value}, rest)
+            yield from self._points({**begun, name: value}, rest)
         if not values:
-            yield from self._points(so_far, rest)
+            yield from self._points(begun, rest)
 
-    def _depends_on(self, name: str) -> list[str]:
-        return [other for case in self.cases[name] for other in case.when]
-
-    def _check_condition(self, name: str, when: Condition) -> None:
-        for other, allowed in when.items():
-            if other not in self.cases:
+    def _check_condition(self, name: str, condition: Condition) -> None:
+        for other, allowed in condition.items():
+            if other not in self.ranges:
                 raise ValueError(f"{name}: its condition is on {other}, which is not in the space")
             possible: set[HyperparameterValue] = set()
-            for case in self.cases[other]:
-                values = (
-                    (case.distribution.value,) if isinstance(case.distribution, Fixed) else values_of(case.distribution)
-                )
+            for distribution in (one.distribution for one in self.ranges[other]):
+                values = (distribution.value,) if isinstance(distribution, Fixed) else values_of(distribution)
                 if values is None:
                     raise ValueError(f"{name}: its condition is on {other}, a range; only choices can be conditions")
                 possible |= set(values)
             never = [value for value in allowed if value not in possible]
-            fixed = isinstance(
-                self.cases[other][0].distribution, Fixed
-            )  # as by --set: then the condition may never hold
-            if not allowed or (never and not fixed):
+            # a value fixed by --set may make a condition that never holds
+            is_fixed = isinstance(self.ranges[other][0].distribution, Fixed)
+            if not allowed or (never and not is_fixed):
                 raise ValueError(f"{name}: its condition asks for {other} {never or 'nothing'}, which is never so")
 
 
-def _check_cases(name: str, cases: Sequence[Case]) -> None:
-    if not cases:
+def _check_ranges(name: str, ranges: Sequence[ConditionalRange]) -> None:
+    if not ranges:
         raise ValueError(f"{name}: there is no range")
-    for case in cases[:-1]:
-        if not case.when:
-            raise ValueError(f"{name}: what follows a range without a condition is never reached")
-    kinds = {_kind(case.distribution) for case in cases}
-    if len(kinds) > 1:
-        raise ValueError(f"{name}: its ranges must be of one kind, got {' and '.join(sorted(kinds))}")
+    if not all(one.condition for one in ranges[:-1]):
+        raise ValueError(f"{name}: what follows a range without a condition is never reached")
+    types = {_type_name(one.distribution) for one in ranges}
+    if len(types) > 1:
+        raise ValueError(f"{name}: its ranges must be of one kind, got {' and '.join(sorted(types))}")
     choices = {
-        tuple(case.distribution.choices) for case in cases if isinstance(case.distribution, CategoricalDistribution)
+        tuple(one.distribution.choices) for one in ranges if isinstance(one.distribution, CategoricalDistribution)
     }
     if len(choices) > 1:
         raise ValueError(f"{name}: choices cannot depend on a condition; a fixed list of them can")
 
 
-def _kind(distribution: Distribution | Fixed) -> str:
+def _type_name(distribution: Distribution | Fixed) -> str:
     match distribution:
         case Fixed():
             return "fixed values"
@@ -211,14 +206,14 @@ def _kind(distribution: Distribution | Fixed) -> str:
             return "numbers" if isinstance(optuna_distribution(distribution), FloatDistribution) else "whole numbers"
 
 
-def ranges_of(space: SearchSpace, name: str) -> list[Distribution]:
-    """All ranges of a searched hyperparameter."""
-    return [case.distribution for case in space.cases[name] if not isinstance(case.distribution, Fixed)]
+def distributions_of(space: SearchSpace, name: str) -> list[Distribution]:
+    """All distributions of a searched hyperparameter, whatever their conditions."""
+    return [one.distribution for one in space.ranges[name] if not isinstance(one.distribution, Fixed)]
 
 
 def num_points(space: SearchSpace) -> float:
-    """How many different points a space has; infinite if a distribution has no end, or they are very many."""
-    if any(values_of(distribution) is None for name in space for distribution in ranges_of(space, name)):
+    """How many different points a space has; infinity if a distribution is continuous or the points are very many."""
+    if any(values_of(distribution) is None for name in space for distribution in distributions_of(space, name)):
         return math.inf
     if not space.is_conditional:
         return math.prod(len(values_of(distribution) or ()) for distribution in space.values())
@@ -227,7 +222,7 @@ def num_points(space: SearchSpace) -> float:
 
 
 def contains(space: SearchSpace, point: Mapping[str, HyperparameterValue]) -> bool:
-    """Whether a point has exactly the hyperparameters that a space asks for, each in its range."""
+    """Whether a point has exactly the active hyperparameters of a space, each in its range."""
     searched = space.searched(point)
     return point.keys() == searched.keys() and all(
         contains_value(searched[name], value) for name, value in point.items()
@@ -235,11 +230,14 @@ def contains(space: SearchSpace, point: Mapping[str, HyperparameterValue]) -> bo
 
 
 def distance(space: SearchSpace, one: Point, other: Point) -> float:
-    """Euclidean distance of two points, each range scaled to [0, 1]; unlike choices are 1 apart, and drawn or not."""
-    return math.sqrt(sum(_step(space, name, one, other) ** 2 for name in space))
+    """Euclidean distance of two points, each range scaled to [0, 1].
+
+    Two different choices have distance 1, and so have an active and an inactive hyperparameter.
+    """
+    return math.sqrt(sum(_difference(space, name, one, other) ** 2 for name in space))
 
 
-def _step(space: SearchSpace, name: str, one: Point, other: Point) -> float:
+def _difference(space: SearchSpace, name: str, one: Point, other: Point) -> float:
     if name not in one or name not in other:
         return float((name in one) != (name in other))
     distribution = space[name]
@@ -249,27 +247,28 @@ def _step(space: SearchSpace, name: str, one: Point, other: Point) -> float:
 
 
 def random_value(distribution: Distribution, number: int, name: str) -> HyperparameterValue:
-    """A value of a distribution as if drawn at random; the same for the same number and name."""
-    drawn = random.Random(f"{number} {name}").random()
+    """A random value of a distribution; the same for the same number and name."""
+    unit_value = random.Random(f"{number} {name}").random()
     values = values_of(distribution)
     if values is not None:
-        return values[int(drawn * len(values))]
-    assert not isinstance(distribution, CategoricalDistribution), "choices can be told one by one"
-    return from_unit(distribution, drawn)
+        return values[int(unit_value * len(values))]
+    assert not isinstance(distribution, CategoricalDistribution), "choices can be listed"
+    return from_unit(distribution, unit_value)
 
 
 def starting_points(space: SearchSpace, defaults: Mapping[str, HyperparameterValue]) -> list[Point]:
-    """What a study tries first: the defaults, and the same with each other optimizer, in the space's order.
+    """The points that a study tries first: the defaults, then the defaults with each other optimizer.
 
-    With these, in the order of the default space, a study comes within a point of the best for a fifth of the CPU that
-    random search needs, on both tables of `benchmarks/search_quality.py`; with the tutorial's alone for two thirds.
+    With these points, in the order of the default space, a study comes within a point of the best for a fifth of the
+    CPU that random search needs, on both tables of `benchmarks/search_quality.py`; with the tutorial's alone it needs
+    two thirds.
 
     Args:
         space: What is searched.
-        defaults: Of all hyperparameters, by name; those of the mlp are the tutorial's.
+        defaults: The defaults of all hyperparameters, by name; those of the mlp are the tutorial's.
 
     Returns:
-        Points of the space, as near to these as it allows.
+        The points of the space that are nearest to the defaults.
     """
     if "optimizer" not in space:
         return [_nearest_point(space, defaults)]
@@ -280,67 +279,64 @@ def starting_points(space: SearchSpace, defaults: Mapping[str, HyperparameterVal
 def _nearest_point(space: SearchSpace, values: Mapping[str, HyperparameterValue]) -> Point:
     point: Point = {}
     for name in space.order:
-        part = space.searched(point).get(name)
-        if part is not None:
-            point[name] = clip(part, values.get(name))
+        distribution = space.searched(point).get(name)
+        if distribution is not None:
+            point[name] = clip(distribution, values.get(name))
     return {name: point[name] for name in space if name in point}
 
 
 def describe(space: SearchSpace) -> dict[str, Any]:
     """The space as plain data, in the form of a search space file."""
-    described = {
-        name: [describe_case(case) for case in cases] if len(cases) > 1 else describe_case(cases[0])
-        for name, cases in space.cases.items()
+    return {
+        name: describe_conditional(ranges[0]) if len(ranges) == 1 else [*map(describe_conditional, ranges)]
+        for name, ranges in space.ranges.items()
     }
-    return dict(described)
 
 
-def describe_case(case: Case) -> dict[str, Any]:
-    """One range with its condition as plain data."""
-    part = case.distribution
-    described = {"value": part.value} if isinstance(part, Fixed) else describe_distribution(part)
-    when = {name: allowed[0] if len(allowed) == 1 else list(allowed) for name, allowed in case.when.items()}
+def describe_conditional(one: ConditionalRange) -> dict[str, Any]:
+    """A range with its condition as plain data."""
+    distribution = one.distribution
+    described = (
+        {"value": distribution.value} if isinstance(distribution, Fixed) else describe_distribution(distribution)
+    )
+    when = {name: allowed[0] if len(allowed) == 1 else list(allowed) for name, allowed in one.condition.items()}
     return described | ({"when": when} if when else {})
 
 
-def describe_part(described: object) -> str:
-    """What `describe` says of one hyperparameter, in words."""
-    cases: list[dict[str, Any]] = described if isinstance(described, list) else [described]  # type: ignore[list-item]
-    told = []
-    for case in cases:
-        when = " and ".join(
+def describe_hyperparameter(described: object) -> str:
+    """What `describe` returns for one hyperparameter, as text."""
+    tables: list[dict[str, Any]] = described if isinstance(described, list) else [described]  # type: ignore[list-item]
+    texts = []
+    for table in tables:
+        condition = " and ".join(
             f"{name} {' or '.join(map(str, allowed)) if isinstance(allowed, list) else allowed}"
-            for name, allowed in case.get("when", {}).items()
+            for name, allowed in table.get("when", {}).items()
         )
-        told.append(describe_range(case) + (f" with {when}" if when else ""))
-    return "; ".join(told)
+        texts.append(describe_range(table) + (f" with {condition}" if condition else ""))
+    return "; ".join(texts)
 
 
 def parse(described: object) -> SearchSpace:
-    """The space that `describe` described.
-
-    Raises:
-        ValueError: Nothing that `describe` returns; the message names the hyperparameter and the rule.
-    """
-    hyperparameters: dict[str, list[Case]] = {}
-    for name, given in check_type("space", described, dict[str, Any]).items():
-        tables = check_type(name, given if isinstance(given, list) else [given], list[dict[str, Any]])
-        hyperparameters[name] = [_parse_case(name, table) for table in tables]
+    """The space that `describe` described; a ValueError names the hyperparameter and the rule that it breaks."""
+    hyperparameters: dict[str, list[ConditionalRange]] = {}
+    for name, content in check_type("space", described, dict[str, Any]).items():
+        tables = check_type(name, content if isinstance(content, list) else [content], list[dict[str, Any]])
+        hyperparameters[name] = [_parse_range(name, table) for table in tables]
     space = SearchSpace(hyperparameters)
     if not space:
         raise ValueError("there is no hyperparameter to search")
     return space
 
 
-def _parse_case(name: str, table: dict[str, Any]) -> Case:
-    rest = {key: value for key, value in table.items() if key != "when"}
-    when: dict[str, tuple[HyperparameterValue, ...]] = {}
+def _parse_range(name: str, table: dict[str, Any]) -> ConditionalRange:
+    described = {key: value for key, value in table.items() if key != "when"}
+    condition: dict[str, tuple[HyperparameterValue, ...]] = {}
     for other, allowed in check_type(f"{name}: when", table.get("when", {}), dict[str, Any]).items():
         values = allowed if isinstance(allowed, list) else [allowed]
-        when[other] = tuple(check_type(f"{name}: when {other}", values, list[float | str | bool]))
-    if rest.keys() == {"value"}:
-        return Case(Fixed(check_type(name, rest["value"], float | str | bool)), when)
+        condition[other] = tuple(check_type(f"{name}: when {other}", values, list[float | str | bool]))
+    if described.keys() == {"value"}:
+        return ConditionalRange(Fixed(check_type(name, described["value"], float | str | bool)), condition)
     try:
-        return Case(parse_distribution(name, rest), when)
+        return ConditionalRange(parse_distribution(name, described), condition)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None

@@ -1,4 +1,4 @@
-"""Turns a command line into one frozen dataclass of settings, or into one sentence and exit status 2."""
+"""Parses a command line into a frozen dataclass of settings, or prints one sentence and exits with status 2."""
 
 import gc
 import re
@@ -16,20 +16,20 @@ from training.console.terminal import guard_output, printable
 Settings = TypeVar("Settings")
 
 LONGEST_SENTENCE = 1000
-"""Characters of a sentence that are shown: it may quote whatever was typed, or found in a file."""
+"""Longer sentences are cut after this number of characters: they may quote long arguments or files."""
 
 
 def run_command(main: Callable[[], int], *, outlive_reader: bool) -> NoReturn:
     """Run a command's `main` as the whole program; exits with the status that it returns.
 
     Args:
-        main: What the command does.
-        outlive_reader: Whether it goes on when nobody reads its output any more (`| head -1`).
+        main: Function of the command.
+        outlive_reader: Whether the program goes on when the reader of its output ends (`| head -1`).
     """
     guard_output(outlive_reader=outlive_reader)
-    gc.set_threshold(50_000)  # what is imported is no garbage: looking for some takes a sixth of the time
+    gc.set_threshold(50_000)  # imports make no garbage, and the search for it takes a sixth of their time
     status = main()
-    gc.freeze()  # Python would look for garbage in what is left for a second
+    gc.freeze()  # at the exit, the search for garbage would take a second
     sys.exit(status)
 
 
@@ -48,7 +48,7 @@ def parse(
         description: First lines of `--help`.
         args: The command line without the program; by default that of this process.
         default: Values of the options that the command line leaves out; by default the fields' own.
-        renamed: Options of earlier versions, and what says the same now.
+        renamed: Options of earlier versions, and their present names.
 
     Returns:
         The checked settings. A mistake prints one sentence on stderr and exits with status 2.
@@ -64,9 +64,9 @@ def parse(
 
 
 def option_value(args: list[str], option: str) -> str | None:
-    """The value that a command line gives an option, as `--option VALUE` or `--option=VALUE`; None without it.
+    """The value of an option in a command line, as `--option VALUE` or `--option=VALUE`; None without the option.
 
-    As the parser does, it takes the last of several, and `_` in an option for `-`.
+    As in the parser, the last of several values is valid, and `_` in an option is the same as `-`.
     """
     value = None
     for arg, next_arg in zip_longest(args, args[1:]):
@@ -84,21 +84,21 @@ def refuse(sentence: str) -> NoReturn:
 
 def complain(sentence: str) -> None:
     """Print one sentence about a user's mistake on stderr."""
-    line = printable(without_password(" ".join(sentence.split())))
+    line = printable(mask_password(" ".join(sentence.split())))
     print(f"error: {line if len(line) <= LONGEST_SENTENCE else line[:LONGEST_SENTENCE] + '…'}", file=sys.stderr)
 
 
-def without_password(word: str) -> str:
-    """A word of a command line, or a sentence about it, with stars for what may be a password in an address."""
-    return re.sub(r"(://[^:/@]*):.*@|(password=)[^&]*", _with_stars, word, flags=re.DOTALL)
+def mask_password(text: str) -> str:
+    """A text with stars instead of a password in an address."""
+    return re.sub(r"(://[^:/@]*):.*@|(password=)[^&]*", _mask, text, flags=re.DOTALL)
 
 
-def _with_stars(password: re.Match[str]) -> str:
+def _mask(password: re.Match[str]) -> str:
     return f"{password[2]}***" if password[2] else f"{password[1]}:***@"
 
 
 def _refuse_parse_error(event: tyro_errors.ParseErrorEvent) -> None:
-    """Say in one sentence what tyro would print in a box; events not named here keep the box."""
+    """Print one sentence instead of the box of tyro; other events are left to tyro."""
     match event:
         case tyro_errors.InstantiationFailure(argument=None):
             refuse(event.message)

@@ -1,4 +1,4 @@
-"""A bar on a terminal while something takes time; nothing where there is no terminal."""
+"""A progress bar on a terminal; without a terminal nothing is shown."""
 
 import os
 import sys
@@ -6,32 +6,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Update = Callable[[float, str], None]
-"""Takes how much is done, and a note that stands behind the bar."""
+"""A function of the finished amount and of a note behind the bar."""
 
 
 def shows_more_than_lines() -> bool:
-    """Whether standard output is a terminal on which a line can be drawn again."""
+    """Whether standard output is a terminal that can replace a line."""
     return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 @contextmanager
-def progress_bar(words: str, total: float | None = None) -> Iterator[Update]:
-    """Show a bar until the block ends, then take it away.
-
-    Args:
-        words: What is being done.
-        total: How much there is to do; None if nobody knows.
-
-    Yields:
-        What moves the bar.
-    """
+def progress_bar(description: str, total: float | None = None) -> Iterator[Update]:
+    """Show a bar in this context and then remove it; `total` is None for an unknown amount of work."""
     if not shows_more_than_lines():
         yield lambda _done, _note: None
         return
     from rich.console import Console  # a fifth of a second
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as terminal:  # past what guards standard output
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as terminal:  # not through `guard_output`
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -40,5 +32,5 @@ def progress_bar(words: str, total: float | None = None) -> Iterator[Update]:
         )
         console = Console(file=terminal, highlight=False)
         with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
-            task = bar.add_task(words, total=total, note="")
+            task = bar.add_task(description, total=total, note="")
             yield lambda done, note: bar.update(task, completed=done, note=note)

@@ -1,1 +1,1 @@
-"""Data sets and image files, loaded as tensors; imports the networks and what lies below them."""
+"""Data sets and image files, loaded as tensors; imports the networks and the layers below them."""

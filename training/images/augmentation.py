@@ -1,4 +1,4 @@
-"""Random shifts and flips of training images, drawn for an epoch at a time and made where the images lie."""
+"""Random shifts and flips of training images, sampled for an epoch and applied on the device of the images."""
 
 from dataclasses import dataclass
 
@@ -9,26 +9,26 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to each image of one epoch."""
+    """The shift and flip of each image of an epoch."""
 
     shift: int
-    """Pixels that are added on each side, before an image of the old size is cut out."""
+    """Number of pixels that are added on each side, before an image of the old size is cut out."""
     down: Tensor
     """(N,), int64: row at which the cut begins, from 0 to 2 * shift; `shift` leaves an image where it is."""
     right: Tensor
-    """(N,), int64: the same for the column."""
+    """(N,), int64: column at which the cut begins, from 0 to 2 * shift."""
     flipped: Tensor | None
-    """(N,), bool; None if none is."""
+    """(N,), bool; None if no image is flipped."""
 
     def apply(self, images: Tensor, start: int) -> Tensor:
         """Shift and flip a batch; pixels that come in from outside are 0.
 
         Args:
             images: (B, C, H, W), of any type.
-            start: How many images of the epoch came before.
+            start: Number of images of the epoch before the batch.
 
         Returns:
-            As `images`.
+            Images of the same shape and type.
         """
         chosen = slice(start, start + len(images))
         if self.flipped is not None:
@@ -42,17 +42,17 @@ class Augmentation:
         return cuts[numbers, :, self.down[chosen], self.right[chosen]]
 
 
-def draw_augmentation(
+def sample_augmentation(
     num_images: int, shift: int, *, flip: bool, generator: torch.Generator, device: torch.device
 ) -> Augmentation:
-    """Draw what is done to the images of one epoch.
+    """Sample the shifts and flips of an epoch.
 
     Args:
-        num_images: Images in the epoch.
+        num_images: Number of images in the epoch.
         shift: Largest shift in pixels, in each direction; all from -shift to shift are equally probable.
         flip: Whether each image is mirrored with probability 1/2.
-        generator: On the CPU, so that the same numbers come on every device.
-        device: Where the images lie.
+        generator: A generator on the CPU, so that the numbers are the same on every device.
+        device: Device of the images.
     """
     down, right = torch.randint(0, 2 * shift + 1, (2, num_images), generator=generator).to(device)
     flipped = torch.randint(0, 2, (num_images,), generator=generator).to(device).bool() if flip else None

@@ -1,4 +1,4 @@
-"""CIFAR-10: torchvision's files, whose checksums are compared before anything in them is read."""
+"""CIFAR-10: torchvision's files, whose checksums are compared before the files are read."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ FOLDER = "cifar-10-batches-py"
 
 
 def is_present(data_dir: Path) -> bool:
-    """Whether its folder is there, be it damaged."""
+    """Whether the folder of the data set exists, also a damaged one."""
     return (data_dir / FOLDER).exists()
 
 
 def load(data_dir: Path) -> tuple[Part, Part, tuple[str, ...]]:
-    """Read CIFAR-10, downloading it first where it is absent: it is there whole or not at all.
+    """Read CIFAR-10, and download it first if it is absent.
 
     Returns:
         Training images (50,000, 3, 32, 32), test images (10,000, 3, 32, 32) and the names of the classes.
@@ -33,7 +33,7 @@ def load(data_dir: Path) -> tuple[Part, Part, tuple[str, ...]]:
             (incoming / FOLDER).replace(data_dir / FOLDER)
     try:
         train, test = dataset(data_dir, train=True), dataset(data_dir, train=False)
-    except RuntimeError:  # torchvision's word for a checksum that differs
+    except RuntimeError:  # torchvision raises this if a checksum differs
         damaged = data_dir / FOLDER
         raise ValueError(
             f"missing or corrupt file of cifar10 in {damaged}; delete {damaged} to have the data set downloaded again"

@@ -1,4 +1,4 @@
-"""Images that a function of yours loads, checked before anything is trained on them."""
+"""Images that a function of the user loads, checked before a network is trained on them."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ from training.images.image_folder import Part, check_classes
 from training.user_code import load_function
 
 
-def load_by_function(place: str) -> tuple[Part, Part, tuple[str, ...]]:
+def load_by_function(path: str) -> tuple[Part, Part, tuple[str, ...]]:
     """Call a function without arguments that returns `(images, labels), (test_images, test_labels), class_names`.
 
     Images are NumPy arrays or tensors of shape (N, C, H, W), uint8, labels of shape (N,), any type of integer: the
     index of the class.
 
     Args:
-        place: `path/to/file.py:load` or `package.module:load`.
+        path: The import path of the function.
 
     Returns:
         Training images, test images and the names of the classes.
 
     Raises:
-        ValueError: There is no such function, it fails, or it returns something else.
+        ValueError: The function does not exist, fails, or returns other data.
     """
-    source = f"dataset {place}"
-    load = load_function("dataset", place)
+    source = f"dataset {path}"
+    load = load_function("dataset", path)
     try:
         returned = load()
     except Exception as error:  # whatever the function does
@@ -76,7 +76,7 @@ def _checked(source: str, which: str, images: Any, labels: Any, classes: tuple[s
 
 
 def _tensor(source: str, which: str, values: Any) -> Tensor:
-    """A tensor on the CPU that shares no memory with what cannot be written to."""
+    """A tensor on the CPU that does not share memory with a read-only array."""
     if isinstance(values, Tensor):
         return values.detach().cpu()
     if isinstance(values, list | tuple | np.ndarray):

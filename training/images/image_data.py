@@ -14,10 +14,10 @@ from training.config import DATASETS, DataConfig, dataset_name, is_folder, is_im
 from training.images import cifar10, mnist
 from training.images.augmentation import Augmentation
 from training.images.custom_images import load_by_function
-from training.images.image_folder import load_image_folder
+from training.images.image_folder import Part, load_image_folder
 
 UNEQUAL = 2
-"""A class that is more than so many times as large as another is worth a word: accuracy is then mostly its own."""
+"""A note says that a class is more than this times as large as another: it then dominates the accuracy."""
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, H, W), float32 in [0, 1], and labels (B,), int64."""
@@ -40,7 +40,7 @@ class ImageSplit:
         return ImageSplit(self.images.to(device), self.labels.to(device))
 
     def __getstate__(self) -> tuple[Any, Any]:
-        # NumPy arrays are what Ray's object store hands to every worker without a copy; tensors it would copy.
+        # Ray's object store passes NumPy arrays to every worker without a copy, but not tensors.
         return self.images.numpy(), self.labels.numpy()
 
     def __setstate__(self, arrays: tuple[Any, Any]) -> None:
@@ -52,10 +52,10 @@ class ImageSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """A data set, split for training, for choosing (validation) and for the final word (test)."""
+    """A data set, split for training, for the selection (validation) and for the final measurement (test)."""
 
     name: str
-    """Short; letters, digits, dots, dashes and underscores."""
+    """A short name of letters, digits, dots, dashes and underscores."""
     classes: tuple[str, ...]
     train: ImageSplit
     val: ImageSplit
@@ -65,7 +65,7 @@ class ImageData:
     """Checksum of all images and labels before the split."""
 
     def class_sizes(self) -> list[int]:
-        """Images of each class, validation and test images included."""
+        """Number of images of each class, validation and test images included."""
         labels = torch.cat([self.train.labels, self.val.labels, self.test.labels])
         return torch.bincount(labels, minlength=len(self.classes)).tolist()
 
@@ -76,7 +76,7 @@ class ImageData:
         return channels, height, width
 
     def to(self, device: str) -> "ImageData":
-        """Put all images and labels on a device; networks are then trained there."""
+        """Put all images and labels on a device, where networks are then trained."""
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
 
 
@@ -88,8 +88,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Cut a split into batches, in its own order or in a random one; the last batch may be smaller.
 
-    Images are scaled to [0, 1] exactly as torchvision's `ToTensor` does: as float32, divided by 255. Where there is an
-    augmentation, they are shifted and flipped before.
+    Images are scaled to [0, 1] exactly as torchvision's `ToTensor` does: as float32, divided by 255. An augmentation
+    shifts and flips them before.
     """
     order = None if shuffler is None else torch.randperm(len(split), generator=shuffler).to(split.labels.device)
     for start in range(0, len(split), batch_size):
@@ -109,9 +109,9 @@ def split_train_val(num_images: int, val_fraction: float, seed: int) -> tuple[Te
     The same seed gives the same split in every trial of a study, so trials are comparable.
 
     Args:
-        num_images: Images to share out; >= 2.
-        val_fraction: Part that goes to validation, in [0, 1).
-        seed: Fixes the choice.
+        num_images: Number of images; >= 2.
+        val_fraction: Part of the images for validation, in [0, 1).
+        seed: Seed of the choice.
 
     Returns:
         (train, val) indices in ascending order, int64, shapes (num_images - v,) and (v,) with
@@ -132,19 +132,18 @@ def split_train_val(num_images: int, val_fraction: float, seed: int) -> tuple[Te
 
 
 def load_data(config: DataConfig, split_seed: int) -> tuple[ImageData, str | None]:
-    """Load the data set that `config` asks for, downloading it first where it is absent.
+    """Load a data set, and download it first if it is absent.
 
     Args:
         config: Data set, folder and validation fraction.
-        split_seed: Fixes which training images are held out for validation.
+        split_seed: Seed of the choice of validation images.
 
     Returns:
-        The data, and what should be known about them in one line: that `auto` fell back to digits, which files of a
-        folder are no images, or that the classes are unequal.
+        The data, and a note or None: `auto` became digits, files of a folder are no images, or classes are unequal.
 
     Raises:
-        ValueError: A file is missing, truncated or corrupt, or the download failed; the message names the file. Or the
-            images cannot be what a network is trained on.
+        ValueError: A file is missing, truncated or corrupt, the download failed, or no network can be trained on the
+            images.
         OSError: The folder cannot be read or written.
     """
     chosen, *notes = _choose_dataset(config)
@@ -164,7 +163,7 @@ def load_data(config: DataConfig, split_seed: int) -> tuple[ImageData, str | Non
 
 
 def is_at_hand(dataset: str, data_dir: Path) -> bool:
-    """Whether a data set known by name can be loaded without a download; others may not be what they were."""
+    """Whether a data set with a name can be loaded without a download; False for folders and functions."""
     match dataset:
         case "digits":
             return True
@@ -176,18 +175,18 @@ def is_at_hand(dataset: str, data_dir: Path) -> bool:
 
 
 def _load(dataset: str, config: DataConfig) -> tuple[ImageSplit, ImageSplit, tuple[str, ...], str | None]:
-    """All images for training and validation, all for the test, the names of the classes, and a note."""
+    """The images for training and validation, the test images, the names of the classes, and a note."""
     note = None
     if dataset == "digits":
-        return *_load_digits(), None
-    if is_import_path(dataset):
+        pool, test, classes = _load_digits()
+    elif is_import_path(dataset):
         pool, test, classes = load_by_function(dataset)
     elif is_folder(dataset):
         pool, test, classes, note = load_image_folder(Path(dataset), config.image_size)
     elif dataset == "cifar10":
         pool, test, classes = cifar10.load(config.data_dir)
     else:
-        return *_load_mnist_family(dataset, config.data_dir), None
+        pool, test, classes = mnist.load(dataset, config.data_dir)
     return ImageSplit(*pool), ImageSplit(*test), classes, note
 
 
@@ -204,7 +203,7 @@ def _check_classes_are_trained(data: ImageData) -> None:
 
 
 def _inequality(data: ImageData) -> str | None:
-    """A sentence about classes of which one has many more images than another."""
+    """A note if a class has many more images than another."""
     sizes = data.class_sizes()
     smallest, largest = min(sizes), max(sizes)
     if largest <= UNEQUAL * smallest:
@@ -217,7 +216,7 @@ def _choose_dataset(config: DataConfig) -> tuple[str, str | None]:
     if config.dataset != "auto":
         return config.dataset, None
     if mnist.is_present("fashion-mnist", config.data_dir):
-        return "fashion-mnist", None  # present, perhaps damaged: then loading says so, instead of a silent fall-back
+        return "fashion-mnist", None  # if it is damaged, loading raises an error
     try:
         mnist.check_server_answers("fashion-mnist")
         mnist.download("fashion-mnist", config.data_dir)
@@ -226,24 +225,16 @@ def _choose_dataset(config: DataConfig) -> tuple[str, str | None]:
     return "fashion-mnist", None
 
 
-def _load_digits() -> tuple[ImageSplit, ImageSplit, tuple[str, ...]]:
+def _load_digits() -> tuple[Part, Part, tuple[str, ...]]:
     """Load scikit-learn's 1,797 handwritten digits, 8 x 8; a fixed random fifth of them is the test set."""
-    from sklearn.datasets import load_digits  # over a second: only for those who need it
+    from sklearn.datasets import load_digits  # the import takes over a second
 
     digits = load_digits()
     images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
     labels = torch.from_numpy(digits.target).to(torch.int64)
     pool, test = split_train_val(len(labels), val_fraction=0.2, seed=0)
     classes = tuple(str(name) for name in digits.target_names)
-    return ImageSplit(images[pool], labels[pool]), ImageSplit(images[test], labels[test]), classes
-
-
-def _load_mnist_family(name: str, data_dir: Path) -> tuple[ImageSplit, ImageSplit, tuple[str, ...]]:
-    if not mnist.is_present(name, data_dir):
-        mnist.download(name, data_dir)
-    train, test = mnist.read(name, data_dir)
-    pool, test_split = (ImageSplit(part.data.unsqueeze(1), part.targets.to(torch.int64)) for part in (train, test))
-    return pool, test_split, tuple(train.classes)
+    return (images[pool], labels[pool]), (images[test], labels[test]), classes
 
 
 def _checksum(*splits: ImageSplit) -> str:

@@ -1,4 +1,4 @@
-"""An image file of any kind as the pixels that a network takes."""
+"""Reads an image file of any format into the pixels for a network."""
 
 import warnings
 from pathlib import Path
@@ -9,27 +9,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 MODES = {1: "L", 3: "RGB"}
-"""What Pillow calls images of so many channels: grey, and colour."""
+"""Names in Pillow of images by number of channels: grey and colour."""
 
 _RUNS_A_PROGRAM = {"EPS"}
-"""Kinds of files that Pillow hands to another program."""
+"""Formats that Pillow reads with another program."""
 
 
 def read_image(file: Path, shape: tuple[int, int, int], *, invert: bool = False) -> Tensor:
-    """Read an image file, make it grey or colour, and stretch it to a size.
-
-    It is turned as its camera was held; what is transparent becomes white.
+    """Read an image file, convert it to grey or colour, turn it upright, and stretch it to a size.
 
     Args:
-        file: Of any kind that Pillow reads by itself.
+        file: A file in a format that Pillow reads without another program.
         shape: Channels (1 or 3), height and width.
         invert: Whether dark and light are exchanged.
 
     Returns:
-        The pixels, uint8, of that shape.
+        The pixels, uint8, of this shape; transparent pixels are white.
 
     Raises:
-        ValueError: It cannot be read, or is no image.
+        ValueError: The file cannot be read, or is no image.
     """
     channels, height, width = shape
     Image.init()
@@ -37,15 +35,15 @@ def read_image(file: Path, shape: tuple[int, int, int], *, invert: bool = False)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=sorted(Image.OPEN.keys() - _RUNS_A_PROGRAM)) as opened:
-                image = upright(_eight_bits(opened)).convert(MODES[channels])
+                image = turn_upright(_convert_to_8_bits(opened)).convert(MODES[channels])
     except FileNotFoundError:
         raise ValueError(f"there is no file {file}") from None
     except UnidentifiedImageError:
         raise ValueError(f"{file} is no image that can be read") from None
-    except Exception as error:  # whatever the damage does to Pillow
+    except Exception as error:  # Pillow raises many errors for damaged files
         raise ValueError(f"{file} cannot be read: {error or type(error).__name__}") from None
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)  # averages where it makes smaller
+        image = image.resize((width, height), Image.Resampling.BILINEAR)  # averages pixels when it shrinks the image
     pixels = torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1).contiguous()
     return 255 - pixels if invert else pixels
 
@@ -56,8 +54,8 @@ def has_light_border(pixels: Tensor) -> bool:
     return border.double().mean().item() > 127.5
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """An image turned as its camera was held, with white where it is transparent."""
+def turn_upright(image: Image.Image) -> Image.Image:
+    """An image turned by the note of its camera, with white instead of transparency."""
     image = ImageOps.exif_transpose(image)
     if not image.has_transparency_data:
         return image
@@ -65,10 +63,10 @@ def upright(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image.convert("RGBA"))
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _convert_to_8_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are fractions, and nobody says which is white")
     if not image.mode.startswith("I"):
         return image
-    levels = np.clip(np.asarray(ImageOps.exif_transpose(image)), 0, 65535) // 257  # Pillow would cut 16 bits off at 255
+    levels = np.clip(np.asarray(ImageOps.exif_transpose(image)), 0, 65535) // 257  # Pillow would clip 16 bits at 255
     return Image.fromarray(levels.astype(np.uint8))

@@ -1,4 +1,4 @@
-"""MNIST and its drop-in replacements: four files in the IDX format, checked before torchvision reads them."""
+"""MNIST and its replacements: four files in the IDX format, checked before torchvision reads them."""
 
 import hashlib
 import math
@@ -12,12 +12,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
+from training.images.image_folder import Part
 from training.images.torchvision_import import import_torchvision_datasets
 
 CONNECT_SECONDS = 5.0
-"""How long `--dataset auto` waits for the download server's first answer before it falls back."""
+"""So long `--dataset auto` waits for the first answer of the download server before it takes digits instead."""
 STALL_SECONDS = 30.0
-"""A download that receives nothing for this long has failed."""
+"""A download fails if it receives nothing for this time."""
 
 FILES = {
     "train-images-idx3-ubyte": (2051, (60_000, 28, 28)),
@@ -25,7 +28,7 @@ FILES = {
     "t10k-images-idx3-ubyte": (2051, (10_000, 28, 28)),
     "t10k-labels-idx1-ubyte": (2049, (10_000,)),
 }
-"""File name -> magic number and shape in its header, as at http://yann.lecun.com/exdb/mnist."""
+"""Magic number and shape in the header of each file, as at http://yann.lecun.com/exdb/mnist."""
 
 _MD5 = {
     ("fashion-mnist", "train-images-idx3-ubyte"): "f4a8712d7a061bf5bd6d2ca38dc4d50a",
@@ -33,37 +36,38 @@ _MD5 = {
     ("fashion-mnist", "t10k-images-idx3-ubyte"): "8181f5470baa50b63fa0f6fddb340f0a",
     ("fashion-mnist", "t10k-labels-idx1-ubyte"): "15d484375f8d13e6eb1aabb0c3f46965",
 }
-"""Checksums of the uncompressed files, where they are known; downloads of the others torchvision checks compressed."""
+"""Checksums of the uncompressed files of one data set; torchvision checks the compressed downloads of the others."""
 
 _TORCHVISION_NAMES = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
 
 
 def is_present(name: str, data_dir: Path) -> bool:
-    """Whether any file of the data set is there, be it damaged or the only one."""
+    """Whether any file of the data set exists, also a damaged one."""
     return any(file.exists() for file in _files(name, data_dir))
 
 
-def read(name: str, data_dir: Path) -> tuple[Any, Any]:
-    """Check the files of a data set and read them.
+def load(name: str, data_dir: Path) -> tuple[Part, Part, tuple[str, ...]]:
+    """Read a data set, and download it first if it is absent.
 
     Returns:
-        torchvision's training and test data sets; `data` is (N, 28, 28), uint8, and `targets` (N,).
+        Training images (60,000, 1, 28, 28), test images (10,000, 1, 28, 28) and the names of the classes.
 
     Raises:
-        ValueError: A file is missing, truncated or corrupt; the message names it.
+        ValueError: A file is missing, truncated or corrupt, or the download failed; the message names the file.
+        OSError: The folder cannot be read or written.
     """
+    if not is_present(name, data_dir):
+        download(name, data_dir)
     for file in _files(name, data_dir):
         _check(name, file)
     dataset = _torchvision_class(name)
-    return dataset(data_dir, train=True), dataset(data_dir, train=False)
+    parts = [dataset(data_dir, train=is_train) for is_train in (True, False)]
+    pool, test = ((part.data.unsqueeze(1), part.targets.to(torch.int64)) for part in parts)
+    return pool, test, tuple(parts[0].classes)
 
 
 def check_server_answers(name: str) -> None:
-    """Refuse within seconds where there is no way to the server, even where looking up its name hangs.
-
-    Raises:
-        ValueError: No answer from the server of `name`.
-    """
+    """Raise a ValueError within seconds if the server of a data set does not answer, also if the DNS hangs."""
     address = _torchvision_class(name).mirrors[0]
     reasons = ["no answer"]
 
@@ -73,7 +77,7 @@ def check_server_answers(name: str) -> None:
             urllib.request.urlopen(request, timeout=CONNECT_SECONDS).close()
             reasons.clear()
         except urllib.error.HTTPError:
-            reasons.clear()  # an error page is an answer too
+            reasons.clear()  # an error page is also an answer
         except OSError as error:
             reasons[0] = str(getattr(error, "reason", error))
 
@@ -85,10 +89,10 @@ def check_server_answers(name: str) -> None:
 
 
 def download(name: str, data_dir: Path) -> None:
-    """Download a data set beside its place, check it, then move it there: it is there whole or not at all.
+    """Download a data set into a temporary folder, check it, and move it to its folder in one step.
 
     Raises:
-        ValueError: The download failed or brought a damaged file.
+        ValueError: The download failed, or a downloaded file is damaged.
         OSError: The folder cannot be written.
     """
     with incoming_folder(name, data_dir) as incoming:
@@ -102,7 +106,7 @@ def download(name: str, data_dir: Path) -> None:
 
 @contextmanager
 def incoming_folder(name: str, data_dir: Path) -> Iterator[Path]:
-    """A folder beside the place of a data set, into which torchvision downloads; it is gone afterwards.
+    """A temporary folder in the data folder, into which torchvision downloads.
 
     Raises:
         ValueError: The download failed.
@@ -111,7 +115,7 @@ def incoming_folder(name: str, data_dir: Path) -> Iterator[Path]:
     made_folder = not data_dir.exists()
     data_dir.mkdir(parents=True, exist_ok=True)
     old_timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(STALL_SECONDS)  # torchvision downloads without a time-out of its own
+    socket.setdefaulttimeout(STALL_SECONDS)  # torchvision itself sets no time-out
     try:
         with TemporaryDirectory(prefix=f".{name}-", dir=data_dir) as incoming:
             yield Path(incoming)
@@ -150,10 +154,10 @@ def _damage(name: str, file: Path) -> str | None:
     if len(content) < len(header) + math.prod(shape):
         return "truncated"
     md5 = _MD5.get((name, file.name))
-    as_published = (
+    is_valid = (
         content.startswith(header)
         and len(content) == len(header) + math.prod(shape)
         and (md5 is None or hashlib.md5(content, usedforsecurity=False).hexdigest() == md5)
         and ("labels" not in file.name or max(content[len(header) :]) <= 9)
     )
-    return None if as_published else "corrupt"
+    return None if is_valid else "corrupt"

@@ -8,8 +8,8 @@ import torch
 
 _MISSING_OPERATOR = "operator torchvision::nms does not exist"
 _OPERATOR_SCHEMAS = (
-    "nms(Tensor dets, Tensor logits, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor logits, float iou_threshold) -> Tensor",
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 _library: torch.library.Library | None = None  # the schemas live as long as this object
 

@@ -78,9 +78,7 @@ def _listed(values: Mapping[str, object]) -> str:
 def _code(metadata: ModelMetadata) -> list[str]:
     if metadata.network_sha256 is None:
         return []
-    return [
-        "`network.py` is the Python code that builds the network; run only with `--trust-network`: read it before.",
-    ]
+    return ["`network.py` is the Python code that builds the network; run only with `--trust-network`: read it before."]
 
 
 def _measured(images: str, accuracy: float | None, loss: float | None, number: int) -> list[str]:

@@ -1,11 +1,11 @@
-"""A trained network as a folder that can be passed on: it loads without the study, and runs no code unless told to."""
+"""A trained network as a folder: it loads without the study, and runs its code only with the user's permission."""
 
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,12 @@ from training.networks.networks import build_network
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 LARGEST_CONFIG = 10**7
-"""Bytes of a `config.json` that are read."""
+"""A `config.json` with more bytes is refused."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with its weights, ready to classify, and what is known of it."""
+    """A trained network with its metadata, ready to classify."""
 
     network: nn.Module
     metadata: ModelMetadata
@@ -42,7 +42,7 @@ class TrainedModel:
         """Classify images.
 
         Args:
-            images: (N, C, H, W), uint8, of the shape that `metadata` name.
+            images: (N, C, H, W), uint8, of the shape in the metadata.
 
         Returns:
             The probability of each class, (N, classes), float32.
@@ -59,19 +59,19 @@ class TrainedModel:
 
 
 def save_model(folder: Path, weights: Mapping[str, Tensor], metadata: ModelMetadata, code: Path | None = None) -> None:
-    """Write a model's folder; an earlier one is replaced when the new one is whole.
+    """Write the folder of a model; it replaces an earlier one when it is complete.
 
     Args:
-        folder: Where; what is beside it stays.
+        folder: The folder of the model.
         weights: The `state_dict` of the network.
-        metadata: All else that is known of it.
-        code: The file whose function builds the network, if it is none of this project.
+        metadata: The metadata of the network.
+        code: The file whose function builds a user's network.
 
     Raises:
-        ValueError: The weights are not those of this network.
-        OSError: It cannot be written.
+        ValueError: The weights do not fit the network.
+        OSError: The folder cannot be written.
     """
-    draft, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("draft", "old"))
+    draft, old = (folder.with_name(f".{folder.name}.{state}") for state in ("draft", "old"))
     _remove(draft)
     draft.mkdir(parents=True)
     try:
@@ -81,9 +81,9 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], metadata: ModelMetad
         (draft / CONFIG).write_text(json.dumps(asdict(metadata), indent=2) + "\n")
         (draft / CARD).write_text(model_card(metadata), encoding="utf-8")
         if code is None:
-            load_model(draft)  # what does not load is not passed on
+            load_model(draft)  # a model that does not load is refused
         for file in draft.iterdir():
-            file.chmod(0o666 & ~_umask())  # safetensors lets nobody else read what is to be passed on
+            file.chmod(0o666 & ~_umask())  # safetensors lets nobody else read the file
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
         _remove(old)
@@ -92,7 +92,7 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], metadata: ModelMetad
         draft.rename(folder)
         _remove(old)
     finally:
-        _remove(draft)  # a part of it would only fill the disk
+        _remove(draft)  # an incomplete folder would only fill the disk
 
 
 def _umask() -> int:
@@ -102,14 +102,14 @@ def _umask() -> int:
 
 
 def load_model(folder: Path, *, trust_network: bool = False) -> TrainedModel:
-    """Load a model from its folder, wherever it comes from.
+    """Load a model from its folder.
 
     Args:
-        folder: Of the model.
-        trust_network: Whether Python code in the folder may be run to build the network.
+        folder: The folder of the model, which may come from somebody else.
+        trust_network: Whether Python code in the folder may run to build the network.
 
     Raises:
-        ValueError: It is no model's folder, it is damaged, or it needs code to be run that is not trusted.
+        ValueError: The folder has no model, the model is damaged, or its code is not trusted.
     """
     metadata = read_metadata(folder)
     try:
@@ -127,11 +127,7 @@ def load_model(folder: Path, *, trust_network: bool = False) -> TrainedModel:
 
 
 def read_metadata(folder: Path) -> ModelMetadata:
-    """What is known of the model in a folder; its weights are not looked at.
-
-    Raises:
-        ValueError: There is none, or its description is damaged.
-    """
+    """The metadata of the model in a folder; a ValueError says that they are missing or damaged."""
     file = folder / CONFIG
     if not file.is_file():
         raise ValueError(f"{folder} is no model's folder: it has no {CONFIG}")
@@ -148,7 +144,7 @@ def read_metadata(folder: Path) -> ModelMetadata:
 
 
 def _build(folder: Path, metadata: ModelMetadata, shapes: dict[str, list[int]], *, trust_network: bool) -> nn.Module:
-    """Build the network; one of ours without memory for its weights, as sizes in a file that was sent may be absurd."""
+    """Build the network; ours without memory for its weights, because a file from others may contain absurd sizes."""
     channels, height, width = metadata.image_shape
     shape, classes = (channels, height, width), len(metadata.classes)
     if metadata.network in NETWORKS:
@@ -157,8 +153,7 @@ def _build(folder: Path, metadata: ModelMetadata, shapes: dict[str, list[int]], 
             raise ValueError(f"{folder / CONFIG}: depth is more than {WEIGHTS} has weights for")
         with torch.device("meta"):
             network = build_network(config, shape, classes)
-        wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-        if wanted != shapes:
+        if {name: list(tensor.shape) for name, tensor in network.state_dict().items()} != shapes:
             raise ValueError(f"{folder / WEIGHTS} holds the weights of another network than {CONFIG} describes")
         return network
     if not trust_network:
@@ -167,16 +162,14 @@ def _build(folder: Path, metadata: ModelMetadata, shapes: dict[str, list[int]], 
             "--trust-network"
         )
     _check_code(folder / CODE, metadata)
-    place = f"{folder / CODE}:{metadata.function}"
-    known = {field.name for field in fields(TrialConfig)} - {"network"}
-    training = {name: value for name, value in metadata.training.items() if name in known}  # of other versions: no use
-    return build_network(_config(folder, place, training | metadata.network_hyperparameters), shape, classes)
+    path = f"{folder / CODE}:{metadata.function}"
+    return build_network(_config(folder, path, metadata.training | metadata.network_hyperparameters), shape, classes)
 
 
 def _config(folder: Path, network: str, hyperparameters: Mapping[str, object]) -> TrialConfig:
-    kind = config_type(network)
+    config_class = config_type(network)
     try:
-        return from_json(kind, {**hyperparameters, "network": network})
+        return from_json(config_class, {**hyperparameters, "network": network})
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG} does not describe a network: {error}") from None
 
@@ -185,11 +178,11 @@ def _save_weights(weights: Mapping[str, Tensor], file: Path) -> None:
     try:
         for name, tensor in weights.items():
             if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-                raise ValueError(f"{name} repeats its numbers")  # as a view does, which takes no memory until copied
+                raise ValueError(f"{name} repeats its numbers")  # a view, which would need much more memory when copied
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, file)
     except OSError:
         raise
-    except Exception as error:  # whatever tensors of other kinds do to torch and safetensors
+    except Exception as error:  # torch and safetensors raise many errors for unusual tensors
         raise ValueError(f"the weights cannot be saved: {type(error).__name__}: {error}") from None
 
 
@@ -210,7 +203,7 @@ def _check_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder of ours, or a link in its place, which is not followed."""
+    """Remove a folder of ours, or a link in its place without following it."""
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
     else:

@@ -1,4 +1,4 @@
-"""What is known of a trained network besides its weights: the fields of its `config.json`."""
+"""The metadata of a trained network: the fields of its `config.json`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,28 +6,28 @@ from typing import Literal
 from training.config import NETWORKS
 
 FORMAT = 1
-"""Of `config.json`; another number means that other fields may be there."""
+"""Version of the format of `config.json`; another version may have other fields."""
 CODE = "network.py"
-"""File in a model's folder that builds a network of the user's own."""
+"""File in the folder of a model that builds a network of the user."""
 LARGEST_SIDE = 4096
-"""Pixels along a side of an image, and its channels."""
+"""Largest height, width and number of channels of an image."""
 
 Background = Literal["dark", "unknown"]
 DARK_BACKGROUND = ("fashion-mnist", "mnist", "kmnist", "digits")
-"""Data sets of light things on black."""
+"""Data sets of light objects on black."""
 
 Value = float | int | str | bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelMetadata:
-    """All that is known of a trained network besides its weights; the fields are those of `config.json`."""
+    """The metadata of a trained network."""
 
     format: int = FORMAT
     network: str
-    """As `TrialConfig.network`; `network.py:NAME` for the function NAME of the folder's own file."""
+    """The value of `TrialConfig.network`, or `network.py:NAME` for a function in the folder of the model."""
     network_hyperparameters: dict[str, Value]
-    """Its own, which shape it."""
+    """The hyperparameters of the network itself, such as its width."""
     network_sha256: str | None = None
     """Checksum of `network.py`, if there is one."""
     image_shape: list[int]
@@ -43,22 +43,22 @@ class ModelMetadata:
     validation_images: int
     test_images: int
     training: dict[str, Value]
-    """The other hyperparameters that it was trained with, by field of `TrialConfig`."""
+    """The other hyperparameters of the training, by field of `TrialConfig`."""
     trial: int | None = None
-    """Of the study, if it comes from one."""
+    """Number of the trial, if a study trained the network."""
     epoch: int
-    """Epochs that it was trained for."""
+    """Number of epochs of the training."""
     selection: str
-    """How it was chosen, in a sentence or two."""
+    """How the network was chosen, in one or two sentences."""
     command: str | None = None
-    """Trains it again."""
+    """The command line that trains the network again."""
     val_accuracy: float | None
     val_loss: float | None
     test_accuracy: float
     test_loss: float
 
     def __post_init__(self) -> None:
-        """Refuse what no model of ours can be."""
+        """Refuse metadata that no model of ours has."""
         if len(self.image_shape) != 3 or not all(1 <= size <= LARGEST_SIDE for size in self.image_shape):
             raise ValueError(f"image_shape cannot be {self.image_shape}")
         if len(self.classes) < 2:
@@ -76,10 +76,10 @@ class ModelMetadata:
 
     @property
     def function(self) -> str:
-        """The function of `network.py` that builds it."""
+        """The function of `network.py` that builds the network."""
         return self.network.partition(":")[2]
 
     @property
     def color(self) -> str:
-        """What kind of image it takes, in a word."""
+        """The kind of images for the network: grey, RGB or a number of channels."""
         return {1: "grey", 3: "RGB"}.get(self.image_shape[0], f"{self.image_shape[0]} channels")

@@ -1,4 +1,4 @@
-"""What can be set of each network: its own hyperparameters beside those of every training."""
+"""The hyperparameters of each network beside those of every training."""
 
 from dataclasses import dataclass, fields
 from functools import cache
@@ -17,13 +17,10 @@ class MlpHyperparameters:
     width: int = 512
     """Units of each hidden layer of the mlp; >= 1."""
     dropout: float = 0.0
-    """Part of the hidden units that is left out in each training step, in [0, 1)."""
+    """Part of the hidden units that each training step leaves out, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        """Check every field."""
-        _check_at_least_one("depth", self.depth)
-        _check_at_least_one("width", self.width)
-        _check_dropout(self.dropout)
+        _check_network_shape(depth=self.depth, width=self.width, dropout=self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,27 +32,18 @@ class CnnHyperparameters:
     width: int = 128
     """Units of the hidden layer after the convolutions; >= 1."""
     dropout: float = 0.3
-    """Part of what enters and of what leaves the hidden layer that is left out in each training step, in [0, 1)."""
+    """Part of the inputs and outputs of the hidden layer that each training step leaves out, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        """Check every field."""
-        _check_at_least_one("channels", self.channels)
-        _check_at_least_one("width", self.width)
-        _check_dropout(self.dropout)
+        _check_network_shape(channels=self.channels, width=self.width, dropout=self.dropout)
 
 
 @cache
 def config_type(network: str) -> type[TrialConfig]:
-    """`TrialConfig` with the hyperparameters of a network; its fields are all that can be searched.
+    """`TrialConfig` with the hyperparameters of a network; the fields are all that can be searched.
 
-    Args:
-        network: As `TrialConfig.network`.
-
-    Returns:
-        A frozen dataclass that is both a `TrialConfig` and what the network's own function takes.
-
-    Raises:
-        ValueError: There is no such network, or its hyperparameters are not declared as they must be.
+    The frozen dataclass also inherits from the class that the network's function takes. A ValueError says that there is
+    no such network, or that the class of its hyperparameters breaks a rule.
     """
     check_network(network)
     declared = _hyperparameters(network)
@@ -84,21 +72,20 @@ def _hyperparameters(network: str) -> type[Any] | None:
         return None
     if not declared.__dataclass_params__.frozen:
         raise ValueError(f"network {network}: {declared.__name__} must be a frozen dataclass")
-    types, taken = get_type_hints(declared), {field.name for field in fields(TrialConfig)}
+    types, common = get_type_hints(declared), {field.name for field in fields(TrialConfig)}
     for field in fields(declared):
-        kind = types[field.name]
-        if field.name in taken:
+        field_type = types[field.name]
+        if field.name in common:
             raise ValueError(f"network {network}: {field.name} is already a hyperparameter of every training")
-        if kind not in (int, float, str, bool) and get_origin(kind) is not Literal:
-            raise ValueError(f"network {network}: {field.name} must be an int, float, str, bool or Literal, got {kind}")
+        if field_type not in (int, float, str, bool) and get_origin(field_type) is not Literal:
+            rule = "must be an int, float, str, bool or Literal"
+            raise ValueError(f"network {network}: {field.name} {rule}, got {field_type}")
     return declared
 
 
-def _check_at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be >= 1, got {value}")
-
-
-def _check_dropout(part: float) -> None:
-    if not 0 <= part < 1:
-        raise ValueError(f"dropout must be in [0, 1), got {part}")
+def _check_network_shape(*, dropout: float, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be >= 1, got {size}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}")

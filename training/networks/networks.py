@@ -1,4 +1,4 @@
-"""The networks that can be trained: the tutorial's, a small convolutional one, and what a function of yours builds."""
+"""The networks: the tutorial's, a small convolutional one, and those that functions of the user build."""
 
 import hashlib
 import sys
@@ -15,11 +15,11 @@ from training.networks.network_config import CnnHyperparameters, MlpHyperparamet
 from training.user_code import load_function
 
 Shape = tuple[int, int, int]
-"""Of one image: channels, height, width."""
+"""Channels, height and width of an image."""
 
 
 class NeuralNetwork(nn.Module):
-    """The tutorial's network: hidden layers with ReLU; two of 512 units, unless told otherwise."""
+    """The tutorial's network: hidden layers with ReLU, by default two of 512 units."""
 
     def __init__(self, inputs: int, classes: int, depth: int = 2, width: int = 512, dropout: float = 0.0) -> None:
         super().__init__()
@@ -38,8 +38,8 @@ class NeuralNetwork(nn.Module):
 class ConvolutionalNetwork(nn.Module):
     """Two convolutions 3 x 3, each with pooling by two, batch normalisation and ReLU, and one hidden layer.
 
-    Pooling comes first, so that the others have a quarter of the work. The channels of a pixel lie side by side in
-    memory, as the kernels of convolution and pooling for a processor work fastest.
+    Pooling comes before the other operations, which then have a quarter of the work. The channels of a pixel lie side
+    by side in memory, because this is fastest for convolution and pooling on a CPU.
     """
 
     def __init__(self, shape: Shape, classes: int, channels: int, width: int, dropout: float) -> None:
@@ -92,15 +92,15 @@ def build_network(config: TrialConfig, input_shape: Shape, classes: int) -> nn.M
     """Build the network that `config.network` names.
 
     Args:
-        config: Of the type that `config_type` returns for this network.
+        config: Configuration of the type that `config_type` returns for this network.
         input_shape: Channels, height and width of an image.
-        classes: How many logits the network gives for each image.
+        classes: Number of logits for each image.
 
     Raises:
-        ValueError: What was built is no network that can be trained on such images.
+        ValueError: The function of the user does not build a network that can be trained on such images.
     """
     full_type = config_type(config.network)
-    if not isinstance(config, full_type):  # then the network's own hyperparameters have their defaults
+    if not isinstance(config, full_type):  # then the network has its default hyperparameters
         config = full_type(**{field.name: getattr(config, field.name) for field in fields(TrialConfig)})
     network = _builder(config.network)(config, input_shape, classes)
     if config.network not in NETWORKS:
@@ -109,14 +109,14 @@ def build_network(config: TrialConfig, input_shape: Shape, classes: int) -> nn.M
 
 
 def network_file(network: str) -> Path | None:
-    """The file that builds a network; None for those of this module."""
+    """The file of a user's network; None for the networks of this module."""
     if network in NETWORKS:
         return None
     return Path(sys.modules[_builder(network).__module__].__file__ or "")
 
 
 def network_checksum(network: str) -> str | None:
-    """SHA-256 of the file that builds a network; None for those of this module."""
+    """SHA-256 of the file of a user's network; None for the networks of this module."""
     file = network_file(network)
     return hashlib.sha256(file.read_bytes()).hexdigest() if file else None
 
@@ -131,7 +131,7 @@ def _builder(network: str) -> Callable[[Any, Shape, int], nn.Module]:
 
 
 def _check_network(name: str, network: object, input_shape: Shape, classes: int) -> None:
-    """Refuse what cannot be trained; a pass of two empty images shows it, before any trial starts."""
+    """Refuse a network that cannot be trained, by a forward pass of two empty images."""
     if not isinstance(network, nn.Module):
         raise ValueError(f"network {name} returned {type(network).__name__}, which is no torch.nn.Module")
     if not any(parameter.requires_grad for parameter in network.parameters()):
