@@ -47,9 +47,9 @@ def main() -> int:
     from search.outputs import comparison_page
     from search.outputs.comparison_text import show_comparison
     from search.record.file_names import STUDY_DB
-    from search.record.folder import write_atomically
     from search.record.postgresql import open_server
     from search.record.study_record import StudyRecord
+    from training.atomic_file import write_atomically
 
     try:
         server = open_server(options.storage) if options.storage is not None else None

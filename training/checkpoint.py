@@ -3,12 +3,12 @@
 import io
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from training.atomic_file import replacing
 from training.json_data import from_json
 from training.metrics import EpochMetrics
 
@@ -57,7 +57,8 @@ class Checkpoint:
         torch.save(training.state_dict(), state)
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            _replace(self.file, lambda draft: draft.write_bytes(state.getbuffer()))
+            with replacing(self.file) as draft:
+                draft.write_bytes(state.getbuffer())
             self._save_if_best(training.metrics[-1])
         except OSError as error:
             self._warning = f"checkpoints cannot be written: {error.strerror or error}"
@@ -95,7 +96,8 @@ class Checkpoint:
             return
         older_files = self.best_files()
         best = self.file.with_name(f"{self.file.stem}-epoch-{metrics.epoch:04}.pt")
-        _replace(best, lambda draft: _link_or_copy(self.file, draft))
+        with replacing(best) as draft:
+            _link_or_copy(self.file, draft)
         for file in older_files:
             if file != best:
                 file.unlink(missing_ok=True)
@@ -129,17 +131,6 @@ def _read(file: Path, part: str) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)[part]
     except Exception as error:  # whatever the damage does to torch
         raise ValueError(f"{file.name} is damaged ({type(error).__name__})") from None
-
-
-def _replace(file: Path, write: Callable[[Path], object]) -> None:
-    draft = file.with_name(f".{file.name}.draft")
-    draft.unlink(missing_ok=True)
-    try:
-        write(draft)
-        draft.replace(file)
-    except OSError:
-        draft.unlink(missing_ok=True)  # an incomplete file would only fill the disk
-        raise
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from training.atomic_file import replacing
 from training.console.command_line import parse, refuse, run_command
 
 if TYPE_CHECKING:
@@ -74,25 +75,20 @@ def export(model: "TrainedModel", file: Path) -> float:
     channels, height, width = model.metadata.image_shape
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (CHECKED_IMAGES, channels, height, width), dtype=torch.uint8, generator=random)
-    draft = file.with_name(f".{file.name}.draft")
-    try:
-        program = _converted(model, images)
-        for name, value in {
-            "classes": "\n".join(model.metadata.classes),
-            "pixels": model.metadata.color,
-            "background": model.metadata.background,
-            "dataset": model.metadata.dataset,
-            "test_accuracy": str(model.metadata.test_accuracy),
-        }.items():
-            program.metadata_props.add(key=name, value=value)
-        draft.unlink(missing_ok=True)
+    program = _converted(model, images)
+    for name, value in {
+        "classes": "\n".join(model.metadata.classes),
+        "pixels": model.metadata.color,
+        "background": model.metadata.background,
+        "dataset": model.metadata.dataset,
+        "test_accuracy": str(model.metadata.test_accuracy),
+    }.items():
+        program.metadata_props.add(key=name, value=value)
+    with replacing(file) as draft:
         onnx.save(program, draft)
         off = _largest_difference(draft, model, images)
         if not off <= TOLERANCE:
             raise ValueError(f"the exported network gives other probabilities than PyTorch: {off:.1e} off")
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
     return off
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import wandb
 
 from search.monitoring.logger import best_epoch, best_name, metric_values
-from search.record.folder import write_atomically
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
+from training.atomic_file import write_atomically
 
 
 class _TrialProgress:

@@ -10,9 +10,9 @@ from search.analysis.time_accounting import time_accounting, wall_seconds
 from search.outputs.confirmation_text import confirmation_table
 from search.outputs.tables import epoch_table, trial_table
 from search.record.file_names import CONFIRM_CSV, EPOCHS_CSV, ERRORS, STUDY_JSON, TRIALS_CSV
-from search.record.folder import write_atomically
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
+from training.atomic_file import write_atomically
 from training.console.terminal import printable_lines, show_event
 
 SHARE_OF_TIME = 0.02

@@ -5,10 +5,10 @@ from search.outputs import report_page, static_charts
 from search.outputs.error_analysis import ErrorAnalysis, analyse_errors
 from search.outputs.model_export import export_model
 from search.record.file_names import PLOTS, REPORT
-from search.record.folder import write_atomically
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
+from training.atomic_file import write_atomically
 from training.config import DATASETS
 from training.console.terminal import show_event
 from training.images.image_data import ImageData, is_at_hand, load_data

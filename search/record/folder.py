@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from search.record.postgresql import ServerStorage
 from search.settings import StudySettings
+from training.atomic_file import write_atomically
 from training.console.terminal import printable
 
 
@@ -52,31 +53,14 @@ class StudyFolder:
                 return
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path)
-        draft = self._file.with_name(f".{self._file.name}.draft")
         self._content.seek(0)
-        draft.write_bytes(self._content.read())
-        draft.replace(self._file)
+        write_atomically(self._file, self._content.read())
         self._content = self._file.open("rb")
 
 
 def new_name(settings: StudySettings, dataset: str) -> str:
     """The name of a new study: from the settings, or else the data set with date and time."""
     return settings.name or f"{dataset}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def write_atomically(file: Path, content: str | bytes) -> None:
-    """Write a file in one step, so that a reader sees the old content or the new one, never a part."""
-    draft = file.with_name(f".{file.name}.draft")
-    draft.unlink(missing_ok=True)
-    try:
-        with draft.open("xb") as stream:  # x: a link in a folder from somebody else is not followed
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(file)
-    except OSError:
-        draft.unlink(missing_ok=True)  # an incomplete file would only fill the disk
-        raise
 
 
 def make_folder(

@@ -10,7 +10,7 @@ import torch
 from search.algorithms.stopping import StudyStopper
 from search.record.confirmation import Final
 from search.record.file_names import FINAL_WEIGHTS
-from search.record.folder import write_atomically
+from training.atomic_file import write_atomically
 from training.config import TrialConfig
 from training.console.progress_bar import progress_bar
 from training.images.image_data import ImageData, batches
