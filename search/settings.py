@@ -28,15 +28,15 @@ COLUMNS = {
     *("epoch", "evaluation_seconds", "session", "node", "pid", "waiting_seconds", "reported"),
     *("failure", "warning", "metric_names"),
 }
-"""Names that mean something in tables and reports, so that no metric can have them."""
+"""Names of columns and of fields of reports; no metric can have such a name."""
 RENAMED_SCHEDULING = {"--grace-epochs": "--grace-period", "--reduction": "--reduction-factor"}
 RENAMED_OPTIONS = RENAMED_SCHEDULING | {
     "--lr-schedule": "--set lr_schedule=NAME",
     "--precision": "--set precision=NAME",
 }
-"""Options of earlier versions, and what says the same now."""
+"""Options of earlier versions, and their present names."""
 SHORTEST_TIME, LONGEST_TIME = 0.001, 10**9
-"""Seconds; what lies beyond them the system's timers do not take."""
+"""Bounds of a duration in seconds; the timers of the system accept no others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +53,14 @@ class StudySettings(DataConfig):
     mode: Mode | None = None
     """With train_function, whether the metric is to be high (max) or low (min)."""
     train_function: str | None = None
-    """Search another training than that of images: the import path of a generator function that yields a dictionary of
-    metrics for each epoch, path/to/file.py:train or package.module:train. Needs space, metric and mode."""
+    """Search the hyperparameters of your own training: the import path of a generator function that yields a dictionary
+    of metrics for each epoch, path/to/file.py:train or package.module:train. Needs space, metric and mode."""
     space: Path | None = None
-    """File that says what is searched, see search/space/spaces/; by default learning rate, batch size and optimizer."""
+    """File with the search space, see search/space/spaces/; by default learning rate, batch size and optimizer."""
     set: tuple[str, ...] = ()
     """Hyperparameters that are not searched but fixed, for example learning_rate=0.05 optimizer=adam."""
     show_space: bool = False
-    """Print what would be searched, in the form of such a file, and stop."""
+    """Print the search space in the form of such a file, and stop."""
     sampler: SamplerName = "tpe"
     """What proposes configurations. tpe: tree-structured Parzen estimator; gp: Gaussian process; qmc: Sobol sequence;
     random: uniform."""
@@ -73,8 +73,8 @@ class StudySettings(DataConfig):
     """asha and hyperband: one of this many trials continues at each decision, and the next decision comes after this
     many times as many epochs; >= 2."""
     baseline: bool = True
-    """Begin with the tutorial's own settings, in full, so that the study says what it gained, and with each other
-    optimizer in them."""
+    """Begin with the tutorial's own settings, in full, so that the study can report its gain, and then with the same
+    settings and each other optimizer."""
     network: str = "mlp"
     """mlp: the tutorial's network; cnn: a small convolutional one; or the import path of a function that builds yours,
     path/to/file.py:build or package.module:build. See docs/guide.md."""
@@ -95,7 +95,7 @@ class StudySettings(DataConfig):
     quiet: bool = False
     """Print a line for each ended trial instead of a live view, as where the output is no terminal."""
     dashboard_linger: str | None = None
-    """Keep the Ray dashboard open for this time after the study, for example 10m; Ctrl-C ends it."""
+    """Keep the Ray dashboard open for this time after the study, for example 10m; Ctrl-C closes it."""
     log: tuple[LoggerName, ...] = ()
     """Where else the study is shown while it runs, one or several: tensorboard, mlflow, wandb (Weights & Biases). See
     docs/dashboards.md."""
@@ -103,11 +103,11 @@ class StudySettings(DataConfig):
     """Database or server of MLflow, for example http://host:5000; by default what MLFLOW_TRACKING_URI says, or else
     mlflow.db in results_dir."""
     max_failures: int = 1
-    """How often a trial whose worker died goes on in another one, from its last epoch; >= 0."""
+    """How often a trial whose worker died goes on in another worker, from its last epoch; >= 0."""
     trial_timeout: str | None = None
-    """Longest time that a trial may take, for example 90s, 10m or 1h; one that hangs ends as failed."""
+    """Longest time that a trial may take, for example 90s, 10m or 1h; a longer trial ends as failed."""
     time_budget: str | None = None
-    """End the study softly after this time, for example 30m: no new trials, running ones finish their epoch."""
+    """End the study softly after this time, for example 30m: no new trials begin, running ones finish their epoch."""
     resume: str | None = None
     """Continue a study: its name, its folder or latest. It keeps its own settings; num_samples is the total number of
     trials, and +N adds N."""
@@ -163,7 +163,7 @@ class StudySettings(DataConfig):
 
     @property
     def metric_name(self) -> str:
-        """The metric in force: the chosen one, or the default for this validation fraction."""
+        """The chosen metric, or the default metric for this validation fraction."""
         return self.metric or ("val_accuracy" if self.val_fraction > 0 else "test_accuracy")
 
     @property
@@ -178,17 +178,17 @@ class StudySettings(DataConfig):
 
     @property
     def time_budget_seconds(self) -> float | None:
-        """Seconds that this start of the study may take."""
+        """Seconds that this session of the study may take."""
         return _seconds("time_budget", self.time_budget)
 
     @property
     def dashboard_linger_seconds(self) -> float:
-        """Seconds that the dashboard outlives the study."""
+        """Seconds that the dashboard stays open after the study."""
         return _seconds("dashboard_linger", self.dashboard_linger) or 0.0
 
     @property
     def confirm_size(self) -> tuple[int, int] | None:
-        """Configurations and seeds of `confirm`."""
+        """Numbers of configurations and seeds in `confirm`; None without `confirm`."""
         if self.confirm is None:
             return None
         numbers = re.fullmatch(r"(\d{1,4})x(\d{1,4})", self.confirm)
@@ -254,7 +254,7 @@ class ConfirmSettings:
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
     """The study: its name, its folder or latest."""
     top: int = 3
-    """Configurations that are trained again: the best by validation; >= 1."""
+    """Number of configurations that are trained again, the best by validation; >= 1."""
     seeds: int = 5
     """Fresh seeds, the same for each configuration; the winner is then trained from as many others; >= 2."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
@@ -264,7 +264,7 @@ class ConfirmSettings:
     max_concurrent: int | None = None
     """Trainings that run at the same time; by default as in the study."""
     time_budget: str | None = None
-    """End softly after this time, for example 30m; the same command goes on."""
+    """End softly after this time, for example 30m; the same command goes on later."""
     quiet: bool = False
     """Print a line for each ended training instead of a live view, as where the output is no terminal."""
     dashboard: bool = True
@@ -272,24 +272,19 @@ class ConfirmSettings:
     network: str | None = None
     """The study's network, if it is a function of yours: its code is run only when it is named again."""
     dataset: str | None = None
-    """The study's data set, if a function of yours loads it, likewise."""
+    """The study's data set, if a function of yours loads it: its code is run only when it is named again."""
     storage: str | None = None
     """PostgreSQL server that holds the study's record, if it was run with this option."""
     address: str | None = None
     """Ray cluster to join instead of starting Ray here, as for search/run.py."""
 
     def __post_init__(self) -> None:
-        """Check what can be checked without the study."""
         check_size(self.top, self.seeds)
         StudySettings(max_concurrent=self.max_concurrent, time_budget=self.time_budget, address=self.address)
 
 
 def check_size(top: int, seeds: int) -> None:
-    """Refuse to confirm nothing, or what has no spread.
-
-    Raises:
-        ValueError: There are too few configurations or seeds.
-    """
+    """Raise a ValueError if there are too few or too many configurations or seeds to confirm."""
     if top < 1:
         raise ValueError(f"top must be >= 1, got {top}")
     if seeds < 2:
@@ -299,11 +294,7 @@ def check_size(top: int, seeds: int) -> None:
 
 
 def check_metric_name(name: str) -> None:
-    """Refuse a name of a metric that the tables cannot hold.
-
-    Raises:
-        ValueError: It is no plain word, or the name of one of our own columns.
-    """
+    """Raise a ValueError if a metric's name is no plain word, or the name of a column of the tables."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,59}", name):
         raise ValueError(f"a metric's name must be letters, digits and underscores, got {name!r:.80}")
     if name in COLUMNS:

@@ -1,4 +1,4 @@
-"""The incumbent: the best value that studies had found, over the trials, epochs or seconds that they had cost."""
+"""The incumbent: the best value so far of studies, over their trials, epochs or seconds."""
 
 from dataclasses import dataclass
 from typing import Literal

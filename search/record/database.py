@@ -175,12 +175,7 @@ def check_file(file: Path) -> None:
 
 
 def open_file(file: Path, *, new: bool) -> StudyStorage:
-    """Open the database in a file that exists.
-
-    Args:
-        file: The file, which is empty if `new`.
-        new: Whether to create the tables.
-    """
+    """Open the database in a file that exists; a `new` file is empty, and its tables are created."""
     return StudyStorage(f"sqlite:///{file.name}", {"creator": lambda: _connect(file)}, new=new)
 
 

@@ -52,12 +52,8 @@ def find_study(study: str, results_dir: Path, server: str | None = None) -> Path
 def stored_settings(folder: Path, server: str | None = None) -> StudySettings:
     """The settings under which a study was started, adjusted to where its folder is now.
 
-    Args:
-        folder: The study's folder.
-        server: Address of the server that holds the record, unless there is a `study.db`.
-
-    Raises:
-        ValueError: The record is damaged or not a study of this project; or the server cannot be used.
+    `server` is the address of the server that has the record, unless there is a `study.db`. A ValueError says that the
+    record is damaged, not one of this project, or on a server that cannot be used.
     """
     from search.record.database import check_file, open_file  # optuna takes a second
     from search.record.postgresql import settings_on_server
@@ -107,9 +103,7 @@ def project_path(path: Path) -> str:
 def study_args(folder: Path, address: str | None) -> list[str]:
     """The arguments that name a study on a command line: its name, or its path outside of the usual results folder.
 
-    Args:
-        folder: The study's folder.
-        address: The database server that holds its record, without a password; None if `study.db` does.
+    `address` is that of the database server with its record, without a password; None if the record is `study.db`.
     """
     study = folder.name if folder.resolve().parent == PROJECT / "results" else str(folder)
     return [study, "--storage", address] if address else [study]
@@ -146,13 +140,7 @@ def check_is_of_images(study: str, stored: StudySettings) -> None:
 def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str | None]) -> None:
     """Refuse to run code that a record names, unless the command line names it too: others may have sent the record.
 
-    Args:
-        study: Name of the study.
-        stored: Settings of the study.
-        named: The import paths on the command line, by option.
-
-    Raises:
-        ValueError: The command line does not name some code, or names other code.
+    `named` has the import paths on the command line, by option. A ValueError says which code is not named.
     """
     for option, stored_path in code_paths(stored).items():
         path = named.get(option)

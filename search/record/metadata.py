@@ -141,14 +141,11 @@ def _to_json(value: Any) -> Any:
 
 
 def read_metadata(attributes: Mapping[str, Any], folder: Path) -> StudyMetadata:
-    """Read metadata that `StudyMetadata.to_json` returned.
+    """Read metadata that `StudyMetadata.to_json` returned; a ValueError says which attribute is missing or invalid.
 
     Args:
         attributes: The user attributes of the Optuna study.
         folder: Where the study's folder is now.
-
-    Raises:
-        ValueError: An attribute is missing, or no study writes it.
     """
     attributes = upgrade_study(attributes)
     missing = [name for name in ("settings", "space", "code") if name not in attributes]
@@ -185,15 +182,9 @@ def collect_metadata(settings: StudySettings, space: SearchSpace, data: ImageDat
 
 
 def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata) -> None:
-    """Refuse to go on with a study if its new trials would not be comparable with its old ones.
+    """Raise a ValueError if the new trials of a study would not be comparable with its old ones.
 
-    Args:
-        study: Name of the study.
-        old: Metadata of the study.
-        new: Metadata of the session that is about to begin.
-
-    Raises:
-        ValueError: Data, search space or code differ; the message says what to do.
+    Data, search space and code must be the same in the metadata of the study and in those of the next session.
     """
     differences = []
     if (old.dataset and old.dataset.sha256) != (new.dataset and new.dataset.sha256):
@@ -214,15 +205,9 @@ def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata) -> None
 
 
 def check_warm_start(study: str, old: StudyMetadata, new: StudyMetadata) -> None:
-    """Refuse an earlier study whose trials say nothing about the trials of a new study.
+    """Raise a ValueError if a new study cannot start from the trials of an earlier one.
 
-    Args:
-        study: Name of the earlier study.
-        old: Metadata of the earlier study.
-        new: Metadata of the new study.
-
-    Raises:
-        ValueError: The earlier study is a confirmation, or metric, network or data differ.
+    The earlier study must be no confirmation, and metric, network and data must be the same in both metadata.
     """
     if old.plan:
         raise ValueError(f"{study} confirms study {old.plan.study}: start from that one")

@@ -104,14 +104,10 @@ class ServerStorage(StudyStorage):
 
 
 def open_server(address: str) -> ServerStorage:
-    """Open a database on a server.
+    """Open a database on a server, for example `postgresql://user@host/database?connect_timeout=5`.
 
-    Args:
-        address: For example `postgresql://user@host/database`; options of the driver follow after a question mark.
-
-    Raises:
-        ValueError: The address cannot be read, its driver is not installed, or the server does not answer; the message
-            contains no password.
+    A ValueError without the password says that the address cannot be read, that its driver is missing, or that the
+    server does not answer.
     """
     url, secrets = _read(address)
     try:

@@ -74,6 +74,8 @@ def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: Study
 
 def _agrees(stored: FrozenTrial, trial: TrialRecord, metadata: StudyMetadata) -> bool:
     """Whether Optuna's fields of a trial agree with our attributes of it: most values are in the record twice."""
+    if any(timing.session >= len(metadata.sessions) for timing in trial.timings.values()):
+        return False
     curve = {metrics.epoch: trial.objective.value(metrics) for metrics in trial.epochs}
     if (
         not contains(metadata.space, trial.hyperparameters)

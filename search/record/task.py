@@ -29,7 +29,7 @@ class Task:
     metric_names: list[str]
     """All metrics of an epoch, the most important one first."""
     displayed_metrics: list[str]
-    """The metrics for places that have room for few."""
+    """The metrics that are shown if there is room for only a few."""
     epoch_type: type[Metrics]
     """The class that holds the metrics of an epoch."""
 
@@ -55,10 +55,7 @@ class Task:
 def task_of(settings: StudySettings, dataset: str | None, custom_metrics: list[str]) -> Task:
     """The task of a study.
 
-    Args:
-        settings: Settings of the study.
-        dataset: Name of the data set; None with a training function.
-        custom_metrics: Metrics that the training function has reported.
+    `dataset` is the name of its data set; None with a training function, which has reported `custom_metrics`.
     """
     function, metric = settings.train_function, settings.metric_name
     if function is None:

@@ -80,9 +80,7 @@ class Reproduction:
     def threads(self, epoch: int) -> int:
         """Number of torch threads in the recorded training of an epoch."""
         timing = self.trial.timings.get(epoch)
-        if timing and timing.session < len(self._sessions):
-            return self._sessions[timing.session].cpus_per_trial
-        return self._settings.cpus_per_trial
+        return self._sessions[timing.session].cpus_per_trial if timing else self._settings.cpus_per_trial
 
     def agrees(self) -> bool:
         """Whether all metrics equal the recorded ones to the last digit, and the training ended in the same way."""

@@ -1,4 +1,4 @@
-"""Reads and writes search spaces as TOML files; the message of each mistake names its place."""
+"""Reads and writes search spaces as TOML files, with a message for each mistake."""
 
 import json
 import re
@@ -37,15 +37,10 @@ def default_space(network: str) -> SearchSpace:
 
 
 def read_space(file: Path, config_class: type[Any] | None) -> SearchSpace:
-    """Read a search space file.
+    """Read a search space file in TOML; `search/space/spaces/` has examples.
 
-    Args:
-        file: TOML; see `search/space/spaces/` for examples.
-        config_class: The dataclass whose fields can be searched; None if any name can be searched.
-
-    Raises:
-        ValueError: The file cannot be read, or breaks a rule; the message names the file, the hyperparameter and the
-            rule.
+    `config_class` is the dataclass whose fields can be searched; None allows any name. A ValueError names the file, the
+    hyperparameter and the rule that it breaks.
     """
     try:
         if not file.is_file():
@@ -63,14 +58,9 @@ def read_space(file: Path, config_class: type[Any] | None) -> SearchSpace:
 
 
 def active_space(settings: StudySettings, stored: SearchSpace | None = None) -> SearchSpace:
-    """The search space of a study, in which the values of `--set` are fixed.
+    """The search space of a study: of its file, else `stored`, else the default; `--set` fixes values in it.
 
-    Args:
-        settings: The settings of the study; their file takes precedence over `stored`, and `stored` over the default.
-        stored: The search space of the study that is resumed or forked.
-
-    Raises:
-        ValueError: The file or a value of `--set` breaks a rule.
+    `stored` is the search space of the study that is resumed or forked. A ValueError says which rule is broken.
     """
     train_function = settings.train_function
     config_class = (
@@ -81,15 +71,9 @@ def active_space(settings: StudySettings, stored: SearchSpace | None = None) -> 
 
 
 def fix_values(space: SearchSpace, assignments: Sequence[str], config_class: type[Any] | None) -> SearchSpace:
-    """A search space with hyperparameters fixed from the command line.
+    """A search space with hyperparameters fixed by `assignments` of the form `NAME=VALUE`.
 
-    Args:
-        space: The search space.
-        assignments: Each `NAME=VALUE`.
-        config_class: The dataclass whose fields can be set, or None.
-
-    Raises:
-        ValueError: An assignment has another form, its value is not allowed, or nothing is left to search.
+    `config_class` is the dataclass whose fields can be set, or None. A ValueError says which rule is broken.
     """
     values: Point = {}
     for assignment in assignments:

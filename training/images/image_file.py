@@ -24,10 +24,7 @@ def read_image(file: Path, shape: tuple[int, int, int], *, invert: bool = False)
         invert: Whether dark and light are exchanged.
 
     Returns:
-        The pixels, uint8, of this shape; transparent pixels are white.
-
-    Raises:
-        ValueError: The file cannot be read, or is no image.
+        The pixels, uint8, of this shape; transparent pixels are white. A ValueError says that there is no image.
     """
     channels, height, width = shape
     Image.init()

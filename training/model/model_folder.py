@@ -102,14 +102,10 @@ def _umask() -> int:
 
 
 def load_model(folder: Path, *, trust_network: bool = False) -> TrainedModel:
-    """Load a model from its folder.
+    """Load a model from its folder, which may come from somebody else.
 
-    Args:
-        folder: The folder of the model, which may come from somebody else.
-        trust_network: Whether Python code in the folder may run to build the network.
-
-    Raises:
-        ValueError: The folder has no model, the model is damaged, or its code is not trusted.
+    Python code in the folder builds the network only with `trust_network`. A ValueError says that there is no model,
+    that it is damaged, or that its code is not trusted.
     """
     metadata = read_metadata(folder)
     try:
