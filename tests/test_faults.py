@@ -65,8 +65,8 @@ def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(run: Run, tmp
     assert re.search(r"! trial 1: worker died: .*; it will go on after epoch 2\n", output)
     record = StudyRecord.open(tmp_path / "study")
     assert parts(record)["lost"] > 0
-    (died,) = (trial for trial in record.trials if trial.deaths)
-    assert (died.number, died.deaths) == (1, 1)
+    (died,) = (trial for trial in record.trials if trial.worker_failures)
+    assert (died.number, died.worker_failures) == (1, 1)
     config = TrialConfig(**died.hyperparameters, epochs=4, seed=1)  # type: ignore[arg-type]
     alone = pd.DataFrame([asdict(metrics) for metrics in train(config, digits)])[NUMBERS]
     pd.testing.assert_frame_equal(curve(tmp_path / "study", 1).reset_index(drop=True), alone, rtol=1e-12)
@@ -308,13 +308,13 @@ def test_second_study_on_a_machine_leaves_the_first_its_cores(
     with neighbour(cpus=6):
         beside = prepare_study(settings)
     assert "  beside   study first, which uses 6 cores" in head_lines(beside)
-    assert beside.trials_at_once == 2
+    assert beside.max_concurrent_trials == 2
     with neighbour(cpus=8) as process:
-        assert prepare_study(settings).trials_at_once == 1  # at least one
+        assert prepare_study(settings).max_concurrent_trials == 1  # at least one
         process.kill()
         process.wait()
         alone = prepare_study(settings)  # a killed study takes no cores
-    assert (alone.trials_at_once, alone.neighbours) == (8, [])
+    assert (alone.max_concurrent_trials, alone.running_studies) == (8, [])
 
 
 def test_data_that_is_damaged_while_a_study_runs_harms_it_not(fashion_mnist_dir: Path, tmp_path: Path) -> None:

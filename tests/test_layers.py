@@ -25,7 +25,7 @@ def test_layers_are_kept_and_a_breach_is_named(tmp_path: Path) -> None:
     for package in ("search", "training"):
         shutil.copytree(PROJECT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "pyproject.toml", copy)
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     environment = os.environ | {"PYTHONPATH": str(copy)}
     run = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from studies import DEFAULT_SPACE
 from test_report import trained_study
 
-from search.analysis.findings import find
-from search.outputs.error_analysis import shipped_best
-from search.outputs.model_export import ship
+from search.analysis.findings import analyse
+from search.outputs.error_analysis import exported_best
+from search.outputs.model_export import export_model
 from search.outputs.report_page import render
 from search.record.lookup import check_code_named
 from search.record.study_record import StudyRecord
@@ -22,8 +22,7 @@ from training.config import TrialConfig
 from training.images.image_data import ImageData
 from training.loop import Training
 from training.model.model_card import wilson_interval
-from training.model.model_folder import CARD, CONFIG, WEIGHTS, load_model, read_metadata, save_model
-from training.model.model_metadata import CODE, ModelMetadata
+from training.model.model_folder import CARD, CONFIG, NETWORK, WEIGHTS, ModelFacts, load_model, read_facts, save_model
 from training.networks.network_config import config_type
 
 SETTINGS = StudySettings(dataset="digits")
@@ -44,8 +43,8 @@ def build(config: Hyperparameters, input_shape, classes):
 """
 
 
-def facts(data: ImageData, network: str = "mlp", **changed: Any) -> ModelMetadata:
-    some = ModelMetadata(
+def facts(data: ImageData, network: str = "mlp", **changed: Any) -> ModelFacts:
+    some = ModelFacts(
         network=network,
         network_hyperparameters={},
         image_shape=list(data.image_shape),
@@ -69,7 +68,7 @@ def facts(data: ImageData, network: str = "mlp", **changed: Any) -> ModelMetadat
 @pytest.fixture(scope="module")
 def shipped(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRecord, Path]:
     record = trained_study(tmp_path_factory.mktemp("studies") / "study", digits)
-    folder = ship(SETTINGS, record)
+    folder = export_model(SETTINGS, record)
     assert folder is not None
     return record, folder
 
@@ -86,7 +85,7 @@ def test_shipped_model_gives_exactly_the_recorded_accuracy(
     shipped: tuple[StudyRecord, Path], digits: ImageData
 ) -> None:
     record, folder = shipped
-    best = record.best_epoch(record.trials[0])
+    best = record.trials[0].best_epoch
     assert best is not None
     model = load_model(folder)
     for split, accuracy in ((digits.test, best.test_accuracy), (digits.val, best.val_accuracy)):
@@ -95,17 +94,17 @@ def test_shipped_model_gives_exactly_the_recorded_accuracy(
     assert (model.facts.test_accuracy, model.facts.epoch, model.facts.trial) == (best.test_accuracy, best.epoch, 0)
     assert model.facts.classes == list(digits.classes)
     assert model.facts.background == "dark"
-    assert shipped_best(record) == folder
+    assert exported_best(record) == folder
 
 
 def test_report_says_how_the_model_is_used(shipped: tuple[StudyRecord, Path], tmp_path: Path) -> None:
     def page_of(record: StudyRecord) -> str:
-        return render(record, DEFAULT_SPACE, find(record, DEFAULT_SPACE), "there are no images")
+        return render(record, DEFAULT_SPACE, analyse(record, DEFAULT_SPACE), "there are no images")
 
     record, folder = shipped
     section = page_of(record).partition("<h2>The model, to use</h2>")[2]
     assert f"python training/predict.py {folder} IMAGE\npython training/export.py {folder} --onnx model.onnx" in section
-    assert read_metadata(folder).selection in section
+    assert read_facts(folder).selection in section
     damaged = StudyRecord(tmp_path, record.study, record.facts)
     (tmp_path / folder.name).mkdir()
     (tmp_path / folder.name / CONFIG).write_text("[")
@@ -127,7 +126,7 @@ def test_probabilities_sum_to_one_and_other_images_are_refused(
 def test_study_that_was_just_run_under_a_name_is_shipped(tmp_path: Path, digits: ImageData) -> None:
     """Its settings name a folder that is there by now, and the card does not name that of the images."""
     settings = StudySettings(dataset="digits", name="study", results_dir=tmp_path, data_dir=tmp_path / "images")
-    folder = ship(settings, trained_study(tmp_path / "study", digits))
+    folder = export_model(settings, trained_study(tmp_path / "study", digits))
     assert folder is not None
     assert str(tmp_path) not in (folder / CARD).read_text() + (folder / CONFIG).read_text()
 
@@ -135,7 +134,7 @@ def test_study_that_was_just_run_under_a_name_is_shipped(tmp_path: Path, digits:
 def test_card_says_what_a_user_must_know(shipped: tuple[StudyRecord, Path]) -> None:
     record, folder = shipped
     card = (folder / CARD).read_text()
-    best = record.best_epoch(record.trials[0])
+    best = record.trials[0].best_epoch
     assert best is not None
     low, high = wilson_interval(best.test_accuracy, 359)
     assert f"| test | {best.test_accuracy:.2%} | {low:.2%} to {high:.2%} |" in card
@@ -206,7 +205,7 @@ def test_weights_that_are_no_plain_numbers_are_refused_before_they_take_memory(
         ({"test_accuracy": 1.5}, r"an accuracy is not in \[0, 1\]"),
         ({"test_accuracy": None}, "test_accuracy cannot be None"),
         ({"pixels": "float"}, "pixels cannot be 'float'"),
-        ({"surprise": 1}, "ModelMetadata has no 'surprise'"),
+        ({"surprise": 1}, "ModelFacts has no 'surprise'"),
     ],
 )
 def test_absurd_description_is_one_sentence_and_takes_no_memory(
@@ -225,7 +224,7 @@ def test_damaged_description_is_one_sentence(model: Path, content: bytes) -> Non
         load_model(model)
     (model / CONFIG).unlink()
     with pytest.raises(ValueError, match=r"is no model's folder: it has no config\.json"):
-        read_metadata(model)
+        read_facts(model)
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, 1000])
@@ -262,9 +261,9 @@ def test_network_from_a_file_is_shipped_with_its_code_which_runs_only_when_trust
     own_network: tuple[StudyRecord, Path], digits: ImageData
 ) -> None:
     record, file = own_network
-    folder = ship(SETTINGS, record)
+    folder = export_model(SETTINGS, record)
     assert folder is not None
-    assert (folder / CODE).read_text() == OWN_NETWORK
+    assert (folder / NETWORK).read_text() == OWN_NETWORK
     values = json.loads((folder / CONFIG).read_text())
     assert values["network"] == "network.py:build"
     assert values["network_hyperparameters"] == {"units": 16}
@@ -276,21 +275,21 @@ def test_network_from_a_file_is_shipped_with_its_code_which_runs_only_when_trust
     assert (folder / "was-run").exists()
     right = (model.predict(digits.test.images).argmax(1) == digits.test.labels).sum().item()
     assert right / len(digits.test) == model.facts.test_accuracy
-    (folder / CODE).write_text(OWN_NETWORK + "\n# changed\n")
+    (folder / NETWORK).write_text(OWN_NETWORK + "\n# changed\n")
     with pytest.raises(ValueError, match="its checksum is another one"):
         load_model(folder, trust_network=True)
 
 
 def test_changed_network_is_not_shipped(own_network: tuple[StudyRecord, Path]) -> None:
     record, _ = own_network
-    record.facts["code"] = {str(record.subject.network): "0" * 64}
+    record.facts["code"] = {str(record.metadata.task.network): "0" * 64}
     with pytest.raises(ValueError, match="has changed since the study was run"):
-        ship(SETTINGS, record)
+        export_model(SETTINGS, record)
 
 
 def test_network_of_a_record_is_run_only_when_named_again(own_network: tuple[StudyRecord, Path]) -> None:
     record, file = own_network
-    settings = replace(SETTINGS, network=str(record.subject.network))
+    settings = replace(SETTINGS, network=str(record.metadata.task.network))
     check_code_named("study", settings, {"--network": f"{file}:build"})
     with pytest.raises(ValueError, match=r"study study runs the code of .*mine.py:build: add --network"):
         check_code_named("study", settings, {"--network": None})
@@ -300,16 +299,16 @@ def test_network_of_a_record_is_run_only_when_named_again(own_network: tuple[Stu
 
 def test_model_that_was_not_kept_or_not_measured_is_not_shipped(tmp_path: Path, digits: ImageData) -> None:
     record = trained_study(tmp_path / "study", digits)
-    best = record.best_epoch(record.trials[0])
+    best = record.trials[0].best_epoch
     assert best is not None
     (file,) = (tmp_path / "study" / "checkpoints").glob("*-epoch-*.pt")
     record._best_epochs[0] = replace(best, test_accuracy=0.999)
     with pytest.raises(ValueError, match="is not the epoch that was measured"):
-        ship(SETTINGS, record)
+        export_model(SETTINGS, record)
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match="is damaged"):
-        ship(SETTINGS, record)
+        export_model(SETTINGS, record)
     file.unlink()
-    assert ship(SETTINGS, record) is None
-    assert shipped_best(record) is None
+    assert export_model(SETTINGS, record) is None
+    assert exported_best(record) is None
     assert not (tmp_path / "study" / "model").exists()

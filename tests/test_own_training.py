@@ -12,10 +12,9 @@ import pytest
 import torch
 from studies import search
 
-from search.engine.custom_training import train_custom
+from search.engine.custom_training import OwnMetrics, config_kind, metrics_type, names_of, train_own
 from search.outputs.summary import show_summary
 from search.outputs.tables import epoch_table, trial_table
-from search.record.custom_metrics import CustomMetrics, metrics_type, names_of
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
 from search.space.search_space import describe
@@ -23,7 +22,6 @@ from search.space.toml_file import read_space
 from training.loop import TrainingDivergedError
 from training.networks.network_config import config_type
 from training.networks.networks import build_network
-from training.user_code import annotated_config
 
 FUNCTIONS = """
 import math, random
@@ -81,11 +79,11 @@ def place(tmp_path: Path) -> Path:
     return file
 
 
-def epochs_of(place: Path, name: str, epochs: int = 3, seed: int = 5) -> Iterator[CustomMetrics]:
-    return train_custom(f"{place}:{name}", {"slope": 6.0}, epochs, seed, "loss")
+def epochs_of(place: Path, name: str, epochs: int = 3, seed: int = 5) -> Iterator[OwnMetrics]:
+    return train_own(f"{place}:{name}", {"slope": 6.0}, epochs, seed, "loss")
 
 
-def value(metrics: CustomMetrics, name: str) -> float:
+def value(metrics: OwnMetrics, name: str) -> float:
     return getattr(metrics, name)  # type: ignore[no-any-return]
 
 
@@ -108,7 +106,7 @@ def test_same_seed_gives_the_same_random_numbers(place: Path) -> None:
 def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
     (measured,) = epochs_of(place, "dictionary", epochs=1)
     assert value(measured, "loss") == 6 + 5 + 1
-    assert annotated_config("train_function", f"{place}:dictionary") is None
+    assert config_kind(f"{place}:dictionary") is None
 
 
 @pytest.mark.parametrize(
@@ -166,7 +164,7 @@ def test_study_of_a_training_function_is_recorded_read_and_told(
     file.write_text("[slope]\nlow = 1\nhigh = 20\n")
     folder.mkdir()
     function = f"{place}:train"
-    space = read_space(file, annotated_config("train_function", function))
+    space = read_space(file, config_kind(function))
     settings = {"metric": "loss", "mode": "min", "epochs": 3, "train_function": function, "dataset": "auto"}
     record = StudyRecord.create(folder, "min", {"settings": settings, "space": describe(space)})
     record.enqueue_starting_points(space, 1)
@@ -174,21 +172,21 @@ def test_study_of_a_training_function_is_recorded_read_and_told(
     for trial_id in "ab":
         proposal = searcher.suggest(trial_id)
         assert isinstance(proposal, dict)
-        for metrics in train_custom(function, {"slope": proposal["slope"]}, 3, proposal["seed"], "loss"):
+        for metrics in train_own(function, {"slope": proposal["slope"]}, 3, proposal["seed"], "loss"):
             result = {name: getattr(metrics, name) for name in (field.name for field in fields(metrics))}
             record.add_epoch(trial_id, record.metrics_of(result | {"metric_names": names_of(metrics)}))
         record.finish(trial_id)
     again = StudyRecord.open(folder)
     for opened in (record, again):
-        table = trial_table(opened, space)
+        table = trial_table(opened)
         assert list(table.columns[3:10]) == ["slope", "epochs", "best_epoch", "loss", "draw", "seen", "seconds"]
         assert table["loss"].iloc[0] == pytest.approx(table["slope"].iloc[0] / 3)
         assert len(epoch_table(opened)) == 6
     assert again.trials == record.trials
     assert [trial.is_baseline for trial in again.trials] == [True, False]
-    from search.analysis.findings import find  # sklearn takes a second
+    from search.analysis.findings import analyse  # sklearn takes a second
 
-    show_summary(StudySettings(num_samples=2, epochs=3), again, space, find(again, space))
+    show_summary(StudySettings(num_samples=2, epochs=3), again, space, analyse(again, space))
     told = capsys.readouterr().out
     assert "functions.py:train: 2 of 2 trials" in told
     assert "test_accuracy" not in told

@@ -15,8 +15,8 @@ from studies import DEFAULT_SPACE, DEFAULTS, metrics
 
 from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import build_scheduler
-from search.algorithms.search_algorithm import StudySearch
-from search.algorithms.stopping import Ending
+from search.algorithms.search_algorithm import SearchAlgorithm
+from search.algorithms.stopping import StudyStopper
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
 from search.replay import main
@@ -135,7 +135,7 @@ def test_replay_proposes_what_a_real_study_with_one_worker_does(curves: GridCurv
     record = StudyRecord.create(tmp_path, "max", facts)
     record.enqueue_starting_points(DEFAULT_SPACE, study.num_samples)
     sampler = build_sampler(study.sampler, study.seed, trials_so_far=0)
-    search = StudySearch(record, DEFAULT_SPACE, sampler, seed=5, num_samples=12, ending=Ending())
+    search = SearchAlgorithm(record, DEFAULT_SPACE, sampler, seed=5, num_samples=12, ending=StudyStopper())
     scheduler = build_scheduler(study, record)
     while isinstance(search.suggest(trial_id := f"ray{len(record.trials)}"), dict):
         trial = record.running(trial_id)
@@ -326,7 +326,7 @@ def test_study_without_its_trials_is_refused(tmp_path: Path) -> None:
         (["{foreign}"], "is neither a table of learning curves nor the epochs.csv of a study: its columns are a, b"),
         (["{table}", "--workers", "0"], "workers must be >= 1, got 0"),
         (["{table}", "--num-samples", "0"], "num_samples must be >= 1, got 0"),
-        (["{table}", "--grace-epochs", "5"], "grace_epochs must be at most epochs, 4, got 5"),
+        (["{table}", "--grace-epochs", "5"], "grace_period must be at most epochs, 4, got 5"),
         (["{table}", "--metric", "test_accuracy"], "metric test_accuracy would choose by the test set"),
         (["{study}", "--sampler", "gp"], "a study's own trials are what they are: leave out --sampler"),
     ],

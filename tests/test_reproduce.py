@@ -17,7 +17,7 @@ from search import reproduce
 from search.outputs.summary import reproduce_command
 from search.record import provenance
 from search.record.study_record import StudyRecord
-from search.record.trial import Failure, Run
+from search.record.trial import Failure, Timing
 from search.settings import StudySettings
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, train
@@ -35,7 +35,7 @@ START: dict[str, Any] = {
     "versions": provenance.versions(),
     "git_commit": None,
     "machine": provenance.machine(),
-    "trials_at_once": 1,
+    "max_concurrent_trials": 1,
     "cpus_per_trial": 1,
 }
 
@@ -66,9 +66,9 @@ class TrainedStudy:
         trial_id = f"ray{len(self.record.trials)}"
         self.search.suggest(trial_id)
         trial = self.record.running(trial_id)
-        training = train(self.record.config(trial), self.data)
+        training = train(self.record.metadata.trial_config(trial), self.data)
         for number in range(epochs):
-            run = Run(start=0, node=0, pid=1, waiting_seconds=0.0, reported=float(number))
+            run = Timing(start=0, node=0, pid=1, waiting_seconds=0.0, reported=float(number))
             self.record.add_epoch(trial_id, change(next(training)), run)
         if failure:
             self.record.add_failure(trial_id, failure)

@@ -79,7 +79,7 @@ def test_asha_stops_a_trial_behind_two_thirds_after_its_first_epoch() -> None:
 
 def test_grace_and_reduction_say_when_asha_decides_and_how_strictly() -> None:
     ascending = [0.1 * trial for trial in range(1, 10)]
-    lenient, strict = Driven("asha", reduction=2), Driven("asha", grace_epochs=2, reduction=4)
+    lenient, strict = Driven("asha", reduction_factor=2), Driven("asha", grace_period=2, reduction_factor=4)
     for study in (lenient, strict):
         for accuracy in ascending:
             study.run(*[accuracy] * 10)
@@ -124,7 +124,7 @@ def test_resumed_study_stops_as_if_it_had_not_been_interrupted(scheduler: Schedu
 
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
 def test_resumed_trial_is_not_judged_for_epochs_that_it_left_behind(scheduler: SchedulerName, tmp_path: Path) -> None:
-    study = Driven(scheduler, tmp_path / "study", grace_epochs=3, reduction=2)
+    study = Driven(scheduler, tmp_path / "study", grace_period=3, reduction_factor=2)
     study.report(study.start({}), 0.2, 0.2, 0.2, 0.2)  # the first to come so far: it goes on
     for _ in range(4):
         study.run(*[0.9] * 6)

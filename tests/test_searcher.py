@@ -14,13 +14,13 @@ from ray.tune.search import Searcher
 from studies import DEFAULT_SPACE, FULL_EPOCHS, HandDrivenStudy, facts, metrics, search
 
 from search.algorithms.samplers import StudySampler, build_sampler, gaussian_process, tpe
-from search.algorithms.search_algorithm import StudySearch
-from search.algorithms.stopping import Ending
+from search.algorithms.search_algorithm import SearchAlgorithm
+from search.algorithms.stopping import StudyStopper
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
 from search.settings import SamplerName
 from search.space.distributions import OrderedChoice
-from search.space.encoding import FlatSpace
+from search.space.encoding import SpaceEncoding
 from search.space.search_space import Point, SearchSpace, contains, describe, distance, num_points
 
 NINE_POINTS = SearchSpace(
@@ -45,8 +45,8 @@ def empty_record(folder: Path) -> StudyRecord:
 
 
 def test_finite_space_is_searched_without_repeats_and_then_the_study_ends(tmp_path: Path) -> None:
-    record, ending = empty_record(tmp_path), Ending()
-    searcher = StudySearch(record, NINE_POINTS, tpe(0), seed=0, num_samples=20, ending=ending)
+    record, ending = empty_record(tmp_path), StudyStopper()
+    searcher = SearchAlgorithm(record, NINE_POINTS, tpe(0), seed=0, num_samples=20, ending=ending)
     points = []
     for number in range(9):
         proposal = searcher.suggest(str(number))
@@ -72,7 +72,7 @@ def test_no_more_trials_than_wanted_and_a_dead_one_goes_on_first(tmp_path: Path)
     first, second = searcher.suggest("a"), searcher.suggest("b")
     assert searcher.suggest("c") is None
     record.add_epoch("a", metrics(1, 0.5))
-    record.add_death("a")
+    record.add_worker_failure("a")
     record.finish("a", interrupted=True)
     again = searcher.suggest("d")
     assert isinstance(first, dict)
@@ -84,7 +84,7 @@ def test_no_more_trials_than_wanted_and_a_dead_one_goes_on_first(tmp_path: Path)
     record.finish("d")
     assert isinstance(second, dict)
     assert searcher.suggest("f") == Searcher.FINISHED
-    assert [(trial.number, trial.status, trial.deaths) for trial in record.trials] == [
+    assert [(trial.number, trial.status, trial.worker_failures) for trial in record.trials] == [
         (0, "completed", 1),
         (1, "completed", 0),
     ]
@@ -96,7 +96,7 @@ def failures_among_later_proposals(sampler: BaseSampler, trials: int = 40) -> in
     study = optuna.create_study(sampler=sampler, direction="maximize")
     failed = []
     for _ in range(trials):
-        trial = study.ask(FlatSpace(LEARNING_RATE).distributions)
+        trial = study.ask(SpaceEncoding(LEARNING_RATE).distributions)
         rate = trial.params["learning_rate"]
         failed.append(rate > 0.01)
         if failed[-1]:
@@ -126,7 +126,7 @@ def test_failed_points_are_evidence_against_their_neighbourhood_only(tmp_path: P
 def test_every_sampler_draws_on_after_a_resume_and_proposes_nothing_twice(name: SamplerName, tmp_path: Path) -> None:
     def propose(record: StudyRecord, seed: int, trials: int) -> None:
         sampler = build_sampler(name, seed, len(record.trials))
-        searcher = StudySearch(record, NINE_POINTS, sampler, seed=seed, num_samples=20, ending=Ending())
+        searcher = SearchAlgorithm(record, NINE_POINTS, sampler, seed=seed, num_samples=20, ending=StudyStopper())
         for _ in range(trials):
             trial_id = str(len(record.trials))
             searcher.suggest(trial_id)
@@ -156,7 +156,7 @@ def test_gaussian_process_learns_from_trials_that_were_stopped_early() -> None:
     study = optuna.create_study(sampler=StudySampler(LEARNING_RATE, gaussian_process(0)), direction="maximize")
     off = []
     for number in range(16):
-        trial = study.ask(FlatSpace(LEARNING_RATE).distributions)
+        trial = study.ask(SpaceEncoding(LEARNING_RATE).distributions)
         off.append(abs(math.log10(trial.params["learning_rate"] / 0.003)))
         trial.report(-off[-1], 1)
         study.tell(trial, -off[-1]) if number == 0 else study.tell(trial, state=TrialState.PRUNED)
@@ -165,8 +165,13 @@ def test_gaussian_process_learns_from_trials_that_were_stopped_early() -> None:
 
 def test_sobol_sequence_goes_on_where_it_was(tmp_path: Path) -> None:
     def propose(record: StudyRecord, trials: int) -> None:
-        searcher = StudySearch(
-            record, LEARNING_RATE, build_sampler("qmc", 0, len(record.trials)), seed=0, num_samples=99, ending=Ending()
+        searcher = SearchAlgorithm(
+            record,
+            LEARNING_RATE,
+            build_sampler("qmc", 0, len(record.trials)),
+            seed=0,
+            num_samples=99,
+            ending=StudyStopper(),
         )
         for _ in range(trials):
             searcher.suggest(str(len(record.trials)))
@@ -213,7 +218,7 @@ def test_earlier_study_is_evidence_but_none_of_its_trials_is_one_of_ours(tmp_pat
     useful = [trial for trial in earlier.record.trials if trial.status in ("completed", "stopped_early", "diverged")]
     inside = [trial for trial in useful if contains(narrow, trial.hyperparameters)]
     assert 0 < len(inside) < len(earlier.record.trials)
-    assert later.take_evidence(earlier.record, narrow) == len(inside)
+    assert later.add_warm_start(earlier.record, narrow) == len(inside)
     assert later.trials == []
     assert later.best() is None
     later.enqueue_starting_points(DEFAULT_SPACE, most=1)
