@@ -28,15 +28,15 @@ COMMANDS = {
     "training/predict.py": ("training.predict", "training.predict", "PredictSettings"),
     "training/export.py": ("training.export", "training.export", "ExportSettings"),
 }
-"""Script -> its module, and where the dataclass of its options is."""
+"""Script -> its module, the module of the dataclass of its options, and the name of that class."""
 
 
 def written() -> str:
     """The whole document."""
     parts = ["# Commands\n\nWritten by `python docs/make_commands.py` from the settings of each command."]
-    for script, (module, place, name) in COMMANDS.items():
+    for script, (module, settings_module, name) in COMMANDS.items():
         (summary, *_) = (importlib.import_module(module).__doc__ or "").splitlines()
-        settings = getattr(importlib.import_module(place), name)
+        settings = getattr(importlib.import_module(settings_module), name)
         parts += [f"## python {script}", summary, "\n".join(_lines(settings))]
         if script == "training/run.py":
             for network, declared in (("mlp", MlpHyperparameters), ("cnn", CnnHyperparameters)):
@@ -47,25 +47,25 @@ def written() -> str:
 def _lines(settings: type) -> Iterator[str]:
     texts, types = _texts(settings), get_type_hints(settings, include_extras=True)
     for field in fields(settings):
-        kind, metavar = types[field.name], None
-        if hasattr(kind, "__metadata__"):  # a positional argument
-            metavar = next((mark.metavar for mark in kind.__metadata__ if getattr(mark, "metavar", None)), None)
-            kind = get_args(kind)[0]
+        field_type, metavar = types[field.name], None
+        if hasattr(field_type, "__metadata__"):  # a positional argument
+            metavar = next((mark.metavar for mark in field_type.__metadata__ if getattr(mark, "metavar", None)), None)
+            field_type = get_args(field_type)[0]
         option = f"--{field.name.replace('_', '-')}" if metavar is None else metavar
         default = _default(field)
-        values = _values(kind)
-        told = f" {values}" if values and metavar is None else ""
-        yield f"- `{option}{told}`{f' (default {default})' if default else ''}: {texts[field.name]}"
+        values = _values(field_type)
+        taken = f" {values}" if values and metavar is None else ""
+        yield f"- `{option}{taken}`{f' (default {default})' if default else ''}: {texts[field.name]}"
 
 
-def _values(kind: Any) -> str:
-    if get_origin(kind) in (Union, UnionType):
-        (kind, *_) = (member for member in get_args(kind) if member is not type(None))
-    if get_origin(kind) is Literal:
-        return "{" + ",".join(map(str, get_args(kind))) + "}"
-    if get_origin(kind) is tuple:
-        return f"{_values(get_args(kind)[0])} ..."
-    return {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}.get(kind, "TEXT")
+def _values(field_type: Any) -> str:
+    if get_origin(field_type) in (Union, UnionType):
+        (field_type, *_) = (member for member in get_args(field_type) if member is not type(None))
+    if get_origin(field_type) is Literal:
+        return "{" + ",".join(map(str, get_args(field_type))) + "}"
+    if get_origin(field_type) is tuple:
+        return f"{_values(get_args(field_type)[0])} ..."
+    return {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}.get(field_type, "TEXT")
 
 
 def _default(field: "Field[Any]") -> str:
@@ -80,8 +80,8 @@ def _default(field: "Field[Any]") -> str:
 def _texts(settings: type) -> dict[str, str]:
     """The string under each field, of the class and of those that it inherits from."""
     texts: dict[str, str] = {}
-    for kind in reversed(settings.__mro__[:-1]):
-        (body,) = (node for node in ast.parse(textwrap.dedent(inspect.getsource(kind))).body)
+    for base in reversed(settings.__mro__[:-1]):
+        (body,) = (node for node in ast.parse(textwrap.dedent(inspect.getsource(base))).body)
         assert isinstance(body, ast.ClassDef), "a class has the source of one"
         for node, after in zip(body.body, body.body[1:], strict=False):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(after, ast.Expr):

@@ -1,4 +1,4 @@
-"""Run a study from Python: the settings are the options of search/run.py, and the tables are read with pandas.
+"""Run a study from Python: the settings have the names of the options of search/run.py, and pandas reads the tables.
 
 python examples/from_python.py
 """

@@ -14,10 +14,10 @@ Part = tuple[NDArray[np.uint8], NDArray[np.int64]]
 def load() -> tuple[Part, Part, list[str]]:
     """Training images (N, C, H, W), uint8, and labels (N,); test images and labels; the names of the classes."""
     random = np.random.default_rng(0)
-    return _draw(800, random), _draw(200, random), ["square", "triangle"]
+    return _sample(800, random), _sample(200, random), ["square", "triangle"]
 
 
-def _draw(number: int, random: np.random.Generator) -> Part:
+def _sample(number: int, random: np.random.Generator) -> Part:
     images = random.integers(0, 100, size=(number, 1, 12, 12), dtype=np.uint8)
     labels = random.integers(0, 2, size=number)
     shapes = (np.ones((6, 6), np.uint8), np.tril(np.ones((6, 6), np.uint8)))

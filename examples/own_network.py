@@ -10,16 +10,16 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What can be searched or fixed, beside learning rate, batch size and all that every training has."""
+    """What can be searched or fixed, besides the hyperparameters that every training has."""
 
     filters: int = 8
-    """Filters of the convolution."""
+    """Filters of the convolution; >= 1."""
     activation: str = "relu"
     """relu or tanh."""
 
 
 def build(config: Hyperparameters, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """Build the network for images (channels, height, width); it returns a score for each class."""
+    """Build the network for images (channels, height, width); it returns logits (N, classes)."""
     channels, height, width = input_shape
     return nn.Sequential(
         nn.Conv2d(channels, config.filters, kernel_size=3, padding=1),

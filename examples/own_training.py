@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 
 @dataclass(frozen=True)
 class Config:
-    """What can be searched or fixed; the study fills in the seed."""
+    """What can be searched or fixed; the study sets the seed."""
 
     learning_rate: float = 0.1
     max_depth: int = 3
@@ -24,7 +24,7 @@ class Config:
 
 
 def train(config: Config) -> Iterator[dict[str, float]]:
-    """Add five trees in each epoch; yield the errors on patients that are held out."""
+    """Add five trees in each epoch; yield the errors on held-out patients."""
     inputs, targets = load_diabetes(return_X_y=True)
     train_inputs, val_inputs, train_targets, val_targets = train_test_split(inputs, targets, random_state=0)
     model = GradientBoostingRegressor(

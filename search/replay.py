@@ -1,13 +1,13 @@
 """Replay studies in seconds: against a table of learning curves, or the trials of a finished study in hindsight."""
 
-from search.settings import RENAMED_OPTIONS
+from search.settings import RENAMED_SCHEDULING
 from search.simulation.settings import ReplaySettings
 from training.console.command_line import parse, refuse, run_command
 
 
 def main() -> int:
     """Replay what the command line describes; returns the exit status."""
-    options = parse(ReplaySettings, __doc__ or "", renamed=RENAMED_OPTIONS)
+    options = parse(ReplaySettings, __doc__ or "", renamed=RENAMED_SCHEDULING)
 
     from search.simulation import counterfactual, grid_study  # optuna, Ray and pandas take seconds
     from search.simulation.learning_curves import is_grid, read_csv, read_grid

@@ -29,9 +29,8 @@ COLUMNS = {
     *("failure", "warning", "metric_names"),
 }
 """Names that mean something in tables and reports, so that no metric can have them."""
-RENAMED_OPTIONS = {
-    "--grace-epochs": "--grace-period",
-    "--reduction": "--reduction-factor",
+RENAMED_SCHEDULING = {"--grace-epochs": "--grace-period", "--reduction": "--reduction-factor"}
+RENAMED_OPTIONS = RENAMED_SCHEDULING | {
     "--lr-schedule": "--set lr_schedule=NAME",
     "--precision": "--set precision=NAME",
 }

@@ -1,5 +1,6 @@
-"""The documents say what is so: options, files, search spaces, mistakes and links."""
+"""The documents are true: options, rooms, files, search spaces, refusals and links."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from training.networks.network_config import config_type
 
 SPACES = PROJECT / "docs" / "spaces.md"
 INSIDE = PROJECT / "docs" / "inside.md"
+ROOMS = sorted({file.parent for folder in ("search", "training") for file in (PROJECT / folder).rglob("*.py")})
+"""Folders with Python files."""
+DOCUMENTS = sorted(
+    file for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "results/*.md") for file in PROJECT.glob(pattern)
+)
 
 
 def test_command_reference_is_what_the_settings_say() -> None:
@@ -35,9 +41,9 @@ def test_search_spaces_of_the_document_can_be_read(tmp_path: Path) -> None:
         assert "optimizer" in read_space(file, config_type("mlp"))
 
 
-def test_mistakes_of_the_document_are_told_so(tmp_path: Path) -> None:
+def test_refusals_of_the_document_are_those_of_the_product(tmp_path: Path) -> None:
     adam = '[optimizer]\nchoices = ["sgd", "adam"]\n'
-    mistakes = [
+    wrong = [
         "[learning_rat]\nvalue = 0.1\n",
         "[learning_rate]\nlow = 1.0\nhigh = 0.1\n",
         "[width]\nlow = 8.5\nhigh = 64\n",
@@ -45,30 +51,41 @@ def test_mistakes_of_the_document_are_told_so(tmp_path: Path) -> None:
         '[dropout]\nlow = 0.0\nhigh = 0.5\nwhen = { optimizer = "sgd" }\n',
         adam + "[momentum]\nvalue = 0.3\n",
     ]
-    told = [refused_space(tmp_path, text) for text in mistakes]
+    refusals = [refused_space(tmp_path, text) for text in wrong]
     with pytest.raises(ValueError, match="set ") as refusal:
         fix_values(default_space("mlp"), ["learning_rate"], config_type("mlp"))
-    assert re.findall(r"^    error: (.+)", SPACES.read_text(), re.MULTILINE) == [*told, str(refusal.value)]
+    assert re.findall(r"^    error: (.+)", SPACES.read_text(), re.MULTILINE) == [*refusals, str(refusal.value)]
 
 
-@pytest.mark.parametrize("folder", ["training", "search", "docs"])
-def test_every_file_stands_in_the_tree(folder: str) -> None:
-    tree = INSIDE.read_text()
-    if folder == "docs":
-        named = re.findall(r"^    docs/(\S+\.md)", tree, re.MULTILINE)
-    else:
-        (block,) = re.findall(rf"^    {folder}/.*\n((?:      .*\n)+)", tree, re.MULTILINE)
-        named = [line.split()[0].rstrip("/") for line in block.splitlines()]
-    there = [file.name for file in (PROJECT / folder).glob("*.md" if folder == "docs" else "[!_]*")]
-    assert sorted(named) == sorted(there)
+def test_document_names_every_room() -> None:
+    named = re.findall(r"^\| `((?:search|training)/[a-z_/]*)`", INSIDE.read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(f"{room.relative_to(PROJECT)}/" for room in ROOMS)
 
 
-@pytest.mark.parametrize("document", sorted((PROJECT / "docs").glob("*.md")), ids=lambda document: document.stem)
-def test_links_of_documents_lead_somewhere(document: Path) -> None:
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(PROJECT)))
+def test_room_says_in_one_sentence_what_it_is_for(room: Path) -> None:
+    tree = ast.parse((room / "__init__.py").read_text())
+    sentence = ast.get_docstring(tree) or ""
+    assert len(tree.body) == 1
+    assert re.findall(r"[.!?](?=\s|$)", sentence) == ["."]
+    assert sentence.endswith(".")
+
+
+def test_readme_links_every_document() -> None:
+    linked = re.findall(r"\]\((docs/[^)#]+\.md)\)", (PROJECT / "README.md").read_text())
+    assert {*linked} == {f"docs/{document.name}" for document in (PROJECT / "docs").glob("*.md")}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(PROJECT)))
+def test_files_that_documents_name_exist(document: Path) -> None:
+    text = "" if document.name == "CHANGELOG.md" else document.read_text()  # which names what was, too
+    for name in re.findall(r"\btest_\w+\.py", text):
+        assert (PROJECT / "tests" / name).exists(), name
+    for name in re.findall(r"\b(?:search|training|benchmarks|examples|docs)/[\w/-]+\.(?:py|toml|md|json)\b", text):
+        assert (PROJECT / name).exists(), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(PROJECT)))
+def test_links_of_documents_exist(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
-
-
-def test_links_of_the_readme_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", (PROJECT / "README.md").read_text()):
-        assert (PROJECT / target).exists(), target

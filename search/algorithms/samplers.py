@@ -158,7 +158,7 @@ class StudySampler(BaseSampler):
         if not search_space:
             return {}
         trials = [earlier for earlier in study.get_trials(deepcopy=False) if self._is_inside(earlier)]
-        proposed = {self._key(earlier.params) for earlier in trials if "evidence" not in earlier.user_attrs}
+        proposed = {self._key(earlier.params) for earlier in trials if "warm_start" not in earlier.user_attrs}
         for _ in range(1 if self._knows_failures else MAX_DRAWS):
             point = self._draw(study, trial)
             useless = not self._knows_failures and self._fails_nearby(point, trials)

@@ -129,9 +129,9 @@ class StudyMetadata:
         return config
 
     def to_json(self) -> dict[str, Any]:
-        """The attributes as JSON can hold them, which `read_metadata` reads; those that are None are left out."""
+        """The attributes as JSON can hold them, which `read_metadata` reads; those that are None or empty are left out."""
         values = {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in values.items() if value not in (None, [])}
 
 
 def _to_json(value: Any) -> Any:

@@ -313,7 +313,8 @@ def _publish(run: ConfirmationRun, record: StudyRecord, data: ImageData | None) 
     except RecordUnwritableError as error:
         print(f"\nStopped: {error}. The same command goes on.")
         return EXIT_NOTHING_COMPLETED
-    StudyFiles(parent).refresh(force=True)
+    for changed in (parent, record):
+        StudyFiles(changed).refresh(force=True)
     write_outputs(run.settings, parent, images_of(run.settings, parent) if data is None else data)
     show_confirmation(parent)
     print(f"Report: {short_path(parent.folder / REPORT)}")
