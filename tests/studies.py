@@ -62,7 +62,7 @@ def metadata(metric: MetricName = "val_accuracy", space: SearchSpace = DEFAULT_S
         image_shape=[1, 8, 8],
         class_images=[180] * 10,
     )
-    values = {"dataset": "digits", "epochs": FULL_EPOCHS, "metric": metric} | settings
+    values: dict[str, Any] = {"dataset": "digits", "epochs": FULL_EPOCHS, "metric": metric} | settings
     return StudyMetadata(settings=StudySettings(**values), space=space, dataset=dataset)
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import optuna
 import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from studies import facts, metrics
+from studies import DEFAULT_SPACE, metadata, metrics
 
 from search.algorithms.schedulers import build_scheduler
 from search.record.study_record import StudyRecord
@@ -28,10 +28,9 @@ class Driven:
         self.settings = StudySettings(scheduler=scheduler, **settings)
         if folder:  # in memory, Optuna does not ask for an interrupted trial again
             folder.mkdir()
-            of_study = facts() | {"settings": {"metric": "val_accuracy", "epochs": self.settings.epochs}}
-            self.record = StudyRecord.create(folder, "max", of_study)
+            self.record = StudyRecord.create(folder, metadata(epochs=self.settings.epochs))
         else:
-            self.record = memory_record(self.settings)
+            self.record = memory_record(self.settings, DEFAULT_SPACE)
         self.scheduler = build_scheduler(self.settings, self.record)
         self._names = iter(range(10**6))
 

@@ -10,12 +10,15 @@ from quality_summary import summarize
 from search_quality import BUDGETS, RULES, Incumbent, Policy, Table, study
 from studies import metrics
 
-from search.record.trial import Failure, TrialRecord
+from search.record.trial import Failure, Objective, TrialRecord
 
 
 def trial(number: int, *accuracies: float) -> TrialRecord:
-    epochs = [metrics(epoch, accuracy) for epoch, accuracy in enumerate(accuracies, start=1)]
-    return TrialRecord(number, f"ray{number}", {"learning_rate": 10.0**-number}, seed=0, epochs=epochs)
+    objective = Objective("val_accuracy", "max")
+    made = TrialRecord(number, f"ray{number}", {"learning_rate": 10.0**-number}, seed=0, objective=objective)
+    for epoch, accuracy in enumerate(accuracies, start=1):
+        made.add_epoch(metrics(epoch, accuracy), None)
+    return made
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from studies import DEFAULT_SPACE, HandDrivenStudy
+from studies import HandDrivenStudy
 
-from search.outputs.files import StudyFiles, write_atomically
+from search.outputs.files import StudyFiles
 from search.outputs.tables import epoch_table, trial_table
+from search.record.folder import write_atomically
 
 TRIAL_COLUMNS = (
     "trial_number,trial_id,status,learning_rate,batch_size,optimizer,epochs,best_epoch,"
@@ -14,7 +15,7 @@ TRIAL_COLUMNS = (
 )
 EPOCH_COLUMNS = (
     "trial_number,epoch,train_loss,val_accuracy,val_loss,test_accuracy,test_loss,seconds,evaluation_seconds,"
-    "start,node,pid,waiting_seconds,reported"
+    "session,node,pid,waiting_seconds,reported"
 )
 
 
@@ -32,7 +33,7 @@ def test_files_have_exactly_the_documented_columns(study: HandDrivenStudy, tmp_p
 
 
 def test_files_of_a_study_without_trials_have_their_columns_too(tmp_path: Path) -> None:
-    StudyFiles(HandDrivenStudy(tmp_path).record, DEFAULT_SPACE).write()
+    StudyFiles(HandDrivenStudy(tmp_path).record).write()
     assert (tmp_path / "trials.csv").read_text() == TRIAL_COLUMNS + "\n"
     assert (tmp_path / "epochs.csv").read_text() == EPOCH_COLUMNS + "\n"
 
