@@ -11,7 +11,12 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # a tiny fit is 30 times slower with two threads on a busy two-core machine
 
+import search  # noqa: F401 (tells Ray how to behave, which must be before Ray is imported)
+
+# isort: split
 import torch
+from serial_ray import serial_ray
+from whole_study import WatchedStudy, run_whole_study
 
 from training.config import DataConfig
 from training.images.image_data import ImageData, ImageSplit, load_data
@@ -58,8 +63,21 @@ def _ray_in_a_folder_of_its_own() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def shared_ray() -> Iterator[None]:
     """One Ray for the studies of a module that run in this process; each start of Ray takes seconds."""
-    from search.engine.local_ray import RaySession  # only after RAY_TMPDIR is set
+    from search.engine.local_ray import LocalRay  # only after RAY_TMPDIR is set
 
-    with closing(RaySession(dashboard=False)) as ray:
+    with closing(LocalRay(dashboard=False)) as ray:
         ray.wait()
         yield
+
+
+@pytest.fixture
+def without_ray() -> Iterator[None]:
+    """Studies of this process run their trials here, one after the other."""
+    with serial_ray():
+        yield
+
+
+@pytest.fixture(scope="session")
+def whole_study(tmp_path_factory: pytest.TempPathFactory) -> WatchedStudy:
+    """One study by command with the real Ray."""
+    return run_whole_study(tmp_path_factory.mktemp("whole"))

@@ -9,16 +9,17 @@ from typing import Any, Literal
 import optuna
 
 from search.algorithms.samplers import tpe
-from search.algorithms.search_algorithm import NextRound, StudySearch, no_next_round
-from search.algorithms.stopping import Ending
+from search.algorithms.search_algorithm import SearchAlgorithm
+from search.algorithms.stopping import StudyStopper
+from search.record.metadata import Dataset, StudyMetadata
 from search.record.postgresql import ServerStorage
 from search.record.study_record import StudyRecord
-from search.record.trial import Failure, Run, TrialRecord
-from search.settings import Mode
+from search.record.trial import Failure, Timing, TrialRecord
+from search.settings import MetricName, StudySettings
 from search.simulation.simulator import MemoryStorage
 from search.space.distributions import OrderedChoice
-from search.space.encoding import FlatSpace
-from search.space.search_space import SearchSpace, describe
+from search.space.encoding import SpaceEncoding
+from search.space.search_space import SearchSpace
 from search.space.toml_file import default_space
 from training.metrics import EpochMetrics
 from training.networks.network_config import config_type
@@ -44,31 +45,25 @@ def metrics(epoch: int, val_accuracy: float) -> EpochMetrics:
     )
 
 
-def search(
-    record: StudyRecord,
-    space: SearchSpace = DEFAULT_SPACE,
-    num_samples: int = 1000,
-    next_round: NextRound = no_next_round,
-) -> StudySearch:
-    """A searcher that has as many trials to propose as a test wants."""
-    drawn_by = tpe(len(record.trials))
-    return StudySearch(record, space, drawn_by, seed=0, num_samples=num_samples, ending=Ending(), next_round=next_round)
+def search(record: StudyRecord, num_ended: int = 1000) -> SearchAlgorithm:
+    """A search algorithm that has as many trials to propose as a test wants."""
+    return SearchAlgorithm(record, tpe(len(record.trials)), seed=0, num_ended=num_ended, stopper=StudyStopper())
 
 
-def facts(metric: str = "val_accuracy") -> dict[str, Any]:
+def metadata(metric: MetricName = "val_accuracy", space: SearchSpace = DEFAULT_SPACE, **settings: Any) -> StudyMetadata:
     """What a study that was run says of itself."""
-    return {
-        "settings": {"dataset": "digits", "epochs": FULL_EPOCHS, "metric": metric},
-        "space": describe(DEFAULT_SPACE),
-        "dataset": {
-            "name": "digits",
-            "sha256": "not the whole data set",
-            "classes": [str(digit) for digit in range(10)],
-            "training_images": 1198,
-            "validation_images": 240,
-            "test_images": 359,
-        },
-    }
+    dataset = Dataset(
+        name="digits",
+        sha256="not the whole data set",
+        classes=[str(digit) for digit in range(10)],
+        training_images=1198,
+        validation_images=240,
+        test_images=359,
+        image_shape=[1, 8, 8],
+        class_images=[180] * 10,
+    )
+    values: dict[str, Any] = {"dataset": "digits", "epochs": FULL_EPOCHS, "metric": metric} | settings
+    return StudyMetadata(settings=StudySettings(**values), space=space, dataset=dataset)
 
 
 class HandDrivenStudy:
@@ -82,9 +77,8 @@ class HandDrivenStudy:
         server: ServerStorage | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        mode: Mode = "min" if metric == "val_loss" else "max"
-        self.record = StudyRecord.create(folder, mode, facts(metric), server=server)
-        self.record.enqueue_starting_points(DEFAULT_SPACE, most=1)
+        self.record = StudyRecord.create(folder, metadata(metric), server=server)
+        self.record.enqueue_starting_points(most=1)
         self.search = search(self.record)
         self._clock = 10.0
 
@@ -94,19 +88,19 @@ class HandDrivenStudy:
         assert isinstance(proposal, dict)
         return proposal
 
-    def run(self) -> Run:
+    def timing(self) -> Timing:
         """Where and when the next epoch is run: by one worker, with a quarter of a second between two epochs."""
         self._clock += 0.75
-        return Run(start=0, node=0, pid=1, waiting_seconds=0.25, reported=self._clock)
+        return Timing(session=0, node=0, pid=1, waiting_seconds=0.25, reported=self._clock)
 
     def run_trial(self, *val_accuracies: float, failure: Failure | None = None) -> TrialRecord:
         """Run one trial that reports these accuracies, and then perhaps fails."""
         trial_id = f"ray{len(self.record.trials)}"
         self.suggest(trial_id)
         for epoch, accuracy in enumerate(val_accuracies, start=1):
-            self.record.add_epoch(trial_id, metrics(epoch, accuracy), self.run())
+            self.record.add_epoch(trial_id, metrics(epoch, accuracy), self.timing())
         if failure:
-            self.record.add_failure(trial_id, failure, self.run())
+            self.record.add_failure(trial_id, failure, self.timing())
         return self.record.finish(trial_id)
 
     def run_one_of_each(self) -> None:
@@ -136,25 +130,23 @@ def planted_study(
     A curve shorter than the epochs is that of a trial that was stopped early; one that ends in NaN diverged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    settings = facts()["settings"] | {"epochs": epochs, "num_samples": trials}
-    told = facts() | {"settings": settings, "space": describe(space), "starts": []}
     server: Any = MemoryStorage()
-    record = StudyRecord.create(folder, "max", told, server=server)
-    sampler, ranges = optuna.samplers.RandomSampler(seed), FlatSpace(space).distributions
+    planted = metadata(space=space, epochs=epochs, num_samples=trials)
+    record = StudyRecord.create(folder, planted, server=server)
+    sampler, ranges = optuna.samplers.RandomSampler(seed), SpaceEncoding(space).optuna_distributions
     drawing = optuna.create_study(sampler=sampler)
     for number in range(trials):
         drawn = drawing.ask(ranges).params
         point = {
-            name: dimension.nearest(drawn[name]) if isinstance(dimension, OrderedChoice) else drawn[name]
-            for name, dimension in space.items()
+            name: distribution.snap(drawn[name]) if isinstance(distribution, OrderedChoice) else drawn[name]
+            for name, distribution in space.items()
         }
-        trial = TrialRecord(number, f"ray{number}", point, seed + number)
+        trial = TrialRecord(number, f"ray{number}", point, seed + number, record.objective)
         record.trials.append(trial)
         accuracies = curve(point)
         diverged = bool(accuracies) and math.isnan(accuracies[-1])
         for epoch, accuracy in enumerate(accuracies[:-1] if diverged else accuracies, start=1):
             trial.add_epoch(metrics(epoch, accuracy), None)
-            record._see(trial, trial.epochs[-1])
         trial.status = "completed" if len(trial.epochs) == epochs else "stopped_early"
         if diverged:
             trial.add_failure(Failure("diverged", "train_loss is nan"), None)

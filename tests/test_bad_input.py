@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from serial_ray import run_command
 
 from training.config import PROJECT
 
@@ -18,7 +19,7 @@ MISTAKES = {
     "--dataset cifar": "dataset must be one of auto, fashion-mnist, mnist, kmnist, cifar10, digits, a folder",
     "--dataset ./nowhere": f"there is no folder {Path.cwd()}/nowhere",
     "--dataset nowhere.py:load": f"dataset {Path.cwd()}/nowhere.py:load cannot be imported: ValueError: there is",
-    "--network resnet": "network must be one of mlp, cnn or an import path like path/to/file.py:build, got resnet",
+    "--network resnet": "network must be one of mlp, cnn or a place like path/to/file.py:build, got resnet",
     "--network nowhere.py:build": f"network {Path.cwd()}/nowhere.py:build cannot be imported: ValueError: there is no",
     "--space {file}": "search space {file}: there is no hyperparameter to search",
     "--space {file}.toml": "there is no file {file}.toml to read the search space from",
@@ -29,8 +30,8 @@ MISTAKES = {
     "--image-size 0": "image_size must be between 1 and 1024, got 0",
     "--scheduler pbt": "--scheduler must be one of asha, median, hyperband, none, got pbt",
     "--sampler grid": "--sampler must be one of tpe, random, gp, qmc, got grid",
-    "--grace-epochs 11": "grace_epochs must be at most epochs, 10, got 11",
-    "--reduction 1": "reduction must be >= 2, got 1",
+    "--grace-epochs 11": "grace_period must be at most epochs, 10, got 11",
+    "--reduction 1": "reduction_factor must be >= 2, got 1",
     "--metric f1": "metric must be one of val_accuracy, val_loss, test_accuracy, test_loss, got f1",
     "--metric test_loss": "metric test_loss would choose by the test set",
     "--val-fraction 1": "val_fraction must be in [0, 1), got 1.0",
@@ -60,10 +61,16 @@ def snapshot(folder: Path) -> list[tuple[str, int]]:
 
 
 def refused(script: str, *options: str) -> str:
+    run = run_command(script, *options)
+    assert run.status == 2, run.stdout + run.stderr
+    assert run.stdout == ""
+    return run.stderr
+
+
+def refused_by_a_process(script: str, *options: str) -> str:
     command = [sys.executable, str(PROJECT / script), *options]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 2, run.stdout + run.stderr
-    assert run.stdout == ""
+    assert (run.returncode, run.stdout) == (2, "")
     return run.stderr
 
 
@@ -103,3 +110,23 @@ def test_forbidden_folders_are_refused(tmp_path: Path) -> None:
 )
 def test_training_refuses_a_mistake_in_one_sentence(options: str, sentence: str) -> None:
     assert refused("training/run.py", "--dataset", "digits", *options.split()) == f"error: {sentence}\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "sentence"),
+    [
+        ("search/run.py", "--epochs 0", "epochs must be >= 1, got 0"),
+        (
+            "search/run.py",
+            "--val-fraction 0.9999",
+            "val_fraction 0.9999 leaves none of the 1438 images to train on",
+        ),
+        ("training/run.py", "--optimizer lion", "--optimizer must be one of sgd, adam, adamw, rmsprop, got lion"),
+    ],
+)
+def test_mistake_is_the_exit_status_and_the_sentence_of_its_process(
+    script: str, options: str, sentence: str, tmp_path: Path
+) -> None:
+    words = [f"--results-dir={tmp_path}"] if script == "search/run.py" else []
+    told = refused_by_a_process(script, "--dataset=digits", *words, *options.split())
+    assert told == f"error: {sentence}\n"

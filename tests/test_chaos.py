@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from audit import Audit, Tally, epochs_begun_again
 from chaos import broken_promises, run_studies, table
 from killed_study import TUNESMITH, StudySize
@@ -19,6 +20,7 @@ def note(file: Path, hyperparameters: dict[str, object], *epochs: int) -> None:
         notes.writelines(f"{configuration(hyperparameters)} {epoch} 1\n" for epoch in epochs)
 
 
+@pytest.mark.ray
 def test_study_survives_five_kills(tmp_path: Path) -> None:
     size = StudySize(num_samples=4, epochs=20)
     tally = run_studies(TUNESMITH, 5, 0, tmp_path / "studies", size)

@@ -66,7 +66,7 @@ def test_damage_is_told(few_images: ImageData, tmp_path: Path) -> None:
     (tmp_path / "trial.pt").write_bytes(b"no checkpoint")
     checkpoint = Checkpoint(tmp_path / "trial.pt")
     next(train(CONFIG, few_images, checkpoint))
-    assert checkpoint.take_trouble() == "checkpoint trial.pt is damaged (UnpicklingError); the trial starts again"
+    assert checkpoint.take_warning() == "checkpoint trial.pt is damaged (UnpicklingError); the trial starts again"
 
 
 def test_checkpoint_of_another_network_is_not_used(digits: ImageData, few_images: ImageData, tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_checkpoint_that_cannot_be_written_hinders_nothing(few_images: ImageData
     (tmp_path / "file").touch()
     checkpoint = Checkpoint(tmp_path / "file" / "trial.pt")
     assert numbers(CONFIG, few_images, checkpoint) == numbers(CONFIG, few_images)
-    assert str(checkpoint.take_trouble()).startswith("checkpoints cannot be written: ")
-    assert checkpoint.take_trouble() is None
+    assert str(checkpoint.take_warning()).startswith("checkpoints cannot be written: ")
+    assert checkpoint.take_warning() is None
 
 
 def test_best_epoch_survives_an_interruption(few_images: ImageData, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 DOCUMENT = PROJECT / "docs" / "cluster.md"
 CAN_MOUNT = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
 DRIVER = (
-    "import sys, faulty; from search import run, tuning; tuning.trainable = faulty.notes_its_node; sys.exit(run.main())"
+    "import sys, faulty; from search import run; from search.engine import tuner; "
+    "tuner.trainable = faulty.notes_its_node; sys.exit(run.main())"
 )
 
 
@@ -202,6 +203,7 @@ def refused(driver: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.skipif(not CAN_MOUNT, reason="only root can hide a folder from a node")
+@pytest.mark.ray
 def test_results_folder_that_a_node_does_not_share_is_refused(two_nodes: TwoNodes) -> None:
     results = two_nodes.hidden / "results"
     sentence = refused(two_nodes.driver(*TRIALS, "--results-dir", str(results)))
@@ -213,13 +215,14 @@ def test_results_folder_that_a_node_does_not_share_is_refused(two_nodes: TwoNode
     assert not list(two_nodes.hidden.glob("*results*")) + list(two_nodes.hidden.glob(".tunesmith*"))
 
 
+@pytest.mark.ray
 def test_wrong_and_missing_tokens_are_refused_and_not_shown(two_nodes: TwoNodes) -> None:
     wrong = two_nodes.folder / "wrong-token"
     wrong.write_text(secrets.token_hex(32))
     files = (wrong, two_nodes.folder / "no-token")
     drivers = [two_nodes.driver(*TRIALS, "--name", "refused", RAY_AUTH_TOKEN_PATH=str(file)) for file in files]
     for sentence in map(refused, drivers):
-        assert f"the Ray cluster at {two_nodes.address} requires its token" in sentence
+        assert f"the Ray cluster at {two_nodes.address} asks for its token" in sentence
         assert wrong.read_text() not in sentence
     assert not (PROJECT / "results" / "refused").exists()
 
@@ -237,12 +240,13 @@ def test_cluster_that_does_not_answer_is_refused_in_time(monkeypatch: pytest.Mon
             cluster.join("auto")
 
 
+@pytest.mark.ray
 def test_documented_commands_run_studies_on_all_nodes(two_nodes: TwoNodes) -> None:
     small = ["--dataset", "digits", "--epochs", "2"]
     *words, number = documented("python search/run.py --address auto --results-dir")
     assert number == "100"
     output = two_nodes.run(*words, "4", "--name", "first", *small)
-    assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
+    assert "  cluster  2 at once, 1 of 2 cores each, 2 nodes\n" in output
     *words, _ = documented("python search/run.py --address HEAD:6379")
     two_nodes.run(*words, "--results-dir", "/shared/results", "--num-samples", "3", "--name", "second", *small)
     words = documented("python search/run.py --address auto --resume /shared/results/first")
@@ -250,6 +254,7 @@ def test_documented_commands_run_studies_on_all_nodes(two_nodes: TwoNodes) -> No
     assert len(pd.read_csv(two_nodes.folder / "first" / "trials.csv")) == 6
 
 
+@pytest.mark.ray
 def test_network_of_ones_own_is_searched_and_confirmed_on_all_nodes(two_nodes: TwoNodes) -> None:
     for kind, name in (("python", "my_network.py"), ("toml", "my_space.toml")):
         (block,) = re.findall(rf"```{kind}\n(.*?)```", (PROJECT / "docs" / "guide.md").read_text(), re.DOTALL)
@@ -262,11 +267,12 @@ def test_network_of_ones_own_is_searched_and_confirmed_on_all_nodes(two_nodes: T
     assert pd.read_csv(study / "trials.csv")["filters"].notna().all()
     confirm = ["search/confirm.py", str(study), "--top", "2", "--seeds", "2"]
     output = two_nodes.run("python", *confirm, "--address", "HEAD:6379", *network)
-    assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
+    assert "  cluster  2 at once, 1 of 2 cores each, 2 nodes\n" in output
     assert len(pd.read_csv(study / "confirm.csv")) == 2
     assert len(pd.read_csv(study / "confirm" / "trials.csv")) == 6  # four that choose, two that measure
 
 
+@pytest.mark.ray
 def test_study_that_is_submitted_as_a_job_can_be_stopped_in_order(two_nodes: TwoNodes) -> None:
     study = two_nodes.folder / "first-job"
     *words, _ = documented("ray job submit")
@@ -279,6 +285,7 @@ def test_study_that_is_submitted_as_a_job_can_be_stopped_in_order(two_nodes: Two
     assert set(trials["status"]) == {"interrupted"}
 
 
+@pytest.mark.ray
 def test_study_whose_driver_was_killed_is_resumed_on_the_cluster(two_nodes: TwoNodes) -> None:
     study = two_nodes.folder / "driver-killed"
     driver = two_nodes.driver(*TRIALS, "--results-dir", str(study.parent), "--name", study.name)
@@ -292,6 +299,7 @@ def test_study_whose_driver_was_killed_is_resumed_on_the_cluster(two_nodes: TwoN
     check_every_trial_completed_once(study)
 
 
+@pytest.mark.ray
 def test_study_outlives_a_node_and_its_trial_goes_on_on_another(two_nodes: TwoNodes) -> None:
     study = two_nodes.folder / "node-killed"
     options = [*TRIALS, "--results-dir", str(study.parent), "--name", study.name, "--max-failures", "0"]
@@ -302,7 +310,7 @@ def test_study_outlives_a_node_and_its_trial_goes_on_on_another(two_nodes: TwoNo
     output, errors = driver.communicate(timeout=120)
     assert driver.returncode == 0, output + errors
     assert errors == ""
-    assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
+    assert "  cluster  2 at once, 1 of 2 cores each, 2 nodes\n" in output
     assert "worker lost: its node died or cannot be reached; it will go on after epoch" in output
     check_every_trial_completed_once(study)
     assert {session for _, session, _ in two_nodes.notes()} == {two_nodes.head.pid, two_nodes.second.pid}
@@ -310,6 +318,7 @@ def test_study_outlives_a_node_and_its_trial_goes_on_on_another(two_nodes: TwoNo
     assert start["cluster"] == {"nodes": 2, "cpus": 2, "gpus": 0}
 
 
+@pytest.mark.ray
 def test_code_travels_to_the_nodes(two_nodes: TwoNodes) -> None:
     """Workers load our code from what was sent to them, though an editable install lies at hand."""
     codes = {Path(code) for _, _, code in two_nodes.notes()}

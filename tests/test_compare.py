@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +10,18 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects
 import pytest
+from serial_ray import CompletedRun, run_command
 from studies import HandDrivenStudy, planted_study
 from test_doctor import rises_to
 from test_report import figures_of, without_plotly
 
 from search.analysis.comparison import Comparison, compare, show
-from search.analysis.groups import Arm, differences, into_arms
-from search.analysis.incumbent import band
-from search.analysis.significance import Verdict, judge
+from search.analysis.groups import Group, differences, group_studies
+from search.analysis.incumbent import have_clocks, incumbent_range
+from search.analysis.significance import Significance, test_groups
 from search.outputs import comparison_page
 from search.record.study_record import StudyRecord
-from search.record.trial import Run
+from search.record.trial import Timing
 from search.simulation.simulator import MemoryStorage
 from training.config import PROJECT
 
@@ -42,12 +41,12 @@ def lucky_study(folder: Path, seed: int, *, gain: float = 0.0, images: int = 10_
     return record
 
 
-def verdict_of(*records: StudyRecord) -> Verdict:
-    """The only verdict on two studies or arms."""
-    first, second = into_arms(records)
-    (verdict,) = judge(second, first)
-    assert isinstance(verdict, Verdict)
-    return verdict
+def verdict_of(*records: StudyRecord) -> Significance:
+    """The only significance on two studies or groups."""
+    first, second = group_studies(records)
+    (significance,) = test_groups(second, first)
+    assert isinstance(significance, Significance)
+    return significance
 
 
 def page_of(comparison: Comparison) -> str:
@@ -70,8 +69,8 @@ def test_equal_arms_of_several_studies_differ_as_seldom(tmp_path: Path, repeats:
     clear = 0
     for _ in range(40):
         drawn = [pool[place] for place in chance.choice(len(pool), 2 * repeats, replace=False)]
-        one, other = Arm("one", tuple(drawn[:repeats])), Arm("other", tuple(drawn[repeats:]))
-        clear += judge(other, one)[0].is_clear
+        one, other = Group("one", tuple(drawn[:repeats])), Group("other", tuple(drawn[repeats:]))
+        clear += test_groups(other, one)[0].is_clear
     assert clear <= 2
 
 
@@ -80,13 +79,13 @@ def test_planted_difference_is_found(tmp_path: Path) -> None:
         (lucky_study(tmp_path / "weak", seed), lucky_study(tmp_path / "strong", seed + 100, gain=0.08))
         for seed in range(20)
     ]
-    verdicts = [verdict_of(*pair) for pair in pairs]
-    assert sum(verdict.is_clear and verdict.gain > 0 for verdict in verdicts) >= 19
-    assert sum(verdict.low <= 8 <= verdict.high for verdict in verdicts) >= 18
-    assert all(verdict.low <= verdict.gain <= verdict.high for verdict in verdicts)
+    significances = [verdict_of(*pair) for pair in pairs]
+    assert sum(significance.is_clear and significance.gain > 0 for significance in significances) >= 19
+    assert sum(significance.low <= 8 <= significance.high for significance in significances) >= 18
+    assert all(significance.low <= significance.gain <= significance.high for significance in significances)
     assert re.fullmatch(
         r"strong is better than weak, by \d+\.\d\d points \(95 % interval \d+\.\d\d to \d+\.\d\d\)\.",
-        verdicts[0].sentence,
+        significances[0].sentence,
     )
     assert "weak is worse than strong, by" in verdict_of(*reversed(pairs[0])).sentence
 
@@ -95,9 +94,9 @@ def test_repeats_find_a_difference_that_one_study_cannot_show(tmp_path: Path) ->
     weak = [lucky_study(tmp_path / f"weak-{seed}", seed) for seed in range(6)]
     strong = [lucky_study(tmp_path / f"strong-{seed}", seed + 10, gain=0.03) for seed in range(6)]
     assert not verdict_of(weak[0], strong[0]).is_clear
-    verdict = verdict_of(*weak, *strong)
-    assert verdict.is_clear
-    assert verdict.sentence.startswith("strong is better than weak, by ")
+    significance = verdict_of(*weak, *strong)
+    assert significance.is_clear
+    assert significance.sentence.startswith("strong is better than weak, by ")
 
 
 def test_few_images_hide_a_difference(tmp_path: Path) -> None:
@@ -112,13 +111,13 @@ def test_few_images_hide_a_difference(tmp_path: Path) -> None:
 def test_too_few_trials_get_no_verdict(tmp_path: Path) -> None:
     many = lucky_study(tmp_path / "many", 0)
     few = lucky_study(tmp_path / "few", 1, trials=5, gain=0.09)
-    (verdict,) = compare([many, few]).verdicts
-    assert verdict.sentence.startswith("few against many: no verdict, because only 5 trials of few measured")
+    (significance,) = compare([many, few]).significances
+    assert significance.sentence.startswith("few against many: no significance, because only 5 trials of few measured")
 
 
 def test_more_trials_are_also_compared_at_an_equal_number(tmp_path: Path) -> None:
     few, many = lucky_study(tmp_path / "few", 0, trials=10), lucky_study(tmp_path / "many", 1, trials=40)
-    overall, equal = compare([few, many]).verdicts
+    overall, equal = compare([few, many]).significances
     assert "first" not in overall.sentence
     assert "many against few, by the first 10 trials of each study: no difference" in equal.sentence
 
@@ -131,26 +130,26 @@ def test_lower_loss_is_better(tmp_path: Path) -> None:
             study.run_trial(0.3 + gain + 0.01 * place)
         studies.append(study.record)
     comparison = compare(studies)
-    (verdict,) = comparison.verdicts
-    assert isinstance(verdict, Verdict)
-    assert verdict.gain == pytest.approx(0.3)
-    assert verdict.sentence.startswith("strong is better than weak, by 0.3000 nats (95 % interval 0.2")
+    (significance,) = comparison.significances
+    assert isinstance(significance, Significance)
+    assert significance.gain == pytest.approx(0.3)
+    assert significance.sentence.startswith("strong is better than weak, by 0.3000 nats (95 % interval 0.2")
     assert "a lower loss" in comparison.explanation
     assert "the luck of the images is not known for a loss" in comparison.explanation
-    strong = band(comparison.arms[1], "epochs")
+    strong = incumbent_range(comparison.groups[1], "epochs")
     assert strong
     assert strong.mean == sorted(strong.mean, reverse=True)
 
 
 def test_repeats_are_one_arm(tmp_path: Path) -> None:
     names = ["tpe-1", "random_7", "tpe-2", "tpe-seed3", "gp"]
-    arms = into_arms([lucky_study(tmp_path / name, place, trials=1) for place, name in enumerate(names)])
-    assert [(arm.name, len(arm.records)) for arm in arms] == [("tpe", 3), ("random_7", 1), ("gp", 1)]
+    groups = group_studies([lucky_study(tmp_path / name, place, trials=1) for place, name in enumerate(names)])
+    assert [(group.name, len(group.records)) for group in groups] == [("tpe", 3), ("random_7", 1), ("gp", 1)]
 
 
 def test_studies_of_one_stem_are_arms_of_their_own(tmp_path: Path) -> None:
     records = [lucky_study(tmp_path / folder / "tpe-1", 0, trials=1) for folder in ("here", "there")]
-    first, second = into_arms(records)
+    first, second = group_studies(records)
     assert first.name.endswith("here/tpe-1")
     assert second.name.endswith("there/tpe-1")
 
@@ -158,7 +157,7 @@ def test_studies_of_one_stem_are_arms_of_their_own(tmp_path: Path) -> None:
 def test_studies_named_by_the_time_are_no_repeats(tmp_path: Path) -> None:
     names = ["digits-20260101-120000", "digits-20260101-130000", "digits-20260102-120000-2"]
     records = [lucky_study(tmp_path / name, place, trials=1) for place, name in enumerate(names)]
-    assert [arm.name for arm in into_arms(records)] == names
+    assert [group.name for group in group_studies(records)] == names
 
 
 def test_band_holds_the_mean_and_the_extremes(tmp_path: Path) -> None:
@@ -167,37 +166,55 @@ def test_band_holds_the_mean_and_the_extremes(tmp_path: Path) -> None:
     for name, values in heights.items():
         curves = iter([[value] for value in values])
         records.append(planted_study(tmp_path / name, lambda _: next(curves), trials=len(values), epochs=1))  # noqa: B023
-    found = band(Arm("tpe", tuple(records)), "trials")
+    found = incumbent_range(Group("tpe", tuple(records)), "trials")
     assert found
-    assert found.costs == [1, 2, 3, 4]
+    assert found.places == [1, 2, 3, 4]
     assert found.mean == pytest.approx([0.55, 0.65, 0.75, 0.85])
     assert found.low == [0.5, 0.6, 0.7, 0.8]
     assert found.high == [0.6, 0.7, 0.8, 0.9]
 
 
-def test_seconds_are_those_of_the_clock(tmp_path: Path) -> None:
+def test_seconds_are_those_of_the_clock_where_all_have_one(tmp_path: Path) -> None:
     record = planted_study(tmp_path, lambda _: [0.5, 0.6, 0.7], trials=2, epochs=3)
-    arm = Arm("study", (record,))
+    group = Group("study", (record,))
+    assert not have_clocks([group])
+    in_turn = incumbent_range(group, "seconds", clocks=False)
+    assert in_turn
+    assert in_turn.places == [0.5, 1.0, 1.5, 3.0]
     machine = {"machine": {"cpus": 2}}
     record.facts["starts"] = [machine | {"seconds": 100.0}, machine]
     for trial in record.trials:
-        trial.runs = {
-            epoch: Run(start=trial.number, node=0, pid=1, waiting_seconds=0.0, reported=10.0 * epoch)
+        trial.timings = {
+            epoch: Timing(start=trial.number, node=0, pid=1, waiting_seconds=0.0, reported=10.0 * epoch)
             for epoch in (1, 2, 3)
         }
     record.trials[1].epochs[2] = record._best_epochs[1] = replace(record.trials[1].epochs[2], val_accuracy=0.8)
-    found = band(arm, "seconds")
+    assert have_clocks([group])
+    found = incumbent_range(group, "seconds")
     assert found
-    assert found.costs == [10, 20, 30, 130]
+    assert found.places == [10, 20, 30, 130]
     assert found.mean == [0.5, 0.6, 0.7, 0.8]
+
+
+def test_seconds_one_after_the_other_are_in_the_order_of_the_reports(tmp_path: Path) -> None:
+    record = planted_study(tmp_path, lambda _: [0.5, 0.6, 0.7], trials=2, epochs=3)
+    record.facts["starts"] = [{"machine": {"cpus": 2}}]
+    for trial in record.trials:  # two at once, and the second reports first
+        trial.timings = {
+            epoch: Timing(start=0, node=0, pid=trial.number, waiting_seconds=0.0, reported=10.0 * epoch - trial.number)
+            for epoch in (1, 2, 3)
+        }
+    found = incumbent_range(Group("study", (record,)), "seconds", clocks=False)
+    assert found
+    assert (found.places, found.mean) == ([0.5, 1.5, 2.5, 3.0], [0.5, 0.6, 0.7, 0.7])
 
 
 def test_trials_whose_metrics_do_not_stand_count_but_find_nothing(tmp_path: Path) -> None:
     curves = iter([[0.99, float("nan")], [0.5], [0.6]])
     record = planted_study(tmp_path, lambda _: next(curves), trials=3, epochs=1)
-    found = band(Arm("study", (record,)), "trials")
+    found = incumbent_range(Group("study", (record,)), "trials")
     assert found
-    assert (found.costs, found.mean) == ([2, 3], [0.5, 0.6])
+    assert (found.places, found.mean) == ([2, 3], [0.5, 0.6])
 
 
 def test_settings_that_differ_are_told(tmp_path: Path) -> None:
@@ -208,7 +225,7 @@ def test_settings_that_differ_are_told(tmp_path: Path) -> None:
         start = {"versions": {"torch": version, "ray": "3"}, "git_commit": None, "machine": {"cpus": cores}}
         record.facts["starts"] = [start]
     records[2].facts["space"] = records[2].facts["space"] | {"learning_rate": {"low": 0.1, "high": 0.2, "log": False}}
-    found = {difference.name: difference.values for difference in differences(into_arms(records))}
+    found = {difference.name: difference.values for difference in differences(group_studies(records))}
     assert found == {
         "setting sampler": ("tpe", "gp"),
         "range of learning_rate": ("0.0001 to 0.1 (log)", "0.1 to 0.2"),
@@ -216,8 +233,8 @@ def test_settings_that_differ_are_told(tmp_path: Path) -> None:
         "machine cpus": ("2", "4"),
     }
     records[1].facts["settings"] |= {"sampler": "random"}
-    assert differences(into_arms(records))[0].values == ("tpe or random", "gp")
-    assert "setting seed" in [difference.name for difference in differences(into_arms(records[:2]))]
+    assert differences(group_studies(records))[0].values == ("tpe or random", "gp")
+    assert "setting seed" in [difference.name for difference in differences(group_studies(records[:2]))]
 
 
 @pytest.mark.parametrize("repeats", [False, True])
@@ -229,7 +246,7 @@ def test_plotly_knows_every_attribute_of_every_chart(tmp_path: Path, repeats: bo
     assert [len(figure["data"]) for figure in figures] == [6 if repeats else 2] * 3
     for figure in figures:
         plotly.graph_objects.Figure(figure)  # refuses attributes that there are not
-    assert page.index("no difference") < page.index("over trials") < page.index("<h2>Differences")
+    assert page.index("no difference") < page.index("Over trials") < page.index("What differs")
     assert ("the band reaches" in page) == repeats
     assert "default-src 'none'" in page
 
@@ -249,8 +266,8 @@ def test_studies_that_measured_nothing_are_shown(tmp_path: Path, capsys: pytest.
     records = [HandDrivenStudy(tmp_path / name, server=MemoryStorage()).record for name in "ab"]  # type: ignore[arg-type]
     comparison = compare(records)
     show(comparison)
-    assert "no verdict, because only 0 trials" in capsys.readouterr().out
-    assert "no verdict" in page_of(comparison)
+    assert "no significance, because only 0 trials" in capsys.readouterr().out
+    assert "no significance" in page_of(comparison)
 
 
 def test_terminal_is_not_too_narrow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,7 +277,7 @@ def test_terminal_is_not_too_narrow(tmp_path: Path, capsys: pytest.CaptureFixtur
     show(compare(records))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[0].split() == ["arm", "studies", "trials", "epochs", "seconds", "val_accuracy", "test_accuracy"]
+    assert lines[0].split() == ["group", "studies", "trials", "epochs", "seconds", "val_accuracy", "test_accuracy"]
     assert any("setting scheduler: asha" in line for line in lines)
 
 
@@ -293,23 +310,22 @@ def test_numbers_that_do_not_mean_the_same_are_refused(
         compare([one, other])
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROJECT / "search" / "compare.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run(*words: str | Path) -> CompletedRun:
+    return run_command("search/compare.py", *map(str, words))
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "a comparison needs two studies or more, got 0"),
-        (["latest"], "a comparison needs two studies or more, got 1"),
+        ([], "there must be two studies or more to compare, got 0"),
+        (["latest"], "there must be two studies or more to compare, got 1"),
         ([REFERENCE.name, "nowhere"], "there is no study nowhere: "),
         ([REFERENCE.name, REFERENCE], "study fashion-mnist-reference is given twice"),
     ],
 )
 def test_mistakes_get_one_sentence(words: list[str | Path], told: str) -> None:
     done = run(*words)
-    assert done.returncode == 2
+    assert done.status == 2
     assert done.stderr.startswith(f"error: {told}")
     assert done.stderr.count("\n") == 1
 
@@ -318,7 +334,7 @@ def test_study_and_its_copy_do_not_differ(tmp_path: Path) -> None:
     for name in ("one", "other"):
         shutil.copytree(REFERENCE, tmp_path / name)
     done = run("one", "other", "--results-dir", tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.stderr
     assert "other against one: no difference that this data can show" in done.stdout
     assert "Settings, search space, versions and machine are the same." in done.stdout
     assert max(map(len, done.stdout.partition("\nPage: ")[0].splitlines())) <= 80

@@ -1,12 +1,10 @@
-"""Confirming: the statistics by themselves, and whole confirmations with the real Ray on digits."""
+"""Confirming: the statistics by themselves, and whole confirmations on digits."""
 
 import json
 import math
-import os
 import re
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from contextlib import closing
@@ -21,10 +19,11 @@ import pytest
 import torch
 from filelock import FileLock
 from scipy import stats
+from serial_ray import CompletedRun, StartedRun, run_command
 from studies import NUMBERS, HandDrivenStudy, facts, metrics, search
 
 from search import confirm as command
-from search.algorithms.search_algorithm import StudySearch
+from search.algorithms.search_algorithm import SearchAlgorithm
 from search.engine import tuner
 from search.outputs.confirmation_text import confirmation_of
 from search.record.confirmation import (
@@ -37,16 +36,16 @@ from search.record.confirmation import (
     t_interval,
     wilson_interval,
 )
+from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.retraining import confirm_study
 from search.retraining.confirm_study import Wanted, fresh_seeds
 from search.retraining.final_training import final_model
 from search.space.distributions import HyperparameterValue
-from training.config import PROJECT, DataConfig, TrialConfig
+from training.config import DataConfig, TrialConfig
 from training.images.image_data import ImageData, load_data
-from training.loop import Training, train
-from training.metrics import EpochMetrics
+from training.loop import EpochMetrics, Training, train
 
 POINT: dict[str, HyperparameterValue] = {"learning_rate": 1e-3, "batch_size": 64, "optimizer": "adam"}
 
@@ -183,10 +182,10 @@ def test_accuracies_are_not_expected_beyond_1() -> None:
 def test_best_configurations_are_the_best_whether_or_not_they_ran_in_full(tmp_path: Path) -> None:
     study = HandDrivenStudy(tmp_path)
     study.run_one_of_each()  # trial 0 0.6, 1 0.9, 2 stopped with 0.4, 6 cut off with 0.55
-    assert [trial.number for trial in study.record.best_configurations(3)] == [1, 0, 6]
-    assert [trial.number for trial in study.record.best_configurations(9)] == [1, 0, 6, 2]
+    assert [trial.number for trial in best_configurations(study.record.trials, 3)] == [1, 0, 6]
+    assert [trial.number for trial in best_configurations(study.record.trials, 9)] == [1, 0, 6, 2]
     study.record.trials[0].hyperparameters = dict(study.record.trials[1].hyperparameters)
-    assert [trial.number for trial in study.record.best_configurations(2)] == [1, 6]
+    assert [trial.number for trial in best_configurations(study.record.trials, 2)] == [1, 6]
 
 
 def test_seeds_are_those_of_no_trial(tmp_path: Path) -> None:
@@ -212,10 +211,10 @@ def test_same_configuration_is_proposed_from_every_seed(tmp_path: Path) -> None:
     record.close()
     again = StudyRecord.open(tmp_path)
     assert [trial.seed for trial in again.trials] == [11, 12]
-    assert again.plan is not None
+    assert again.metadata.plan is not None
 
 
-def begun_by_hand(folder: Path) -> tuple[StudyRecord, StudyRecord, StudySearch]:
+def begun_by_hand(folder: Path) -> tuple[StudyRecord, StudyRecord, SearchAlgorithm]:
     """A study of two configurations, and its confirmation from two seeds, of which nothing has been trained yet."""
     for name in ("study", "confirm"):
         (folder / name).mkdir()
@@ -230,11 +229,11 @@ def begun_by_hand(folder: Path) -> tuple[StudyRecord, StudyRecord, StudySearch]:
     return parent.record, record, searcher_of(record, parent.record)
 
 
-def searcher_of(record: StudyRecord, parent: StudyRecord) -> StudySearch:
+def searcher_of(record: StudyRecord, parent: StudyRecord) -> SearchAlgorithm:
     return search(record, next_round=lambda record: confirm_study._measure_winner(record, parent))
 
 
-def train_by_hand(searcher: StudySearch, record: StudyRecord, trial_id: str, *accuracies: float) -> TrialRecord:
+def train_by_hand(searcher: SearchAlgorithm, record: StudyRecord, trial_id: str, *accuracies: float) -> TrialRecord:
     """One training that is proposed and reports these; it fails if there are none."""
     assert isinstance(searcher.suggest(trial_id), dict)
     for epoch, accuracy in enumerate(accuracies, start=1):
@@ -254,7 +253,7 @@ def test_winner_is_measured_from_further_seeds_when_it_has_been_chosen(tmp_path:
         record.add_epoch("last", metrics(epoch, accuracy))
     record.finish("last")
     again = StudyRecord.open(tmp_path / "confirm")
-    again.take_up()  # killed meanwhile
+    again.requeue_interrupted()  # killed meanwhile
     searcher = searcher_of(again, parent)
     measuring = [train_by_hand(searcher, again, f"more{n}", 0.9, 0.6, 0.9) for n in range(2)]
     assert [trial.seed for trial in measuring] == [13, 14]
@@ -289,9 +288,8 @@ def test_winner_that_fails_from_further_seeds_is_not_confirmed(tmp_path: Path) -
     assert (confirmed.is_measured, confirmed.failed) == (False, 1)
 
 
-def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, str(PROJECT / "search" / script), "--no-dashboard", *options]
-    return subprocess.run(words, capture_output=True, text=True, check=False)
+def run(script: str, *options: str) -> CompletedRun:
+    return run_command(f"search/{script}", "--no-dashboard", *options)
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +298,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(results: Path) -> subprocess.CompletedProcess[str]:
+def finished(results: Path) -> CompletedRun:
     """A study of four trials that was confirmed at once."""
     options = ["--dataset", "digits", "--num-samples", "4", "--epochs", "2", "--scheduler", "none", "--name", "study"]
     return run("run.py", *options, "--results-dir", str(results), "--confirm", "2x2")
@@ -312,8 +310,8 @@ def all_digits() -> ImageData:
     return load_data(DataConfig(dataset="digits", val_fraction=0.0), split_seed=0)[0]
 
 
-def test_study_is_confirmed_at_once(finished: subprocess.CompletedProcess[str], results: Path) -> None:
-    assert finished.returncode == 0, finished.stdout + finished.stderr
+def test_study_is_confirmed_at_once(finished: CompletedRun, results: Path) -> None:
+    assert finished.status == 0, finished.stdout + finished.stderr
     assert finished.stderr == ""
     assert "Confirming study study" in finished.stdout
     table = pd.read_csv(results / "study" / "confirm.csv")
@@ -354,15 +352,15 @@ def test_means_are_those_of_trainings_done_alone(finished: object, results: Path
     confirmation = confirmation_of(record)
     assert confirmation is not None
     winner, confirmed = confirmation.winner, confirmation.confirmed
-    config = record.config(record.trials[winner.trial])
+    config = record.metadata.trial_config(record.trials[winner.trial])
     trainings = [list(train(replace(config, seed=seed), digits)) for seed in winner.seeds]
-    means = np.mean([[record.value(metrics) for metrics in training] for training in trainings], axis=0)
+    means = np.mean([[record.objective.value(metrics) for metrics in training] for training in trainings], axis=0)
     assert winner.epochs == int(means.argmax()) + 1
     assert winner.metric.mean == pytest.approx(means.max())
     assert winner.test_accuracies == [training[winner.epochs - 1].test_accuracy for training in trainings]
     further = [list(train(replace(config, seed=seed), digits)) for seed in confirmed.seeds]
     assert (confirmed.trial, confirmed.epochs) == (winner.trial, winner.epochs)
-    assert confirmed.values == [record.value(training[winner.epochs - 1]) for training in further]
+    assert confirmed.values == [record.objective.value(training[winner.epochs - 1]) for training in further]
     assert confirmed.metric.deviation == max(confirmed.own_deviation, winner.usual_deviation)
 
 
@@ -372,7 +370,7 @@ def test_result_is_of_one_training_on_all_images(finished: object, results: Path
     assert confirmation is not None
     final = confirmation.final
     assert (final.training_images, final.test_images, final.seed) == (1438, 359, 8)
-    config = replace(record.config(record.trials[final.trial]), seed=final.seed)
+    config = replace(record.metadata.trial_config(record.trials[final.trial]), seed=final.seed)
     alone = list(train(config, all_digits))[final.epochs - 1]
     assert final.test_accuracy == alone.test_accuracy
     assert final.test_loss == pytest.approx(alone.test_loss)
@@ -383,22 +381,20 @@ def test_result_is_of_one_training_on_all_images(finished: object, results: Path
 
 def test_report_shows_it(finished: object, results: Path) -> None:
     page = (results / "study" / "report.html").read_text()
-    assert "<h2>Confirmation</h2>" in page
+    assert "<h2>Confirmed</h2>" in page
     assert "<dt>result</dt>" in page
     table = pd.read_csv(results / "study" / "confirm.csv")
     assert f"<td>{table['low'][0]:.4f} to {table['high'][0]:.4f}</td>" in page
 
 
-def test_same_command_tells_the_result_again_and_trains_nothing(
-    finished: subprocess.CompletedProcess[str], results: Path
-) -> None:
+def test_same_command_tells_the_result_again_and_trains_nothing(finished: CompletedRun, results: Path) -> None:
     kept = {
         file: file.read_bytes()
         for file in (results / "study" / "confirm" / "study.db", results / "study" / "confirm.csv")
     }
     again = run("confirm.py", "study", "--results-dir", str(results), "--top", "2", "--seeds", "2")
-    assert again.returncode == 0, again.stderr
-    assert "Ended trials; " not in again.stdout
+    assert again.status == 0, again.stderr
+    assert "Trials as they end" not in again.stdout
     told = finished.stdout[finished.stdout.index("Confirmed: ") :]
     assert again.stdout.strip() == told.strip()
     assert all(file.read_bytes() == content for file, content in kept.items())
@@ -411,7 +407,7 @@ def test_other_size_and_other_trials_are_refused(
     confirm_itself = refused(monkeypatch, capsys, str(results / "study" / "confirm"), results)
     assert "is what confirms study study" in confirm_itself
     resumed = run("run.py", "--resume", str(results / "study" / "confirm"))
-    assert resumed.returncode == 2
+    assert resumed.status == 2
     assert "to go on: python search/confirm.py study" in resumed.stderr
 
 
@@ -462,7 +458,7 @@ def test_bad_sizes_are_refused_with_the_rule(
 )
 def test_bad_sizes_are_refused_before_a_study(option: str, rule: str, tmp_path: Path) -> None:
     study = run("run.py", *option.split(), "--results-dir", str(tmp_path))
-    assert (study.returncode, study.stdout) == (2, "")
+    assert (study.status, study.stdout) == (2, "")
     assert rule in study.stderr
 
 
@@ -487,8 +483,8 @@ def test_study_on_other_images_is_refused_and_nothing_is_made(
     by_hand: HandDrivenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     by_hand.run_trial(0.5, 0.6, 0.6)
-    monkeypatch.setattr("search.engine.local_ray.RaySession.begin", lambda _: None)
-    monkeypatch.setattr("search.engine.local_ray.RaySession.wait", lambda _: None)
+    monkeypatch.setattr("search.engine.local_ray.LocalRay.begin", lambda _: None)
+    monkeypatch.setattr("search.engine.local_ray.LocalRay.wait", lambda _: None)
     assert "study hand was run on other data than digits" in refused(monkeypatch, capsys, "hand", tmp_path)
     assert not (tmp_path / "hand" / "confirm").exists()
 
@@ -502,7 +498,7 @@ def test_study_without_validation_images_is_refused(
     told["dataset"]["validation_images"] = 0
     StudyRecord.create(tmp_path / "by-test", "max", told).close()
     sentence = refused(monkeypatch, capsys, "by-test", tmp_path)
-    assert "the test images would choose the winner, and could not confirm it without bias" in sentence
+    assert "a winner chosen by the test images cannot be confirmed on them without bias" in sentence
 
 
 def test_study_in_the_way_is_refused(
@@ -521,7 +517,7 @@ def test_damaged_confirmation_in_a_record_is_refused(by_hand: HandDrivenStudy, t
         StudyRecord.open(tmp_path / "hand")
 
 
-EPOCHS = 40
+EPOCHS = 25
 
 
 def wait_for(happened: Any) -> None:
@@ -554,27 +550,28 @@ def test_killed_confirmation_goes_on_and_repeats_nothing(
     """Killed while the winner is chosen, and while it is measured; stopped by Ctrl-C while it is trained at last."""
     options = ["--dataset", "digits", "--num-samples", "2", "--epochs", str(EPOCHS), "--scheduler", "none"]
     study = run("run.py", *options, "--name", "study", "--results-dir", str(tmp_path))
-    assert study.returncode == 0, study.stderr
+    assert study.status == 0, study.stderr
     words = ["study", "--results-dir", str(tmp_path), "--top", "2", "--seeds", "2", "--max-concurrent", "1"]
-    line = [sys.executable, str(PROJECT / "search" / "confirm.py"), "--no-dashboard", *words]
+    line = ["search/confirm.py", "--no-dashboard", *words]
     folder = tmp_path / "study" / "confirm"
-    with subprocess.Popen(line, stdout=subprocess.PIPE, start_new_session=True) as killed:
+    with StartedRun(*line) as killed:
         wait_for(lambda: epochs_recorded(folder) > EPOCHS + 5)
-        os.kill(killed.pid, signal.SIGKILL)
+        killed.send(signal.SIGKILL)
+        assert killed.end()[0] == -signal.SIGKILL
     before = epochs_recorded(folder)
-    with subprocess.Popen(line, stdout=subprocess.PIPE, start_new_session=True) as killed:
+    with StartedRun(*line) as killed:
         wait_for(lambda: epochs_recorded(folder) > 4 * EPOCHS + 5)
-        os.kill(killed.pid, signal.SIGKILL)
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, start_new_session=True) as interrupted:
+        killed.send(signal.SIGKILL)
+    with StartedRun(*line) as interrupted:
         wait_for(lambda: final_epoch(folder) > 0)
-        os.kill(interrupted.pid, signal.SIGINT)
-        output, _ = interrupted.communicate(timeout=60)
+        interrupted.send(signal.SIGINT)
+        status, output = interrupted.end()
     assert "4 trials have ended; 2 to run, 1 of them from their last epoch" in output
-    if interrupted.returncode == 130:  # else it was faster than the signal
+    if status == 130:  # else it was faster than the signal
         assert output.rstrip().endswith(f"To go on: python search/confirm.py --no-dashboard {' '.join(words)}")
     assert before < epochs_recorded(folder) == 6 * EPOCHS
     done = run("confirm.py", *words)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.status == 0, done.stdout + done.stderr
     assert "Result: test_accuracy" in done.stdout
     epochs = pd.read_csv(folder / "epochs.csv")
     assert epochs.groupby("trial_number").size().tolist() == [EPOCHS] * 6
@@ -588,7 +585,7 @@ def test_killed_confirmation_goes_on_and_repeats_nothing(
     confirmation = confirmation_of(record := StudyRecord.open(tmp_path / "study"))
     assert confirmation is not None
     final = confirmation.final
-    training = Training(replace(record.config(record.trials[final.trial]), seed=final.seed), all_digits)
+    training = Training(replace(record.metadata.trial_config(record.trials[final.trial]), seed=final.seed), all_digits)
     while training.epoch < final.epochs:
         list(training.train_epoch())
     assert training.measure_epoch().test_loss == pytest.approx(final.test_loss, rel=1e-12)
@@ -596,7 +593,7 @@ def test_killed_confirmation_goes_on_and_repeats_nothing(
 
 
 def test_confirmation_in_which_nothing_completes_has_no_result(
-    shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    without_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from search.engine.study import prepare_study, run_study
     from search.settings import StudySettings

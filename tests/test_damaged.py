@@ -4,18 +4,18 @@ import json
 import random
 import shutil
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from serial_ray import run_command
 from studies import DEFAULT_SPACE, FULL_EPOCHS, HandDrivenStudy
 
 from search import report, run
 from search.engine import study
-from search.engine.local_ray import RaySession
+from search.engine.local_ray import LocalRay
 from search.outputs.files import StudyFiles
 from search.record import provenance
 from search.record.lookup import stored_settings
@@ -24,7 +24,6 @@ from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training import run as training_run
-from training.config import PROJECT
 from training.images.image_data import ImageData
 
 Damage = Callable[[Path, random.Random], object]
@@ -76,7 +75,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         raise StartedError
 
     for method in ("begin", "wait"):  # Ray would be there for nothing, up to the end of all tests
-        monkeypatch.setattr(RaySession, method, lambda _: None)
+        monkeypatch.setattr(LocalRay, method, lambda _: None)
     monkeypatch.setattr(study, "run_study", begin)
     monkeypatch.setattr("training.loop.Training.__init__", begin)
     return Commands(monkeypatch, capsys)
@@ -229,7 +228,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, digits: ImageData) -> Path
     (folder / "file").write_text("text")
     sent = HandDrivenStudy(folder / "sent")
     settings = StudySettings(dataset="digits", epochs=FULL_EPOCHS, num_samples=7, results_dir=folder)
-    start = provenance.collect() | {"trials_at_once": 1, "cpus_per_trial": 1, "seconds": 30.0}
+    start = provenance.collect() | {"max_concurrent_trials": 1, "cpus_per_trial": 1, "seconds": 30.0}
     sent.record.set_facts({**collect_facts(settings, DEFAULT_SPACE, digits), "starts": [start]})
     sent.run_one_of_each()
     StudyFiles(sent.record, DEFAULT_SPACE).write()
@@ -421,8 +420,8 @@ RECORD_DAMAGE: dict[str, Damage] = {
             "val_fraction": ("NaN", "2", '"a"', "null"),
             "scheduler": ('"pbt"', "null", "1"),
             "sampler": ('"grid"', "null", "1"),
-            "grace_epochs": ("0", '"1"', "1000"),
-            "reduction": ("1", "null", "2.5"),
+            "grace_period": ("0", '"1"', "1000"),
+            "reduction_factor": ("1", "null", "2.5"),
             "baseline": ('"yes"', "1", "null"),
             "data_dir": ("5", "null", "{}"),
             "cpus_per_trial": ("0", "1.5", '"1"'),
@@ -471,7 +470,7 @@ RECORD_DAMAGE: dict[str, Damage] = {
         f"start {name}": attribute("study", "starts", in_only(member(name, *texts)))
         for name, texts in {
             "seconds": ('"12"', "-1", "NaN", "1e999", "1e300"),
-            "trials_at_once": ('"1"', "0", "-1", "null", "1.5", "1" + "0" * 400),
+            "max_concurrent_trials": ('"1"', "0", "-1", "null", "1.5", "1" + "0" * 400),
             "cpus_per_trial": ('"1"', "0", "-1", "null", "1.5", "1" + "0" * 400),
             "machine": ("{}", '{"cpus": "2"}', '{"cpus": 0}', "[]"),
         }.items()
@@ -537,8 +536,7 @@ assert len(CASES) >= 150
 @pytest.fixture(scope="module")
 def whole_report(results: Path) -> str:
     """What `search/report.py` says of the study before the damage."""
-    command = [sys.executable, str(PROJECT / "search" / "report.py"), "sent", f"--results-dir={results}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=results).stdout
+    return run_command("search/report.py", "sent", f"--results-dir={results}", cwd=results).stdout
 
 
 @pytest.fixture(scope="module")
@@ -599,7 +597,7 @@ def test_damaged_study_is_refused_and_left_as_it_is(
         before = snapshot(copy)
 
 
-# Damaged neighbours of a sound record
+# Damaged running_studies of a sound record
 
 
 def link_to_itself(folder: Path) -> None:
@@ -630,7 +628,7 @@ def test_lock_that_is_a_folder_is_told(copy: Path, commands: Commands, whole_rep
     )
     status, output, _ = commands.run(report.main, "sent", f"--results-dir={copy}")
     assert status == 0
-    assert output.startswith("The files of the study are not written again: ")
+    assert output.startswith("The files stay as they are: ")
     assert output.replace(str(copy), str(results)).endswith(whole_report)
     after = snapshot(copy)
     anew = {name for name in after if "report.html" in name or "plots/" in name}  # those need no lock
@@ -644,7 +642,7 @@ def test_table_that_is_a_folder_is_told(copy: Path, commands: Commands) -> None:
     (copy / "sent" / "trials.csv").mkdir()
     status, output, error = commands.run(report.main, "sent", f"--results-dir={copy}")
     assert (status, error) == (0, "")
-    assert output.startswith("The files of the study are not written again: [Errno 21] Is a directory")
+    assert output.startswith("The files stay as they are: [Errno 21] Is a directory")
     assert not list((copy / "sent").glob(".*.draft"))
 
 

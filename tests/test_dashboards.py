@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from browser import browser
+from serial_ray import run_command
 
 from training.config import PROJECT
 
@@ -46,9 +47,8 @@ def requested(opened: Any) -> set[str]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shutil.copytree(REFERENCE, tmp_path_factory.mktemp("report") / "reference")
-    command = [sys.executable, str(PROJECT / "search" / "report.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_command("search/report.py", str(folder))
+    assert done.status == 0, done.stdout + done.stderr
     return Path(folder) / "report.html"
 
 
@@ -109,6 +109,7 @@ def killed_at_last(command: list[str]) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.ray
 def test_ray_dashboard_knows_the_study(tmp_path: Path) -> None:
     """Its jobs page has the name, its actors too, and the gauges are at the metrics endpoint."""
     words = ["--dataset", "digits", "--num-samples", "3", "--epochs", "3", "--name", "seen-study"]

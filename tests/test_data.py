@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.config import DataConfig, dataset_name, whereabouts
+from training.config import DataConfig, absolute_dataset, dataset_name
 from training.images.image_data import ImageData, ImageSplit, batches, load_data, split_train_val
 from training.images.mnist import FILES
 from training.images.torchvision_import import import_torchvision_datasets
@@ -247,10 +247,10 @@ def test_data_set_has_a_short_name_for_files(dataset: str, name: str) -> None:
 
 def test_data_set_can_be_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert whereabouts("digits") == "digits"
-    assert whereabouts("./photos") == str(tmp_path / "photos")
-    assert whereabouts("birds.py:load") == f"{tmp_path / 'birds.py'}:load"
-    assert whereabouts("package.birds:load") == "package.birds:load"
+    assert absolute_dataset("digits") == "digits"
+    assert absolute_dataset("./photos") == str(tmp_path / "photos")
+    assert absolute_dataset("birds.py:load") == f"{tmp_path / 'birds.py'}:load"
+    assert absolute_dataset("package.birds:load") == "package.birds:load"
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("fashion_mnist", "fashion-mnist"), ("CIFAR", "cifar10"), ("zoo", None)])

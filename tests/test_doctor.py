@@ -1,7 +1,8 @@
-"""The doctor reports what was planted, and keeps silent where nothing is wrong."""
+"""Recommendations say what was planted, and keep silent where nothing is wrong."""
 
 import math
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from studies import DEFAULT_SPACE, planted_study
 
-from search.analysis.findings import Findings, find
+from search.analysis.findings import Findings, analyse
 from search.analysis.recommendations import _wider
-from search.space.distributions import OrderedChoice, Range, ends
+from search.space.distributions import OrderedChoice, Range, bounds
 from search.space.search_space import SearchSpace, parse
 
 SPACE = DEFAULT_SPACE
@@ -30,12 +31,11 @@ def hill(point: dict[str, Any], peak: float = 1e-2) -> float:
 
 
 def findings(tmp_path: Path, curve: Any, **options: Any) -> Findings:
-    record = planted_study(tmp_path, curve, **options)
-    return find(record, options.get("space", SPACE))
+    return analyse(planted_study(tmp_path, curve, **options))
 
 
 def sentences(found: Findings) -> str:
-    return "\n".join(advice.sentence for advice in found.advice)
+    return "\n".join(recommendation.sentence for recommendation in found.recommendations)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -49,15 +49,21 @@ def test_harmless_space_gets_no_advice(tmp_path: Path, seed: int) -> None:
 
 def test_optimum_above_the_range_is_reported_with_a_wider_one(tmp_path: Path) -> None:
     found = findings(tmp_path, lambda point: rises_to(hill(point, peak=3.0)), trials=200)
-    (advice,) = [advice for advice in found.advice if "learning_rate" in advice.sentence and "widen" in advice.sentence]
-    assert "within 5% of the upper bound, 0.1" in advice.sentence
-    assert advice.snippet == "[learning_rate]\nlow = 0.0001\nhigh = 1.0\nlog = true"
+    (recommendation,) = [
+        recommendation
+        for recommendation in found.recommendations
+        if "learning_rate" in recommendation.sentence and "widen" in recommendation.sentence
+    ]
+    assert "within 5% of the upper bound, 0.1" in recommendation.sentence
+    assert recommendation.snippet == "[learning_rate]\nlow = 0.0001\nhigh = 1.0\nlog = true"
 
 
 def test_optimum_below_the_range_is_reported(tmp_path: Path) -> None:
     found = findings(tmp_path, lambda point: rises_to(hill(point, peak=1e-6)), trials=200)
-    (advice,) = [advice for advice in found.advice if "lower bound" in advice.sentence]
-    assert advice.snippet == "[learning_rate]\nlow = 1e-05\nhigh = 0.1\nlog = true"
+    (recommendation,) = [
+        recommendation for recommendation in found.recommendations if "lower bound" in recommendation.sentence
+    ]
+    assert recommendation.snippet == "[learning_rate]\nlow = 1e-05\nhigh = 0.1\nlog = true"
 
 
 def test_best_at_the_last_member_of_an_ordered_choice_is_reported(tmp_path: Path) -> None:
@@ -66,30 +72,37 @@ def test_best_at_the_last_member_of_an_ordered_choice_is_reported(tmp_path: Path
             0.5 + 0.05 * math.log2(point["batch_size"]) - 0.01 * abs(math.log10(point["learning_rate"]) + 2)
         )
 
-    (advice,) = [advice for advice in findings(tmp_path, curve).advice if advice.snippet]
-    assert advice.sentence.startswith("The best batch_size, 512, lies at the upper bound, 512: widen it")
-    assert advice.snippet == "[batch_size]\nordered = [32, 64, 128, 256, 512, 1024, 2048]"
+    (recommendation,) = [
+        recommendation for recommendation in findings(tmp_path, curve).recommendations if recommendation.snippet
+    ]
+    assert recommendation.sentence.startswith("The best batch_size, 512, lies at the upper bound, 512: widen it")
+    assert recommendation.snippet == "[batch_size]\nordered = [32, 64, 128, 256, 512, 1024, 2048]"
 
 
 def test_hyperparameter_of_a_training_function_can_be_wider(tmp_path: Path) -> None:
     """What its dataclass takes only its file knows, and a report imports no code."""
     space = SearchSpace({"alpha": FloatDistribution(0.01, 1.0, log=True)})
     record = planted_study(tmp_path, lambda point: rises_to(0.5 + 0.4 * point["alpha"]), space=space)
-    record.facts["settings"] |= {"train_function": "somewhere/functions.py:train"}
-    (advice,) = [advice for advice in find(record, space).advice if "widen" in advice.sentence]
-    assert advice.snippet == "[alpha]\nlow = 0.01\nhigh = 10.0\nlog = true"
+    settings = replace(
+        record.metadata.settings, train_function="somewhere/functions.py:train", mode="max", resume=str(tmp_path)
+    )
+    record.metadata = replace(record.metadata, settings=settings, dataset=None)
+    (recommendation,) = [
+        recommendation for recommendation in analyse(record).recommendations if "widen" in recommendation.sentence
+    ]
+    assert recommendation.snippet == "[alpha]\nlow = 0.01\nhigh = 10.0\nlog = true"
 
 
 @pytest.mark.parametrize("side", ["lower", "upper"])
 @pytest.mark.parametrize(
-    ("name", "dimension"),
+    ("name", "distribution"),
     [("learning_rate", FloatDistribution(1e-4, 0.1, log=True)), ("batch_size", OrderedChoice((8, 32, 64)))],
 )
-def test_advised_space_can_be_read_as_one(name: str, dimension: Range, side: str) -> None:
-    wider = _wider(SearchSpace({name: dimension}), "mlp", name, side, {})
+def test_advised_space_can_be_read_as_one(name: str, distribution: Range, side: str) -> None:
+    wider = _wider(SearchSpace({name: distribution}), "mlp", name, side, {})
     assert wider is not None
-    low, high = ends(parse(tomllib.loads(wider))[name])  # type: ignore[arg-type]
-    old_low, old_high = ends(dimension)
+    low, high = bounds(parse(tomllib.loads(wider))[name])  # type: ignore[arg-type]
+    old_low, old_high = bounds(distribution)
     assert (low < old_low, high > old_high) == (side == "lower", side == "upper")
 
 
@@ -105,7 +118,7 @@ def test_where_trials_diverge_is_told(tmp_path: Path) -> None:
     record = planted_study(tmp_path, curve, trials=60)
     diverged = [trial for trial in record.trials if trial.status == "diverged"]
     lowest = min(float(trial.hyperparameters["learning_rate"]) for trial in diverged)
-    told = sentences(find(record, SPACE))
+    told = sentences(analyse(record))
     assert f"{len(diverged)} of 60, all with optimizer sgd and learning_rate from {lowest:.4g} on" in told
 
 
@@ -143,19 +156,19 @@ def test_pure_noise_is_called_noise_nearly_always(tmp_path: Path) -> None:
 def test_still_improving_curve_asks_for_more_epochs(tmp_path: Path) -> None:
     found = findings(tmp_path, lambda point: [hill(point) * (0.5 + 0.05 * epoch) for epoch in range(1, 11)])
     assert "still improving at its last epoch" in sentences(found)
-    assert [advice.snippet for advice in found.advice if "improving" in advice.sentence] == [
-        f"python search/run.py --resume {tmp_path.name} --fork --epochs 20"
-    ]
+    assert [
+        recommendation.snippet for recommendation in found.recommendations if "improving" in recommendation.sentence
+    ] == [f"python search/run.py --resume {tmp_path.name} --fork --epochs 20"]
 
 
 def test_no_gain_for_long_is_told(tmp_path: Path) -> None:
     record = planted_study(tmp_path, lambda _: rises_to(0.5), trials=30)
-    assert "No gain in the last 29 of 30 trials" in sentences(find(record, SPACE))
+    assert "No gain in the last 29 of 30 trials" in sentences(analyse(record))
 
 
 def test_too_few_trials_support_nothing(tmp_path: Path) -> None:
     found = findings(tmp_path, lambda point: rises_to(hill(point, peak=3.0)), trials=5)
-    assert (found.compared, found.importances, found.advice) == (None, [], [])
+    assert (found.compared, found.importances, found.recommendations) == (None, [], [])
 
 
 def test_trials_are_compared_after_as_many_epochs_as_enough_of_them_ran(tmp_path: Path) -> None:
@@ -166,7 +179,7 @@ def test_trials_are_compared_after_as_many_epochs_as_enough_of_them_ran(tmp_path
         return rises_to(0.5 + 0.001 * number)[: 10 if number < 9 else 3 if number < 28 else 1]
 
     record = planted_study(tmp_path, curve, trials=30)
-    compared = find(record, SPACE).compared
+    compared = analyse(record).compared
     assert compared is not None
     assert (compared.epochs, compared.is_full, len(compared.trials)) == (3, False, 28)
     assert compared.values[0] == pytest.approx(0.5 * (1 - 0.5**3))

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from serial_ray import CompletedRun, run_command
 from test_model_folder import SETTINGS
 from test_report import trained_study
 
-from search.outputs.model_export import ship
+from search.outputs.model_export import export_model
 from training.config import PROJECT
 from training.images.image_data import ImageData
 from training.model.model_folder import CARD
@@ -63,6 +64,14 @@ def blocks(document: str, kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", (PROJECT / "docs" / document).read_text(), re.DOTALL)
 
 
+@pytest.fixture(scope="module")
+def tonight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with the study that was run before."""
+    folder = tmp_path_factory.mktemp("before")
+    run(BEFORE, folder)
+    return folder / "results"
+
+
 @pytest.fixture
 def folder(tmp_path: Path, digits: ImageData) -> Path:
     """A folder that has the files of which the documents speak."""
@@ -83,21 +92,36 @@ def run(command: str, folder: Path) -> None:
     program, script, *given = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)]
     if program == "make":
         given = shlex.split(given[0].removeprefix("ARGS=")) if given else []
-        arguments = shlex.join(with_more("search/run.py", given, folder))
-        started = ["make", "-C", str(PROJECT), script, f"VENV={sys.prefix}", f"ARGS={arguments}"]
-    elif program == "tensorboard":
-        started = [sys.executable, "-m", "tensorboard.main", script, *given, "--inspect"]  # instead of a server
+        script, *words = made(script, with_more("search/run.py", given, folder))
     else:
-        started = [sys.executable, str(PROJECT / script), *with_more(script, given, folder)]
-    done = subprocess.run(started, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        words = [*given] if program == "tensorboard" else with_more(script, given, folder)
+    done = inspected([script, *words], folder) if program == "tensorboard" else run_command(script, *words, cwd=folder)
+    assert done.status == 0, f"{command}\n{done.stdout}{done.stderr}"
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def made(target: str, arguments: list[str]) -> list[str]:
+    """The script that `make` starts, and its words."""
+    ready = [f"VENV={sys.prefix}", f"--old-file={sys.prefix}/.ready"]  # this environment is as it should be
+    words = ["make", "--dry-run", "-C", str(PROJECT), target, *ready, f"ARGS={shlex.join(arguments)}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    (line,) = (line for line in done.stdout.splitlines() if not line.startswith("make"))
+    python, *words = shlex.split(line)
+    assert python == f"{sys.prefix}/bin/python"
+    return words
+
+
+def inspected(words: list[str], folder: Path) -> CompletedRun:
+    """What TensorBoard finds in a folder: its command, which would start a server."""
+    command = [sys.executable, "-m", "tensorboard.main", *words, "--inspect"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return CompletedRun(done.returncode, done.stdout, done.stderr)
 
 
 def with_more(script: str, given: list[str], folder: Path) -> list[str]:
     """Options, and those that have the results in the folder and the command end soon."""
     more = {"results-dir": str(folder / "results")} if HAVE_RESULTS.fullmatch(script) else {}
-    if "--resume" not in given:
+    if "--resume" not in given or "--fork" in given:
         more |= SHORT.get(script, {})
     return [*given, *(f"--{name}={value}" for name, value in more.items() if f"--{name}" not in given)]
 
@@ -122,17 +146,16 @@ def test_every_command_is_run_here_or_known_not_to_be() -> None:
         assert any(re.fullmatch(pattern, command) for command in found), pattern
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "document", [path for path in DOCUMENTS if commands_run_here(path)], ids=lambda path: path.parent.name + path.stem
 )
-def test_commands_of_the_document_work(document: Path, folder: Path) -> None:
+def test_commands_of_the_document_work(document: Path, folder: Path, tonight: Path) -> None:
     if document.stem == "spaces":  # its own, of the tutorial's network
         (folder / "my_space.toml").write_text(blocks("spaces.md", "toml")[0])
     ours = dict.fromkeys(commands_run_here(document))
     results = folder / "results"
     if re.search("latest|STUDY", " ".join(ours)):
-        run(BEFORE, folder)
+        shutil.copytree(tonight, results, symlinks=True)
     for command in ours:
         if "latest" in command:
             (results / "latest").unlink()
@@ -147,7 +170,7 @@ def test_commands_of_the_document_work(document: Path, folder: Path) -> None:
 
 
 def test_commands_of_the_card_of_a_model_work(folder: Path, digits: ImageData) -> None:
-    model = ship(SETTINGS, trained_study(folder / "study", digits))
+    model = export_model(SETTINGS, trained_study(folder / "study", digits))
     assert model is not None
     found = commands(model / CARD)
     assert [command.split()[1] for command in found] == [

@@ -2,12 +2,11 @@
 
 import ast
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from serial_ray import run_command
 
 from training.config import PROJECT
 
@@ -26,10 +25,8 @@ def test_example_runs_as_it_says(example: Path, tmp_path: Path) -> None:
     _, script, *options = command_of(example)
     shorter = ["--num-samples=3", "--epochs=2", "--no-dashboard", f"--results-dir={tmp_path}"]
     words = [str(tmp_path)] if script.startswith("examples/") else [*options, *shorter]
-    run = subprocess.run(
-        [sys.executable, script, *words], cwd=PROJECT, capture_output=True, text=True, check=False, timeout=200
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    run = run_command(script, *words, cwd=PROJECT)
+    assert run.status == 0, run.stdout + run.stderr
     (study,) = (folder for folder in tmp_path.iterdir() if folder.is_dir() and not folder.is_symlink())
     trials = pd.read_csv(study / "trials.csv")
     assert len(trials) == (4 if script.startswith("examples/") else 3)

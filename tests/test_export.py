@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_model_folder import facts
+from test_model_folder import model_metadata
 
 from training import export as command
 from training.config import PROJECT
@@ -19,7 +19,7 @@ from training.networks.network_config import config_type
 @pytest.fixture
 def model(request: pytest.FixtureRequest, digits: ImageData, tmp_path: Path) -> Path:
     config = config_type(request.param)(network=request.param)
-    described = facts(digits, network=request.param, background="dark")
+    described = model_metadata(digits, network=request.param, background="dark")
     save_model(tmp_path / "model", Training(config, digits).model.state_dict(), described)
     return tmp_path / "model"
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from typing import Any
 import faulty
 import pandas as pd
 import pytest
+from serial_ray import StartedRun, run_command
 from studies import NUMBERS
 from test_ledger import parts
 
@@ -57,6 +59,7 @@ def curve(folder: Path, trial_number: int) -> pd.DataFrame:
     return epochs.loc[epochs["trial_number"] == trial_number, NUMBERS]
 
 
+@pytest.mark.ray
 def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(run: Run, tmp_path: Path, digits: ImageData) -> None:
     status, trials, output = run(faulty.killed_after_epoch_2, name="study")
     assert status == 0
@@ -65,13 +68,14 @@ def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(run: Run, tmp
     assert re.search(r"! trial 1: worker died: .*; it will go on after epoch 2\n", output)
     record = StudyRecord.open(tmp_path / "study")
     assert parts(record)["lost"] > 0
-    (died,) = (trial for trial in record.trials if trial.deaths)
-    assert (died.number, died.deaths) == (1, 1)
+    (died,) = (trial for trial in record.trials if trial.worker_failures)
+    assert (died.number, died.worker_failures) == (1, 1)
     config = TrialConfig(**died.hyperparameters, epochs=4, seed=1)  # type: ignore[arg-type]
     alone = pd.DataFrame([asdict(metrics) for metrics in train(config, digits)])[NUMBERS]
     pd.testing.assert_frame_equal(curve(tmp_path / "study", 1).reset_index(drop=True), alone, rtol=1e-12)
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("max_failures", [0, 2])
 def test_trial_whose_worker_dies_too_often_fails(run: Run, max_failures: int) -> None:
     status, trials, output = run(faulty.always_killed, max_failures=max_failures)
@@ -81,6 +85,7 @@ def test_trial_whose_worker_dies_too_often_fails(run: Run, max_failures: int) ->
     assert output.count("it will go on after epoch 0") == max_failures
 
 
+@pytest.mark.ray
 def test_same_error_three_times_in_a_row_ends_the_study(run: Run) -> None:
     status, trials, output = run(faulty.always_raises, num_samples=10, max_concurrent=1)
     assert status == 1
@@ -88,6 +93,7 @@ def test_same_error_three_times_in_a_row_ends_the_study(run: Run) -> None:
     assert "3 trials in a row raised the same error, so the study ended early. To go on: " in output
 
 
+@pytest.mark.ray
 def test_trial_that_hangs_is_ended(run: Run) -> None:
     status, trials, _ = run(faulty.hangs, trial_timeout="10s")
     assert status == 0
@@ -97,6 +103,7 @@ def test_trial_that_hangs_is_ended(run: Run) -> None:
     )
 
 
+@pytest.mark.ray
 def test_batch_that_cannot_fit_is_a_failed_row(run: Run, tmp_path: Path) -> None:
     status, trials, output = run(faulty.asks_for_too_much, name="study")
     assert status == 0
@@ -108,6 +115,7 @@ def test_batch_that_cannot_fit_is_a_failed_row(run: Run, tmp_path: Path) -> None
     assert failure.kind == "out_of_memory"
 
 
+@pytest.mark.ray
 def test_time_budget_ends_the_study_softly_and_it_can_go_on(run: Run, tmp_path: Path) -> None:
     status, trials, output = run(faulty.slow, name="study", epochs=30, num_samples=4, time_budget="4s")
     assert "The time budget is used up. To go on: " in output
@@ -119,6 +127,7 @@ def test_time_budget_ends_the_study_softly_and_it_can_go_on(run: Run, tmp_path: 
     assert resumed.trials_to_run == 4
 
 
+@pytest.mark.ray
 def test_clock_that_jumps_back_changes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     real_time, started = time.time, time.monotonic()
 
@@ -141,14 +150,47 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 90) -> N
         time.sleep(0.05)
 
 
-class RunningSearch:
-    """A faulty study from the command line, watched while it runs."""
+class RunningSearch(ABC):
+    """A study on digits of which each trial is faulty, watched while it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read = 0
+
+    @staticmethod
+    def words(folder: Path, options: tuple[str, ...]) -> list[str]:
+        """The options of its command."""
+        return [*SMALL, "--results-dir", str(folder.parent), "--name", folder.name, *options]
+
+    @property
+    @abstractmethod
+    def output(self) -> str:
+        """All that it has printed by now."""
+
+    @abstractmethod
+    def send(self, number: signal.Signals) -> None:
+        """Send its driver a signal."""
+
+    @abstractmethod
+    def end(self) -> int:
+        """Wait for the end; returns the exit status."""
+
+    def wait_for_output(self, text: str) -> None:
+        """Wait until it prints the text, behind what was waited for before."""
+        wait_for(lambda: text in self.output[self._read :], text)
+        self._read = self.output.index(text, self._read) + len(text)
+
+    def trials(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "trials.csv").set_index("trial_number").sort_index()
+
+
+class RealSearch(RunningSearch):
+    """With the real Ray, from the command line."""
 
     def __init__(self, fault: str, folder: Path, *options: str, **environment: str) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self._log = Path(os.environ["TMPDIR"]) / f"{fault}-{time.monotonic_ns()}.log"
-        self._read = 0
-        words = [*FAULTY_SEARCH, fault, *SMALL, "--results-dir", str(folder.parent), "--name", folder.name, *options]
+        words = [*FAULTY_SEARCH, fault, *self.words(folder, options)]
         with self._log.open("w") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log, env=os.environ | environment)
 
@@ -157,17 +199,36 @@ class RunningSearch:
         """All that it has printed by now."""
         return self._log.read_text()
 
-    def wait_for_output(self, text: str) -> None:
-        """Wait until it prints the text, behind what was waited for before."""
-        wait_for(lambda: text in self.output[self._read :], text)
-        self._read = self.output.index(text, self._read) + len(text)
+    def send(self, number: signal.Signals) -> None:
+        """Send its driver a signal."""
+        self.process.send_signal(number)
 
     def end(self) -> int:
         """Wait for the end; returns the exit status."""
         return self.process.wait(timeout=120)
 
-    def trials(self) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "trials.csv").set_index("trial_number").sort_index()
+
+class SerialSearch(RunningSearch):
+    """Without Ray, in a copy of this process."""
+
+    def __init__(self, trainable: Any, folder: Path, *options: str) -> None:
+        super().__init__(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tuner, "trainable", trainable)
+            self._run = StartedRun("search/run.py", *self.words(folder, options))
+
+    @property
+    def output(self) -> str:
+        """All that it has printed by now."""
+        return self._run.output
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._run.send(number)
+
+    def end(self) -> int:
+        """Wait for the end; returns the exit status."""
+        return self._run.end()[0]
 
 
 @pytest.fixture
@@ -194,10 +255,11 @@ def read_only(disk: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", disk], check=True)
 
 
+@pytest.mark.ray
 def test_study_outlives_a_full_a_read_only_and_a_removed_folder(small_disk: Path) -> None:
     study = small_disk / "study"
-    search = RunningSearch("slow", study, "--num-samples", "4", "--epochs", "25")
-    search.wait_for_output("Ended trials; ")
+    search = RealSearch("slow", study, "--num-samples", "4", "--epochs", "25")
+    search.wait_for_output("Trials as they end")
     wait_for(lambda: any(study.glob("checkpoints/*")), "the first epoch")
 
     filler = small_disk / "filler"
@@ -224,11 +286,11 @@ def test_study_outlives_a_full_a_read_only_and_a_removed_folder(small_disk: Path
 
 
 def test_interrupt_ends_a_study_that_waits_for_its_disk(small_disk: Path) -> None:
-    search = RunningSearch("slow", small_disk / "study", "--num-samples", "1", "--epochs", "50")
+    search = SerialSearch(faulty.slow, small_disk / "study", "--num-samples", "1", "--epochs", "50")
     wait_for(lambda: any((small_disk / "study").glob("checkpoints/*")), "the first epoch")
     with read_only(small_disk):
         search.wait_for_output("! the record cannot be written")
-        search.process.send_signal(signal.SIGINT)
+        search.send(signal.SIGINT)
         assert search.end() == 130
     assert "Stopped: the record cannot be written" in search.output
     assert "Traceback" not in search.output
@@ -236,21 +298,24 @@ def test_interrupt_ends_a_study_that_waits_for_its_disk(small_disk: Path) -> Non
 
 
 def test_second_interrupt_ends_the_process_at_once(tmp_path: Path) -> None:
-    search = RunningSearch("slow", tmp_path / "study", "--num-samples", "1", "--epochs", "50")
+    search = SerialSearch(faulty.slow, tmp_path / "study", "--num-samples", "1", "--epochs", "50")
     wait_for(lambda: any((tmp_path / "study").glob("checkpoints/*")), "the first epoch")
-    search.process.send_signal(signal.SIGINT)
+    search.send(signal.SIGINT)
     time.sleep(0.3)
-    search.process.send_signal(signal.SIGINT)
-    assert search.process.wait(timeout=5) == 130
+    search.send(signal.SIGINT)
+    interrupted = time.monotonic()
+    assert search.end() == 130
+    assert time.monotonic() - interrupted < 5
     assert search.output.endswith("Stopped at once; what was recorded is safe.\n")
     assert {trial.status for trial in StudyRecord.open(tmp_path / "study").trials} == {"interrupted"}
 
 
+@pytest.mark.ray
 def test_worker_killed_for_memory_does_not_end_the_study(tmp_path: Path) -> None:
     meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, available = (int(meminfo[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
     limit = (total - available + 4_000_000) / total
-    search = RunningSearch(
+    search = RealSearch(
         *("fills_the_memory", tmp_path / "study", "--num-samples", "4", "--epochs", "3"),
         RAY_memory_usage_threshold=f"{limit:.3f}",
         RAY_memory_monitor_refresh_ms="100",
@@ -265,12 +330,13 @@ def test_worker_killed_for_memory_does_not_end_the_study(tmp_path: Path) -> None
     assert "Traceback" not in search.output
 
 
+@pytest.mark.ray
 def test_study_runs_without_a_home_and_beside_the_remains_of_a_cluster(tmp_path: Path) -> None:
     """Ray keeps its token in the home folder, and the address of the last cluster in its temporary one."""
     remains = Path(os.environ["RAY_TMPDIR"]) / "ray" / "ray_current_cluster"
     remains.parent.mkdir(exist_ok=True)
     remains.write_text("192.0.2.1:6379")
-    search = RunningSearch("trainable", tmp_path / "study", "--num-samples", "1", "--epochs", "1", HOME="/proc/1")
+    search = RealSearch("trainable", tmp_path / "study", "--num-samples", "1", "--epochs", "1", HOME="/proc/1")
     assert search.end() == 0
     assert search.trials()["status"].tolist() == ["completed"]
     assert not list(Path("/proc/1").glob(".ray"))
@@ -281,7 +347,7 @@ NEIGHBOUR = """
 import sys, time
 from search.engine.running_studies import announce
 with announce("first", int(sys.argv[1])):
-    print("announced", flush=True)
+    print("announce", flush=True)
     time.sleep(60)
 """
 
@@ -291,7 +357,7 @@ def neighbour(cpus: int) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", NEIGHBOUR, str(cpus)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "announced\n"
+        assert process.stdout.readline() == "announce\n"
         try:
             yield process
         finally:
@@ -307,14 +373,14 @@ def test_second_study_on_a_machine_leaves_the_first_its_cores(
     settings = StudySettings(dataset="digits", results_dir=tmp_path)
     with neighbour(cpus=6):
         beside = prepare_study(settings)
-    assert "  also runs  study first, which uses 6 cores" in head_lines(beside)
-    assert beside.trials_at_once == 2
+    assert "  beside   study first, which uses 6 cores" in head_lines(beside)
+    assert beside.max_concurrent_trials == 2
     with neighbour(cpus=8) as process:
-        assert prepare_study(settings).trials_at_once == 1  # at least one
+        assert prepare_study(settings).max_concurrent_trials == 1  # at least one
         process.kill()
         process.wait()
         alone = prepare_study(settings)  # a killed study takes no cores
-    assert (alone.trials_at_once, alone.neighbours) == (8, [])
+    assert (alone.max_concurrent_trials, alone.running_studies) == (8, [])
 
 
 def test_data_that_is_damaged_while_a_study_runs_harms_it_not(fashion_mnist_dir: Path, tmp_path: Path) -> None:
@@ -322,8 +388,8 @@ def test_data_that_is_damaged_while_a_study_runs_harms_it_not(fashion_mnist_dir:
     data = tmp_path / "data" / "FashionMNIST" / "raw"
     shutil.copytree(fashion_mnist_dir / "FashionMNIST" / "raw", data)
     where = ["--dataset", "fashion-mnist", "--data-dir", str(tmp_path / "data"), "--val-fraction", "0.9"]
-    search = RunningSearch("trainable", tmp_path / "study", *where, "--num-samples", "1", "--epochs", "1")
-    search.wait_for_output("Ended trials; ")
+    search = SerialSearch(faulty.slow, tmp_path / "study", *where, "--num-samples", "1", "--epochs", "1")
+    search.wait_for_output("Trials as they end")
     damaged = data / "train-images-idx3-ubyte"
     damaged.chmod(0o644)
     with damaged.open("r+b") as stream:
@@ -331,7 +397,6 @@ def test_data_that_is_damaged_while_a_study_runs_harms_it_not(fashion_mnist_dir:
         stream.write(b"damage")
     assert search.end() == 0
     assert search.trials()["status"].tolist() == ["completed"]
-    resume = [*FAULTY_SEARCH, "trainable", "--resume", str(tmp_path / "study"), "--num-samples", "+1"]
-    again = subprocess.run(resume, capture_output=True, text=True, check=False)
-    assert again.returncode == 2
+    again = run_command("search/run.py", "--resume", str(tmp_path / "study"), "--num-samples", "+1")
+    assert again.status == 2
     assert again.stderr.startswith("error: corrupt file of fashion-mnist: ")

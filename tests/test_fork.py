@@ -1,14 +1,15 @@
 """Studies that begin with what another one found, and studies that must not go on."""
 
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
+from serial_ray import StartedRun
 from studies import metrics, search
 
 from search.engine.study import Study, prepare_study
 from search.record import provenance
+from search.record.study_record import StudyRecord
 from search.run import read_settings
 from search.settings import StudySettings
 
@@ -96,13 +97,9 @@ def test_options_of_one_start_are_not_inherited(tmp_path: Path) -> None:
 
 def test_name_of_a_study_that_was_never_whole_is_free(tmp_path: Path) -> None:
     """A process that dies while it makes a study leaves no folder of that name."""
-    imports = (
-        "import os, sys; from pathlib import Path; from search import study; "
-        "from search.record.study_record import StudyRecord; from search.settings import StudySettings; "
-    )
-    dies = "StudyRecord.enqueue_starting_points = lambda *_, **__: os._exit(9); "
-    prepare = "study.prepare_study(StudySettings(dataset='digits', name='mine', results_dir=Path(sys.argv[1])))"
-    died = subprocess.run([sys.executable, "-c", imports + dies + prepare, str(tmp_path)], check=False)
-    assert died.returncode == 9
+    with pytest.MonkeyPatch.context() as dies:
+        dies.setattr(StudyRecord, "enqueue_starting_points", lambda *_, **__: os._exit(9))
+        died = StartedRun("search/run.py", "--dataset=digits", "--name=mine", f"--results-dir={tmp_path}")
+    assert died.end() == (9, "")
     assert not (tmp_path / "mine").exists()
     assert prepared(tmp_path, "--name", "mine").record.trials == []

@@ -185,8 +185,8 @@ def test_study_names_itself_after_the_folder_and_can_find_it_from_anywhere(
         StudySettings(dataset="shop", image_size=8, dashboard=False, results_dir=tmp_path / "results")
     )
     assert study.folder.path.name.startswith("shop-2")
-    assert study.record.facts["settings"]["dataset"] == str(tmp_path / "shop")
-    assert study.record.facts["dataset"]["name"] == "shop"
-    assert study.record.facts["dataset"]["class_images"] == [30, 12]
+    assert study.record.metadata.settings.dataset == str(tmp_path / "shop")
+    assert study.record.metadata.images.name == "shop"
+    assert study.record.metadata.images.class_images == [30, 12]
     study.record.close()
     study.folder.close()

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from studies import HandDrivenStudy, metrics
 
-from search.analysis.time_accounting import PART_NAMES, time_ledger, wall_seconds
+from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds
 from search.engine import tuner
 from search.engine.study import prepare_study, run_study
 from search.record.study_record import StudyRecord
-from search.record.trial import Failure, Run
+from search.record.trial import Failure, Timing
 from search.settings import StudySettings
 
 
@@ -22,11 +22,11 @@ class TimedStudy(HandDrivenStudy):
 
     def start(self, **seconds: float) -> None:
         start: dict[str, Any] = {"time": "", "command": "", "versions": {}, "git_commit": None, "machine": {"cpus": 4}}
-        start |= {"trials_at_once": 2, "cpus_per_trial": 1, **seconds}
+        start |= {"max_concurrent_trials": 2, "cpus_per_trial": 1, **seconds}
         self.record.set_facts({"starts": [*self.record.facts.get("starts", []), start]})
 
     def report(self, trial: str, epoch: int, *, pid: int, at: float, waiting: float = 0.0, start: int = 0) -> None:
-        run = Run(start=start, node=0, pid=pid, waiting_seconds=waiting, reported=at)
+        run = Timing(start=start, node=0, pid=pid, waiting_seconds=waiting, reported=at)
         self.record.add_epoch(trial, metrics(epoch, 0.5), run)
 
 
@@ -37,7 +37,7 @@ def study(tmp_path: Path) -> TimedStudy:
 
 def parts(record: StudyRecord) -> dict[str, float]:
     """The parts that are not zero, after a check that they add up."""
-    ledger = time_ledger(record)
+    ledger = time_accounting(record)
     assert ledger is not None
     assert sum(ledger[part] for part in PART_NAMES) == pytest.approx(ledger["whole"], rel=0.03)
     return {part: seconds for part, seconds in ledger.items() if seconds}
@@ -73,7 +73,7 @@ def test_epochs_that_came_to_nothing_are_lost(study: TimedStudy) -> None:
     study.suggest("a")
     study.report("a", 1, pid=1, at=10.5)
     diverged = Failure("diverged", "train_loss is nan", seconds=0.3)
-    study.record.add_failure("a", diverged, Run(start=0, node=0, pid=1, waiting_seconds=0.0, reported=10.8))
+    study.record.add_failure("a", diverged, Timing(start=0, node=0, pid=1, waiting_seconds=0.0, reported=10.8))
     study.record.finish("a")
     study.suggest("b")
     study.report("b", 1, pid=1, at=11.5, waiting=0.2)  # then its worker dies
@@ -128,12 +128,12 @@ def test_ledger_is_the_same_when_the_record_is_read_again(study: TimedStudy, tmp
 
 def test_study_from_before_there_was_a_ledger_has_none(study: TimedStudy) -> None:
     study.record.set_facts({"starts": [{"machine": {"cpus": 4}}], "seconds": 12.5})
-    assert time_ledger(study.record) is None
+    assert time_accounting(study.record) is None
     assert wall_seconds(study.record) == 12.5
 
 
 def test_parts_of_a_real_study_add_up(
-    shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    without_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tuner, "trainable", faulty.slow)
     settings = StudySettings(
@@ -149,7 +149,7 @@ def test_parts_of_a_real_study_add_up(
     assert measured["evaluation"] == pytest.approx(epochs["evaluation_seconds"].sum(), abs=0.1)
     assert measured["training"] == pytest.approx((epochs["seconds"] - epochs["evaluation_seconds"]).sum(), abs=0.1)
     assert epochs.groupby("trial_number")[["start", "node", "pid"]].nunique().eq(1).all(axis=None)
-    assert json.loads((tmp_path / "study" / "study.json").read_text())["time"] == time_ledger(record)
-    ledger, told = time_ledger(record), capfd.readouterr().out
+    assert json.loads((tmp_path / "study" / "study.json").read_text())["time"] == time_accounting(record)
+    ledger, told = time_accounting(record), capfd.readouterr().out
     assert ledger is not None
     assert f"Time: training {ledger['training'] / ledger['whole']:.0%}, evaluation " in told

@@ -22,8 +22,9 @@ from training.config import PROJECT
 from training.images.image_data import ImageData
 
 
-def study(columns: int, folder: Path, *options: str) -> Terminal:
-    words = ["--dataset", "digits", "--no-dashboard", "--results-dir", str(folder), "--name", "live", *options]
+def study(columns: int, folder: Path, *options: str, real: bool = False) -> Terminal:
+    words = [] if real else ["serial"]
+    words += ["--dataset", "digits", "--no-dashboard", "--results-dir", str(folder), "--name", "live", *options]
     return Terminal(columns, sys.executable, str(Path(__file__).with_name("chatty_search.py")), *words)
 
 
@@ -46,7 +47,7 @@ def test_view_stands_whatever_is_printed_and_however_wide_the_terminal_is(tmp_pa
 
 def shows_one_view(lines: list[str]) -> bool:
     """Whether each of its parts is there, and once."""
-    parts = [" elapsed", "Study live", "━", "best     ", "epochs   ", "epoch    last"]
+    parts = [" elapsed", "Study live", "━", "best     ", "epochs   ", "epoch     now"]
     return [sum(part in line for line in lines) for part in parts] == [1] * len(parts)
 
 
@@ -60,8 +61,9 @@ def test_interrupted_study_gives_the_terminal_back(tmp_path: Path) -> None:
     assert "━" not in terminal.text
 
 
+@pytest.mark.ray
 def test_second_interrupt_says_so_before_it_ends_at_once(tmp_path: Path) -> None:
-    terminal = study(80, tmp_path, "--num-samples", "50", "--epochs", "200")
+    terminal = study(80, tmp_path, "--num-samples", "50", "--epochs", "200", real=True)
     terminal.wait_for(lambda: "/200" in terminal.text)
     terminal.send(signal.SIGINT)
     terminal.send(signal.SIGINT)
@@ -99,7 +101,7 @@ def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: Imag
     report = shlex.join([sys.executable, str(PROJECT / "search" / "report.py"), "results/fashion-mnist-reference"])
     terminal = Terminal(80, "sh", "-c", f"cd {shlex.quote(str(tmp_path))} && env -u TUNESMITH_DATA {report}")
     assert terminal.wait() == 0
-    assert "Predict: python training/predict.py results/fashion-mnist-reference/model IMAGE" in terminal.text
+    assert "Use it: python training/predict.py results/fashion-mnist-reference/model IMAGE" in terminal.text
     assert terminal.text.rstrip().count("\n") + 1 <= 23, terminal.text
 
 

@@ -1,7 +1,6 @@
 """What TensorBoard, MLflow and W&B are shown of a study; studies driven by hand, and a whole one."""
 
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serial_ray import CompletedRun, run_command
 from studies import HandDrivenStudy, metrics, search
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -16,11 +16,10 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from search.monitoring import loggers as loggers_module
 from search.monitoring.loggers import Loggers
 from search.record import provenance
-from search.record.lookup import OF_ONE_START
+from search.record.lookup import SESSION_SETTINGS
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.settings import LoggerName, StudySettings
-from training.config import PROJECT
 
 SMALL_STUDY = [
     *("--dataset", "digits", "--num-samples", "3", "--epochs", "2", "--max-concurrent", "1"),
@@ -33,7 +32,7 @@ def logged(record: StudyRecord, *names: LoggerName) -> Loggers:
 
 
 def run_trial(study: HandDrivenStudy, loggers: Loggers, *accuracies: float, failure: Failure | None = None) -> None:
-    """Run one trial as `RecordTrials` does; one that has neither all its epochs nor a failure was stopped early."""
+    """Run one trial as `RecordingCallback` does; one that has neither all its epochs nor a failure was stopped early."""
     trial_id = f"ray{len(study.record.trials)}"
     study.suggest(trial_id)
     for epoch, accuracy in enumerate(accuracies, start=1):
@@ -57,7 +56,7 @@ def go_on(folder: Path, *names: LoggerName, accuracies: tuple[float, ...], epoch
     """Resume a study whose last trial was interrupted, and end that trial."""
 
     record = StudyRecord.open(folder)
-    record.take_up()
+    record.requeue_interrupted()
     loggers = logged(record, *names)
     search(record).suggest("again")
     for epoch, accuracy in enumerate(accuracies, start=epochs_so_far + 1):
@@ -247,7 +246,7 @@ def test_mlflow_address_is_kept_without_its_password(monkeypatch: pytest.MonkeyP
     uri = "postgresql://user:secret@host/runs"
     monkeypatch.setattr(sys, "argv", ["search/run.py", "--log", "mlflow", "--mlflow-uri", uri])
     assert "secret" not in provenance.command()
-    assert {"log", "mlflow_uri"} <= OF_ONE_START
+    assert {"log", "mlflow_uri"} <= SESSION_SETTINGS
     with pytest.raises(ValueError, match="mlflow_uri needs log mlflow"):
         StudySettings(mlflow_uri=uri)
 
@@ -303,7 +302,7 @@ def test_wandb_is_switched_off_if_it_would_have_to_ask_who_you_are(
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "online")
     logged(began.record, "wandb").close()
-    sentence = "WANDB_MODE is online and nobody is logged in: run wandb login"
+    sentence = "WANDB_MODE is online and nobody is logged in: wandb login"
     assert capfd.readouterr().out == f"  ! wandb is switched off (ValueError: {sentence}); the study goes on\n"
 
 
@@ -368,7 +367,7 @@ def test_study_does_not_wait_for_a_logger_for_ever(
     loggers = logged(study.record, "tensorboard")
     run_trial(study, loggers, 0.5, 0.7, 0.6)
     loggers.close()
-    assert "tensorboard has not written everything" in capsys.readouterr().out
+    assert "tensorboard has not taken in everything" in capsys.readouterr().out
 
 
 def test_unknown_logger_is_refused() -> None:
@@ -378,18 +377,15 @@ def test_unknown_logger_is_refused() -> None:
         StudySettings(log=("tensorboard", "tensorboard"))
 
 
-def run_search(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROJECT / "search" / "run.py"), *options, "--results-dir", str(cwd / "results")]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+def run_search(*options: str, cwd: Path) -> CompletedRun:
+    return run_command("search/run.py", *options, "--results-dir", str(cwd / "results"), cwd=cwd)
 
 
 def test_missing_package_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    (hidden / "sitecustomize.py").write_text("import sys; sys.modules['tensorboardX.summary'] = None")
-    monkeypatch.setenv("PYTHONPATH", str(hidden), prepend=":")
+    monkeypatch.setitem(sys.modules, "tensorboardX.summary", None)
+    monkeypatch.delitem(sys.modules, "search.monitoring.tensorboard_logger", raising=False)
     run = run_search(*SMALL_STUDY, "--log", "tensorboard", cwd=tmp_path)
-    assert run.returncode == 2
+    assert run.status == 2
     (line,) = run.stderr.splitlines()
     assert line.startswith("error: log tensorboard needs the package tensorboardX (")
     assert line.endswith("pip install tensorboardX")
@@ -398,9 +394,9 @@ def test_missing_package_is_refused_before_anything_is_written(tmp_path: Path, m
 
 def test_whole_study_is_shown_in_tensorboard(tmp_path: Path) -> None:
     run = run_search(*SMALL_STUDY, "--log", "tensorboard", cwd=tmp_path)
-    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.status == 0, run.stdout + run.stderr
     assert run.stderr == ""
-    assert "  log        tensorboard; " in run.stdout
+    assert "  log      tensorboard; " in run.stdout
     assert "  ! " not in run.stdout
     record = StudyRecord.open(tmp_path / "results" / "small")
     assert len(record.trials) == 3

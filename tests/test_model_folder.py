@@ -1,6 +1,7 @@
 """A model that was shipped: it loads without its study, exactly, or is refused in one sentence."""
 
 import json
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from studies import DEFAULT_SPACE
 from test_report import trained_study
 
-from search.analysis.findings import find
-from search.outputs.error_analysis import shipped_best
-from search.outputs.model_export import ship
+from search.analysis.findings import analyse
+from search.outputs.error_analysis import exported_best
+from search.outputs.model_export import export_model
 from search.outputs.report_page import render
 from search.record.lookup import check_code_named
 from search.record.study_record import StudyRecord
@@ -21,7 +21,7 @@ from search.settings import StudySettings
 from training.config import TrialConfig
 from training.images.image_data import ImageData
 from training.loop import Training
-from training.model.model_card import wilson_interval
+from training.metrics import accuracy_interval
 from training.model.model_folder import CARD, CONFIG, WEIGHTS, load_model, read_metadata, save_model
 from training.model.model_metadata import CODE, ModelMetadata
 from training.networks.network_config import config_type
@@ -44,7 +44,7 @@ def build(config: Hyperparameters, input_shape, classes):
 """
 
 
-def facts(data: ImageData, network: str = "mlp", **changed: Any) -> ModelMetadata:
+def model_metadata(data: ImageData, network: str = "mlp", **changed: Any) -> ModelMetadata:
     some = ModelMetadata(
         network=network,
         network_hyperparameters={},
@@ -69,7 +69,7 @@ def facts(data: ImageData, network: str = "mlp", **changed: Any) -> ModelMetadat
 @pytest.fixture(scope="module")
 def shipped(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRecord, Path]:
     record = trained_study(tmp_path_factory.mktemp("studies") / "study", digits)
-    folder = ship(SETTINGS, record)
+    folder = export_model(SETTINGS, record)
     assert folder is not None
     return record, folder
 
@@ -78,7 +78,8 @@ def shipped(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> tupl
 def model(digits: ImageData, tmp_path: Path) -> Path:
     """A model that was not trained, to be damaged."""
     training = Training(config_type("mlp")(width=16), digits)  # type: ignore[call-arg]
-    save_model(tmp_path / "model", training.model.state_dict(), facts(digits, network_hyperparameters={"width": 16}))
+    described = model_metadata(digits, network_hyperparameters={"width": 16})
+    save_model(tmp_path / "model", training.model.state_dict(), described)
     return tmp_path / "model"
 
 
@@ -86,27 +87,29 @@ def test_shipped_model_gives_exactly_the_recorded_accuracy(
     shipped: tuple[StudyRecord, Path], digits: ImageData
 ) -> None:
     record, folder = shipped
-    best = record.best_epoch(record.trials[0])
+    best = record.trials[0].best_epoch
     assert best is not None
     model = load_model(folder)
     for split, accuracy in ((digits.test, best.test_accuracy), (digits.val, best.val_accuracy)):
         right = (model.predict(split.images).argmax(1) == split.labels).sum().item()
         assert right / len(split) == accuracy
-    assert (model.facts.test_accuracy, model.facts.epoch, model.facts.trial) == (best.test_accuracy, best.epoch, 0)
-    assert model.facts.classes == list(digits.classes)
-    assert model.facts.background == "dark"
-    assert shipped_best(record) == folder
+    told = model.metadata
+    assert (told.test_accuracy, told.epoch, told.trial) == (best.test_accuracy, best.epoch, 0)
+    assert told.classes == list(digits.classes)
+    assert told.background == "dark"
+    assert exported_best(record) == folder
 
 
 def test_report_says_how_the_model_is_used(shipped: tuple[StudyRecord, Path], tmp_path: Path) -> None:
     def page_of(record: StudyRecord) -> str:
-        return render(record, DEFAULT_SPACE, find(record, DEFAULT_SPACE), "there are no images")
+        return render(record, analyse(record), "there are no images")
 
     record, folder = shipped
     section = page_of(record).partition("<h2>Exported model</h2>")[2]
     assert f"python training/predict.py {folder} IMAGE\npython training/export.py {folder} --onnx model.onnx" in section
     assert read_metadata(folder).selection in section
-    damaged = StudyRecord(tmp_path, record.study, record.facts)
+    damaged = copy(record)
+    damaged.folder = tmp_path
     (tmp_path / folder.name).mkdir()
     (tmp_path / folder.name / CONFIG).write_text("[")
     assert "Exported model" not in page_of(damaged)
@@ -127,7 +130,7 @@ def test_probabilities_sum_to_one_and_other_images_are_refused(
 def test_study_that_was_just_run_under_a_name_is_shipped(tmp_path: Path, digits: ImageData) -> None:
     """Its settings name a folder that is there by now, and the card does not name that of the images."""
     settings = StudySettings(dataset="digits", name="study", results_dir=tmp_path, data_dir=tmp_path / "images")
-    folder = ship(settings, trained_study(tmp_path / "study", digits))
+    folder = export_model(settings, trained_study(tmp_path / "study", digits))
     assert folder is not None
     assert str(tmp_path) not in (folder / CARD).read_text() + (folder / CONFIG).read_text()
 
@@ -135,9 +138,9 @@ def test_study_that_was_just_run_under_a_name_is_shipped(tmp_path: Path, digits:
 def test_card_says_what_a_user_must_know(shipped: tuple[StudyRecord, Path]) -> None:
     record, folder = shipped
     card = (folder / CARD).read_text()
-    best = record.best_epoch(record.trials[0])
+    best = record.trials[0].best_epoch
     assert best is not None
-    low, high = wilson_interval(best.test_accuracy, 359)
+    low, high = accuracy_interval(best.test_accuracy, 359)
     assert f"| test | {best.test_accuracy:.2%} | {low:.2%} to {high:.2%} |" in card
     for part in (
         "## Limits",
@@ -154,7 +157,7 @@ def test_card_says_what_a_user_must_know(shipped: tuple[StudyRecord, Path]) -> N
 )
 def test_interval_is_the_published_one(right: int, images: int, low: float, high: float) -> None:
     """The last is the example of Newcombe 1998."""
-    assert wilson_interval(right / images, images) == pytest.approx((low, high), abs=1e-4)
+    assert accuracy_interval(right / images, images) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_model_is_replaced_whole_and_a_link_in_its_place_is_not_followed(model: Path, digits: ImageData) -> None:
@@ -164,7 +167,7 @@ def test_model_is_replaced_whole_and_a_link_in_its_place_is_not_followed(model: 
     for link in (model, model.with_name(".model.draft"), model.with_name(".model.old")):
         link.symlink_to(elsewhere)
     weights = Training(TrialConfig(seed=1), digits).model.state_dict()
-    save_model(model, weights, facts(digits))
+    save_model(model, weights, model_metadata(digits))
     assert not model.is_symlink()
     assert sorted(file.name for file in model.iterdir()) == sorted([CARD, CONFIG, WEIGHTS])
     assert sorted((file.name, file.read_bytes()) for file in elsewhere.iterdir()) == before
@@ -174,7 +177,7 @@ def test_model_is_replaced_whole_and_a_link_in_its_place_is_not_followed(model: 
 def test_weights_of_another_network_are_not_shipped_and_the_old_ones_stay(model: Path, digits: ImageData) -> None:
     before = (model / WEIGHTS).read_bytes()
     with pytest.raises(ValueError, match="holds the weights of another network"):
-        save_model(model, Training(TrialConfig(), digits).model.state_dict(), facts(digits, network="cnn"))
+        save_model(model, Training(TrialConfig(), digits).model.state_dict(), model_metadata(digits, network="cnn"))
     assert (model / WEIGHTS).read_bytes() == before
     assert [file.name for file in model.parent.iterdir()] == ["model"]
 
@@ -184,7 +187,7 @@ def test_weights_that_are_no_plain_numbers_are_refused_before_they_take_memory(
     odd: Any, model: Path, digits: ImageData
 ) -> None:
     with pytest.raises(ValueError, match=r"the weights cannot be saved: \w+: "):
-        save_model(model, {"weight": odd}, facts(digits))
+        save_model(model, {"weight": odd}, model_metadata(digits))
     assert load_model(model)
 
 
@@ -195,7 +198,7 @@ def test_weights_that_are_no_plain_numbers_are_refused_before_they_take_memory(
         ({"network": "rnn"}, "network cannot be rnn"),
         ({"network": "evil.py:build"}, "network cannot be evil.py:build"),
         ({"network_hyperparameters": {"width": "wide"}}, "does not describe a network: width cannot be 'wide'"),
-        ({"network_hyperparameters": {"height": 3}}, "does not describe a network: NetworkConfig has no 'height'"),
+        ({"network_hyperparameters": {"height": 3}}, "does not describe a network: height is unknown"),
         ({"network_hyperparameters": {"width": 10**15}}, "another network|cannot be loaded"),
         ({"network_hyperparameters": {"width": 10**30}}, "another network|cannot be loaded"),
         ({"network_hyperparameters": {"width": 16, "depth": 10**12}}, "depth is more than"),
@@ -206,7 +209,7 @@ def test_weights_that_are_no_plain_numbers_are_refused_before_they_take_memory(
         ({"test_accuracy": 1.5}, r"an accuracy is not in \[0, 1\]"),
         ({"test_accuracy": None}, "test_accuracy cannot be None"),
         ({"pixels": "float"}, "pixels cannot be 'float'"),
-        ({"surprise": 1}, "ModelMetadata has no 'surprise'"),
+        ({"surprise": 1}, "surprise is unknown"),
     ],
 )
 def test_absurd_description_is_one_sentence_and_takes_no_memory(
@@ -262,7 +265,7 @@ def test_network_from_a_file_is_shipped_with_its_code_which_runs_only_when_trust
     own_network: tuple[StudyRecord, Path], digits: ImageData
 ) -> None:
     record, file = own_network
-    folder = ship(SETTINGS, record)
+    folder = export_model(SETTINGS, record)
     assert folder is not None
     assert (folder / CODE).read_text() == OWN_NETWORK
     values = json.loads((folder / CONFIG).read_text())
@@ -275,7 +278,7 @@ def test_network_from_a_file_is_shipped_with_its_code_which_runs_only_when_trust
     model = load_model(folder, trust_network=True)
     assert (folder / "was-run").exists()
     right = (model.predict(digits.test.images).argmax(1) == digits.test.labels).sum().item()
-    assert right / len(digits.test) == model.facts.test_accuracy
+    assert right / len(digits.test) == model.metadata.test_accuracy
     (folder / CODE).write_text(OWN_NETWORK + "\n# changed\n")
     with pytest.raises(ValueError, match="its checksum is another one"):
         load_model(folder, trust_network=True)
@@ -283,14 +286,14 @@ def test_network_from_a_file_is_shipped_with_its_code_which_runs_only_when_trust
 
 def test_changed_network_is_not_shipped(own_network: tuple[StudyRecord, Path]) -> None:
     record, _ = own_network
-    record.facts["code"] = {str(record.subject.network): "0" * 64}
+    record.metadata = replace(record.metadata, code={str(record.metadata.task.network): "0" * 64})
     with pytest.raises(ValueError, match="has changed since the study was run"):
-        ship(SETTINGS, record)
+        export_model(SETTINGS, record)
 
 
 def test_network_of_a_record_is_run_only_when_named_again(own_network: tuple[StudyRecord, Path]) -> None:
     record, file = own_network
-    settings = replace(SETTINGS, network=str(record.subject.network))
+    settings = replace(SETTINGS, network=str(record.metadata.task.network))
     check_code_named("study", settings, {"--network": f"{file}:build"})
     with pytest.raises(ValueError, match=r"study study runs the code of .*mine.py:build: add --network"):
         check_code_named("study", settings, {"--network": None})
@@ -300,16 +303,16 @@ def test_network_of_a_record_is_run_only_when_named_again(own_network: tuple[Stu
 
 def test_model_that_was_not_kept_or_not_measured_is_not_shipped(tmp_path: Path, digits: ImageData) -> None:
     record = trained_study(tmp_path / "study", digits)
-    best = record.best_epoch(record.trials[0])
-    assert best is not None
+    (trial,) = record.trials
+    assert trial.best_epoch is not None
     (file,) = (tmp_path / "study" / "checkpoints").glob("*-epoch-*.pt")
-    record._best_epochs[0] = replace(best, test_accuracy=0.999)
+    trial.best_epoch = replace(trial.best_epoch, test_accuracy=0.999)
     with pytest.raises(ValueError, match="is not the epoch that was measured"):
-        ship(SETTINGS, record)
+        export_model(SETTINGS, record)
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match="is damaged"):
-        ship(SETTINGS, record)
+        export_model(SETTINGS, record)
     file.unlink()
-    assert ship(SETTINGS, record) is None
-    assert shipped_best(record) is None
+    assert export_model(SETTINGS, record) is None
+    assert exported_best(record) is None
     assert not (tmp_path / "study" / "model").exists()

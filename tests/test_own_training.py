@@ -15,10 +15,11 @@ from studies import search
 from search.engine.custom_training import train_custom
 from search.outputs.summary import show_summary
 from search.outputs.tables import epoch_table, trial_table
-from search.record.custom_metrics import CustomMetrics, metrics_type, names_of
+from search.record.custom_metrics import CustomMetrics, metric_names, metrics_type
+from search.record.metadata import StudyMetadata
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
-from search.space.search_space import describe
+from search.space.search_space import SearchSpace, parse
 from search.space.toml_file import read_space
 from training.loop import TrainingDivergedError
 from training.networks.network_config import config_type
@@ -85,6 +86,11 @@ def epochs_of(place: Path, name: str, epochs: int = 3, seed: int = 5) -> Iterato
     return train_custom(f"{place}:{name}", {"slope": 6.0}, epochs, seed, "loss")
 
 
+def metadata_of(function: str, space: SearchSpace) -> StudyMetadata:
+    settings = StudySettings(metric="loss", mode="min", epochs=3, train_function=function, resume="not a new study")
+    return StudyMetadata(settings=settings, space=space)
+
+
 def value(metrics: CustomMetrics, name: str) -> float:
     return getattr(metrics, name)  # type: ignore[no-any-return]
 
@@ -92,7 +98,7 @@ def value(metrics: CustomMetrics, name: str) -> float:
 def test_function_gets_its_dataclass_and_yields_numbers(place: Path) -> None:
     measured = list(epochs_of(place, "train"))
     assert [(metrics.epoch, value(metrics, "loss")) for metrics in measured] == [(1, 6.0), (2, 3.0), (3, 2.0)]
-    assert list(names_of(measured[0])) == ["loss", "draw", "seen"]
+    assert list(metric_names(measured[0])) == ["loss", "draw", "seen"]
     assert all(metrics.seconds >= 0 for metrics in measured)
 
 
@@ -120,7 +126,7 @@ def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
         ("other", "epoch 1 has no metric loss; it has error_rate"),
         ("text", "metric loss must be a number, got 'low'"),
         ("column", "a metric cannot be called seconds: that is a column of every table"),
-        ("no_default", "every hyperparameter needs a default"),
+        ("no_default", "hyperparameter slope needs a default"),
         ("missing", "has no function missing"),
     ],
 )
@@ -167,28 +173,27 @@ def test_study_of_a_training_function_is_recorded_read_and_told(
     folder.mkdir()
     function = f"{place}:train"
     space = read_space(file, annotated_config("train_function", function))
-    settings = {"metric": "loss", "mode": "min", "epochs": 3, "train_function": function, "dataset": "auto"}
-    record = StudyRecord.create(folder, "min", {"settings": settings, "space": describe(space)})
-    record.enqueue_starting_points(space, 1)
-    searcher = search(record, space)
+    record = StudyRecord.create(folder, metadata_of(function, space))
+    record.enqueue_starting_points(most=1)
+    searcher = search(record)
     for trial_id in "ab":
         proposal = searcher.suggest(trial_id)
         assert isinstance(proposal, dict)
         for metrics in train_custom(function, {"slope": proposal["slope"]}, 3, proposal["seed"], "loss"):
             result = {name: getattr(metrics, name) for name in (field.name for field in fields(metrics))}
-            record.add_epoch(trial_id, record.read_metrics(result | {"metric_names": names_of(metrics)}))
+            record.add_epoch(trial_id, record.read_metrics(result | {"metric_names": metric_names(metrics)}))
         record.finish(trial_id)
     again = StudyRecord.open(folder)
     for opened in (record, again):
-        table = trial_table(opened, space)
+        table = trial_table(opened)
         assert list(table.columns[3:10]) == ["slope", "epochs", "best_epoch", "loss", "draw", "seen", "seconds"]
         assert table["loss"].iloc[0] == pytest.approx(table["slope"].iloc[0] / 3)
         assert len(epoch_table(opened)) == 6
     assert again.trials == record.trials
     assert [trial.is_baseline for trial in again.trials] == [True, False]
-    from search.analysis.findings import find  # sklearn takes a second
+    from search.analysis.findings import analyse  # sklearn takes a second
 
-    show_summary(StudySettings(num_samples=2, epochs=3), again, space, find(again, space))
+    show_summary(StudySettings(num_samples=2, epochs=3), again, analyse(again))
     told = capsys.readouterr().out
     assert "functions.py:train: 2 of 2 trials" in told
     assert "test_accuracy" not in told
@@ -279,7 +284,7 @@ def test_network_from_a_file_has_hyperparameters_of_its_own(networks: Path) -> N
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("wrong_outputs", "must return scores of shape (N, 10), got (2, 11) for 2 images"),
+        ("wrong_outputs", "must return logits of shape (N, 10), got (2, 11) for 2 images"),
         ("raising", "cannot take images of 1 x 8 x 8: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         ("no_module", "returned function, which is no torch.nn.Module"),
         ("no_parameters", "has no parameters to train"),
@@ -302,8 +307,8 @@ def test_what_needs_images_refuses_a_study_without_them(
 ) -> None:
     folder = tmp_path / "own"
     folder.mkdir()
-    settings = {"metric": "loss", "mode": "min", "epochs": 3, "train_function": f"{place}:train", "dataset": "auto"}
-    StudyRecord.create(folder, "min", {"settings": settings, "space": {"slope": {"low": 1.0, "high": 2.0}}}).close()
+    space = parse({"slope": {"low": 1.0, "high": 2.0}})
+    StudyRecord.create(folder, metadata_of(f"{place}:train", space)).close()
     monkeypatch.setattr(sys, "argv", [script, str(folder), *(["0"] if script == "reproduce" else [])])
     with pytest.raises(SystemExit) as end:
         importlib.import_module(f"search.{script}").main()

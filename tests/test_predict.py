@@ -13,7 +13,7 @@ from PIL import Image
 from test_model_folder import SETTINGS
 from test_report import trained_study
 
-from search.outputs.model_export import ship
+from search.outputs.model_export import export_model
 from training import predict as command
 from training.config import PROJECT
 from training.images.image_data import ImageData
@@ -24,7 +24,7 @@ from training.model.model_folder import load_model
 
 @pytest.fixture(scope="module")
 def model(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = ship(SETTINGS, trained_study(tmp_path_factory.mktemp("studies") / "study", digits))
+    folder = export_model(SETTINGS, trained_study(tmp_path_factory.mktemp("studies") / "study", digits))
     assert folder is not None
     return folder
 

@@ -9,8 +9,9 @@ import pytest
 from optuna.trial import TrialState
 from studies import FULL_EPOCHS, HandDrivenStudy, metrics, search
 
-from search.algorithms.search_algorithm import StudySearch
+from search.algorithms.search_algorithm import SearchAlgorithm
 from search.record.lookup import stored_settings
+from search.record.ranking import best_trial, ranked
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
 from search.settings import StudySettings
@@ -68,7 +69,7 @@ def test_file_holds_every_measurement(study: HandDrivenStudy, tmp_path: Path) ->
 
 def test_best_epoch_is_by_the_metric_and_the_earliest_of_equals(study: HandDrivenStudy) -> None:
     trial = study.run_trial(0.5, 0.7, 0.7)
-    best = study.record.best_epoch(trial)
+    best = trial.best_epoch
     assert best is not None
     assert best.epoch == 2
 
@@ -77,8 +78,8 @@ def test_loss_is_minimised(tmp_path: Path) -> None:
     study = HandDrivenStudy(tmp_path, metric="val_loss")
     study.run_trial(0.5, 0.6, 0.4)
     better = study.run_trial(0.8, 0.7, 0.6)
-    assert study.record.best() is better
-    best = study.record.best_epoch(better)
+    assert best_trial(study.record.trials) is better
+    best = better.best_epoch
     assert best is not None
     assert best.epoch == 1
     assert stored_trials(tmp_path)[1].value == pytest.approx(0.4)
@@ -86,8 +87,8 @@ def test_loss_is_minimised(tmp_path: Path) -> None:
 
 def test_failed_and_diverged_trials_are_never_the_best(study: HandDrivenStudy) -> None:
     study.run_one_of_each()
-    assert [trial.number for trial in study.record.ranked()] == [1, 0, 6, 2, 3, 4, 5]
-    best = study.record.best()
+    assert [trial.number for trial in ranked(study.record.trials)] == [1, 0, 6, 2, 3, 4, 5]
+    best = best_trial(study.record.trials)
     assert best is not None
     assert best.number == 1
 
@@ -103,8 +104,8 @@ def test_first_reason_of_a_failure_stands(study: HandDrivenStudy) -> None:
 
 def test_study_without_finished_trials_has_no_best(study: HandDrivenStudy) -> None:
     study.suggest("a")
-    assert study.record.best() is None
-    assert study.record.ranked() == []
+    assert best_trial(study.record.trials) is None
+    assert ranked(study.record.trials) == []
 
 
 def test_sampler_learns_from_what_the_record_tells(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_sampler_learns_from_what_the_record_tells(tmp_path: Path) -> None:
 
 
 def test_searcher_is_pickled_as_scratch(study: HandDrivenStudy, tmp_path: Path) -> None:
-    assert isinstance(pickle.loads(pickle.dumps(study.search)), StudySearch)
+    assert isinstance(pickle.loads(pickle.dumps(study.search)), SearchAlgorithm)
     study.search.save(str(tmp_path / "snapshot"))
     assert (tmp_path / "snapshot").read_bytes() == b""
 
@@ -134,7 +135,7 @@ def test_trial_whose_end_was_half_written_goes_on(study: HandDrivenStudy, tmp_pa
     _, proposal = study.record._running["a"]
     proposal.set_user_attr("failure", {"kind": "exception", "error": "ValueError: boom"})
     record = StudyRecord.open(tmp_path)
-    record.take_up()
+    record.requeue_interrupted()
     (trial,) = record.trials
     assert (trial.status, trial.failure, len(trial.epochs)) == ("interrupted", None, 1)
     proposal_again = search(record).suggest("b")

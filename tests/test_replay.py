@@ -11,12 +11,12 @@ import optuna
 import pandas as pd
 import pytest
 import tables
-from studies import DEFAULT_SPACE, DEFAULTS, metrics
+from studies import DEFAULT_SPACE, DEFAULTS, metadata, metrics
 
 from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import build_scheduler
-from search.algorithms.search_algorithm import StudySearch
-from search.algorithms.stopping import Ending
+from search.algorithms.search_algorithm import SearchAlgorithm
+from search.algorithms.stopping import StudyStopper
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
 from search.replay import main
@@ -24,7 +24,7 @@ from search.settings import SamplerName, SchedulerName, StudySettings
 from search.simulation.learning_curves import GridCurves, read_csv, read_grid
 from search.simulation.simulator import incumbents, replay_grid, replay_trials
 from search.simulation.study_curves import StudyTrial, read_study
-from search.space.search_space import describe, starting_points
+from search.space.search_space import starting_points
 from training.config import PROJECT
 from training.metrics import EpochMetrics
 
@@ -130,12 +130,10 @@ def test_planted_optimum_is_found(curves: GridCurves, scheduler: SchedulerName) 
 
 def test_replay_proposes_what_a_real_study_with_one_worker_does(curves: GridCurves, tmp_path: Path) -> None:
     study = settings(num_samples=12, seed=5)
-    known = {"metric": "val_accuracy", "epochs": tables.EPOCHS}
-    facts = {"settings": known, "space": describe(DEFAULT_SPACE), "dataset": {"name": "digits"}}
-    record = StudyRecord.create(tmp_path, "max", facts)
-    record.enqueue_starting_points(DEFAULT_SPACE, study.num_samples)
+    record = StudyRecord.create(tmp_path, metadata(epochs=tables.EPOCHS))
+    record.enqueue_starting_points(study.num_samples)
     sampler = build_sampler(study.sampler, study.seed, trials_so_far=0)
-    search = StudySearch(record, DEFAULT_SPACE, sampler, seed=5, num_samples=12, ending=Ending())
+    search = SearchAlgorithm(record, sampler, seed=5, num_ended=12, stopper=StudyStopper())
     scheduler = build_scheduler(study, record)
     while isinstance(search.suggest(trial_id := f"ray{len(record.trials)}"), dict):
         trial = record.running(trial_id)
@@ -326,7 +324,7 @@ def test_study_without_its_trials_is_refused(tmp_path: Path) -> None:
         (["{foreign}"], "is neither a table of learning curves nor the epochs.csv of a study: its columns are a, b"),
         (["{table}", "--workers", "0"], "workers must be >= 1, got 0"),
         (["{table}", "--num-samples", "0"], "num_samples must be >= 1, got 0"),
-        (["{table}", "--grace-epochs", "5"], "grace_epochs must be at most epochs, 4, got 5"),
+        (["{table}", "--grace-period", "5"], "grace_period must be at most epochs, 4, got 5"),
         (["{table}", "--metric", "test_accuracy"], "metric test_accuracy would choose by the test set"),
         (["{study}", "--sampler", "gp"], "a study's own trials are replayed: leave out --sampler"),
     ],

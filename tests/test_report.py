@@ -12,13 +12,15 @@ from typing import Any
 import plotly.graph_objects
 import pytest
 from PIL import Image
+from serial_ray import run_command
 from studies import DEFAULT_SPACE, HandDrivenStudy, planted_study
 from test_doctor import hill, rises_to
 
-from search.analysis.findings import find
+from search.analysis.findings import analyse
 from search.outputs import report_page
-from search.outputs.error_analysis import BestModel, examine_best
+from search.outputs.error_analysis import ErrorAnalysis, analyse_errors
 from search.outputs.report import images_of, write_report
+from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from training.checkpoint import Checkpoint
 from training.config import PROJECT
@@ -27,8 +29,8 @@ from training.loop import train
 
 REFERENCE = PROJECT / "results" / "fashion-mnist-reference"
 TITLES = [
-    "Certainty of the best trial",
-    "Recommendations",
+    "How sure that is",
+    "What to try next",
     "Learning curves",
     "Optimisation history",
     "Parallel coordinates",
@@ -37,14 +39,14 @@ TITLES = [
     "Hyperparameter importance",
     "Workers",
     "Time ledger",
-    "Errors of the best model",
+    "What the best model mistakes",
     "All trials",
     "Provenance",
 ]
 
 
-def page_of(record: StudyRecord, model: BestModel | str = "no images") -> str:
-    return report_page.render(record, DEFAULT_SPACE, find(record, DEFAULT_SPACE), model)
+def page_of(record: StudyRecord, model: ErrorAnalysis | str = "no images") -> str:
+    return report_page.render(record, DEFAULT_SPACE, analyse(record, DEFAULT_SPACE), model)
 
 
 def without_plotly(page: str) -> str:
@@ -65,14 +67,14 @@ def reference_page() -> str:
 
 def test_reference_study_has_all_parts_in_order(reference_page: str) -> None:
     found = re.findall(r"<h2>(.*?)</h2>", reference_page)
-    assert [title for title in found if title != "Exported model"] == TITLES  # its model is not kept in git
+    assert [title for title in found if title != "The model, to use"] == TITLES  # its model is not kept in git
 
 
 def test_headline_agrees_with_the_tables(reference_page: str) -> None:
     record = StudyRecord.open(REFERENCE)
-    best = record.best()
+    best = best_trial(record.trials)
     assert best is not None
-    metrics = record.best_epoch(best)
+    metrics = best.best_epoch
     assert metrics is not None
     text = re.sub(r"<[^>]+>", " ", without_plotly(reference_page).partition("</header>")[0])
     assert f"validation accuracy {metrics.val_accuracy:.4f}" in re.sub(r"\s+", " ", text)
@@ -137,7 +139,7 @@ def test_study_of_every_kind_of_end_is_reported(tmp_path: Path) -> None:
 
 def test_study_that_measured_nothing_is_reported(tmp_path: Path) -> None:
     page = without_plotly(page_of(HandDrivenStudy(tmp_path).record))
-    assert "no trial has valid metrics" in page
+    assert "none measured anything that stands" in page
 
 
 def trained_study(folder: Path, data: ImageData, epochs: int = 3, network: str = "mlp") -> StudyRecord:
@@ -148,7 +150,9 @@ def trained_study(folder: Path, data: ImageData, epochs: int = 3, network: str =
     trial.epochs.clear()
     record._best_epochs.clear()
     trial.hyperparameters = {"learning_rate": 0.01, "batch_size": 32, "optimizer": "adam"}
-    for metrics in train(record.config(trial), data, Checkpoint(record.checkpoint(trial), "val_accuracy", "max")):
+    for metrics in train(
+        record.metadata.trial_config(trial), data, Checkpoint(record.checkpoint(trial), "val_accuracy", "max")
+    ):
         trial.add_epoch(metrics, None)
         record._see(trial, metrics)
     return record
@@ -156,8 +160,8 @@ def trained_study(folder: Path, data: ImageData, epochs: int = 3, network: str =
 
 def test_best_model_is_the_one_that_was_measured(tmp_path: Path, digits: ImageData) -> None:
     record = trained_study(tmp_path, digits)
-    model = examine_best(record, digits)
-    best = record.best_epoch(record.trials[0])
+    model = analyse_errors(record, digits)
+    best = record.trials[0].best_epoch
     assert best is not None
     right = sum(line[row] for row, line in enumerate(model.confusion))
     assert sum(map(sum, model.confusion)) == len(digits.test)
@@ -176,7 +180,7 @@ def test_model_that_is_not_the_measured_one_is_not_shown(tmp_path: Path, digits:
     forged = replace(record.trials[0].epochs[best], test_accuracy=0.999)
     record.trials[0].epochs[best] = record._best_epochs[0] = forged
     with pytest.raises(ValueError, match=r"has test_accuracy 0\.\d{4}, and 0\.9990 was measured"):
-        examine_best(record, digits)
+        analyse_errors(record, digits)
 
 
 def test_damaged_or_missing_model_is_told(tmp_path: Path, digits: ImageData) -> None:
@@ -184,15 +188,15 @@ def test_damaged_or_missing_model_is_told(tmp_path: Path, digits: ImageData) -> 
     (file,) = Checkpoint(record.checkpoint(record.trials[0])).best_files()
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match="is damaged"):
-        examine_best(record, digits)
+        analyse_errors(record, digits)
     file.unlink()
     with pytest.raises(ValueError, match="was not kept"):
-        examine_best(record, digits)
+        analyse_errors(record, digits)
 
 
 def test_pictures_are_written(tmp_path: Path) -> None:
     record = planted_study(tmp_path, lambda point: rises_to(hill(point)))
-    write_report(record, DEFAULT_SPACE, find(record, DEFAULT_SPACE), "no images")
+    write_report(record, DEFAULT_SPACE, analyse(record, DEFAULT_SPACE), "no images")
     pictures = sorted((tmp_path / "plots").iterdir())
     assert [file.name for file in pictures] == ["history.png", "importance.png", "learning-curves.png"]
     for file in pictures:
@@ -207,7 +211,7 @@ def test_link_in_the_place_of_the_pictures_leads_nowhere(tmp_path: Path) -> None
     folder.mkdir()
     (folder / "plots").symlink_to(elsewhere)
     record = planted_study(folder, lambda point: rises_to(hill(point)))
-    write_report(record, DEFAULT_SPACE, find(record, DEFAULT_SPACE), "no images")
+    write_report(record, DEFAULT_SPACE, analyse(record, DEFAULT_SPACE), "no images")
     assert list(elsewhere.iterdir()) == []
 
 
@@ -223,11 +227,10 @@ def test_running_study_is_reported_too(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", holder, str(folder)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
-        command = [sys.executable, str(PROJECT / "search" / "report.py"), "study", "--results-dir", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_command("search/report.py", "study", "--results-dir", str(tmp_path))
         process.kill()
-    assert done.returncode == 0, done.stderr
-    assert "The files of the study are not written again: study study is being run by process" in done.stdout
+    assert done.status == 0, done.stderr
+    assert "The files stay as they are: study study is being run by process" in done.stdout
     assert "1 can go on" in (folder / "report.html").read_text()
 
 

@@ -10,14 +10,15 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from studies import facts, search
+from studies import metadata, search
 from test_model_folder import OWN_NETWORK
 
 from search import reproduce
 from search.outputs.summary import reproduce_command
 from search.record import provenance
+from search.record.provenance import Session
 from search.record.study_record import StudyRecord
-from search.record.trial import Failure, Run
+from search.record.trial import Failure, Timing
 from search.settings import StudySettings
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, train
@@ -29,15 +30,15 @@ POINTS: list[dict[str, Any]] = [
     {"learning_rate": 0.01, "batch_size": 128, "optimizer": "adam"},
     {"learning_rate": 0.1, "batch_size": 32, "optimizer": "rmsprop"},
 ]
-START: dict[str, Any] = {
-    "time": "then",
-    "command": "python search/run.py",
-    "versions": provenance.versions(),
-    "git_commit": None,
-    "machine": provenance.machine(),
-    "trials_at_once": 1,
-    "cpus_per_trial": 1,
-}
+SESSION = Session(
+    time="then",
+    command="python search/run.py",
+    versions=provenance.versions(),
+    git_commit=None,
+    machine=provenance.machine(),
+    max_concurrent_trials=1,
+    cpus_per_trial=1,
+)
 
 
 class TrainedStudy:
@@ -46,11 +47,10 @@ class TrainedStudy:
     def __init__(self, folder: Path, data: ImageData, **settings: Any) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         folder.mkdir(parents=True)
-        told = facts()
-        told["settings"] |= {"seed": 0, "cpus_per_trial": 1, "val_fraction": 1 / 6, **settings}
-        told["dataset"]["sha256"] = data.sha256
-        told |= {"starts": [START], "code": provenance.code("mlp")}
-        self.record = StudyRecord.create(folder, "max", told)
+        told = metadata(epochs=EPOCHS, **settings)
+        dataset = replace(told.images, sha256=data.sha256)
+        told = replace(told, dataset=dataset, sessions=[SESSION], code=provenance.code("mlp"))
+        self.record = StudyRecord.create(folder, told)
         for point in POINTS:
             self.record.study.enqueue_trial(point)
         self.search = search(self.record)
@@ -66,10 +66,10 @@ class TrainedStudy:
         trial_id = f"ray{len(self.record.trials)}"
         self.search.suggest(trial_id)
         trial = self.record.running(trial_id)
-        training = train(self.record.config(trial), self.data)
+        training = train(self.record.metadata.trial_config(trial), self.data)
         for number in range(epochs):
-            run = Run(start=0, node=0, pid=1, waiting_seconds=0.0, reported=float(number))
-            self.record.add_epoch(trial_id, change(next(training)), run)
+            timing = Timing(session=0, node=0, pid=1, waiting_seconds=0.0, reported=float(number))
+            self.record.add_epoch(trial_id, change(next(training)), timing)
         if failure:
             self.record.add_failure(trial_id, failure)
         self.record.finish(trial_id)
@@ -112,9 +112,9 @@ def test_completed_and_stopped_trials_agree_and_the_study_stays_as_it_is(
     for metrics in recorded:
         assert f"    {metrics.epoch}     {metrics.val_accuracy:.4f}     {metrics.val_accuracy:.4f} " in output
     assert "  completed after 3 of 3 epochs\n" in output
-    assert output.endswith("agrees with its record: all metrics of 3 epochs are equal to the last digit.\n")
+    assert output.endswith("It agrees: all metrics of 3 epochs are equal to the last digit.\n")
     assert run(folder, 1) == 0
-    assert capsys.readouterr().out.endswith("all metrics of 1 epoch are equal to the last digit.\n")
+    assert capsys.readouterr().out.endswith("It agrees: all metrics of 1 epoch are equal to the last digit.\n")
     after = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.rglob("*") if file.is_file()}
     assert after == before
 
@@ -126,8 +126,9 @@ def test_difference_is_told_with_its_epoch_its_size_and_what_has_changed(
         return replace(metrics, val_loss=(metrics.val_loss or 0) + 0.25) if metrics.epoch == 2 else metrics
 
     study.run_trial(EPOCHS, change=worse)
-    other = START | {"versions": START["versions"] | {"torch": "1.0"}, "machine": START["machine"] | {"cpus": 999}}
-    study.record.set_facts({"starts": [other], "code": study.record.facts["code"] | {"loop": "another"}})
+    old, machine = SESSION.versions | {"torch": "1.0"}, replace(SESSION.machine, cpus=999)
+    other = replace(SESSION, versions=old, machine=machine)
+    study.record.update(sessions=[other], code=study.record.metadata.code | {"loop": "another"})
     assert run(study.close(), 0) == 1
     output = capsys.readouterr().out
     assert [
@@ -137,9 +138,9 @@ def test_difference_is_told_with_its_epoch_its_size_and_what_has_changed(
         "differs",
         "equal",
     ]
-    assert "1 of 3 epochs differ, the first is 2; the largest differences are val_loss 0.25 in epoch 2." in output
-    now = provenance.versions()["torch"], provenance.machine()["cpus"]
-    assert f"These have changed since the study was run: torch 1.0 (now {now[0]}); cpus 999 (now {now[1]}); " in output
+    assert "It differs. 1 of 3 epochs differ, the first is 2; at most val_loss 0.25 in epoch 2." in output
+    now = provenance.versions()["torch"], provenance.machine().cpus
+    assert f"This has changed since: torch 1.0 (now {now[0]}); cpus 999 (now {now[1]}); " in output
     assert "code: loop of an unknown commit (now " in output
 
 
@@ -153,14 +154,14 @@ def test_difference_without_a_change_says_so(
     assert "Versions, machine and code are the same" in output
 
 
-def test_resumed_trial_agrees_with_the_threads_of_each_start(
+def test_resumed_trial_agrees_with_the_threads_of_each_session(
     study: TrainedStudy, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study.run_trial(EPOCHS)
-    study.record.set_facts({"starts": [START, START | {"cpus_per_trial": 7}]})
+    study.record.update(sessions=[SESSION, replace(SESSION, cpus_per_trial=7)])
     (stored,) = study.record.study.get_trials(deepcopy=False)[:1]
     epoch = stored.user_attrs["epoch 3"]
-    moved = {**epoch, "run": {**epoch["run"], "start": 1}}
+    moved = {**epoch, "timing": {**epoch["timing"], "session": 1}}
     study.record.change(lambda: study.record.storage.set_trial_user_attr(stored._trial_id, "epoch 3", moved))
     used: list[int] = []
     monkeypatch.setattr("torch.set_num_threads", used.append)
@@ -184,7 +185,7 @@ def test_diverged_trial_must_diverge_in_the_same_epoch(
 
     monkeypatch.setattr(reproduction, "train", diverges)
     assert run(folder, 0) == 0
-    assert "and it diverged as recorded: train_loss is nan in epoch 2" in capsys.readouterr().out
+    assert "and diverged as recorded: train_loss is nan in epoch 2" in capsys.readouterr().out
 
     def diverges_at_once(config: Any, data: Any) -> Any:
         raise TrainingDivergedError("train_loss is nan in epoch 1")
@@ -227,8 +228,8 @@ def test_mistakes_are_one_sentence(
     study.run_trial(0, failure=Failure("worker_died", "worker died: killed"))
     folder = study.close()
     for words, sentence in (
-        ([folder, 7], "study study has no trial 7: its trials are 0 to 0"),
-        ([folder, 0], "trial 0 has no epoch that ended, so there is nothing to compare: worker died: killed"),
+        ([folder, 7], "study study has no trial 7: they go from 0 to 0"),
+        ([folder, 0], "trial 0 ended before its first epoch did, so there is nothing to compare: worker died: killed"),
         (["nowhere", 0, "--results-dir", tmp_path], "there is no study nowhere"),
         ([folder, "best"], "trial cannot be read"),
         ([folder], "TRIAL is missing"),
@@ -243,7 +244,7 @@ def test_other_images_are_refused(
     study: TrainedStudy, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     study.run_trial(1)
-    study.record.set_facts({"dataset": study.record.facts["dataset"] | {"sha256": "another"}})
+    study.record.update(dataset=replace(study.record.metadata.images, sha256="another"))
     assert run(study.close(), 0) == 2
     assert "digits in the data folder is not what the study was run on" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Studies that are interrupted, moved, resumed and extended, with the real Ray on digits."""
+"""Studies on digits that are interrupted, moved, resumed and extended, with and without the real Ray."""
 
 import json
 import os
@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from serial_ray import CompletedRun, StartedRun, run_command
 from studies import NUMBERS
 
 from search.record.lookup import add_stored_trials, find_study, stored_settings
@@ -25,13 +26,13 @@ from training.console.command_line import option_value
 from training.images.image_data import ImageData
 from training.loop import train
 
-EPOCHS = 60
-COMMAND = [sys.executable, str(PROJECT / "search" / "run.py"), "--no-dashboard"]
+EPOCHS = 30
+COMMAND = ["search/run.py", "--no-dashboard"]
 TWO_TRIALS = ["--dataset", "digits", "--num-samples", "2", "--epochs", str(EPOCHS), "--max-concurrent", "1"]
 
 
-def search(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
+def search(*options: str) -> CompletedRun:
+    return run_command(*COMMAND, *options)
 
 
 def epochs_recorded(folder: Path) -> int:
@@ -46,14 +47,30 @@ def epochs_recorded(folder: Path) -> int:
             return 0
 
 
-def interrupt_in_first_trial(results: Path, name: str, number: signal.Signals) -> tuple[int, str]:
-    """Start a study and send its driver a signal when five epochs are recorded; returns exit status and output."""
-    options = [*TWO_TRIALS, "--scheduler", "none", "--name", name, "--results-dir", str(results)]
-    driver = subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, text=True, start_new_session=True)
+def wait_for_five_epochs(folder: Path) -> None:
     deadline = time.monotonic() + 60
-    while epochs_recorded(results / name) < 5:
+    while epochs_recorded(folder) < 5:
         assert time.monotonic() < deadline, "no five epochs within a minute"
         time.sleep(0.05)
+
+
+def interrupt_in_first_trial(results: Path, number: signal.Signals, *, real: bool) -> tuple[int, str]:
+    """Start a study and send its driver a signal when five epochs are recorded; returns exit status and output.
+
+    Args:
+        results: Folder for the study, which is called `study`.
+        number: The signal.
+        real: Whether the study runs with the real Ray.
+    """
+    options = [*TWO_TRIALS, "--scheduler", "none", "--name", "study", "--results-dir", str(results)]
+    if not real:
+        with StartedRun(*COMMAND, *options) as run:
+            wait_for_five_epochs(results / "study")
+            run.send(number)
+            return run.end()
+    command = [sys.executable, *COMMAND, *options]
+    driver = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for_five_epochs(results / "study")
     driver.send_signal(number)
     output, _ = driver.communicate(timeout=30)
     return driver.returncode, output
@@ -64,22 +81,28 @@ def curve(folder: Path, trial_number: int) -> pd.DataFrame:
     return epochs.loc[epochs["trial_number"] == trial_number, NUMBERS]
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a study whose driver was killed in its first trial, moved elsewhere since."""
+@pytest.fixture(scope="module", params=[pytest.param("real", marks=pytest.mark.ray), "serial"])
+def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a study whose driver was killed in its first trial, moved elsewhere since; with and without Ray."""
     results = tmp_path_factory.mktemp("killed")
-    status, _ = interrupt_in_first_trial(results, "study", signal.SIGKILL)
+    status, _ = interrupt_in_first_trial(results, signal.SIGKILL, real=request.param == "real")
     assert status == -signal.SIGKILL
-    moved = tmp_path_factory.mktemp("moved") / "my study (copy)"
+    moved = tmp_path_factory.mktemp("moved") / f"my {request.param} study (copy)"
     shutil.move(results / "study", moved)
     return moved
 
 
 @pytest.fixture(scope="module")
 def resumed(killed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the same study, resumed as it was begun."""
     folder = Path(shutil.copytree(killed, tmp_path_factory.mktemp("resumed") / killed.name))
-    run = search("--resume", str(folder))
-    assert run.returncode == 0, run.stdout + run.stderr
+    if "real" in killed.name:
+        command = [sys.executable, *COMMAND, "--resume", str(folder)]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+        run = CompletedRun(done.returncode, done.stdout, done.stderr)
+    else:
+        run = search("--resume", str(folder))
+    assert run.status == 0, run.stdout + run.stderr
     assert "0 trials have ended; 2 to run, 1 of them from their last epoch" in run.stdout
     return folder
 
@@ -116,7 +139,7 @@ def test_finished_study_is_extended_and_its_trials_are_kept(resumed: Path) -> No
     before = pd.read_csv(resumed / "trials.csv").set_index("trial_number")
     assert "nothing to run" in search("--resume", str(resumed)).stdout
     run = search("--resume", str(resumed), "--num-samples", "+1")
-    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.status == 0, run.stdout + run.stderr
     after = pd.read_csv(resumed / "trials.csv").set_index("trial_number")
     assert sorted(after.index) == [0, 1, 2]
     pd.testing.assert_frame_equal(after.loc[[0, 1]], before.loc[[0, 1]])
@@ -124,9 +147,18 @@ def test_finished_study_is_extended_and_its_trials_are_kept(resumed: Path) -> No
     assert stored_settings(resumed).num_samples == 3
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupt_keeps_everything_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals, status: int) -> None:
-    returned, output = interrupt_in_first_trial(tmp_path, "study", number)
+@pytest.mark.parametrize(
+    ("number", "status", "real"),
+    [
+        pytest.param(signal.SIGINT, 130, True, marks=pytest.mark.ray),
+        (signal.SIGINT, 130, False),
+        (signal.SIGTERM, 143, False),
+    ],
+)
+def test_interrupt_keeps_everything_and_says_how_to_go_on(
+    tmp_path: Path, number: signal.Signals, status: int, real: bool
+) -> None:
+    returned, output = interrupt_in_first_trial(tmp_path, number, real=real)
     assert returned == status
     assert output.endswith(f"Interrupted. To go on: python search/run.py --resume {tmp_path / 'study'}\n")
     trials = pd.read_csv(tmp_path / "study" / "trials.csv")
@@ -139,8 +171,8 @@ def test_files_of_a_killed_study_are_rebuilt_from_its_record_alone(killed: Path,
     shutil.copytree(killed, tmp_path / "study")
     for name in ("trials.csv", "epochs.csv", "study.json"):
         (tmp_path / "study" / name).unlink()
-    command = [sys.executable, str(PROJECT / "search" / "report.py"), "study", "--results-dir", str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    run = run_command("search/report.py", "study", "--results-dir", str(tmp_path))
+    assert run.status == 0, run.stderr
     assert "digits: 0 of 2 trials" in run.stdout
     assert "1 interrupted" in run.stdout
     assert len(curve(tmp_path / "study", trial_number=0)) == epochs_recorded(tmp_path / "study") >= 5
@@ -148,27 +180,25 @@ def test_files_of_a_killed_study_are_rebuilt_from_its_record_alone(killed: Path,
 
 
 def test_report_of_a_missing_study_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, str(PROJECT / "search" / "report.py"), "missing", "--results-dir", str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 2
+    run = run_command("search/report.py", "missing", "--results-dir", str(tmp_path))
+    assert run.status == 2
     assert run.stderr.startswith("error: there is no study missing")
 
 
 def test_report_needs_a_study() -> None:
-    command = [sys.executable, str(PROJECT / "search" / "report.py")]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (run.returncode, run.stderr) == (2, "error: STUDY is missing; --help says what it is\n")
+    run = run_command("search/report.py")
+    assert (run.status, run.stderr) == (2, "error: STUDY is missing; --help says what it is\n")
 
 
 def test_what_would_make_trials_incomparable_is_refused(killed: Path) -> None:
     before = (killed / "study.db").read_bytes()
     for options, difference in (
-        (["--epochs", "70"], "epochs 60 (now 70)"),
+        (["--epochs", "70"], "epochs 30 (now 70)"),
         (["--val-fraction", "0.5"], "val_fraction 0.16666666666666666 (now 0.5)"),
         (["--seed", "1"], "seed 0 (now 1)"),
     ):
         run = search("--resume", str(killed), *options)
-        assert run.returncode == 2
+        assert run.status == 2
         assert run.stderr.startswith(
             f"error: the study was started with {difference}, so its trials would not be compar"
         )
@@ -179,8 +209,8 @@ def test_study_that_another_process_runs_is_refused(killed: Path) -> None:
     (killed / ".owner").write_text("process 1 on another-machine")
     with FileLock(killed / ".lock"):
         run = search("--resume", str(killed))
-    assert run.returncode == 2
-    assert run.stderr == "error: study my study (copy) is being run by process 1 on another-machine\n"
+    assert run.status == 2
+    assert run.stderr == f"error: study {killed.name} is being run by process 1 on another-machine\n"
 
 
 def test_missing_and_damaged_studies_are_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -188,7 +218,7 @@ def test_missing_and_damaged_studies_are_refused_in_one_sentence(tmp_path: Path)
     (tmp_path / "damaged" / "study.db").write_bytes(os.urandom(5000))
     for study, sentence in (("missing", "error: there is no study missing"), ("damaged", "error: ")):
         run = search("--results-dir", str(tmp_path), "--resume", study)
-        assert run.returncode == 2
+        assert run.status == 2
         assert run.stderr.startswith(sentence)
         assert run.stderr.count("\n") == 1
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import optuna
 import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from studies import facts, metrics
+from studies import DEFAULT_SPACE, metadata, metrics
 
 from search.algorithms.schedulers import build_scheduler
 from search.record.study_record import StudyRecord
@@ -28,10 +28,9 @@ class Driven:
         self.settings = StudySettings(scheduler=scheduler, **settings)
         if folder:  # in memory, Optuna does not ask for an interrupted trial again
             folder.mkdir()
-            of_study = facts() | {"settings": {"metric": "val_accuracy", "epochs": self.settings.epochs}}
-            self.record = StudyRecord.create(folder, "max", of_study)
+            self.record = StudyRecord.create(folder, metadata(epochs=self.settings.epochs))
         else:
-            self.record = memory_record(self.settings)
+            self.record = memory_record(self.settings, DEFAULT_SPACE)
         self.scheduler = build_scheduler(self.settings, self.record)
         self._names = iter(range(10**6))
 
@@ -79,7 +78,7 @@ def test_asha_stops_a_trial_behind_two_thirds_after_its_first_epoch() -> None:
 
 def test_grace_and_reduction_say_when_asha_decides_and_how_strictly() -> None:
     ascending = [0.1 * trial for trial in range(1, 10)]
-    lenient, strict = Driven("asha", reduction=2), Driven("asha", grace_epochs=2, reduction=4)
+    lenient, strict = Driven("asha", reduction_factor=2), Driven("asha", grace_period=2, reduction_factor=4)
     for study in (lenient, strict):
         for accuracy in ascending:
             study.run(*[accuracy] * 10)
@@ -124,7 +123,7 @@ def test_resumed_study_stops_as_if_it_had_not_been_interrupted(scheduler: Schedu
 
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
 def test_resumed_trial_is_not_judged_for_epochs_that_it_left_behind(scheduler: SchedulerName, tmp_path: Path) -> None:
-    study = Driven(scheduler, tmp_path / "study", grace_epochs=3, reduction=2)
+    study = Driven(scheduler, tmp_path / "study", grace_period=3, reduction_factor=2)
     study.report(study.start({}), 0.2, 0.2, 0.2, 0.2)  # the first to come so far: it goes on
     for _ in range(4):
         study.run(*[0.9] * 6)

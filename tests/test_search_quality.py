@@ -10,12 +10,15 @@ from quality_summary import summarize
 from search_quality import BUDGETS, RULES, Incumbent, Policy, Table, study
 from studies import metrics
 
-from search.record.trial import Failure, TrialRecord
+from search.record.trial import Failure, Objective, TrialRecord
 
 
 def trial(number: int, *accuracies: float) -> TrialRecord:
-    epochs = [metrics(epoch, accuracy) for epoch, accuracy in enumerate(accuracies, start=1)]
-    return TrialRecord(number, f"ray{number}", {"learning_rate": 10.0**-number}, seed=0, epochs=epochs)
+    objective = Objective("val_accuracy", "max")
+    made = TrialRecord(number, f"ray{number}", {"learning_rate": 10.0**-number}, seed=0, objective=objective)
+    for epoch, accuracy in enumerate(accuracies, start=1):
+        made.add_epoch(metrics(epoch, accuracy), None)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,7 @@ def test_trial_whose_newest_epoch_is_worse_gives_way_by_its_last_epoch_and_a_fai
 def test_regret_falls_with_the_budget_and_the_default_needs_less_than_random_search(tmp_path: Path) -> None:
     table = Table.read(tables.write(tmp_path, tables.rows(seeds=1)))
     assert table.full_trial == pytest.approx(tables.EPOCHS * 4 / 3)  # sgd takes twice as long as the two others
-    policies = Policy("random", "none"), Policy("tpe 5", "asha grace 1 reduction 3")
+    policies = Policy("random", "none"), Policy("tpe 5", "asha grace 1 reduction_factor 3")
     rows = [
         {"table": "planted", **vars(policy), **row, "replay_seconds": 0.0}
         for policy in policies

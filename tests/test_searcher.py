@@ -11,17 +11,18 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
-from studies import DEFAULT_SPACE, FULL_EPOCHS, HandDrivenStudy, facts, metrics, search
+from studies import DEFAULT_SPACE, FULL_EPOCHS, HandDrivenStudy, metadata, metrics, search
 
 from search.algorithms.samplers import StudySampler, build_sampler, gaussian_process, tpe
-from search.algorithms.search_algorithm import StudySearch
-from search.algorithms.stopping import Ending
+from search.algorithms.search_algorithm import SearchAlgorithm
+from search.algorithms.stopping import StudyStopper
+from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
 from search.settings import SamplerName
 from search.space.distributions import OrderedChoice
-from search.space.encoding import FlatSpace
-from search.space.search_space import Point, SearchSpace, contains, describe, distance, num_points
+from search.space.encoding import SpaceEncoding
+from search.space.search_space import Point, SearchSpace, contains, distance, num_points
 
 NINE_POINTS = SearchSpace(
     {
@@ -39,14 +40,14 @@ def ended(record: StudyRecord, trial_id: str, value: float) -> None:
     record.finish(trial_id)
 
 
-def empty_record(folder: Path) -> StudyRecord:
+def empty_record(folder: Path, space: SearchSpace = DEFAULT_SPACE) -> StudyRecord:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return StudyRecord.create(folder, "max", facts())
+    return StudyRecord.create(folder, metadata(space=space))
 
 
 def test_finite_space_is_searched_without_repeats_and_then_the_study_ends(tmp_path: Path) -> None:
-    record, ending = empty_record(tmp_path), Ending()
-    searcher = StudySearch(record, NINE_POINTS, tpe(0), seed=0, num_samples=20, ending=ending)
+    record, stopper = empty_record(tmp_path, NINE_POINTS), StudyStopper()
+    searcher = SearchAlgorithm(record, tpe(0), seed=0, num_ended=20, stopper=stopper)
     points = []
     for number in range(9):
         proposal = searcher.suggest(str(number))
@@ -55,12 +56,12 @@ def test_finite_space_is_searched_without_repeats_and_then_the_study_ends(tmp_pa
         ended(record, str(number), value=0.5 if proposal["optimizer"] == "sgd" else 0.9)
     assert set(points) == set(itertools.product((32, 64, 128), ("sgd", "adam", "rmsprop")))
     assert searcher.suggest("9") == Searcher.FINISHED
-    assert ending.reason == "All 9 points of the search space have been tried."
+    assert stopper.reason == "All 9 points of the search space have been tried."
     assert len(record.study.trials) == 9  # the tenth question left nothing behind
 
 
 def test_points_that_run_now_are_not_proposed_again(tmp_path: Path) -> None:
-    searcher = search(empty_record(tmp_path), NINE_POINTS)
+    searcher = search(empty_record(tmp_path, NINE_POINTS))
     proposals = [searcher.suggest(str(number)) for number in range(9)]
     assert len({(point["batch_size"], point["optimizer"]) for point in proposals if isinstance(point, dict)}) == 9
     assert searcher.suggest("9") is None  # not the end: one of them may have to go on
@@ -68,11 +69,11 @@ def test_points_that_run_now_are_not_proposed_again(tmp_path: Path) -> None:
 
 def test_no_more_trials_than_wanted_and_a_dead_one_goes_on_first(tmp_path: Path) -> None:
     record = empty_record(tmp_path)
-    searcher = search(record, DEFAULT_SPACE, num_samples=2)
+    searcher = search(record, num_ended=2)
     first, second = searcher.suggest("a"), searcher.suggest("b")
     assert searcher.suggest("c") is None
     record.add_epoch("a", metrics(1, 0.5))
-    record.add_death("a")
+    record.add_worker_failure("a")
     record.finish("a", interrupted=True)
     again = searcher.suggest("d")
     assert isinstance(first, dict)
@@ -84,7 +85,7 @@ def test_no_more_trials_than_wanted_and_a_dead_one_goes_on_first(tmp_path: Path)
     record.finish("d")
     assert isinstance(second, dict)
     assert searcher.suggest("f") == Searcher.FINISHED
-    assert [(trial.number, trial.status, trial.deaths) for trial in record.trials] == [
+    assert [(trial.number, trial.status, trial.worker_failures) for trial in record.trials] == [
         (0, "completed", 1),
         (1, "completed", 0),
     ]
@@ -96,7 +97,7 @@ def failures_among_later_proposals(sampler: BaseSampler, trials: int = 40) -> in
     study = optuna.create_study(sampler=sampler, direction="maximize")
     failed = []
     for _ in range(trials):
-        trial = study.ask(FlatSpace(LEARNING_RATE).distributions)
+        trial = study.ask(SpaceEncoding(LEARNING_RATE).optuna_distributions)
         rate = trial.params["learning_rate"]
         failed.append(rate > 0.01)
         if failed[-1]:
@@ -114,7 +115,7 @@ def test_few_proposals_where_trials_fail(seed: int) -> None:
 
 def test_failed_points_are_evidence_against_their_neighbourhood_only(tmp_path: Path) -> None:
     record = empty_record(tmp_path)
-    searcher = search(record, DEFAULT_SPACE)
+    searcher = search(record)
     for number in range(8):
         searcher.suggest(str(number))
         record.add_failure(str(number), Failure("exception", "ValueError: boom"))
@@ -126,7 +127,7 @@ def test_failed_points_are_evidence_against_their_neighbourhood_only(tmp_path: P
 def test_every_sampler_draws_on_after_a_resume_and_proposes_nothing_twice(name: SamplerName, tmp_path: Path) -> None:
     def propose(record: StudyRecord, seed: int, trials: int) -> None:
         sampler = build_sampler(name, seed, len(record.trials))
-        searcher = StudySearch(record, NINE_POINTS, sampler, seed=seed, num_samples=20, ending=Ending())
+        searcher = SearchAlgorithm(record, sampler, seed=seed, num_ended=20, stopper=StudyStopper())
         for _ in range(trials):
             trial_id = str(len(record.trials))
             searcher.suggest(trial_id)
@@ -135,7 +136,7 @@ def test_every_sampler_draws_on_after_a_resume_and_proposes_nothing_twice(name: 
     records = []
     for folder, seed in (("one", 0), ("same", 0), ("other", 1)):
         (tmp_path / folder).mkdir()
-        propose(StudyRecord.create(tmp_path / folder, "max", facts() | {"space": describe(NINE_POINTS)}), seed, 6)
+        propose(empty_record(tmp_path / folder, NINE_POINTS), seed, 6)
         records.append(StudyRecord.open(tmp_path / folder))
         propose(records[-1], seed, 3)
     one, same, other = ([tuple(trial.hyperparameters.values()) for trial in record.trials] for record in records)
@@ -156,7 +157,7 @@ def test_gaussian_process_learns_from_trials_that_were_stopped_early() -> None:
     study = optuna.create_study(sampler=StudySampler(LEARNING_RATE, gaussian_process(0)), direction="maximize")
     off = []
     for number in range(16):
-        trial = study.ask(FlatSpace(LEARNING_RATE).distributions)
+        trial = study.ask(SpaceEncoding(LEARNING_RATE).optuna_distributions)
         off.append(abs(math.log10(trial.params["learning_rate"] / 0.003)))
         trial.report(-off[-1], 1)
         study.tell(trial, -off[-1]) if number == 0 else study.tell(trial, state=TrialState.PRUNED)
@@ -165,15 +166,14 @@ def test_gaussian_process_learns_from_trials_that_were_stopped_early() -> None:
 
 def test_sobol_sequence_goes_on_where_it_was(tmp_path: Path) -> None:
     def propose(record: StudyRecord, trials: int) -> None:
-        searcher = StudySearch(
-            record, LEARNING_RATE, build_sampler("qmc", 0, len(record.trials)), seed=0, num_samples=99, ending=Ending()
+        searcher = SearchAlgorithm(
+            record, build_sampler("qmc", 0, len(record.trials)), seed=0, num_ended=99, stopper=StudyStopper()
         )
         for _ in range(trials):
             searcher.suggest(str(len(record.trials)))
             ended(record, str(len(record.trials) - 1), 0.5)
 
-    record = StudyRecord.create(tmp_path, "max", facts() | {"space": describe(LEARNING_RATE)})
-    propose(record, 5)
+    propose(empty_record(tmp_path, LEARNING_RATE), 5)
     propose(again := StudyRecord.open(tmp_path), 3)
     rates = [float(trial.hyperparameters["learning_rate"]) for trial in again.trials]
     eighths = {int(8 * math.log10(rate / 1e-4) / 4) for rate in rates}
@@ -208,16 +208,16 @@ def test_earlier_study_is_evidence_but_none_of_its_trials_is_one_of_ours(tmp_pat
         (tmp_path / name).mkdir()
     earlier = HandDrivenStudy(tmp_path / "earlier")
     earlier.run_one_of_each()
-    later = empty_record(tmp_path / "later")
     narrow = SearchSpace({**DEFAULT_SPACE, "learning_rate": FloatDistribution(5e-4, 1e-1, log=True)})
+    later = empty_record(tmp_path / "later", narrow)
     useful = [trial for trial in earlier.record.trials if trial.status in ("completed", "stopped_early", "diverged")]
     inside = [trial for trial in useful if contains(narrow, trial.hyperparameters)]
     assert 0 < len(inside) < len(earlier.record.trials)
-    assert later.take_evidence(earlier.record, narrow) == len(inside)
+    assert later.add_warm_start(earlier.record) == len(inside)
     assert later.trials == []
-    assert later.best() is None
-    later.enqueue_starting_points(DEFAULT_SPACE, most=1)
-    proposal = search(later, narrow).suggest("a")
+    assert best_trial(later.trials) is None
+    later.enqueue_starting_points(most=1)
+    proposal = search(later).suggest("a")
     assert isinstance(proposal, dict)
     (trial,) = later.trials
     assert trial.is_baseline

@@ -9,22 +9,21 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections import defaultdict
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
+from serial_ray import CompletedRun, StartedRun, run_command
 from studies import DEFAULT_SPACE, HandDrivenStudy, metrics
 from test_model_folder import SETTINGS
 from test_report import trained_study
+from whole_study import TOKEN, WatchedStudy
 
 from search.outputs.files import StudyFiles
-from search.outputs.model_export import ship
+from search.outputs.model_export import export_model
 from search.record.folder import StudyFolder
+from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
 from training.checkpoint import Checkpoint
@@ -32,8 +31,7 @@ from training.config import PROJECT, TrialConfig
 from training.images.image_data import ImageData
 from training.loop import train
 
-COMMAND_LINE = [sys.executable, str(PROJECT / "search" / "run.py")]
-PRODUCT = sorted(file for folder in ("search", "training") for file in (PROJECT / folder).glob("*.py"))
+PRODUCT = sorted(file for folder in ("search", "training") for file in (PROJECT / folder).rglob("*.py"))
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\u202e\u2066<img src=x onerror=alert(1)>\x9b31m\x7f"
 FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-1", "-2+3", "@SUM(A1:A9)", "\t=1+1", "\r=1+1", "\uff1d1+1")
 
@@ -66,7 +64,7 @@ def test_damaged_checkpoint_is_told_in_one_sentence(tmp_path: Path, few_images: 
     checkpoint = Checkpoint(tmp_path / "trial-0000.pt")
     checkpoint.file.write_bytes(pickle.dumps(RunsCode(tmp_path / "marker")))
     assert not checkpoint.restore(object())  # type: ignore[arg-type]
-    trouble = checkpoint.take_trouble()
+    trouble = checkpoint.take_warning()
     assert trouble
     assert re.fullmatch(r"checkpoint trial-0000.pt is damaged \(\w+\); the trial starts again", trouble)
     assert not (tmp_path / "marker").exists()
@@ -87,7 +85,7 @@ def test_report_runs_nothing_of_a_folder_full_of_pickles(tmp_path: Path) -> None
     for name in names:
         (folder / name).write_bytes(pickle.dumps(RunsCode(tmp_path / "marker")))
     run = report(folder)
-    assert run.returncode == 0, run.stderr
+    assert run.status == 0, run.stderr
     assert not (tmp_path / "marker").exists()
     assert pd.read_csv(folder / "trials.csv").shape[0] == 7
 
@@ -100,14 +98,14 @@ def test_report_runs_no_network_that_a_record_names(tmp_path: Path) -> None:
     study.run_one_of_each()
     settings = study.record.facts["settings"] | {"network": f"{network}:build"}
     study.record.set_facts({"settings": settings})
-    best = study.record.best()
+    best = best_trial(study.record.trials)
     assert best is not None
     file = study.record.checkpoint(best).with_name(f"trial-{best.number:04}-epoch-0002.pt")
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(b"")
     run = report(folder)
-    assert run.returncode == 0, run.stderr
-    assert "the model is not exported: study sent runs the code of" in run.stdout
+    assert run.status == 0, run.stderr
+    assert "neither shown nor shipped: study sent runs the code of" in run.stdout
     assert not (tmp_path / "marker").exists()
 
 
@@ -126,7 +124,7 @@ FORBIDDEN_CALLS = {
 }
 
 
-@pytest.mark.parametrize("file", PRODUCT, ids=lambda file: f"{file.parent.name}/{file.name}")
+@pytest.mark.parametrize("file", PRODUCT, ids=lambda file: str(file.relative_to(PROJECT)))
 def test_no_module_unpickles_or_evaluates(file: Path) -> None:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -159,9 +157,8 @@ def test_links_in_a_sent_folder_lead_nowhere(tmp_path: Path) -> None:
 # Names and error texts do no harm
 
 
-def report(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROJECT / "search" / "report.py"), str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def report(folder: Path) -> CompletedRun:
+    return run_command("search/report.py", str(folder))
 
 
 def is_harmless(text: str) -> bool:
@@ -189,13 +186,11 @@ def hostile(tmp_path: Path) -> Path:
 
 def test_report_of_hostile_texts_commands_no_terminal(hostile: Path) -> None:
     run = report(hostile)
-    assert run.returncode == 0, run.stderr
+    assert run.status == 0, run.stderr
     assert "digits: 10 of 20 trials" in run.stdout
     assert is_harmless(run.stdout + run.stderr)
-    refused = subprocess.run(
-        [*COMMAND_LINE, "--resume", str(hostile), "--epochs", HOSTILE], capture_output=True, text=True, check=False
-    )
-    assert refused.returncode == 2
+    refused = run_command("search/run.py", "--resume", str(hostile), "--epochs", HOSTILE)
+    assert refused.status == 2
     assert is_harmless(refused.stdout + refused.stderr)
 
 
@@ -237,7 +232,7 @@ def test_numbers_of_hostile_studies_stay_numbers(hostile: Path) -> None:
 )
 def test_closed_pipe_leaves_no_traceback(script: str, words: list[str], tmp_path: Path, digits: ImageData) -> None:
     HandDrivenStudy(tmp_path).run_one_of_each()
-    ship(SETTINGS, trained_study(tmp_path / "trained", digits))
+    export_model(SETTINGS, trained_study(tmp_path / "trained", digits))
     Image.new("L", (8, 8)).save(tmp_path / "image.png")
     command = [sys.executable, str(PROJECT / script), *(word.format(folder=tmp_path) for word in words)]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -251,115 +246,41 @@ def test_closed_pipe_leaves_no_traceback(script: str, words: list[str], tmp_path
 # What others on the machine and in the network see of a running study
 
 
-TOKEN = "c0ffee" * 10
-
-
-def processes_below(ancestor: int) -> list[int]:
-    """A process and its descendants."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    found = [ancestor]
-    for process in found:
-        found.extend(child for child, parent in parents.items() if parent == process)
-    return found
-
-
-def listening(process: int) -> set[str]:
-    """The addresses on which a process accepts connections."""
-    sockets = {os.readlink(file) for file in Path(f"/proc/{process}/fd").iterdir()}
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
-            _, local, _, state, *_ = columns = line.split()
-            if state == "0A" and f"socket:[{columns[9]}]" in sockets:
-                words = bytes.fromhex(local.partition(":")[0])
-                address = b"".join(words[start : start + 4][::-1] for start in range(0, len(words), 4))
-                found.add(str(ipaddress.ip_address(address)))
-    return found
-
-
-@dataclass
-class Watched:
-    """What was seen of a study while it ran."""
-
-    output: str
-    folder: Path
-    listening: dict[str, set[str]]
-    """Addresses by name of the process."""
-    command_lines: str
-    environments: str
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    """A study with a known token, whose processes are watched while it runs."""
-    if not Path("/proc/net/tcp").exists():
-        pytest.skip("no /proc")
-    folder = tmp_path_factory.mktemp("watched")
-    (folder / "token").write_text(TOKEN)
-    (folder / "token").chmod(0o600)
-    words = [
-        "--dataset=digits",
-        "--num-samples=2",
-        "--epochs=40",
-        "--scheduler=none",
-        "--max-concurrent=1",
-        "--name=study",
-    ]
-    driver = subprocess.Popen(
-        [*COMMAND_LINE, *words, f"--results-dir={folder / 'results'}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"RAY_AUTH_TOKEN_PATH": str(folder / "token")},
-    )
-    seen = Watched("", folder / "results" / "study", defaultdict(set), "", "")
-    while driver.poll() is None:
-        for process in processes_below(driver.pid):
-            with suppress(OSError):  # it has ended meanwhile
-                seen.listening[Path(f"/proc/{process}/comm").read_text().strip()] |= listening(process)
-                seen.command_lines += Path(f"/proc/{process}/cmdline").read_text()
-                seen.environments += Path(f"/proc/{process}/environ").read_text(errors="replace")
-        time.sleep(0.5)
-    seen.output = driver.communicate()[0]
-    assert driver.returncode == 0, seen.output
-    return seen
-
-
-def test_token_is_neither_shown_nor_stored(watched: Watched) -> None:
-    stored = [file.read_bytes() for file in watched.folder.rglob("*") if file.is_file()]
+@pytest.mark.ray
+def test_token_is_neither_shown_nor_stored(whole_study: WatchedStudy) -> None:
+    stored = [file.read_bytes() for file in whole_study.results.rglob("*") if file.is_file()]
     assert len(stored) >= 5
     assert not any(TOKEN.encode() in content for content in stored)
-    assert "dashboard  http://127.0.0.1:" in watched.output
-    assert TOKEN not in watched.output
-    assert TOKEN not in watched.command_lines  # which every user of the machine sees
+    assert "watch    http://127.0.0.1:" in whole_study.stdout
+    assert TOKEN not in whole_study.stdout + whole_study.stderr
+    assert TOKEN not in whole_study.command_lines  # which every user of the machine sees
 
 
-def test_everything_listens_on_loopback_only(watched: Watched) -> None:
-    assert {"raylet", "gcs_server", "python"} <= watched.listening.keys()
-    assert any(name.startswith("ray::") and addresses for name, addresses in watched.listening.items())
-    for name, addresses in watched.listening.items():
+@pytest.mark.ray
+def test_everything_listens_on_loopback_only(whole_study: WatchedStudy) -> None:
+    assert {"raylet", "gcs_server", "python"} <= whole_study.listening.keys()
+    assert any(name.startswith("ray::") and addresses for name, addresses in whole_study.listening.items())
+    for name, addresses in whole_study.listening.items():
         for address in map(ipaddress.ip_address, addresses):
             mapped = getattr(address, "ipv4_mapped", None)
             assert (mapped or address).is_loopback, f"{name} listens on {address}"
 
 
-def test_token_authentication_is_on(watched: Watched) -> None:
-    assert "RAY_AUTH_MODE=token" in watched.environments
-    assert "RAY_AUTH_MODE=disabled" not in watched.environments
+@pytest.mark.ray
+def test_token_authentication_is_on(whole_study: WatchedStudy) -> None:
+    assert "RAY_AUTH_MODE=token" in whole_study.environments
+    assert "RAY_AUTH_MODE=disabled" not in whole_study.environments
+
+
+def test_nothing_switches_token_authentication_off() -> None:
     assert not any("disabled" in file.read_text() for file in PRODUCT)
 
 
 def test_closed_pipe_does_not_end_a_study(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
     words = ["--dataset=digits", "--num-samples=1", "--epochs=1", "--no-dashboard", "--name=study"]
-    run = subprocess.Popen(
-        [*COMMAND_LINE, *words, f"--results-dir={tmp_path}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert run.stdout is not None
-    assert run.stderr is not None
-    run.stdout.close()
-    assert run.stderr.read() == ""
-    assert run.wait() == 0
+    run = StartedRun("search/run.py", *words, f"--results-dir={tmp_path}", stdout=writer)
+    os.close(writer)
+    assert run.end() == (0, "")
     assert pd.read_csv(tmp_path / "study" / "trials.csv")["status"].tolist() == ["completed"]

@@ -8,7 +8,7 @@ from studies import DEFAULT_SPACE, DEFAULTS
 
 from search.algorithms.samplers import StudySampler, tpe
 from search.space.distributions import OrderedChoice
-from search.space.encoding import FlatSpace
+from search.space.encoding import SpaceEncoding
 from search.space.search_space import SearchSpace, contains, describe, starting_points
 from training.config import TrialConfig
 
@@ -19,7 +19,7 @@ def draw(space: SearchSpace, number: int, seed: int = 0) -> list[optuna.trial.Tr
     """Ask for trials without telling results: the random start goes on."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=StudySampler(space, tpe(seed)), direction="maximize")
-    return [study.ask(fixed_distributions=FlatSpace(space).distributions) for _ in range(number)]
+    return [study.ask(fixed_distributions=SpaceEncoding(space).optuna_distributions) for _ in range(number)]
 
 
 def test_space_and_config_agree() -> None:
@@ -50,7 +50,7 @@ def test_ordered_choice_draws_members_only_and_each_about_as_often() -> None:
 
 @pytest.mark.parametrize(("draw", "member"), [(23, 32), (45, 32), (46, 64), (64, 64), (724, 512)])
 def test_draw_goes_to_the_nearest_member_by_ratio(draw: int, member: int) -> None:
-    assert BATCH_SIZES.nearest(draw) == member
+    assert BATCH_SIZES.snap(draw) == member
 
 
 @pytest.mark.parametrize("values", [(32,), (64, 32), (32, 32)])
@@ -70,9 +70,11 @@ def test_sampler_knows_the_order() -> None:
         for size, value in tried:
             params = {"batch_size": size}
             study.add_trial(
-                optuna.trial.create_trial(params=params, distributions=FlatSpace(space).distributions, value=value)
+                optuna.trial.create_trial(
+                    params=params, distributions=SpaceEncoding(space).optuna_distributions, value=value
+                )
             )
-        proposals[study.ask(FlatSpace(space).distributions).params["batch_size"]] += 1
+        proposals[study.ask(SpaceEncoding(space).optuna_distributions).params["batch_size"]] += 1
     assert proposals[16] >= 20, proposals
 
 

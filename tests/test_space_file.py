@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution
 
 from search.algorithms.samplers import StudySampler, build_sampler
 from search.settings import SamplerName
-from search.space.encoding import FlatSpace
+from search.space.encoding import SpaceEncoding
 from search.space.search_space import (
     Point,
     SearchSpace,
@@ -67,7 +67,7 @@ def asked(space: SearchSpace, sampler: SamplerName, trials: int) -> list[Point]:
         point: Point = {}
         for name in space.order:
             if name in space.searched(point):
-                point[name] = trial._suggest(name, space.distributions(point)[name])
+                point[name] = trial._suggest(name, space.optuna_distributions(point)[name])
         points.append(point)
         study.tell(trial, float(point["learning_rate"]))
     return points
@@ -107,24 +107,24 @@ def test_every_sampler_draws_from_conditional_spaces(sampler: SamplerName) -> No
 def test_what_is_learned_in_one_range_holds_in_the_other() -> None:
     """Larger is better in both ranges: TPE moves up in the range of adam, though the best values are those of sgd."""
     space = read_space(FOLDER / "by-optimizer.toml", MLP)
-    flat = FlatSpace(space)
+    encoding = SpaceEncoding(space)
     sgd: Point = {"optimizer": "sgd", "learning_rate": 1.0, "momentum": 0.0, "batch_size": 64}
     adam: Point = {"optimizer": "adam", "learning_rate": 1e-2, "batch_size": 64}
-    assert flat.encode(sgd, 0)["learning_rate"] == pytest.approx(flat.encode(adam, 1)["learning_rate"]) == 1
+    assert encoding.encode(sgd, 0)["learning_rate"] == pytest.approx(encoding.encode(adam, 1)["learning_rate"]) == 1
     for point in (sgd, adam):
-        back = flat.decode(flat.encode(point, 2))
+        back = encoding.decode(encoding.encode(point, 2))
         assert back.keys() == point.keys()
         assert back["learning_rate"] == pytest.approx(point["learning_rate"])
 
 
 def test_what_was_not_drawn_looks_as_if_drawn_anywhere() -> None:
-    flat = FlatSpace(read_space(FOLDER / "by-optimizer.toml", MLP))
+    encoding = SpaceEncoding(read_space(FOLDER / "by-optimizer.toml", MLP))
     adam: Point = {"optimizer": "adam", "learning_rate": 1e-3, "batch_size": 64}
-    momenta = [float(flat.encode(adam, number)["momentum"]) for number in range(400)]
+    momenta = [float(encoding.encode(adam, number)["momentum"]) for number in range(400)]
     assert [sum(low <= value < low + 0.33 for value in momenta) / 400 for low in (0, 0.33, 0.66)] == pytest.approx(
         [1 / 3] * 3, abs=0.08
     )
-    assert flat.encode(adam, 7) == flat.encode(adam, 7)
+    assert encoding.encode(adam, 7) == encoding.encode(adam, 7)
 
 
 def test_finite_conditional_space_is_counted_and_listed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Studies whose record is on a PostgreSQL server: by hand, and one whole study with the real Ray on digits."""
+"""Studies whose record is on a PostgreSQL server: by hand, and whole ones on digits, one of them with the real Ray."""
 
 import itertools
 import json
@@ -21,12 +21,13 @@ import psycopg
 import pytest
 from optuna.trial import TrialState
 from postgresql import PASSWORD, SECRET, USER, PostgreSQL, programs
+from serial_ray import CompletedRun, StartedRun, run_command
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from studies import NUMBERS, HandDrivenStudy, metrics
 
 from search.engine.study import prepare_study
-from search.record.database import NoPatience, RecordUnwritableError
+from search.record.database import NoRetry, RecordUnwritableError
 from search.record.postgresql import ServerStorage, open_server
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
@@ -36,7 +37,7 @@ from training.console.command_line import mask_password
 from training.images.image_data import ImageData
 from training.loop import train
 
-EPOCHS = 60
+EPOCHS = 40
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +64,7 @@ def storage_of(study: HandDrivenStudy) -> ServerStorage:
     return storage
 
 
-class Remedy(NoPatience):
+class Remedy(NoRetry):
     """Does something about a failure, and remembers what was wrong."""
 
     def __init__(self, mend: Callable[[], None]) -> None:
@@ -78,11 +79,11 @@ class Remedy(NoPatience):
 
 def test_every_step_outlives_a_server_that_was_away(study: HandDrivenStudy, server: PostgreSQL, tmp_path: Path) -> None:
     remedy = Remedy(server.start)
-    study.record.be_patient(remedy)
+    study.record.retry_writes_with(remedy)
     steps: list[Callable[[], object]] = [
         lambda: study.suggest("a"),
         lambda: study.record.add_epoch("a", metrics(1, 0.5)),
-        lambda: study.record.add_death("a"),
+        lambda: study.record.add_worker_failure("a"),
         lambda: study.record.finish("a", interrupted=True),
         lambda: study.suggest("b"),
         lambda: study.record.add_epoch("b", metrics(2, 0.6)),
@@ -116,7 +117,7 @@ def test_study_is_refused_while_another_process_has_it(study: HandDrivenStudy, s
 def test_study_that_another_process_took_over_is_not_written(
     study: HandDrivenStudy, server: PostgreSQL, tmp_path: Path
 ) -> None:
-    study.record.be_patient(Remedy(server.start))
+    study.record.retry_writes_with(Remedy(server.start))
     study.suggest("a")
     server.stop()
     server.start()
@@ -133,14 +134,14 @@ def test_study_waits_for_its_own_lock_when_only_the_network_failed(study: HandDr
     lost = storage.engine.raw_connection()
     lost.detach()  # for the server it is still there
     remedy = Remedy(lost.close)
-    study.record.be_patient(remedy)
+    study.record.retry_writes_with(remedy)
     study.record.add_epoch("a", metrics(1, 0.5))
     (error,) = remedy.errors
     assert "the server still waits for the last connection" in error
 
 
 def test_answers_that_are_lost_change_nothing(study: HandDrivenStudy, server: PostgreSQL, tmp_path: Path) -> None:
-    study.record.be_patient(Remedy(lambda: None))
+    study.record.retry_writes_with(Remedy(lambda: None))
     commits = itertools.count()
 
     def lose_every_other_answer(connection: Any) -> None:
@@ -237,17 +238,34 @@ def test_passwords_are_shown_as_stars(word: str, shown: str) -> None:
 
 
 class WholeStudy:
-    """A study of 2 trials on digits, `python search/run.py` as another process, called `whole`."""
+    """A study of 2 trials on digits, called `whole`, by `python search/run.py` as another process."""
 
-    def __init__(self, results: Path, server: PostgreSQL) -> None:
+    def __init__(self, results: Path, server: PostgreSQL, *, real: bool) -> None:
+        """Start it.
+
+        Args:
+            results: Folder for its files.
+            server: What keeps its record.
+            real: Whether it runs with the real Ray.
+        """
         self._folder = results / "whole"
         self._server = server
         self._output = results / "output"
         options = ["--dataset", "digits", "--num-samples", "2", "--epochs", str(EPOCHS), "--scheduler", "none"]
         options += ["--max-concurrent", "1", "--no-dashboard", "--results-dir", str(results), "--name", "whole"]
-        command = [sys.executable, str(PROJECT / "search" / "run.py"), *options, "--storage", server.address()]
+        command = ["search/run.py", *options, "--storage", server.address()]
         with self._output.open("w") as stream:
-            self.driver = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
+            if real:
+                words = [sys.executable, *command]
+                started = subprocess.Popen(
+                    words, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+                )
+                self.pid = self.known_as = started.pid
+                self._is_running: Callable[[], bool] = lambda: started.poll() is None
+            else:
+                run = StartedRun(*command, stdout=stream.fileno())
+                self.pid, self.known_as = run.pid, os.getpid()  # a copy of this process has its name on the server
+                self._is_running = run.is_running
 
     def wait_for(self, words: str) -> None:
         """Wait until it has printed this."""
@@ -261,21 +279,26 @@ class WholeStudy:
             f"{number} epochs",
         )
 
+    def send(self, number: signal.Signals) -> None:
+        """Send its driver a signal."""
+        os.kill(self.pid, number)
+
     def kill(self) -> None:
-        self.driver.send_signal(signal.SIGKILL)
-        self.driver.wait()
+        """End it as nothing can hinder."""
+        self.send(signal.SIGKILL)
+        while self._is_running():
+            time.sleep(0.01)
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + 90
         while not condition():
             assert time.monotonic() < deadline, f"waited in vain for: {what}"
-            assert self.driver.poll() is None, self._output.read_text()
+            assert self._is_running(), self._output.read_text()
             time.sleep(0.1)
 
 
-def start(script: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROJECT / "search" / script), *options]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables)
+def start(script: str, *options: str, **variables: str) -> CompletedRun:
+    run = run_command(f"search/{script}", *options, cwd=None, **variables)
     assert SECRET not in run.stdout + run.stderr
     return run
 
@@ -283,7 +306,7 @@ def start(script: str, *options: str, **variables: str) -> subprocess.CompletedP
 def refused(script: str, results: Path, *options: str) -> str:
     """The sentence by which a command is refused, having written nothing."""
     run = start(script, *options, "--results-dir", str(results))
-    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1), run.stdout + run.stderr
+    assert (run.status, run.stdout, run.stderr.count("\n")) == (2, "", 1), run.stdout + run.stderr
     assert list(results.iterdir()) == []
     return run.stderr
 
@@ -294,27 +317,31 @@ def files_with_the_password(folder: Path) -> list[Path]:
     return [file for file in files if SECRET.encode() in file.read_bytes()]
 
 
-@pytest.fixture(scope="module")
-def killed(server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(scope="module", params=[pytest.param("real", marks=pytest.mark.ray), "serial"])
+def killed(
+    server: PostgreSQL, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """A study that saw its server go away and come back, and then was killed, and its folder removed."""
     results, nothing = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("nothing")
-    study = WholeStudy(results, server)
+    study = WholeStudy(results, server, real=request.param == "real")
     try:
-        study.wait_for("Ended trials; ")
+        study.wait_for("Trials as they end")
         study.wait_for_epochs(5)
         server.stop()
         study.wait_for("the study waits until it can")
         server.start()
         study.wait_for("the record can be written again")
-        study.driver.send_signal(signal.SIGSTOP)  # it has the lock still
+        study.send(signal.SIGSTOP)  # it has the lock still
         for words in (["--resume", "whole"], ["--name", "whole", "--dataset", "digits"]):
             sentence = refused("run.py", nothing, *words, "--storage", server.address())
-            assert sentence.startswith(f"error: study whole is being run by process {study.driver.pid} on ")
+            assert sentence.startswith(f"error: study whole is being run by process {study.known_as} on ")
     finally:
         study.kill()
     assert files_with_the_password(results) == []
     assert not (results / "whole" / "study.db").exists()
     shutil.rmtree(results)
+    yield
+    optuna.delete_study(study_name="whole", storage=open_server(server.address()))
 
 
 @pytest.fixture(scope="module")
@@ -323,15 +350,15 @@ def resumed(server: PostgreSQL, killed: None, tmp_path_factory: pytest.TempPathF
     results = tmp_path_factory.mktemp("resumed")
     words = ["--resume", "whole", "--storage", server.address(password=None), "--results-dir", str(results)]
     run = start("run.py", *words, PGPASSWORD=PASSWORD)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert f"record     {server.address(password=None)}" in run.stdout
+    assert run.status == 0, run.stdout + run.stderr
+    assert f"record   {server.address(password=None)}" in run.stdout
     assert "1 of them from their last epoch" in run.stdout
     return results / "whole"
 
 
 def test_files_are_rebuilt_from_the_server_alone(server: PostgreSQL, killed: None, tmp_path: Path) -> None:
     run = start("report.py", "whole", "--storage", server.address(), "--results-dir", str(tmp_path))
-    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.status == 0, run.stdout + run.stderr
     assert "1 interrupted" in run.stdout
     assert {"trials.csv", "epochs.csv", "study.json"} <= {file.name for file in (tmp_path / "whole").iterdir()}
     assert len(pd.read_csv(tmp_path / "whole" / "epochs.csv")) >= 5
@@ -360,18 +387,21 @@ def test_fork_takes_its_evidence_from_the_server(server: PostgreSQL, resumed: Pa
         assert open_server(server.address()).has_study(study.record.folder.name)
 
 
-def test_study_on_a_server_is_confirmed_and_reproduced(server: PostgreSQL, resumed: Path) -> None:
-    options = ["--storage", server.address(), "--results-dir", str(resumed.parent)]
-    run = start("confirm.py", "whole", "--top", "2", "--seeds", "2", "--no-dashboard", *options)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert len(pd.read_csv(resumed / "confirm.csv")) == 2
-    assert (resumed / "model" / "model.safetensors").is_file()
-    record = StudyRecord.open(resumed, open_server(server.address()))
+def test_study_on_a_server_is_confirmed_and_reproduced(server: PostgreSQL, tmp_path: Path) -> None:
+    options = ["--storage", server.address(), "--results-dir", str(tmp_path)]
+    study = tmp_path / "small"
+    run = start("run.py", "--dataset", "digits", "--num-samples", "2", "--epochs", "2", "--name", study.name, *options)
+    assert run.status == 0, run.stdout + run.stderr
+    run = start("confirm.py", study.name, "--top", "2", "--seeds", "2", "--no-dashboard", *options)
+    assert run.status == 0, run.stdout + run.stderr
+    assert len(pd.read_csv(study / "confirm.csv")) == 2
+    assert (study / "model" / "model.safetensors").is_file()
+    record = StudyRecord.open(study, open_server(server.address()))
     assert len(record.trials) == 2  # those of the confirmation have a record of their own
     assert record.facts["confirm"]["final"]["training_images"] == 1438
-    run = start("reproduce.py", "whole", "1", *options)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert files_with_the_password(resumed) == []
+    run = start("reproduce.py", study.name, "1", *options)
+    assert run.status == 0, run.stdout + run.stderr
+    assert files_with_the_password(study) == []
 
 
 def test_name_that_the_server_knows_is_refused(server: PostgreSQL, resumed: Path, tmp_path: Path) -> None:

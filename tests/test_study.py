@@ -1,10 +1,8 @@
-"""Whole studies with the real Ray, on digits."""
+"""Whole studies on digits."""
 
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +12,18 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 from PIL import Image
+from serial_ray import CompletedRun, run_command
 from studies import NUMBERS
+from whole_study import SIX_TRIALS, WatchedStudy
 
 from search.engine import study as study_module
 from search.engine import tuner
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
-from training.config import PROJECT
 
-SIX_TRIALS = ["--dataset", "digits", "--num-samples", "6", "--epochs", "3", "--max-concurrent", "1"]
 TIMES = ["trial_id", "seconds"]
-
-
-def run_search(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROJECT / "search" / "run.py"), *options]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+OF_ITS_TRIALS = TIMES
+OF_ITS_EPOCHS = ["seconds", "evaluation_seconds", "waiting_seconds", "reported", "pid"]
 
 
 def read_trials(folder: Path) -> pd.DataFrame:
@@ -41,24 +36,40 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(results: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """One study of six trials, one at a time, run from a folder that has a `training` and a `search` of its own."""
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    for package in ("training", "search"):
-        (elsewhere / package).mkdir()
-        (elsewhere / package / "__init__.py").write_text("raise ImportError('somebody else's')")
-    return run_search(*SIX_TRIALS, "--name", "first", "--results-dir", str(results), cwd=elsewhere)
+def finished(results: Path) -> CompletedRun:
+    """One study of six trials, one at a time."""
+    return run_command("search/run.py", *SIX_TRIALS, "--name", "first", "--results-dir", str(results))
 
 
-def test_study_succeeds_and_says_no_more_than_it_should(finished: subprocess.CompletedProcess[str]) -> None:
-    assert finished.returncode == 0, finished.stderr
+@pytest.mark.ray
+def test_study_succeeds_and_says_no_more_than_it_should(whole_study: WatchedStudy) -> None:
+    """By command, with the real Ray, from a folder that has a `training` and a `search` of its own."""
+    assert whole_study.status == 0, whole_study.stderr
+    assert whole_study.stderr == ""
+    assert len(whole_study.stdout.splitlines()) < 45
+    assert "  watch    http://127.0.0.1:" in whole_study.stdout
+    assert not re.search(r"warn|ray::|\(pid|╭|Traceback", whole_study.stdout, re.IGNORECASE)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("table", "own"), [("trials.csv", OF_ITS_TRIALS), ("epochs.csv", OF_ITS_EPOCHS)])
+def test_study_without_ray_has_the_tables_of_one_with_it(
+    table: str, own: list[str], whole_study: WatchedStudy, finished: CompletedRun, results: Path
+) -> None:
+    with_ray, without = (pd.read_csv(folder / "first" / table) for folder in (whole_study.results, results))
+    assert not set(own) - set(with_ray.columns)
+    pd.testing.assert_frame_equal(with_ray.drop(columns=own), without.drop(columns=own), check_exact=True)
+    if table == "trials.csv":
+        assert set(with_ray["status"]) == {"completed", "stopped_early"}
+
+
+def test_study_without_ray_succeeds_and_says_as_much(finished: CompletedRun) -> None:
+    assert finished.status == 0, finished.stderr
     assert finished.stderr == ""
     assert len(finished.stdout.splitlines()) < 45
-    assert "  dashboard  http://127.0.0.1:" in finished.stdout
-    assert not re.search(r"warn|ray::|\(pid|╭|Traceback", finished.stdout, re.IGNORECASE)
 
 
-def test_every_trial_is_a_row_of_both_tables(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+def test_every_trial_is_a_row_of_both_tables(finished: CompletedRun, results: Path) -> None:
     trials, epochs = read_trials(results / "first"), pd.read_csv(results / "first" / "epochs.csv")
     assert sorted(trials.index) == [0, 1, 2, 3, 4, 5]
     assert set(trials["status"]) <= {"completed", "stopped_early"}
@@ -69,13 +80,13 @@ def test_every_trial_is_a_row_of_both_tables(finished: subprocess.CompletedProce
     assert trials["error"].isna().all()
 
 
-def test_baseline_is_never_stopped(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+def test_baseline_is_never_stopped(finished: CompletedRun, results: Path) -> None:
     baseline = read_trials(results / "first").loc[0]
     assert (baseline["learning_rate"], baseline["batch_size"], baseline["optimizer"]) == (1e-3, 64, "sgd")
     assert baseline["status"] == "completed"
 
 
-def test_table_lines_and_summary_agree_on_the_best(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+def test_table_lines_and_summary_agree_on_the_best(finished: CompletedRun, results: Path) -> None:
     trials, epochs = read_trials(results / "first"), pd.read_csv(results / "first" / "epochs.csv")
     best = trials.iloc[0]
     assert best["val_accuracy"] == epochs["val_accuracy"].max() == trials["val_accuracy"].max()
@@ -89,10 +100,10 @@ def test_table_lines_and_summary_agree_on_the_best(finished: subprocess.Complete
     *_, last_star = re.findall(r"^ *(\d+) .* (\d\.\d{4}) \* ", finished.stdout, re.MULTILINE)
     assert last_star == (str(best.name), f"{best['val_accuracy']:.4f}")
     gain = (best["val_accuracy"] - trials.loc[0, "val_accuracy"]) * 100
-    assert f"  gain over the tutorial's settings: {gain:+.1f} points of val_accuracy" in finished.stdout
+    assert f"  over the tutorial's settings: {gain:+.1f} points of val_accuracy" in finished.stdout
 
 
-def test_study_json_says_what_was_run(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+def test_study_json_says_what_was_run(finished: CompletedRun, results: Path) -> None:
     summary = json.loads((results / "first" / "study.json").read_text())
     assert summary["dataset"]["name"] == "digits"
     assert len(summary["dataset"]["sha256"]) == 64
@@ -107,24 +118,22 @@ def test_study_json_says_what_was_run(finished: subprocess.CompletedProcess[str]
     assert start["machine"]["cpus"] >= 1
 
 
-def test_record_accounts_for_every_trial(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+def test_record_accounts_for_every_trial(finished: CompletedRun, results: Path) -> None:
     stored = optuna.load_study(study_name="first", storage=f"sqlite:///{results / 'first' / 'study.db'}").trials
     assert len(stored) == 6
     assert {trial.state for trial in stored} <= {TrialState.COMPLETE, TrialState.PRUNED}
 
 
-def test_latest_points_to_the_newest_study(finished: subprocess.CompletedProcess[str], results: Path) -> None:
+def test_latest_points_to_the_newest_study(finished: CompletedRun, results: Path) -> None:
     assert (results / "latest").resolve() == results / "first"
     assert not list(results.rglob("*.draft"))
 
 
-def test_best_trial_can_be_trained_again_alone_with_the_same_numbers(
-    finished: subprocess.CompletedProcess[str], results: Path
-) -> None:
+def test_best_trial_can_be_trained_again_alone_with_the_same_numbers(finished: CompletedRun, results: Path) -> None:
     (line,) = re.findall("    python (training/run.py .*)", (results / "first" / "model" / "README.md").read_text())
     script, *options = line.split()
-    command = [sys.executable, str(PROJECT / script), *options]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    run = run_command(script, *options)
+    assert run.status == 0, run.stderr
     epochs = (
         pd.read_csv(results / "first" / "epochs.csv")
         .groupby("trial_number")
@@ -138,44 +147,30 @@ def test_best_trial_can_be_trained_again_alone_with_the_same_numbers(
 
 
 def test_best_model_is_shipped_and_best_trial_reproduced_by_the_commands_of_the_summary(
-    finished: subprocess.CompletedProcess[str], results: Path, tmp_path: Path
+    finished: CompletedRun, results: Path, tmp_path: Path
 ) -> None:
     best = read_trials(results / "first").iloc[0]
-    words = dict(re.findall(r"^(Predict|Reproduce): python (.*)$", finished.stdout, re.MULTILINE))
+    words = dict(re.findall(r"^(Use it|Train it again): python (.*)$", finished.stdout, re.MULTILINE))
     picture = tmp_path / "picture.png"
     Image.new("L", (8, 8), 40).save(picture)
-    script, model, _ = words["Predict"].split()
+    script, model, _ = words["Use it"].split()
     elsewhere = results / "elsewhere"  # the summary's paths are relative to where the study was started
     elsewhere.mkdir()
-    command = [sys.executable, str(PROJECT / script), str(results / "first" / Path(model).name), str(picture)]
-    predicted = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=True)
+    predicted = run_command(script, str(results / "first" / Path(model).name), str(picture), cwd=elsewhere)
+    assert predicted.status == 0, predicted.stderr
     assert re.fullmatch(rf"{re.escape(str(picture))}: \d [01]\.\d{{4}}\n", predicted.stdout)
     before = {file: file.read_bytes() for file in (results / "first").rglob("*") if file.is_file()}
-    script, _, number = words["Reproduce"].split()
+    script, _, number = words["Train it again"].split()
     assert int(number) == best.name
-    command = [sys.executable, str(PROJECT / script), "first", number, "--results-dir", str(results)]
-    reproduced = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
-    assert reproduced.returncode == 0, reproduced.stdout + reproduced.stderr
-    assert re.search(rf"agrees with its record: all metrics of {best['epochs']} epochs? are equal", reproduced.stdout)
+    reproduced = run_command(script, "first", number, "--results-dir", str(results), cwd=elsewhere)
+    assert reproduced.status == 0, reproduced.stdout + reproduced.stderr
+    assert re.search(rf"It agrees: all metrics of {best['epochs']} epochs? are equal", reproduced.stdout)
     assert {file: file.read_bytes() for file in (results / "first").rglob("*") if file.is_file()} == before
 
 
-def test_same_seed_with_one_worker_gives_the_same_study(
-    finished: subprocess.CompletedProcess[str], results: Path
-) -> None:
-    options = [
-        "--dataset",
-        "digits",
-        "--num-samples",
-        "6",
-        "--epochs",
-        "3",
-        "--max-concurrent",
-        "1",
-        "--name",
-        "second",
-    ]
-    run_search(*options, "--no-dashboard", "--results-dir", str(results), cwd=results)
+def test_same_seed_with_one_worker_gives_the_same_study(finished: CompletedRun, results: Path) -> None:
+    words = [*SIX_TRIALS, "--name", "second", "--no-dashboard", "--results-dir", str(results)]
+    assert run_command("search/run.py", *words).status == 0
     first, second = (read_trials(results / name).drop(columns=TIMES) for name in ("first", "second"))
     pd.testing.assert_frame_equal(first, second, check_exact=True)
 
@@ -186,6 +181,7 @@ def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **option
     return study_module.run_study(study), study.record.folder
 
 
+@pytest.mark.ray
 def test_study_goes_on_when_trials_fail_in_three_ways(
     shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,6 +203,7 @@ def test_study_goes_on_when_trials_fail_in_three_ways(
     assert "2 completed, 2 failed, 1 diverged" in output.out
 
 
+@pytest.mark.ray
 def test_reused_worker_keeps_nothing_of_earlier_trials(
     shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,7 +243,7 @@ def test_reused_worker_keeps_nothing_of_earlier_trials(
 
 
 def test_study_in_which_nothing_completes_fails_and_says_where_to_look(
-    shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    without_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     status, folder = run_with_trainable(
         faulty.always_raises, monkeypatch, num_samples=2, epochs=1, results_dir=tmp_path
@@ -254,7 +251,7 @@ def test_study_in_which_nothing_completes_fails_and_says_where_to_look(
     output = capfd.readouterr().out
     assert status == 1
     assert read_trials(folder)["status"].tolist() == ["failed", "failed"]
-    assert "No trial has valid metrics; the errors are in trials.csv and errors/." in output
+    assert "No trial measured anything that stands; the errors are in trials.csv and errors/." in output
 
 
 def test_unwritable_results_folder_is_refused_before_anything_is_loaded(

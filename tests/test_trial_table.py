@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from studies import DEFAULT_SPACE, HandDrivenStudy
+from studies import HandDrivenStudy
 
-from search.outputs.files import StudyFiles, write_atomically
+from search.outputs.files import StudyFiles
 from search.outputs.tables import epoch_table, trial_table
+from search.record.folder import write_atomically
 
 TRIAL_COLUMNS = (
     "trial_number,trial_id,status,learning_rate,batch_size,optimizer,epochs,best_epoch,"
@@ -14,7 +15,7 @@ TRIAL_COLUMNS = (
 )
 EPOCH_COLUMNS = (
     "trial_number,epoch,train_loss,val_accuracy,val_loss,test_accuracy,test_loss,seconds,evaluation_seconds,"
-    "start,node,pid,waiting_seconds,reported"
+    "session,node,pid,waiting_seconds,reported"
 )
 
 
@@ -26,19 +27,19 @@ def study(tmp_path: Path) -> HandDrivenStudy:
 
 
 def test_files_have_exactly_the_documented_columns(study: HandDrivenStudy, tmp_path: Path) -> None:
-    StudyFiles(study.record, DEFAULT_SPACE).write()
+    StudyFiles(study.record).write()
     assert (tmp_path / "trials.csv").read_text().splitlines()[0] == TRIAL_COLUMNS
     assert (tmp_path / "epochs.csv").read_text().splitlines()[0] == EPOCH_COLUMNS
 
 
 def test_files_of_a_study_without_trials_have_their_columns_too(tmp_path: Path) -> None:
-    StudyFiles(HandDrivenStudy(tmp_path).record, DEFAULT_SPACE).write()
+    StudyFiles(HandDrivenStudy(tmp_path).record).write()
     assert (tmp_path / "trials.csv").read_text() == TRIAL_COLUMNS + "\n"
     assert (tmp_path / "epochs.csv").read_text() == EPOCH_COLUMNS + "\n"
 
 
 def test_trials_are_best_first_with_the_metrics_of_their_best_epoch(study: HandDrivenStudy) -> None:
-    table = trial_table(study.record, DEFAULT_SPACE)
+    table = trial_table(study.record)
     assert table["trial_number"].tolist() == [1, 0, 6, 2, 3, 4, 5]
     best = table.iloc[0]
     assert (best["epochs"], best["best_epoch"], best["val_accuracy"]) == (3, 2, 0.9)
@@ -48,7 +49,7 @@ def test_trials_are_best_first_with_the_metrics_of_their_best_epoch(study: HandD
 
 
 def test_cells_are_empty_only_where_nothing_was_measured(study: HandDrivenStudy, tmp_path: Path) -> None:
-    StudyFiles(study.record, DEFAULT_SPACE).write()
+    StudyFiles(study.record).write()
     with (tmp_path / "trials.csv").open(newline="") as stream:
         empty_cells = {
             int(row["trial_number"]): {name for name, cell in row.items() if not cell} for row in csv.DictReader(stream)
@@ -68,7 +69,7 @@ def test_epochs_are_in_order_of_trial_and_epoch(study: HandDrivenStudy) -> None:
 
 
 def test_numbers_survive_the_file_exactly(study: HandDrivenStudy, tmp_path: Path) -> None:
-    StudyFiles(study.record, DEFAULT_SPACE).write()
+    StudyFiles(study.record).write()
     table = pd.read_csv(tmp_path / "trials.csv", dtype={"learning_rate": str}).set_index("trial_number")
     for trial in study.record.trials:
         assert float(str(table.loc[trial.number, "learning_rate"])) == trial.hyperparameters["learning_rate"]
