@@ -12,7 +12,7 @@ import plotly.graph_objects
 import pytest
 from serial_ray import CompletedRun, run_command
 from studies import HandDrivenStudy, planted_study
-from test_doctor import rises_to
+from test_recommendations import rises_to
 from test_report import figures_of, without_plotly
 
 from search.analysis.comparison import Comparison, compare

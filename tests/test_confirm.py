@@ -20,12 +20,13 @@ import torch
 from filelock import FileLock
 from scipy import stats
 from serial_ray import CompletedRun, StartedRun, run_command
-from studies import NUMBERS, HandDrivenStudy, facts, metrics, search
+from studies import NUMBERS, HandDrivenStudy, metadata, metrics, search
 
 from search import confirm as command
 from search.algorithms.search_algorithm import SearchAlgorithm
 from search.engine import tuner
-from search.outputs.confirmation_text import confirmation_of
+from search.engine.study import Repetition
+from search.engine.study import _enqueue_repetition as enqueue_repetition
 from search.record.confirmation import (
     Configuration,
     Plan,
@@ -34,18 +35,19 @@ from search.record.confirmation import (
     measure,
     rank,
     t_interval,
-    wilson_interval,
 )
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.retraining import confirm_study
-from search.retraining.confirm_study import Wanted, fresh_seeds
-from search.retraining.final_training import final_model
+from search.retraining.confirm_study import fresh_seeds
+from search.settings import ConfirmSettings
 from search.space.distributions import HyperparameterValue
 from training.config import DataConfig, TrialConfig
 from training.images.image_data import ImageData, load_data
-from training.loop import EpochMetrics, Training, train
+from training.loop import Training, train
+from training.metrics import EpochMetrics, accuracy_interval
+from training.model.model_folder import load_model
 
 POINT: dict[str, HyperparameterValue] = {"learning_rate": 1e-3, "batch_size": 64, "optimizer": "adam"}
 
@@ -119,7 +121,7 @@ def losses_of(value: float) -> list[EpochMetrics]:
 @pytest.mark.parametrize(("right", "images"), [(0, 10), (7, 10), (10, 10), (8892, 10_000)])
 def test_interval_of_the_test_accuracy_is_wilsons(right: int, images: int) -> None:
     known = stats.binomtest(right, images).proportion_ci(0.95, method="wilson")
-    assert [*wilson_interval(right / images, images)] == pytest.approx([known.low, known.high], abs=1e-9)
+    assert [*accuracy_interval(right / images, images)] == pytest.approx([known.low, known.high], abs=1e-9)
 
 
 def test_epoch_is_chosen_by_the_mean_and_not_by_each_seed() -> None:
@@ -199,10 +201,10 @@ def test_seeds_are_those_of_no_trial(tmp_path: Path) -> None:
 def test_same_configuration_is_proposed_from_every_seed(tmp_path: Path) -> None:
     """In a space of one point, too, and without a question to the sampler."""
     plan = Plan(study="a", top=1, trials=[3], values=[0.9], seeds=[11, 12], winner_seeds=[13, 14], final_seed=15)
-    record = StudyRecord.create(tmp_path, "max", facts() | {"plan": asdict(plan)})
+    record = StudyRecord.create(tmp_path, replace(metadata(), plan=plan))
     for seed in plan.seeds:
         record.enqueue(POINT, seed)
-    searcher = search(record)
+    searcher = search(record, plan.choosing_trainings)
     searcher._num_points = 1
     proposals = [searcher.suggest("one"), searcher.suggest("two")]
     assert [proposal["seed"] for proposal in proposals if isinstance(proposal, dict)] == [11, 12]
@@ -224,13 +226,16 @@ def begun_by_hand(folder: Path) -> tuple[StudyRecord, StudyRecord, SearchAlgorit
     plan = Plan(
         study="study", top=2, trials=[1, 0], values=[0.9, 0.6], seeds=[11, 12], winner_seeds=[13, 14], final_seed=15
     )
-    record = StudyRecord.create(folder / "confirm", "max", facts() | {"code": {}})
-    confirm_study._begin(record, parent.record, plan)
-    return parent.record, record, searcher_of(record, parent.record)
+    record = StudyRecord.create(folder / "confirm", replace(metadata(), plan=plan))
+    enqueue_repetition(record, Repetition(parent.record, plan))
+    return parent.record, record, search(record, plan.choosing_trainings)
 
 
-def searcher_of(record: StudyRecord, parent: StudyRecord) -> SearchAlgorithm:
-    return search(record, next_round=lambda record: confirm_study._measure_winner(record, parent))
+def measuring(record: StudyRecord, parent: StudyRecord) -> SearchAlgorithm:
+    """What proposes the trainings that measure the winner, which has been chosen."""
+    assert confirm_study._enqueue_winner(record, parent)
+    assert record.metadata.plan is not None
+    return search(record, record.metadata.plan.all_trainings)
 
 
 def train_by_hand(searcher: SearchAlgorithm, record: StudyRecord, trial_id: str, *accuracies: float) -> TrialRecord:
@@ -248,16 +253,18 @@ def test_winner_is_measured_from_further_seeds_when_it_has_been_chosen(tmp_path:
     choosing = [(0.5, 0.70, 0.60), (0.5, 0.80, 0.70), (0.5, 0.71, 0.60)]
     trials = [train_by_hand(searcher, record, f"ray{n}", *curve) for n, curve in enumerate(choosing)]
     assert isinstance(searcher.suggest("last"), dict)
-    assert searcher.suggest("early") is None  # the winner is not known yet
+    assert searcher.suggest("early") is None
+    assert not confirm_study._enqueue_winner(record, parent)  # the winner is not known yet
     for epoch, accuracy in enumerate((0.5, 0.81, 0.70), start=1):
         record.add_epoch("last", metrics(epoch, accuracy))
     record.finish("last")
+    assert searcher.suggest("chosen") == "FINISHED"
     again = StudyRecord.open(tmp_path / "confirm")
     again.requeue_interrupted()  # killed meanwhile
-    searcher = searcher_of(again, parent)
-    measuring = [train_by_hand(searcher, again, f"more{n}", 0.9, 0.6, 0.9) for n in range(2)]
-    assert [trial.seed for trial in measuring] == [13, 14]
-    assert {tuple(trial.hyperparameters.items()) for trial in measuring} == {tuple(trials[1].hyperparameters.items())}
+    searcher = measuring(again, parent)
+    more = [train_by_hand(searcher, again, f"more{n}", 0.9, 0.6, 0.9) for n in range(2)]
+    assert [trial.seed for trial in more] == [13, 14]
+    assert {tuple(trial.hyperparameters.items()) for trial in more} == {tuple(trials[1].hyperparameters.items())}
     assert searcher.suggest("over") == "FINISHED"
     winner, other = confirm_study._ranked(again, parent)
     assert (winner.trial, winner.epochs, winner.values) == (0, 2, [0.80, 0.81])
@@ -269,17 +276,19 @@ def test_winner_is_measured_from_further_seeds_when_it_has_been_chosen(tmp_path:
 
 
 def test_nothing_is_measured_where_nobody_won(tmp_path: Path) -> None:
-    _, record, searcher = begun_by_hand(tmp_path)
+    parent, record, searcher = begun_by_hand(tmp_path)
     for number in range(4):
         train_by_hand(searcher, record, f"ray{number}")
     assert searcher.suggest("over") == "FINISHED"
-    assert "winner" not in record.facts
+    assert not confirm_study._enqueue_winner(record, parent)
+    assert record.metadata.winner is None
 
 
 def test_winner_that_fails_from_further_seeds_is_not_confirmed(tmp_path: Path) -> None:
     parent, record, searcher = begun_by_hand(tmp_path)
     for number in range(4):
         train_by_hand(searcher, record, f"ray{number}", 0.5, 0.6, 0.7)
+    searcher = measuring(record, parent)
     train_by_hand(searcher, record, "more", 0.5, 0.6, 0.7)
     train_by_hand(searcher, record, "fails")
     winner, *_ = confirm_study._ranked(record, parent)
@@ -343,13 +352,13 @@ def test_configurations_have_the_same_fresh_seeds(finished: object, results: Pat
     assert trainings.groupby("seed")["learning_rate"].nunique().size == 4
     assert (trainings["epochs"] == 2).all()
     study = json.loads((results / "study" / "study.json").read_text())
-    assert [one["seeds"] for one in study["confirm"]["configurations"]] == [[4, 5], [4, 5]]
-    assert study["confirm"]["confirmed"]["seeds"] == [6, 7]
+    assert [one["seeds"] for one in study["confirmation"]["configurations"]] == [[4, 5], [4, 5]]
+    assert study["confirmation"]["confirmed"]["seeds"] == [6, 7]
 
 
 def test_means_are_those_of_trainings_done_alone(finished: object, results: Path, digits: ImageData) -> None:
     record = StudyRecord.open(results / "study")
-    confirmation = confirmation_of(record)
+    confirmation = record.metadata.confirmation
     assert confirmation is not None
     winner, confirmed = confirmation.winner, confirmation.confirmed
     config = record.metadata.trial_config(record.trials[winner.trial])
@@ -366,7 +375,7 @@ def test_means_are_those_of_trainings_done_alone(finished: object, results: Path
 
 def test_result_is_of_one_training_on_all_images(finished: object, results: Path, all_digits: ImageData) -> None:
     record = StudyRecord.open(results / "study")
-    confirmation = confirmation_of(record)
+    confirmation = record.metadata.confirmation
     assert confirmation is not None
     final = confirmation.final
     assert (final.training_images, final.test_images, final.seed) == (1438, 359, 8)
@@ -374,14 +383,13 @@ def test_result_is_of_one_training_on_all_images(finished: object, results: Path
     alone = list(train(config, all_digits))[final.epochs - 1]
     assert final.test_accuracy == alone.test_accuracy
     assert final.test_loss == pytest.approx(alone.test_loss)
-    model = final_model(StudyRecord.open(results / "study" / "confirm"), config, all_digits)
-    seen = model(all_digits.test.images / 255).argmax(1)
+    seen = load_model(results / "study" / "model").predict(all_digits.test.images).argmax(1)
     assert (seen == all_digits.test.labels).double().mean().item() == pytest.approx(final.test_accuracy)
 
 
 def test_report_shows_it(finished: object, results: Path) -> None:
     page = (results / "study" / "report.html").read_text()
-    assert "<h2>Confirmed</h2>" in page
+    assert "<h2>Confirmation</h2>" in page
     assert "<dt>result</dt>" in page
     table = pd.read_csv(results / "study" / "confirm.csv")
     assert f"<td>{table['low'][0]:.4f} to {table['high'][0]:.4f}</td>" in page
@@ -394,7 +402,7 @@ def test_same_command_tells_the_result_again_and_trains_nothing(finished: Comple
     }
     again = run("confirm.py", "study", "--results-dir", str(results), "--top", "2", "--seeds", "2")
     assert again.status == 0, again.stderr
-    assert "Trials as they end" not in again.stdout
+    assert "Ended trials" not in again.stdout
     told = finished.stdout[finished.stdout.index("Confirmed: ") :]
     assert again.stdout.strip() == told.strip()
     assert all(file.read_bytes() == content for file, content in kept.items())
@@ -467,7 +475,7 @@ def test_study_with_nothing_to_confirm_is_refused(
 ) -> None:
     by_hand.run_trial(failure=Failure("exception", "ValueError: boom", "Traceback"))
     sentence = refused(monkeypatch, capsys, "hand", tmp_path)
-    assert "study hand has nothing to confirm: none of its trials measured anything that stands" in sentence
+    assert "study hand has nothing to confirm: none of its trials has valid metrics" in sentence
     assert "there is no study missing" in refused(monkeypatch, capsys, "missing", tmp_path)
 
 
@@ -483,8 +491,8 @@ def test_study_on_other_images_is_refused_and_nothing_is_made(
     by_hand: HandDrivenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     by_hand.run_trial(0.5, 0.6, 0.6)
-    monkeypatch.setattr("search.engine.local_ray.LocalRay.begin", lambda _: None)
-    monkeypatch.setattr("search.engine.local_ray.LocalRay.wait", lambda _: None)
+    monkeypatch.setattr("search.engine.local_ray.LocalRay.begin", lambda *_: None)
+    monkeypatch.setattr("search.engine.local_ray.LocalRay.wait", lambda *_: None)
     assert "study hand was run on other data than digits" in refused(monkeypatch, capsys, "hand", tmp_path)
     assert not (tmp_path / "hand" / "confirm").exists()
 
@@ -493,10 +501,9 @@ def test_study_without_validation_images_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "by-test").mkdir()
-    told: dict[str, Any] = facts("test_accuracy")
-    told["settings"]["val_fraction"] = 0.0
-    told["dataset"]["validation_images"] = 0
-    StudyRecord.create(tmp_path / "by-test", "max", told).close()
+    by_test = metadata("test_accuracy", val_fraction=0.0)
+    by_test = replace(by_test, dataset=replace(by_test.images, validation_images=0))
+    StudyRecord.create(tmp_path / "by-test", by_test).close()
     sentence = refused(monkeypatch, capsys, "by-test", tmp_path)
     assert "a winner chosen by the test images cannot be confirmed on them without bias" in sentence
 
@@ -506,13 +513,13 @@ def test_study_in_the_way_is_refused(
 ) -> None:
     by_hand.run_trial(0.5, 0.6, 0.6)
     (tmp_path / "hand" / "confirm").mkdir()
-    StudyRecord.create(tmp_path / "hand" / "confirm", "max", facts()).close()
+    StudyRecord.create(tmp_path / "hand" / "confirm", metadata()).close()
     assert "it holds a study that confirms nothing" in refused(monkeypatch, capsys, "hand", tmp_path)
 
 
 def test_damaged_confirmation_in_a_record_is_refused(by_hand: HandDrivenStudy, tmp_path: Path) -> None:
     by_hand.run_trial(0.5, 0.6, 0.6)
-    by_hand.record.set_facts({"confirm": {"configurations": [], "final": {}}})
+    by_hand.record.study.set_user_attr("confirmation", {"configurations": [], "final": {}})
     with pytest.raises(ValueError, match="the record of study hand is damaged"):
         StudyRecord.open(tmp_path / "hand")
 
@@ -582,7 +589,8 @@ def test_killed_confirmation_goes_on_and_repeats_nothing(
         alone = pd.DataFrame([asdict(metrics) for metrics in train(config, digits)])[NUMBERS]
         recorded = epochs.loc[epochs["trial_number"] == number, NUMBERS].reset_index(drop=True)
         pd.testing.assert_frame_equal(recorded, alone, rtol=1e-12)
-    confirmation = confirmation_of(record := StudyRecord.open(tmp_path / "study"))
+    record = StudyRecord.open(tmp_path / "study")
+    confirmation = record.metadata.confirmation
     assert confirmation is not None
     final = confirmation.final
     training = Training(replace(record.metadata.trial_config(record.trials[final.trial]), seed=final.seed), all_digits)
@@ -595,16 +603,18 @@ def test_killed_confirmation_goes_on_and_repeats_nothing(
 def test_confirmation_in_which_nothing_completes_has_no_result(
     without_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from search.engine.study import prepare_study, run_study
+    from search.engine.study import prepare_study
+    from search.run import run_study
     from search.settings import StudySettings
 
     settings = StudySettings(dataset="digits", num_samples=2, epochs=1, results_dir=tmp_path, dashboard=False)
     study = prepare_study(settings)
     assert run_study(study) == 0
     monkeypatch.setattr(tuner, "trainable", faulty.always_raises)
-    wanted = Wanted(top=1, seeds=2, command="the command", dashboard=False)
+    options = ConfirmSettings(study=study.record.folder.name, top=1, seeds=2, dashboard=False)
     capfd.readouterr()
-    status = confirm_study.confirm(confirm_study.prepare(study.record.folder, wanted, time.monotonic()))
+    run = confirm_study.prepare_confirmation(study.record.folder, options, time.monotonic())
+    status = confirm_study.confirm(run, command="the command")
     output = capfd.readouterr().out
     assert status == 1
     assert re.search(r"There is no result: no configuration completed its training from 2 seeds or more \(.+\)", output)

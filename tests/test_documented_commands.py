@@ -170,7 +170,7 @@ def test_commands_of_the_document_work(document: Path, folder: Path, tonight: Pa
 
 
 def test_commands_of_the_card_of_a_model_work(folder: Path, digits: ImageData) -> None:
-    model = export_model(SETTINGS, trained_study(folder / "study", digits))
+    model = export_model(trained_study(folder / "study", digits))
     assert model is not None
     found = commands(model / CARD)
     assert [command.split()[1] for command in found] == [

@@ -23,10 +23,11 @@ from test_ledger import parts
 
 from search.engine import tuner
 from search.engine.cluster import Node
-from search.engine.study import prepare_study, run_study
-from search.monitoring.terminal import head_lines
+from search.engine.header import header_lines
+from search.engine.study import prepare_study
 from search.record.lookup import stored_settings
 from search.record.study_record import StudyRecord
+from search.run import run_study
 from search.settings import StudySettings
 from training.config import TrialConfig
 from training.images.image_data import ImageData
@@ -373,7 +374,7 @@ def test_second_study_on_a_machine_leaves_the_first_its_cores(
     settings = StudySettings(dataset="digits", results_dir=tmp_path)
     with neighbour(cpus=6):
         beside = prepare_study(settings)
-    assert "  beside   study first, which uses 6 cores" in head_lines(beside)
+    assert "  beside   study first, which uses 6 cores" in header_lines(beside)
     assert beside.max_concurrent_trials == 2
     with neighbour(cpus=8) as process:
         assert prepare_study(settings).max_concurrent_trials == 1  # at least one

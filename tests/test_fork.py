@@ -1,6 +1,7 @@
 """Studies that begin with what another one found, and studies that must not go on."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from studies import metrics, search
 
 from search.engine.study import Study, prepare_study
 from search.record import provenance
+from search.record.metadata import WarmStart
 from search.record.study_record import StudyRecord
 from search.run import read_settings
 from search.settings import StudySettings
@@ -37,14 +39,14 @@ def earlier(tmp_path: Path) -> Study:
     return study
 
 
-def evidence(study: Study) -> list[dict[str, object]]:
-    return [dict(trial.params) for trial in study.record.study.trials if "evidence" in trial.user_attrs]
+def warm_start_points(study: Study) -> list[dict[str, object]]:
+    return [dict(trial.params) for trial in study.record.study.trials if "warm_start" in trial.user_attrs]
 
 
 def test_warm_start_takes_what_ended_and_says_how_many(earlier: Study, tmp_path: Path) -> None:
     later = prepared(tmp_path, "--warm-start", "earlier", "--name", "later", "--epochs", "5")
-    assert evidence(later) == [trial.hyperparameters for trial in earlier.record.trials[:2]]
-    assert later.record.facts["evidence"] == {"study": "earlier", "trials": 2, "of": 3}
+    assert warm_start_points(later) == [trial.hyperparameters for trial in earlier.record.trials[:2]]
+    assert later.record.metadata.warm_start == WarmStart(study="earlier", trials=2, of=3)
     assert later.settings.seed == 0
     assert later.trials_to_run == later.settings.num_samples
 
@@ -54,7 +56,7 @@ def test_fork_is_a_new_study_with_the_old_settings_unless_others_are_given(earli
     fork = prepared(tmp_path, "--resume", "earlier", "--fork", "--epochs", "5")
     assert (fork.settings.epochs, fork.settings.seed) == (5, 7)
     assert fork.record.folder != earlier.record.folder
-    assert len(evidence(fork)) == 2
+    assert len(warm_start_points(fork)) == 2
     assert (earlier.record.folder / "study.db").read_bytes() == before
 
 
@@ -79,11 +81,11 @@ def test_study_does_not_go_on_with_other_code(earlier: Study, tmp_path: Path, mo
         ValueError, match=r"by other code: loop changed since .*; resume it without that, or add --fork"
     ):
         prepared(tmp_path, "--resume", "earlier")
-    assert len(evidence(prepared(tmp_path, "--resume", "earlier", "--fork"))) == 2
+    assert len(warm_start_points(prepared(tmp_path, "--resume", "earlier", "--fork"))) == 2
 
 
 def test_study_does_not_go_on_with_other_data(earlier: Study, tmp_path: Path) -> None:
-    earlier.record.set_facts({"dataset": {**earlier.record.facts["dataset"], "sha256": "another"}})
+    earlier.record.update(dataset=replace(earlier.record.metadata.images, sha256="another"))
     with pytest.raises(ValueError, match="study earlier was run on other data than digits"):
         prepared(tmp_path, "--resume", "earlier")
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from terminal_emulator import Terminal
-from test_model_folder import facts
+from test_model_folder import model_metadata
 
-from search.engine.study import _view, prepare_study
+from search.engine.study import prepare_study
+from search.engine.study_run import build_view
 from search.monitoring.live_view import LiveView, clock, sparkline
 from search.monitoring.terminal import PlainView
 from search.settings import StudySettings
@@ -87,7 +88,7 @@ def test_view_is_live_where_somebody_sees_it(
     monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
     monkeypatch.setenv("TERM", kind)
     settings = StudySettings(dataset="digits", results_dir=tmp_path, quiet=quiet)
-    assert type(_view(prepare_study(settings))) is view
+    assert type(build_view(prepare_study(settings))) is view
 
 
 def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: ImageData) -> None:
@@ -95,7 +96,7 @@ def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: Imag
     folder = tmp_path / "results" / "fashion-mnist-reference"
     shutil.copytree(PROJECT / "results" / "fashion-mnist-reference", folder)
     best = pd.read_csv(folder / "trials.csv").iloc[0]
-    told = facts(digits, trial=int(best["trial_number"]), epoch=int(best["best_epoch"]))
+    told = model_metadata(digits, trial=int(best["trial_number"]), epoch=int(best["best_epoch"]))
     (folder / "model").mkdir(exist_ok=True)
     (folder / "model" / "config.json").write_text(json.dumps(asdict(told)))
     report = shlex.join([sys.executable, str(PROJECT / "search" / "report.py"), "results/fashion-mnist-reference"])

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from serial_ray import run_command
 from studies import DEFAULT_SPACE, HandDrivenStudy, planted_study
-from test_doctor import hill, rises_to
+from test_recommendations import hill, rises_to
 
 from search.analysis.findings import analyse
 from search.outputs import report_page

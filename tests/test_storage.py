@@ -28,6 +28,7 @@ from studies import NUMBERS, HandDrivenStudy, metrics
 
 from search.engine.study import prepare_study
 from search.record.database import NoRetry, RecordUnwritableError
+from search.record.metadata import WarmStart
 from search.record.postgresql import ServerStorage, open_server
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
@@ -59,7 +60,7 @@ def study(server: PostgreSQL, tmp_path: Path) -> HandDrivenStudy:
 
 
 def storage_of(study: HandDrivenStudy) -> ServerStorage:
-    storage = study.record._backend
+    storage = study.record._database
     assert isinstance(storage, ServerStorage)
     return storage
 
@@ -90,7 +91,7 @@ def test_every_step_outlives_a_server_that_was_away(study: HandDrivenStudy, serv
         lambda: study.record.add_epoch("b", metrics(3, 0.4)),
         lambda: study.record.finish("b"),
         lambda: study.run_trial(failure=Failure("exception", "ValueError: boom")),
-        lambda: study.record.set_facts({"seconds": 1.5}),
+        lambda: study.record.update(code={"loop": "another"}),
     ]
     for number, step in enumerate(steps, start=1):
         server.stop()
@@ -99,7 +100,7 @@ def test_every_step_outlives_a_server_that_was_away(study: HandDrivenStudy, serv
     record = StudyRecord.open(tmp_path, open_server(server.address()))
     assert [trial.status for trial in record.trials] == ["completed", "failed"]
     assert record.trials == study.record.trials
-    assert record.facts["seconds"] == 1.5
+    assert record.metadata.code == {"loop": "another"}
     with pytest.raises(RecordUnwritableError):
         open_server(server.address()).lock(tmp_path.name)
 
@@ -382,7 +383,7 @@ def test_fork_takes_its_evidence_from_the_server(server: PostgreSQL, resumed: Pa
     words = ["--resume", "whole", "--fork", "--storage", server.address(), "--results-dir", str(tmp_path)]
     study = prepare_study(read_settings(words))
     with closing(study.folder), closing(study.record):
-        assert study.record.facts["evidence"] == {"study": "whole", "trials": 2, "of": 2}
+        assert study.record.metadata.warm_start == WarmStart(study="whole", trials=2, of=2)
         assert study.record.folder.name.startswith("digits-")
         assert open_server(server.address()).has_study(study.record.folder.name)
 
@@ -398,7 +399,8 @@ def test_study_on_a_server_is_confirmed_and_reproduced(server: PostgreSQL, tmp_p
     assert (study / "model" / "model.safetensors").is_file()
     record = StudyRecord.open(study, open_server(server.address()))
     assert len(record.trials) == 2  # those of the confirmation have a record of their own
-    assert record.facts["confirm"]["final"]["training_images"] == 1438
+    assert record.metadata.confirmation is not None
+    assert record.metadata.confirmation.final.training_images == 1438
     run = start("reproduce.py", study.name, "1", *options)
     assert run.status == 0, run.stdout + run.stderr
     assert files_with_the_password(study) == []

@@ -19,6 +19,7 @@ from whole_study import SIX_TRIALS, WatchedStudy
 from search.engine import study as study_module
 from search.engine import tuner
 from search.record.study_record import StudyRecord
+from search.run import run_study
 from search.settings import StudySettings
 
 TIMES = ["trial_id", "seconds"]
@@ -178,7 +179,7 @@ def test_same_seed_with_one_worker_gives_the_same_study(finished: CompletedRun, 
 def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[int, Path]:
     monkeypatch.setattr(tuner, "trainable", trainable)
     study = study_module.prepare_study(StudySettings(**{"dataset": "digits", "dashboard": False, **options}))
-    return study_module.run_study(study), study.record.folder
+    return run_study(study), study.record.folder
 
 
 @pytest.mark.ray

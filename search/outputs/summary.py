@@ -139,8 +139,7 @@ def reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
     """Build the command line that trains a trial again from the record and compares; it names the code that is run."""
     code = [argument for option in code_paths(record.metadata.settings).items() for argument in option]
     study, *storage = study_args(record.folder, record.address)
-    words = [str(short_path(Path(study))), str(trial.number), *storage, *code]
-    return shlex.join(["python", "search/reproduce.py", *words])
+    return shlex.join(["python", "search/reproduce.py", study, str(trial.number), *storage, *code])
 
 
 def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *, can_resume: bool) -> None:

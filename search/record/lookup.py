@@ -12,6 +12,7 @@ from search.record.upgrade import upgrade_settings
 from search.settings import StudySettings
 from training.config import PROJECT, absolute_import_path, is_import_path
 from training.console.command_line import option_value
+from training.console.terminal import short_path
 
 SESSION_SETTINGS = {
     *("resume", "fork", "warm_start", "time_budget", "storage", "address", "confirm"),
@@ -105,7 +106,7 @@ def study_args(folder: Path, address: str | None) -> list[str]:
 
     `address` is that of the database server with its record, without a password; None if the record is `study.db`.
     """
-    study = folder.name if folder.resolve().parent == PROJECT / "results" else str(folder)
+    study = folder.name if folder.resolve().parent == PROJECT / "results" else str(short_path(folder))
     return [study, "--storage", address] if address else [study]
 
 
