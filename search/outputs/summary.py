@@ -3,7 +3,6 @@
 import shlex
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 from textwrap import fill
 
 import pandas as pd
