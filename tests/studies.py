@@ -13,6 +13,7 @@ from search.algorithms.search_algorithm import SearchAlgorithm
 from search.algorithms.stopping import StudyStopper
 from search.record.metadata import Dataset, StudyMetadata
 from search.record.postgresql import ServerStorage
+from search.record.provenance import Machine, Session
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Timing, TrialRecord
 from search.settings import MetricName, StudySettings
@@ -50,6 +51,17 @@ def search(record: StudyRecord, num_ended: int = 1000) -> SearchAlgorithm:
     return SearchAlgorithm(record, tpe(len(record.trials)), seed=0, num_ended=num_ended, stopper=StudyStopper())
 
 
+SESSION = Session(
+    time="2026-01-01T00:00:00+00:00",
+    command="python search/run.py",
+    versions={"python": "3.11"},
+    git_commit=None,
+    machine=Machine(system="Linux", processor="a processor", cpus=2, memory_gib=24.0, gpus=[]),
+    max_concurrent_trials=2,
+    cpus_per_trial=1,
+)
+
+
 def metadata(metric: MetricName = "val_accuracy", space: SearchSpace = DEFAULT_SPACE, **settings: Any) -> StudyMetadata:
     """What a study that was run says of itself."""
     dataset = Dataset(
@@ -63,7 +75,7 @@ def metadata(metric: MetricName = "val_accuracy", space: SearchSpace = DEFAULT_S
         class_images=[180] * 10,
     )
     values: dict[str, Any] = {"dataset": "digits", "epochs": FULL_EPOCHS, "metric": metric} | settings
-    return StudyMetadata(settings=StudySettings(**values), space=space, dataset=dataset)
+    return StudyMetadata(settings=StudySettings(**values), space=space, dataset=dataset, sessions=[SESSION])
 
 
 class HandDrivenStudy:

@@ -314,7 +314,7 @@ def test_study_outlives_a_node_and_its_trial_goes_on_on_another(two_nodes: TwoNo
     assert "worker lost: its node died or cannot be reached; it will go on after epoch" in output
     check_every_trial_completed_once(study)
     assert {session for _, session, _ in two_nodes.notes()} == {two_nodes.head.pid, two_nodes.second.pid}
-    (start,) = json.loads((study / "study.json").read_text())["starts"]
+    (start,) = json.loads((study / "study.json").read_text())["sessions"]
     assert start["cluster"] == {"nodes": 2, "cpus": 2, "gpus": 0}
 
 

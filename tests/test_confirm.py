@@ -413,7 +413,7 @@ def test_other_size_and_other_trials_are_refused(
 ) -> None:
     assert "is confirmed with --top 2 --seeds 2" in refused(monkeypatch, capsys, "study", results)
     confirm_itself = refused(monkeypatch, capsys, str(results / "study" / "confirm"), results)
-    assert "is what confirms study study" in confirm_itself
+    assert "is the confirmation of study study: name that study" in confirm_itself
     resumed = run("run.py", "--resume", str(results / "study" / "confirm"))
     assert resumed.status == 2
     assert "to go on: python search/confirm.py study" in resumed.stderr
@@ -505,7 +505,7 @@ def test_study_without_validation_images_is_refused(
     by_test = replace(by_test, dataset=replace(by_test.images, validation_images=0))
     StudyRecord.create(tmp_path / "by-test", by_test).close()
     sentence = refused(monkeypatch, capsys, "by-test", tmp_path)
-    assert "a winner chosen by the test images cannot be confirmed on them without bias" in sentence
+    assert "study by-test has no validation images (val_fraction 0)" in sentence
 
 
 def test_study_in_the_way_is_refused(

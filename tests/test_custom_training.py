@@ -193,7 +193,7 @@ def test_study_of_a_training_function_is_recorded_read_and_told(
     assert [trial.is_baseline for trial in again.trials] == [True, False]
     from search.analysis.findings import analyse  # sklearn takes a second
 
-    show_summary(StudySettings(num_samples=2, epochs=3), again, analyse(again))
+    show_summary(again, analyse(again))
     told = capsys.readouterr().out
     assert "functions.py:train: 2 of 2 trials" in told
     assert "test_accuracy" not in told

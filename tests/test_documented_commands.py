@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from serial_ray import CompletedRun, run_command
-from test_model_folder import SETTINGS
 from test_report import trained_study
 
 from search.outputs.model_export import export_model

@@ -260,7 +260,7 @@ def read_only(disk: Path) -> Iterator[None]:
 def test_study_outlives_a_full_a_read_only_and_a_removed_folder(small_disk: Path) -> None:
     study = small_disk / "study"
     search = RealSearch("slow", study, "--num-samples", "4", "--epochs", "25")
-    search.wait_for_output("Trials as they end")
+    search.wait_for_output("Ended trials")
     wait_for(lambda: any(study.glob("checkpoints/*")), "the first epoch")
 
     filler = small_disk / "filler"
@@ -390,7 +390,7 @@ def test_data_that_is_damaged_while_a_study_runs_harms_it_not(fashion_mnist_dir:
     shutil.copytree(fashion_mnist_dir / "FashionMNIST" / "raw", data)
     where = ["--dataset", "fashion-mnist", "--data-dir", str(tmp_path / "data"), "--val-fraction", "0.9"]
     search = SerialSearch(faulty.slow, tmp_path / "study", *where, "--num-samples", "1", "--epochs", "1")
-    search.wait_for_output("Trials as they end")
+    search.wait_for_output("Ended trials")
     damaged = data / "train-images-idx3-ubyte"
     damaged.chmod(0o644)
     with damaged.open("r+b") as stream:

@@ -67,7 +67,8 @@ def test_fork_of_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_evidence_by_another_metric_or_data_set_is_refused(earlier: Study, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"study earlier is no evidence for this one: it has metric val_accuracy \(here val_loss\)"
+        ValueError,
+        match=r"a study cannot start from the trials of earlier, which has metric val_accuracy \(here val_loss\)",
     ):
         prepared(tmp_path, "--warm-start", "earlier", "--metric", "val_loss")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["earlier"]

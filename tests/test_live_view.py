@@ -102,7 +102,7 @@ def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: Imag
     report = shlex.join([sys.executable, str(PROJECT / "search" / "report.py"), "results/fashion-mnist-reference"])
     terminal = Terminal(80, "sh", "-c", f"cd {shlex.quote(str(tmp_path))} && env -u TUNESMITH_DATA {report}")
     assert terminal.wait() == 0
-    assert "Use it: python training/predict.py results/fashion-mnist-reference/model IMAGE" in terminal.text
+    assert "Predict: python training/predict.py results/fashion-mnist-reference/model IMAGE" in terminal.text
     assert terminal.text.rstrip().count("\n") + 1 <= 23, terminal.text
 
 

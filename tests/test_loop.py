@@ -86,9 +86,7 @@ def test_training_is_the_textbook_loop(digits: ImageData) -> None:
     losses = []
     for start in range(0, len(digits.train), 100):
         images = digits.train.images[start : start + 100].float() / 255
-        loss = nn.functional.cross_entropy(
-            network(images), digits.train.labels[start : start + 100], reduction_factor="none"
-        )
+        loss = nn.functional.cross_entropy(network(images), digits.train.labels[start : start + 100], reduction="none")
         optimizer.zero_grad()
         loss.mean().backward()
         optimizer.step()

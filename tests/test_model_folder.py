@@ -69,7 +69,7 @@ def model_metadata(data: ImageData, network: str = "mlp", **changed: Any) -> Mod
 @pytest.fixture(scope="module")
 def shipped(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRecord, Path]:
     record = trained_study(tmp_path_factory.mktemp("studies") / "study", digits)
-    folder = export_model(SETTINGS, record)
+    folder = export_model(record)
     assert folder is not None
     return record, folder
 
@@ -130,7 +130,7 @@ def test_probabilities_sum_to_one_and_other_images_are_refused(
 def test_study_that_was_just_run_under_a_name_is_shipped(tmp_path: Path, digits: ImageData) -> None:
     """Its settings name a folder that is there by now, and the card does not name that of the images."""
     settings = StudySettings(dataset="digits", name="study", results_dir=tmp_path, data_dir=tmp_path / "images")
-    folder = export_model(settings, trained_study(tmp_path / "study", digits))
+    folder = export_model(trained_study(tmp_path / "study", digits))
     assert folder is not None
     assert str(tmp_path) not in (folder / CARD).read_text() + (folder / CONFIG).read_text()
 
@@ -265,7 +265,7 @@ def test_network_from_a_file_is_shipped_with_its_code_which_runs_only_when_trust
     own_network: tuple[StudyRecord, Path], digits: ImageData
 ) -> None:
     record, file = own_network
-    folder = export_model(SETTINGS, record)
+    folder = export_model(record)
     assert folder is not None
     assert (folder / CODE).read_text() == OWN_NETWORK
     values = json.loads((folder / CONFIG).read_text())
@@ -288,7 +288,7 @@ def test_changed_network_is_not_shipped(own_network: tuple[StudyRecord, Path]) -
     record, _ = own_network
     record.metadata = replace(record.metadata, code={str(record.metadata.task.network): "0" * 64})
     with pytest.raises(ValueError, match="has changed since the study was run"):
-        export_model(SETTINGS, record)
+        export_model(record)
 
 
 def test_network_of_a_record_is_run_only_when_named_again(own_network: tuple[StudyRecord, Path]) -> None:
@@ -308,11 +308,11 @@ def test_model_that_was_not_kept_or_not_measured_is_not_shipped(tmp_path: Path, 
     (file,) = (tmp_path / "study" / "checkpoints").glob("*-epoch-*.pt")
     trial.best_epoch = replace(trial.best_epoch, test_accuracy=0.999)
     with pytest.raises(ValueError, match="is not the epoch that was measured"):
-        export_model(SETTINGS, record)
+        export_model(record)
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match="is damaged"):
-        export_model(SETTINGS, record)
+        export_model(record)
     file.unlink()
-    assert export_model(SETTINGS, record) is None
+    assert export_model(record) is None
     assert exported_best(record) is None
     assert not (tmp_path / "study" / "model").exists()

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_model_folder import SETTINGS
 from test_report import trained_study
 
 from search.outputs.model_export import export_model
@@ -24,7 +23,7 @@ from training.model.model_folder import load_model
 
 @pytest.fixture(scope="module")
 def model(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = export_model(SETTINGS, trained_study(tmp_path_factory.mktemp("studies") / "study", digits))
+    folder = export_model(trained_study(tmp_path_factory.mktemp("studies") / "study", digits))
     assert folder is not None
     return folder
 

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from studies import DEFAULT_SPACE, planted_study
 
 from search.analysis.findings import Findings, analyse
-from search.analysis.recommendations import _wider
+from search.analysis.recommendations import _widened_table
 from search.space.distributions import OrderedChoice, Range, bounds
 from search.space.search_space import SearchSpace, parse
 
@@ -47,7 +47,7 @@ def test_harmless_space_gets_no_advice(tmp_path: Path, seed: int) -> None:
     assert "noise" not in sentences(found)
 
 
-def test_optimum_above_the_range_is_reported_with_a_wider_one(tmp_path: Path) -> None:
+def test_optimum_above_the_range_is_reported_with_a_widened_table_one(tmp_path: Path) -> None:
     found = findings(tmp_path, lambda point: rises_to(hill(point, peak=3.0)), trials=200)
     (recommendation,) = [
         recommendation
@@ -79,7 +79,7 @@ def test_best_at_the_last_member_of_an_ordered_choice_is_reported(tmp_path: Path
     assert recommendation.snippet == "[batch_size]\nordered = [32, 64, 128, 256, 512, 1024, 2048]"
 
 
-def test_hyperparameter_of_a_training_function_can_be_wider(tmp_path: Path) -> None:
+def test_hyperparameter_of_a_training_function_can_be_widened_table(tmp_path: Path) -> None:
     """What its dataclass takes only its file knows, and a report imports no code."""
     space = SearchSpace({"alpha": FloatDistribution(0.01, 1.0, log=True)})
     record = planted_study(tmp_path, lambda point: rises_to(0.5 + 0.4 * point["alpha"]), space=space)
@@ -99,7 +99,7 @@ def test_hyperparameter_of_a_training_function_can_be_wider(tmp_path: Path) -> N
     [("learning_rate", FloatDistribution(1e-4, 0.1, log=True)), ("batch_size", OrderedChoice((8, 32, 64)))],
 )
 def test_advised_space_can_be_read_as_one(name: str, distribution: Range, side: str) -> None:
-    wider = _wider(SearchSpace({name: distribution}), "mlp", name, side, {})
+    wider = _widened_table(SearchSpace({name: distribution}), "mlp", name, side, {})
     assert wider is not None
     low, high = bounds(parse(tomllib.loads(wider))[name])  # type: ignore[arg-type]
     old_low, old_high = bounds(distribution)
@@ -107,7 +107,9 @@ def test_advised_space_can_be_read_as_one(name: str, distribution: Range, side: 
 
 
 def test_no_range_is_advised_that_the_hyperparameter_cannot_have() -> None:
-    assert _wider(SearchSpace({"batch_size": OrderedChoice((1, 2, 4))}), "mlp", "batch_size", "lower", {}) is None
+    assert (
+        _widened_table(SearchSpace({"batch_size": OrderedChoice((1, 2, 4))}), "mlp", "batch_size", "lower", {}) is None
+    )
 
 
 def test_where_trials_diverge_is_told(tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_trials_are_compared_after_as_many_epochs_as_enough_of_them_ran(tmp_path
     assert compared is not None
     assert (compared.epochs, compared.is_full, len(compared.trials)) == (3, False, 28)
     assert compared.values[0] == pytest.approx(0.5 * (1 - 0.5**3))
-    assert compared.words == "after 3 epochs, which 28 trials reached"
+    assert compared.phrase == "after 3 epochs, which 28 trials reached"
 
 
 def test_space_of_one_choice_explains_all(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from search.record import provenance
 from search.record.provenance import Session
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Timing
-from search.settings import StudySettings
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, train
 from training.metrics import EpochMetrics
@@ -273,7 +272,9 @@ def test_network_that_a_sent_record_names_runs_only_when_named_again(
 
 def test_command_of_the_summary_names_the_code_that_is_run(study: TrainedStudy) -> None:
     study.run_trial(1)
-    settings = StudySettings(dataset="/images.py:load", network="/network.py:build")
-    command = reproduce_command(settings, study.record, study.record.trials[0])
+    trial, metadata = study.record.trials[0], study.record.metadata
+    assert reproduce_command(study.record, trial).endswith("study 0")
+    settings = replace(metadata.settings, dataset="/images.py:load", network="/network.py:build")
+    study.record.metadata = replace(metadata, settings=settings)
+    command = reproduce_command(study.record, trial)
     assert command.endswith(" 0 --network /network.py:build --dataset /images.py:load")
-    assert reproduce_command(StudySettings(), study.record, study.record.trials[0]).endswith("study 0")

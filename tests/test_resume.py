@@ -127,7 +127,7 @@ def test_resumed_study_has_every_trial_once_and_keeps_the_best_epoch(resumed: Pa
 
 def test_time_ledger_counts_both_starts(resumed: Path) -> None:
     study = json.loads((resumed / "study.json").read_text())
-    killed, finished = study["starts"]
+    killed, finished = study["sessions"]
     assert "seconds" not in killed
     assert study["seconds"] > finished["seconds"]
     whole = study["time"].pop("whole")

@@ -326,7 +326,7 @@ def killed(
     results, nothing = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("nothing")
     study = WholeStudy(results, server, real=request.param == "real")
     try:
-        study.wait_for("Trials as they end")
+        study.wait_for("Ended trials")
         study.wait_for_epochs(5)
         server.stop()
         study.wait_for("the study waits until it can")

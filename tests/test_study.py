@@ -101,7 +101,7 @@ def test_table_lines_and_summary_agree_on_the_best(finished: CompletedRun, resul
     *_, last_star = re.findall(r"^ *(\d+) .* (\d\.\d{4}) \* ", finished.stdout, re.MULTILINE)
     assert last_star == (str(best.name), f"{best['val_accuracy']:.4f}")
     gain = (best["val_accuracy"] - trials.loc[0, "val_accuracy"]) * 100
-    assert f"  over the tutorial's settings: {gain:+.1f} points of val_accuracy" in finished.stdout
+    assert f"  gain over the tutorial's settings: {gain:+.1f} points of val_accuracy" in finished.stdout
 
 
 def test_study_json_says_what_was_run(finished: CompletedRun, results: Path) -> None:
@@ -111,7 +111,7 @@ def test_study_json_says_what_was_run(finished: CompletedRun, results: Path) -> 
     assert summary["settings"]["metric"] == "val_accuracy"
     assert summary["settings"]["num_samples"] == 6
     assert summary["space"]["batch_size"] == {"ordered": [32, 64, 128, 256, 512]}
-    (start,) = summary["starts"]
+    (start,) = summary["sessions"]
     assert start["command"].startswith("python search/run.py --dataset digits")
     assert sum(summary["trials"].values()) == 6
     assert summary["best_trial"] == int(read_trials(results / "first").index[0])
@@ -151,17 +151,17 @@ def test_best_model_is_shipped_and_best_trial_reproduced_by_the_commands_of_the_
     finished: CompletedRun, results: Path, tmp_path: Path
 ) -> None:
     best = read_trials(results / "first").iloc[0]
-    words = dict(re.findall(r"^(Use it|Train it again): python (.*)$", finished.stdout, re.MULTILINE))
+    words = dict(re.findall(r"^(Predict|Reproduce): python (.*)$", finished.stdout, re.MULTILINE))
     picture = tmp_path / "picture.png"
     Image.new("L", (8, 8), 40).save(picture)
-    script, model, _ = words["Use it"].split()
+    script, model, _ = words["Predict"].split()
     elsewhere = results / "elsewhere"  # the summary's paths are relative to where the study was started
     elsewhere.mkdir()
     predicted = run_command(script, str(results / "first" / Path(model).name), str(picture), cwd=elsewhere)
     assert predicted.status == 0, predicted.stderr
     assert re.fullmatch(rf"{re.escape(str(picture))}: \d [01]\.\d{{4}}\n", predicted.stdout)
     before = {file: file.read_bytes() for file in (results / "first").rglob("*") if file.is_file()}
-    script, _, number = words["Train it again"].split()
+    script, _, number = words["Reproduce"].split()
     assert int(number) == best.name
     reproduced = run_command(script, "first", number, "--results-dir", str(results), cwd=elsewhere)
     assert reproduced.status == 0, reproduced.stdout + reproduced.stderr
@@ -252,7 +252,7 @@ def test_study_in_which_nothing_completes_fails_and_says_where_to_look(
     output = capfd.readouterr().out
     assert status == 1
     assert read_trials(folder)["status"].tolist() == ["failed", "failed"]
-    assert "No trial measured anything that stands; the errors are in trials.csv and errors/." in output
+    assert "No trial has valid metrics; the errors are in trials.csv and errors/." in output
 
 
 def test_unwritable_results_folder_is_refused_before_anything_is_loaded(

@@ -7,7 +7,7 @@ from studies import HandDrivenStudy
 
 from search.outputs.files import StudyFiles
 from search.outputs.tables import epoch_table, trial_table
-from search.record.folder import write_atomically
+from training.atomic_file import write_atomically
 
 TRIAL_COLUMNS = (
     "trial_number,trial_id,status,learning_rate,batch_size,optimizer,epochs,best_epoch,"
