@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects
 import pytest
 from serial_ray import CompletedRun, run_command
-from studies import HandDrivenStudy, planted_study
+from studies import SESSION, HandDrivenStudy, planted_study
 from test_recommendations import rises_to
 from test_report import figures_of, without_plotly
 
@@ -22,8 +22,6 @@ from search.analysis.significance import Significance
 from search.analysis.significance import test_groups as significances_of
 from search.outputs import comparison_page
 from search.outputs.comparison_text import show_comparison
-from search.record import provenance
-from search.record.provenance import Session
 from search.record.study_record import StudyRecord
 from search.record.trial import Timing, TrialRecord
 from search.simulation.simulator import MemoryStorage
@@ -54,11 +52,6 @@ def change_images(record: StudyRecord, **changes: Any) -> None:
 def change_settings(record: StudyRecord, **changes: Any) -> None:
     """Change the settings of a study in memory."""
     record.metadata = replace(record.metadata, settings=replace(record.metadata.settings, **changes))
-
-
-def session(seconds: float | None = None) -> Session:
-    """A session on this machine, which was killed if it has no seconds."""
-    return replace(provenance.new_session(None, max_concurrent_trials=1, cpus_per_trial=1), seconds=seconds)
 
 
 def significance_of(*records: StudyRecord) -> Significance:
@@ -205,7 +198,7 @@ def run_by_the_clock(trial: TrialRecord, session: int, reports: list[float]) -> 
 def test_seconds_are_those_of_the_clock(tmp_path: Path) -> None:
     curves = iter([[0.5, 0.6, 0.7], [0.5, 0.8, 0.7]])
     record = planted_study(tmp_path, lambda _: next(curves), trials=2, epochs=3)
-    record.metadata = replace(record.metadata, sessions=[session(seconds=100.0), session()])
+    record.metadata = replace(record.metadata, sessions=[replace(SESSION, seconds=100.0), SESSION])
     for number, trial in enumerate(record.trials):
         run_by_the_clock(trial, number, [10.0, 20.0, 30.0])
     found = incumbent_range(Group("study", (record,)), "seconds")
@@ -216,7 +209,6 @@ def test_seconds_are_those_of_the_clock(tmp_path: Path) -> None:
 
 def test_seconds_are_in_the_order_of_the_reports(tmp_path: Path) -> None:
     record = planted_study(tmp_path, lambda _: [0.5, 0.6, 0.7], trials=2, epochs=3)
-    record.metadata = replace(record.metadata, sessions=[session()])
     for trial in record.trials:  # two at once, and the second reports first
         run_by_the_clock(trial, 0, [10.0 * epoch - trial.number for epoch in (1, 2, 3)])
     found = incumbent_range(Group("study", (record,)), "seconds")
@@ -237,9 +229,9 @@ def test_settings_that_differ_are_told(tmp_path: Path) -> None:
     for record, sampler in zip(records, ["tpe", "tpe", "gp"], strict=True):
         change_settings(record, sampler=sampler, name=record.folder.name, results_dir=Path(sampler))
         version, cores = ("1.0", 2) if sampler == "tpe" else ("2.0", 4)
-        here = session()
-        there = replace(here, versions={"torch": version, "ray": "3"}, machine=replace(here.machine, cpus=cores))
-        record.metadata = replace(record.metadata, sessions=[there])
+        machine = replace(SESSION.machine, cpus=cores)
+        session = replace(SESSION, versions={"torch": version, "ray": "3"}, machine=machine)
+        record.metadata = replace(record.metadata, sessions=[session])
     space = describe(records[2].space) | {"learning_rate": {"low": 0.1, "high": 0.2, "log": False}}
     records[2].metadata = replace(records[2].metadata, space=parse(space))
     found = {difference.name: difference.values for difference in differences(group_studies(records))}

@@ -13,7 +13,7 @@ import plotly.graph_objects
 import pytest
 from PIL import Image
 from serial_ray import run_command
-from studies import HandDrivenStudy, planted_study, session
+from studies import SESSION, HandDrivenStudy, planted_study
 from test_recommendations import hill, rises_to
 
 from search.analysis.findings import analyse
@@ -105,9 +105,9 @@ def test_page_needs_nothing_from_outside(reference_page: str) -> None:
 def test_everything_that_a_user_or_an_error_named_is_escaped(tmp_path: Path) -> None:
     record = planted_study(tmp_path / "<img src=x onerror=alert(1)>", lambda point: rises_to(hill(point)))
     evil = "</script><script>alert(2)</script>"
-    begun = session(command=f"python search/run.py --name '{evil}'", versions={"python": evil})
-    begun = replace(begun, machine=replace(begun.machine, processor=evil))
-    record.metadata = replace(record.metadata, sessions=[begun])
+    machine = replace(SESSION.machine, processor=evil)
+    session = replace(SESSION, command=f"search/run.py --name '{evil}'", versions={"python": evil}, machine=machine)
+    record.metadata = replace(record.metadata, sessions=[session])
     record.trials[3].failure = Failure("exception", evil)
     page = without_plotly(page_of(record))
     assert "<img src=x" not in page
@@ -224,7 +224,7 @@ def test_running_study_is_reported_too(tmp_path: Path) -> None:
         done = run_command("search/report.py", "study", "--results-dir", str(tmp_path))
         process.kill()
     assert done.status == 0, done.stderr
-    assert "The files stay as they are: study study is being run by process" in done.stdout
+    assert "The files of the study are not written again: study study is being run by process" in done.stdout
     assert "1 can go on" in (folder / "report.html").read_text()
 
 
