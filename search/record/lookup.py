@@ -91,6 +91,8 @@ def settings_from_json(stored: object, folder: Path) -> StudySettings:
     data_dir = check_type("data_dir", stored.get("data_dir"), str)
     here = {"data_dir": str(PROJECT / data_dir), "results_dir": str(folder.parent)}
     settings = from_json(StudySettings, upgrade_settings(stored) | here | {"resume": str(folder)})
+    if settings.metric is None:
+        raise ValueError("its settings do not name the metric")
     if settings.dataset == "auto" and settings.train_function is None:
         raise ValueError("its settings do not name the data set")
     return settings

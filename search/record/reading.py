@@ -14,6 +14,7 @@ from search.record.metadata import StudyMetadata
 from search.record.trial import FAILED, OPTUNA_STATE, Failure, Metrics, Status, Timing, TrialRecord
 from search.record.upgrade import upgrade_trial
 from search.space.search_space import contains
+from training.config import check_seed
 from training.json_data import check_type, from_json
 from training.metrics import EpochMetrics
 
@@ -49,11 +50,13 @@ def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialR
 def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: StudyMetadata) -> TrialRecord:
     """Read one trial from Optuna's study; a trial that has not ended is interrupted."""
     has_ended = stored.state.is_finished()
+    seed = check_type("seed", attributes["seed"], int)
+    check_seed("seed", seed)
     trial = TrialRecord(
         stored.number,
         check_type("ray_trial_id", attributes["ray_trial_id"], str),
         check_type("hyperparameters", stored.params, dict[str, float | int | str | bool]),
-        check_type("seed", attributes["seed"], int),
+        seed,
         metadata.objective,
         check_type("baseline", attributes.get("baseline", False), bool),
         check_type("status", attributes["status"], Status) if has_ended else "interrupted",
@@ -101,8 +104,9 @@ def _read_with_timing(measured: type[Measured], stored: object) -> tuple[Measure
 
 
 def _check_range(metrics: Metrics) -> None:
-    if not isinstance(metrics, EpochMetrics):
-        return
     for name, value in asdict(metrics).items():
-        if value is not None and not 0 <= value <= (1 if name.endswith("accuracy") else math.inf):
+        if value is None:
+            continue
+        in_range = 0 <= value <= (1 if name.endswith("accuracy") else math.inf)
+        if not math.isfinite(value) or (isinstance(metrics, EpochMetrics) and not in_range):
             raise ValueError(f"{name} cannot be {value}")
