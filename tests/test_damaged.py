@@ -441,6 +441,8 @@ RECORD_DAMAGE: dict[str, Damage] = {
             "name": ('"../../x"', "7", '"a\\nb"'),
         }.items()
     },
+    "settings.metric none": attribute("study", "settings", member("metric", "null")),
+    "settings.data_dir none": attribute("study", "settings", member("data_dir", "null")),
     "settings without epochs": attribute("study", "settings", member("epochs")),
     "dataset unknown": attribute("study", "dataset", member("name", '"../cifar"', '"=1+1"', "null", "5")),
     "dataset without name": attribute("study", "dataset", member("name")),
@@ -499,6 +501,10 @@ RECORD_DAMAGE: dict[str, Damage] = {
         f"epoch 2 {name}": attribute("trial", "epoch 2", member(name, *WRONG_NUMBERS))
         for name in ("epoch", "train_loss", "val_accuracy", "test_loss", "seconds")
     },
+    **{
+        f"epoch 2 {name} of many digits": attribute("trial", "epoch 2", member(name, "1" * 400))
+        for name in ("train_loss", "val_accuracy", "test_loss", "seconds")
+    },
     "epoch 2 other value": attribute("trial", "epoch 2", member("val_accuracy", "0.91", "0.5")),
     "epoch 2 other number": attribute("trial", "epoch 2", member("epoch", "1", "3", "4", "10")),
     "epoch 2 lacks a metric": attribute("trial", "epoch 2", member("test_loss")),
@@ -508,6 +514,7 @@ RECORD_DAMAGE: dict[str, Damage] = {
         "trial", "status", replaced(('"stopped_early"', '"failed"', '"diverged"', '"interrupted"'))
     ),
     "seed no number": attribute("trial", "seed", replaced(('"1"', "1.5", "null", "[]", "true", "-1"))),
+    "seed negative": attribute("trial", "seed", replaced(("-1",))),
     "name of trial": attribute("trial", "ray_trial_id", replaced(("1", "null", "[]", "{}"))),
     "state unknown": sql("UPDATE trials SET state = 'DONE' WHERE number = 1"),
     "state another": sql("UPDATE trials SET state = 'FAIL' WHERE number = 1"),
