@@ -11,18 +11,21 @@ import numpy as np
 import plotly.graph_objects
 import pytest
 from serial_ray import CompletedRun, run_command
-from studies import HandDrivenStudy, planted_study
+from studies import SESSION, HandDrivenStudy, planted_study
 from test_recommendations import rises_to
 from test_report import figures_of, without_plotly
 
-from search.analysis.comparison import Comparison, compare, show
+from search.analysis.comparison import Comparison, compare
 from search.analysis.groups import Group, differences, group_studies
-from search.analysis.incumbent import have_clocks, incumbent_range
-from search.analysis.significance import Significance, test_groups
+from search.analysis.incumbent import incumbent_range
+from search.analysis.significance import Significance
+from search.analysis.significance import test_groups as significances_of
 from search.outputs import comparison_page
+from search.outputs.comparison_text import show_comparison
 from search.record.study_record import StudyRecord
-from search.record.trial import Timing
+from search.record.trial import Timing, TrialRecord
 from search.simulation.simulator import MemoryStorage
+from search.space.search_space import describe, parse
 from training.config import PROJECT
 
 REFERENCE = PROJECT / "results" / "fashion-mnist-reference"
@@ -36,15 +39,25 @@ def lucky_study(folder: Path, seed: int, *, gain: float = 0.0, images: int = 10_
         return rises_to(gain + 0.9 - 0.1 * float(chance.exponential()) ** 0.7, epochs=3)
 
     record = planted_study(folder, curve, trials=trials, epochs=3, seed=seed)
-    record.facts["dataset"] |= {"validation_images": images}
-    record.facts["settings"] |= {"seed": seed}
+    change_images(record, validation_images=images)
+    change_settings(record, seed=seed)
     return record
 
 
-def verdict_of(*records: StudyRecord) -> Significance:
+def change_images(record: StudyRecord, **changes: Any) -> None:
+    """Change what a study in memory says of its images."""
+    record.metadata = replace(record.metadata, dataset=replace(record.metadata.images, **changes))
+
+
+def change_settings(record: StudyRecord, **changes: Any) -> None:
+    """Change the settings of a study in memory."""
+    record.metadata = replace(record.metadata, settings=replace(record.metadata.settings, **changes))
+
+
+def significance_of(*records: StudyRecord) -> Significance:
     """The only significance on two studies or groups."""
     first, second = group_studies(records)
-    (significance,) = test_groups(second, first)
+    (significance,) = significances_of(second, first)
     assert isinstance(significance, Significance)
     return significance
 
@@ -57,20 +70,20 @@ def test_equal_studies_differ_at_most_once_in_twenty(tmp_path: Path) -> None:
     studies = [lucky_study(tmp_path / f"study {seed}", seed) for seed in range(200)]
     for images in (1000, 10**12):  # with countless images only the luck of the search is left
         for record in studies:
-            record.facts["dataset"] |= {"validation_images": images}
-        sentences = [verdict_of(*studies[place : place + 2]).sentence for place in range(0, 200, 2)]
+            change_images(record, validation_images=images)
+        sentences = [significance_of(*studies[place : place + 2]).sentence for place in range(0, 200, 2)]
         assert sum("no difference" in sentence for sentence in sentences) >= 95
 
 
 @pytest.mark.parametrize("repeats", [2, 3, 5])
-def test_equal_arms_of_several_studies_differ_as_seldom(tmp_path: Path, repeats: int) -> None:
+def test_equal_groups_of_several_studies_differ_as_seldom(tmp_path: Path, repeats: int) -> None:
     pool = [lucky_study(tmp_path / f"study {seed}", seed) for seed in range(60)]
     chance = np.random.default_rng(repeats)
     clear = 0
     for _ in range(40):
         drawn = [pool[place] for place in chance.choice(len(pool), 2 * repeats, replace=False)]
         one, other = Group("one", tuple(drawn[:repeats])), Group("other", tuple(drawn[repeats:]))
-        clear += test_groups(other, one)[0].is_clear
+        clear += significances_of(other, one)[0].is_clear
     assert clear <= 2
 
 
@@ -79,7 +92,7 @@ def test_planted_difference_is_found(tmp_path: Path) -> None:
         (lucky_study(tmp_path / "weak", seed), lucky_study(tmp_path / "strong", seed + 100, gain=0.08))
         for seed in range(20)
     ]
-    significances = [verdict_of(*pair) for pair in pairs]
+    significances = [significance_of(*pair) for pair in pairs]
     assert sum(significance.is_clear and significance.gain > 0 for significance in significances) >= 19
     assert sum(significance.low <= 8 <= significance.high for significance in significances) >= 18
     assert all(significance.low <= significance.gain <= significance.high for significance in significances)
@@ -87,32 +100,32 @@ def test_planted_difference_is_found(tmp_path: Path) -> None:
         r"strong is better than weak, by \d+\.\d\d points \(95 % interval \d+\.\d\d to \d+\.\d\d\)\.",
         significances[0].sentence,
     )
-    assert "weak is worse than strong, by" in verdict_of(*reversed(pairs[0])).sentence
+    assert "weak is worse than strong, by" in significance_of(*reversed(pairs[0])).sentence
 
 
 def test_repeats_find_a_difference_that_one_study_cannot_show(tmp_path: Path) -> None:
     weak = [lucky_study(tmp_path / f"weak-{seed}", seed) for seed in range(6)]
     strong = [lucky_study(tmp_path / f"strong-{seed}", seed + 10, gain=0.03) for seed in range(6)]
-    assert not verdict_of(weak[0], strong[0]).is_clear
-    significance = verdict_of(*weak, *strong)
+    assert not significance_of(weak[0], strong[0]).is_clear
+    significance = significance_of(*weak, *strong)
     assert significance.is_clear
     assert significance.sentence.startswith("strong is better than weak, by ")
 
 
 def test_few_images_hide_a_difference(tmp_path: Path) -> None:
     pair = [lucky_study(tmp_path / name, seed, gain=gain) for name, seed, gain in [("a", 0, 0.0), ("b", 1, 0.05)]]
-    sure = verdict_of(*pair)
+    sure = significance_of(*pair)
     for record in pair:
-        record.facts["dataset"] |= {"validation_images": 50}
-    unsure = verdict_of(*pair)
+        change_images(record, validation_images=50)
+    unsure = significance_of(*pair)
     assert unsure.high - unsure.low > 15 > sure.high - sure.low
 
 
-def test_too_few_trials_get_no_verdict(tmp_path: Path) -> None:
+def test_too_few_trials_get_no_significance(tmp_path: Path) -> None:
     many = lucky_study(tmp_path / "many", 0)
     few = lucky_study(tmp_path / "few", 1, trials=5, gain=0.09)
     (significance,) = compare([many, few]).significances
-    assert significance.sentence.startswith("few against many: no significance, because only 5 trials of few measured")
+    assert significance.sentence.startswith("few against many: not compared, because only 5 trials of few have valid")
 
 
 def test_more_trials_are_also_compared_at_an_equal_number(tmp_path: Path) -> None:
@@ -141,13 +154,13 @@ def test_lower_loss_is_better(tmp_path: Path) -> None:
     assert strong.mean == sorted(strong.mean, reverse=True)
 
 
-def test_repeats_are_one_arm(tmp_path: Path) -> None:
+def test_repeats_are_one_group(tmp_path: Path) -> None:
     names = ["tpe-1", "random_7", "tpe-2", "tpe-seed3", "gp"]
     groups = group_studies([lucky_study(tmp_path / name, place, trials=1) for place, name in enumerate(names)])
     assert [(group.name, len(group.records)) for group in groups] == [("tpe", 3), ("random_7", 1), ("gp", 1)]
 
 
-def test_studies_of_one_stem_are_arms_of_their_own(tmp_path: Path) -> None:
+def test_studies_of_one_stem_are_groups_of_their_own(tmp_path: Path) -> None:
     records = [lucky_study(tmp_path / folder / "tpe-1", 0, trials=1) for folder in ("here", "there")]
     first, second = group_studies(records)
     assert first.name.endswith("here/tpe-1")
@@ -168,45 +181,39 @@ def test_band_holds_the_mean_and_the_extremes(tmp_path: Path) -> None:
         records.append(planted_study(tmp_path / name, lambda _: next(curves), trials=len(values), epochs=1))  # noqa: B023
     found = incumbent_range(Group("tpe", tuple(records)), "trials")
     assert found
-    assert found.places == [1, 2, 3, 4]
+    assert found.costs == [1, 2, 3, 4]
     assert found.mean == pytest.approx([0.55, 0.65, 0.75, 0.85])
     assert found.low == [0.5, 0.6, 0.7, 0.8]
     assert found.high == [0.6, 0.7, 0.8, 0.9]
 
 
-def test_seconds_are_those_of_the_clock_where_all_have_one(tmp_path: Path) -> None:
-    record = planted_study(tmp_path, lambda _: [0.5, 0.6, 0.7], trials=2, epochs=3)
-    group = Group("study", (record,))
-    assert not have_clocks([group])
-    in_turn = incumbent_range(group, "seconds", clocks=False)
-    assert in_turn
-    assert in_turn.places == [0.5, 1.0, 1.5, 3.0]
-    machine = {"machine": {"cpus": 2}}
-    record.facts["starts"] = [machine | {"seconds": 100.0}, machine]
-    for trial in record.trials:
-        trial.timings = {
-            epoch: Timing(start=trial.number, node=0, pid=1, waiting_seconds=0.0, reported=10.0 * epoch)
-            for epoch in (1, 2, 3)
-        }
-    record.trials[1].epochs[2] = record._best_epochs[1] = replace(record.trials[1].epochs[2], val_accuracy=0.8)
-    assert have_clocks([group])
-    found = incumbent_range(group, "seconds")
+def run_by_the_clock(trial: TrialRecord, session: int, reports: list[float]) -> None:
+    """Give a trial of a study in memory a worker of its own and the times of its reports."""
+    trial.timings = {
+        epoch: Timing(session=session, node=0, pid=trial.number, waiting_seconds=0.0, reported=reported)
+        for epoch, reported in enumerate(reports, start=1)
+    }
+
+
+def test_seconds_are_those_of_the_clock(tmp_path: Path) -> None:
+    curves = iter([[0.5, 0.6, 0.7], [0.5, 0.8, 0.7]])
+    record = planted_study(tmp_path, lambda _: next(curves), trials=2, epochs=3)
+    record.metadata = replace(record.metadata, sessions=[replace(SESSION, seconds=100.0), SESSION])
+    for number, trial in enumerate(record.trials):
+        run_by_the_clock(trial, number, [10.0, 20.0, 30.0])
+    found = incumbent_range(Group("study", (record,)), "seconds")
     assert found
-    assert found.places == [10, 20, 30, 130]
-    assert found.mean == [0.5, 0.6, 0.7, 0.8]
+    assert found.costs == [10, 20, 30, 120, 130]
+    assert found.mean == [0.5, 0.6, 0.7, 0.8, 0.8]
 
 
-def test_seconds_one_after_the_other_are_in_the_order_of_the_reports(tmp_path: Path) -> None:
+def test_seconds_are_in_the_order_of_the_reports(tmp_path: Path) -> None:
     record = planted_study(tmp_path, lambda _: [0.5, 0.6, 0.7], trials=2, epochs=3)
-    record.facts["starts"] = [{"machine": {"cpus": 2}}]
     for trial in record.trials:  # two at once, and the second reports first
-        trial.timings = {
-            epoch: Timing(start=0, node=0, pid=trial.number, waiting_seconds=0.0, reported=10.0 * epoch - trial.number)
-            for epoch in (1, 2, 3)
-        }
-    found = incumbent_range(Group("study", (record,)), "seconds", clocks=False)
+        run_by_the_clock(trial, 0, [10.0 * epoch - trial.number for epoch in (1, 2, 3)])
+    found = incumbent_range(Group("study", (record,)), "seconds")
     assert found
-    assert (found.places, found.mean) == ([0.5, 1.5, 2.5, 3.0], [0.5, 0.6, 0.7, 0.7])
+    assert (found.costs, found.mean) == ([9.0, 19.0, 29.0, 30.0], [0.5, 0.6, 0.7, 0.7])
 
 
 def test_trials_whose_metrics_do_not_stand_count_but_find_nothing(tmp_path: Path) -> None:
@@ -214,17 +221,19 @@ def test_trials_whose_metrics_do_not_stand_count_but_find_nothing(tmp_path: Path
     record = planted_study(tmp_path, lambda _: next(curves), trials=3, epochs=1)
     found = incumbent_range(Group("study", (record,)), "trials")
     assert found
-    assert (found.places, found.mean) == ([2, 3], [0.5, 0.6])
+    assert (found.costs, found.mean) == ([2, 3], [0.5, 0.6])
 
 
 def test_settings_that_differ_are_told(tmp_path: Path) -> None:
     records = [lucky_study(tmp_path / name, place, trials=6) for place, name in enumerate(["tpe-1", "tpe-2", "gp"])]
     for record, sampler in zip(records, ["tpe", "tpe", "gp"], strict=True):
-        record.facts["settings"] |= {"sampler": sampler, "name": record.folder.name, "results_dir": sampler}
+        change_settings(record, sampler=sampler, name=record.folder.name, results_dir=Path(sampler))
         version, cores = ("1.0", 2) if sampler == "tpe" else ("2.0", 4)
-        start = {"versions": {"torch": version, "ray": "3"}, "git_commit": None, "machine": {"cpus": cores}}
-        record.facts["starts"] = [start]
-    records[2].facts["space"] = records[2].facts["space"] | {"learning_rate": {"low": 0.1, "high": 0.2, "log": False}}
+        machine = replace(SESSION.machine, cpus=cores)
+        session = replace(SESSION, versions={"torch": version, "ray": "3"}, machine=machine)
+        record.metadata = replace(record.metadata, sessions=[session])
+    space = describe(records[2].space) | {"learning_rate": {"low": 0.1, "high": 0.2, "log": False}}
+    records[2].metadata = replace(records[2].metadata, space=parse(space))
     found = {difference.name: difference.values for difference in differences(group_studies(records))}
     assert found == {
         "setting sampler": ("tpe", "gp"),
@@ -232,7 +241,7 @@ def test_settings_that_differ_are_told(tmp_path: Path) -> None:
         "version of torch": ("1.0", "2.0"),
         "machine cpus": ("2", "4"),
     }
-    records[1].facts["settings"] |= {"sampler": "random"}
+    change_settings(records[1], sampler="random")
     assert differences(group_studies(records))[0].values == ("tpe or random", "gp")
     assert "setting seed" in [difference.name for difference in differences(group_studies(records[:2]))]
 
@@ -246,7 +255,7 @@ def test_plotly_knows_every_attribute_of_every_chart(tmp_path: Path, repeats: bo
     assert [len(figure["data"]) for figure in figures] == [6 if repeats else 2] * 3
     for figure in figures:
         plotly.graph_objects.Figure(figure)  # refuses attributes that there are not
-    assert page.index("no difference") < page.index("Over trials") < page.index("What differs")
+    assert page.index("no difference") < page.index("Best value over trials") < page.index("<h2>Differences")
     assert ("the band reaches" in page) == repeats
     assert "default-src 'none'" in page
 
@@ -254,7 +263,7 @@ def test_plotly_knows_every_attribute_of_every_chart(tmp_path: Path, repeats: bo
 def test_everything_that_a_study_is_called_is_escaped(tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
     records = [lucky_study(tmp_path / name, place) for place, name in enumerate([evil, "good"])]
-    records[0].facts["settings"] |= {"sampler": "</script><script>alert(2)</script>"}
+    object.__setattr__(records[0].metadata.settings, "sampler", "</script><script>alert(2)</script>")
     page = page_of(compare(records))
     assert figures_of(page)[0][0]["data"][0]["name"] == "&lt;img src=x onerror=alert(1)&gt;"  # plotly reads HTML
     assert "<img src=x" not in page
@@ -265,32 +274,34 @@ def test_everything_that_a_study_is_called_is_escaped(tmp_path: Path) -> None:
 def test_studies_that_measured_nothing_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = [HandDrivenStudy(tmp_path / name, server=MemoryStorage()).record for name in "ab"]  # type: ignore[arg-type]
     comparison = compare(records)
-    show(comparison)
-    assert "no significance, because only 0 trials" in capsys.readouterr().out
-    assert "no significance" in page_of(comparison)
+    show_comparison(comparison)
+    told = capsys.readouterr().out
+    assert "not compared, because only 0 trials" in told
+    assert told.splitlines()[1].split() == ["a", "1", "0", "0", "0", "-", "-"]
+    assert "not compared" in page_of(comparison)
 
 
 def test_terminal_is_not_too_narrow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"a-name-that-somebody-found-telling-{end}" for end in ("one", "another")]
     records = [lucky_study(tmp_path / name, place) for place, name in enumerate(names)]
-    records[0].facts["settings"] |= {"scheduler": "asha", "sampler": "tpe"}
-    show(compare(records))
+    change_settings(records[0], scheduler="hyperband")
+    show_comparison(compare(records))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["group", "studies", "trials", "epochs", "seconds", "val_accuracy", "test_accuracy"]
-    assert any("setting scheduler: asha" in line for line in lines)
+    assert any("setting scheduler: hyperband" in line for line in lines)
 
 
 def in_metric(record: StudyRecord) -> None:
-    record.metric = "test_accuracy"
+    record.objective = replace(record.objective, metric="test_accuracy")
 
 
 def in_data(record: StudyRecord) -> None:
-    record.facts["dataset"] |= {"name": "kmnist"}
+    change_images(record, name="kmnist")
 
 
 def in_files(record: StudyRecord) -> None:
-    record.facts["dataset"] |= {"sha256": "0123456789abcdef"}
+    change_images(record, sha256="0123456789abcdef")
 
 
 @pytest.mark.parametrize(
@@ -317,8 +328,8 @@ def run(*words: str | Path) -> CompletedRun:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "there must be two studies or more to compare, got 0"),
-        (["latest"], "there must be two studies or more to compare, got 1"),
+        ([], "a comparison needs two studies or more, got 0"),
+        (["latest"], "a comparison needs two studies or more, got 1"),
         ([REFERENCE.name, "nowhere"], "there is no study nowhere: "),
         ([REFERENCE.name, REFERENCE], "study fashion-mnist-reference is given twice"),
     ],

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from serial_ray import StartedRun, run_command
 from studies import NUMBERS
-from test_ledger import parts
+from test_time_accounting import parts
 
 from search.engine import tuner
 from search.engine.cluster import Node

@@ -32,14 +32,14 @@ def logged(record: StudyRecord, *names: LoggerName) -> Loggers:
 
 
 def run_trial(study: HandDrivenStudy, loggers: Loggers, *accuracies: float, failure: Failure | None = None) -> None:
-    """Run one trial as `RecordingCallback` does; one that has neither all its epochs nor a failure was stopped early."""
+    """Run one trial as `RecordingCallback` does; without all its epochs and without a failure it was stopped early."""
     trial_id = f"ray{len(study.record.trials)}"
     study.suggest(trial_id)
     for epoch, accuracy in enumerate(accuracies, start=1):
-        study.record.add_epoch(trial_id, metrics(epoch, accuracy), study.run())
+        study.record.add_epoch(trial_id, metrics(epoch, accuracy), study.timing())
         loggers.epoch(study.record.running(trial_id))
     if failure:
-        study.record.add_failure(trial_id, failure, study.run())
+        study.record.add_failure(trial_id, failure, study.timing())
     loggers.ended(study.record.finish(trial_id))
 
 
@@ -192,9 +192,7 @@ def began(folder: Path, monkeypatch: pytest.MonkeyPatch) -> HandDrivenStudy:
     """A study that was started, as MLflow and W&B want to know, where nothing is set for them."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
-    study = HandDrivenStudy(folder)
-    study.record.set_facts({"starts": [provenance.collect()]})
-    return study
+    return HandDrivenStudy(folder)
 
 
 def test_mlflow_has_a_run_for_the_study_and_one_in_it_for_each_trial(folder: Path, began: HandDrivenStudy) -> None:
@@ -367,7 +365,7 @@ def test_study_does_not_wait_for_a_logger_for_ever(
     loggers = logged(study.record, "tensorboard")
     run_trial(study, loggers, 0.5, 0.7, 0.6)
     loggers.close()
-    assert "tensorboard has not taken in everything" in capsys.readouterr().out
+    assert "tensorboard has not written everything" in capsys.readouterr().out
 
 
 def test_unknown_logger_is_refused() -> None:
@@ -396,7 +394,7 @@ def test_whole_study_is_shown_in_tensorboard(tmp_path: Path) -> None:
     run = run_search(*SMALL_STUDY, "--log", "tensorboard", cwd=tmp_path)
     assert run.status == 0, run.stdout + run.stderr
     assert run.stderr == ""
-    assert "  log      tensorboard; " in run.stdout
+    assert "  log        tensorboard; " in run.stdout
     assert "  ! " not in run.stdout
     record = StudyRecord.open(tmp_path / "results" / "small")
     assert len(record.trials) == 3
@@ -404,4 +402,5 @@ def test_whole_study_is_shown_in_tensorboard(tmp_path: Path) -> None:
         events = events_of(record.folder, trial.number)
         assert scalar(events, "test_loss") == [(epoch.epoch, epoch.test_loss) for epoch in trial.epochs]
         assert "_hparams_/session_end_info" in hyperparameter_table(events)
-    assert "log" not in record.facts["settings"]
+    assert record.metadata.settings.log == ()
+    assert "log" not in record.study.user_attrs["settings"]

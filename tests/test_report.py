@@ -1,4 +1,4 @@
-"""The report: every part of it, from real records; a browser looks at it in test_report_in_browser.py."""
+"""The report: every part of it, from real records; a browser looks at it in test_dashboards.py."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import plotly.graph_objects
 import pytest
 from PIL import Image
 from serial_ray import run_command
-from studies import DEFAULT_SPACE, HandDrivenStudy, planted_study
+from studies import SESSION, HandDrivenStudy, planted_study
 from test_recommendations import hill, rises_to
 
 from search.analysis.findings import analyse
@@ -22,6 +22,8 @@ from search.outputs.error_analysis import ErrorAnalysis, analyse_errors
 from search.outputs.report import images_of, write_report
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
+from search.record.trial import Failure
+from search.settings import StudySettings
 from training.checkpoint import Checkpoint
 from training.config import PROJECT
 from training.images.image_data import ImageData
@@ -29,8 +31,8 @@ from training.loop import train
 
 REFERENCE = PROJECT / "results" / "fashion-mnist-reference"
 TITLES = [
-    "How sure that is",
-    "What to try next",
+    "Certainty of the best trial",
+    "Recommendations",
     "Learning curves",
     "Optimisation history",
     "Parallel coordinates",
@@ -38,15 +40,15 @@ TITLES = [
     "Learning rate and batch size",
     "Hyperparameter importance",
     "Workers",
-    "Time ledger",
-    "What the best model mistakes",
+    "Time",
+    "Errors of the best model",
     "All trials",
     "Provenance",
 ]
 
 
-def page_of(record: StudyRecord, model: ErrorAnalysis | str = "no images") -> str:
-    return report_page.render(record, DEFAULT_SPACE, analyse(record, DEFAULT_SPACE), model)
+def page_of(record: StudyRecord, errors: ErrorAnalysis | str = "no images") -> str:
+    return report_page.render(record, analyse(record), errors)
 
 
 def without_plotly(page: str) -> str:
@@ -67,7 +69,7 @@ def reference_page() -> str:
 
 def test_reference_study_has_all_parts_in_order(reference_page: str) -> None:
     found = re.findall(r"<h2>(.*?)</h2>", reference_page)
-    assert [title for title in found if title != "The model, to use"] == TITLES  # its model is not kept in git
+    assert [title for title in found if title != "Exported model"] == TITLES  # its model is not kept in git
 
 
 def test_headline_agrees_with_the_tables(reference_page: str) -> None:
@@ -77,8 +79,8 @@ def test_headline_agrees_with_the_tables(reference_page: str) -> None:
     metrics = best.best_epoch
     assert metrics is not None
     text = re.sub(r"<[^>]+>", " ", without_plotly(reference_page).partition("</header>")[0])
-    assert f"validation accuracy {metrics.val_accuracy:.4f}" in re.sub(r"\s+", " ", text)
-    assert f"test accuracy {metrics.test_accuracy:.4f} ± 0.00" in re.sub(r"\s+", " ", text)
+    assert f"val_accuracy {metrics.val_accuracy:.4f}" in re.sub(r"\s+", " ", text)
+    assert f"test_accuracy {metrics.test_accuracy:.4f} ± 0.00" in re.sub(r"\s+", " ", text)
 
 
 def test_plotly_knows_every_attribute_of_every_chart(reference_page: str) -> None:
@@ -103,16 +105,10 @@ def test_page_needs_nothing_from_outside(reference_page: str) -> None:
 def test_everything_that_a_user_or_an_error_named_is_escaped(tmp_path: Path) -> None:
     record = planted_study(tmp_path / "<img src=x onerror=alert(1)>", lambda point: rises_to(hill(point)))
     evil = "</script><script>alert(2)</script>"
-    record.trials[3].failure = record.trials[3].failure or None
-    record.facts["starts"] = [
-        {
-            "time": "now",
-            "command": f"python search/run.py --name '{evil}'",
-            "versions": {"python": evil},
-            "git_commit": None,
-            "machine": {"processor": evil, "cpus": 2, "gpus": []},
-        }
-    ]
+    machine = replace(SESSION.machine, processor=evil)
+    session = replace(SESSION, command=f"search/run.py --name '{evil}'", versions={"python": evil}, machine=machine)
+    record.metadata = replace(record.metadata, sessions=[session])
+    record.trials[3].failure = Failure("exception", evil)
     page = without_plotly(page_of(record))
     assert "<img src=x" not in page
     assert "alert(2)</script>" not in page
@@ -139,22 +135,20 @@ def test_study_of_every_kind_of_end_is_reported(tmp_path: Path) -> None:
 
 def test_study_that_measured_nothing_is_reported(tmp_path: Path) -> None:
     page = without_plotly(page_of(HandDrivenStudy(tmp_path).record))
-    assert "none measured anything that stands" in page
+    assert "no trial has valid metrics" in page
 
 
 def trained_study(folder: Path, data: ImageData, epochs: int = 3, network: str = "mlp") -> StudyRecord:
     """A study of one trial whose model was kept."""
     record = planted_study(folder, lambda _: rises_to(0.5), trials=1, epochs=epochs)
-    record.facts["settings"]["network"] = network
+    record.metadata = replace(record.metadata, settings=replace(record.metadata.settings, network=network))
     (trial,) = record.trials
-    trial.epochs.clear()
-    record._best_epochs.clear()
+    trial.epochs, trial.best_epoch = [], None
     trial.hyperparameters = {"learning_rate": 0.01, "batch_size": 32, "optimizer": "adam"}
     for metrics in train(
         record.metadata.trial_config(trial), data, Checkpoint(record.checkpoint(trial), "val_accuracy", "max")
     ):
         trial.add_epoch(metrics, None)
-        record._see(trial, metrics)
     return record
 
 
@@ -176,10 +170,10 @@ def test_best_model_is_the_one_that_was_measured(tmp_path: Path, digits: ImageDa
 
 def test_model_that_is_not_the_measured_one_is_not_shown(tmp_path: Path, digits: ImageData) -> None:
     record = trained_study(tmp_path, digits)
-    best = record.trials[0].epochs.index(record._best_epochs[0])
-    forged = replace(record.trials[0].epochs[best], test_accuracy=0.999)
-    record.trials[0].epochs[best] = record._best_epochs[0] = forged
-    with pytest.raises(ValueError, match=r"has test_accuracy 0\.\d{4}, and 0\.9990 was measured"):
+    (trial,) = record.trials
+    best = trial.epochs.index(trial.best_epoch)
+    trial.epochs[best] = trial.best_epoch = replace(trial.epochs[best], test_accuracy=0.999)
+    with pytest.raises(ValueError, match=r"have test_accuracy 0\.\d{4}, but the study measured 0\.9990"):
         analyse_errors(record, digits)
 
 
@@ -190,13 +184,13 @@ def test_damaged_or_missing_model_is_told(tmp_path: Path, digits: ImageData) -> 
     with pytest.raises(ValueError, match="is damaged"):
         analyse_errors(record, digits)
     file.unlink()
-    with pytest.raises(ValueError, match="was not kept"):
+    with pytest.raises(ValueError, match="are missing"):
         analyse_errors(record, digits)
 
 
 def test_pictures_are_written(tmp_path: Path) -> None:
     record = planted_study(tmp_path, lambda point: rises_to(hill(point)))
-    write_report(record, DEFAULT_SPACE, analyse(record, DEFAULT_SPACE), "no images")
+    write_report(record, analyse(record), "no images")
     pictures = sorted((tmp_path / "plots").iterdir())
     assert [file.name for file in pictures] == ["history.png", "importance.png", "learning-curves.png"]
     for file in pictures:
@@ -211,7 +205,7 @@ def test_link_in_the_place_of_the_pictures_leads_nowhere(tmp_path: Path) -> None
     folder.mkdir()
     (folder / "plots").symlink_to(elsewhere)
     record = planted_study(folder, lambda point: rises_to(hill(point)))
-    write_report(record, DEFAULT_SPACE, analyse(record, DEFAULT_SPACE), "no images")
+    write_report(record, analyse(record), "no images")
     assert list(elsewhere.iterdir()) == []
 
 
@@ -230,17 +224,15 @@ def test_running_study_is_reported_too(tmp_path: Path) -> None:
         done = run_command("search/report.py", "study", "--results-dir", str(tmp_path))
         process.kill()
     assert done.status == 0, done.stderr
-    assert "The files stay as they are: study study is being run by process" in done.stdout
+    assert "The files of the study are not written again: study study is being run by process" in done.stdout
     assert "1 can go on" in (folder / "report.html").read_text()
 
 
 def test_images_are_those_of_the_study_or_none(tmp_path: Path, digits: ImageData) -> None:
-    from search.settings import StudySettings
-
     record = planted_study(tmp_path, lambda point: rises_to(hill(point)), trials=1)
     settings = StudySettings(dataset="digits")
     assert images_of(settings, record) == "digits in the data folder is not what the study was run on"
-    record.facts["dataset"]["sha256"] = digits.sha256
+    record.metadata = replace(record.metadata, dataset=replace(record.metadata.images, sha256=digits.sha256))
     assert isinstance(images_of(settings, record), ImageData)
-    record.facts["dataset"]["name"] = "kmnist"
+    record.metadata = replace(record.metadata, dataset=replace(record.metadata.images, name="kmnist"))
     assert images_of(replace(settings, data_dir=tmp_path), record) == "kmnist is not in the data folder"

@@ -9,14 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
 from serial_ray import CompletedRun, StartedRun, run_command
-from studies import DEFAULT_SPACE, HandDrivenStudy, metrics
-from test_model_folder import SETTINGS
+from studies import HandDrivenStudy, metrics
 from test_report import trained_study
 from whole_study import TOKEN, WatchedStudy
 
@@ -96,8 +96,7 @@ def test_report_runs_no_network_that_a_record_names(tmp_path: Path) -> None:
     network.write_text(f"from pathlib import Path\nPath({str(tmp_path / 'marker')!r}).mkdir()\ndef build(*_): pass\n")
     study = HandDrivenStudy(folder)
     study.run_one_of_each()
-    settings = study.record.facts["settings"] | {"network": f"{network}:build"}
-    study.record.set_facts({"settings": settings})
+    study.record.update(settings=replace(study.record.metadata.settings, network=f"{network}:build"))
     best = best_trial(study.record.trials)
     assert best is not None
     file = study.record.checkpoint(best).with_name(f"trial-{best.number:04}-epoch-0002.pt")
@@ -105,7 +104,7 @@ def test_report_runs_no_network_that_a_record_names(tmp_path: Path) -> None:
     file.write_bytes(b"")
     run = report(folder)
     assert run.status == 0, run.stderr
-    assert "neither shown nor shipped: study sent runs the code of" in run.stdout
+    assert "not shown, and the model is not exported: study sent runs the code of" in run.stdout
     assert not (tmp_path / "marker").exists()
 
 
@@ -149,7 +148,7 @@ def test_links_in_a_sent_folder_lead_nowhere(tmp_path: Path) -> None:
     for name in (".trials.csv.draft", ".epochs.csv.draft", ".study.json.draft", ".owner", "trials.csv"):
         (folder / name).symlink_to(precious)
     StudyFolder(folder)
-    StudyFiles(record, DEFAULT_SPACE).write()
+    StudyFiles(record).write()
     assert precious.read_text() == "precious"
     assert not (folder / "trials.csv").is_symlink()
 
@@ -196,7 +195,7 @@ def test_report_of_hostile_texts_commands_no_terminal(hostile: Path) -> None:
 
 def test_files_of_hostile_texts_are_safe_to_show_and_to_open(hostile: Path) -> None:
     record = StudyRecord.open(hostile)
-    StudyFiles(record, DEFAULT_SPACE).write()
+    StudyFiles(record).write()
     files = [*hostile.glob("*.csv"), hostile / "study.json", *(hostile / "errors").iterdir()]
     assert len(files) == 3 + 1 + len(FORMULAS)
     assert all(is_harmless(file.read_text()) for file in files)
@@ -213,7 +212,7 @@ def test_numbers_of_hostile_studies_stay_numbers(hostile: Path) -> None:
     record = StudyRecord.open(hostile)
     record.trials[0].epochs[0] = metrics(1, 0.99)
     object.__setattr__(record.trials[0].epochs[0], "train_loss", -1e-05)
-    StudyFiles(record, DEFAULT_SPACE).write()
+    StudyFiles(record).write()
     epochs = pd.read_csv(hostile / "epochs.csv")
     assert epochs.loc[0, "train_loss"] == -1e-05
     assert epochs.select_dtypes("number").shape == epochs.shape
@@ -232,7 +231,7 @@ def test_numbers_of_hostile_studies_stay_numbers(hostile: Path) -> None:
 )
 def test_closed_pipe_leaves_no_traceback(script: str, words: list[str], tmp_path: Path, digits: ImageData) -> None:
     HandDrivenStudy(tmp_path).run_one_of_each()
-    export_model(SETTINGS, trained_study(tmp_path / "trained", digits))
+    export_model(trained_study(tmp_path / "trained", digits))
     Image.new("L", (8, 8)).save(tmp_path / "image.png")
     command = [sys.executable, str(PROJECT / script), *(word.format(folder=tmp_path) for word in words)]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

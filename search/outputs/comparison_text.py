@@ -3,8 +3,6 @@
 import textwrap
 from collections.abc import Sequence
 
-import numpy as np
-
 from search.analysis.comparison import NOTHING_DIFFERS, Comparison, displayed_metrics, overview
 from search.analysis.groups import Group
 
@@ -34,8 +32,8 @@ def _overview_text(groups: Sequence[Group]) -> str:
     table = overview(groups)
     table["group"] = [_shorten(name) for name in table["group"]]
     whole = dict.fromkeys(["trials", "epochs", "seconds"], "{:.0f}".format)
-    metrics = dict.fromkeys(displayed_metrics(groups), lambda value: "-" if np.isnan(value) else f"{value:.4f}")
-    return table.to_string(index=False, formatters=whole | metrics)
+    metrics = dict.fromkeys(displayed_metrics(groups), "{:.4f}".format)
+    return table.to_string(index=False, formatters=whole | metrics, na_rep="-")
 
 
 def _shorten(name: str) -> str:

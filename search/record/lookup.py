@@ -84,11 +84,12 @@ def settings_to_json(settings: StudySettings) -> dict[str, Any]:
 
 def settings_from_json(stored: object, folder: Path) -> StudySettings:
     """The settings in a record, adjusted to the folder of the study; a ValueError refuses invalid ones."""
-    from training.json_data import from_json  # pydantic takes a fifth of a second
+    from training.json_data import check_type, from_json  # pydantic takes a fifth of a second
 
     if not isinstance(stored, dict):
         raise ValueError("its settings are missing")
-    here = {"data_dir": str(PROJECT / str(stored.get("data_dir"))), "results_dir": str(folder.parent)}
+    data_dir = check_type("data_dir", stored.get("data_dir"), str)
+    here = {"data_dir": str(PROJECT / data_dir), "results_dir": str(folder.parent)}
     settings = from_json(StudySettings, upgrade_settings(stored) | here | {"resume": str(folder)})
     if settings.dataset == "auto" and settings.train_function is None:
         raise ValueError("its settings do not name the data set")

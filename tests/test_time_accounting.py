@@ -1,33 +1,37 @@
-"""The time ledger of studies driven by hand, whose parts are known, and of real ones."""
+"""The time accounting of studies driven by hand, whose parts are known, and of real ones."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import faulty
 import pandas as pd
 import pytest
-from studies import HandDrivenStudy, metrics
+from studies import SESSION, HandDrivenStudy, metrics
 
 from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds
 from search.engine import tuner
-from search.engine.study import prepare_study, run_study
+from search.engine.study import prepare_study
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Timing
+from search.run import run_study
 from search.settings import StudySettings
 
 
 class TimedStudy(HandDrivenStudy):
     """A study on four cores with room for two trials of one core; its epochs take 0.4 s of training and 0.1 s more."""
 
-    def start(self, **seconds: float) -> None:
-        start: dict[str, Any] = {"time": "", "command": "", "versions": {}, "git_commit": None, "machine": {"cpus": 4}}
-        start |= {"max_concurrent_trials": 2, "cpus_per_trial": 1, **seconds}
-        self.record.set_facts({"starts": [*self.record.facts.get("starts", []), start]})
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.record.metadata = replace(self.record.metadata, sessions=[])
 
-    def report(self, trial: str, epoch: int, *, pid: int, at: float, waiting: float = 0.0, start: int = 0) -> None:
-        run = Timing(start=start, node=0, pid=pid, waiting_seconds=waiting, reported=at)
-        self.record.add_epoch(trial, metrics(epoch, 0.5), run)
+    def start(self, seconds: float | None = None) -> None:
+        session = replace(SESSION, machine=replace(SESSION.machine, cpus=4), seconds=seconds)
+        self.record.update(sessions=[*self.record.metadata.sessions, session])
+
+    def report(self, trial: str, epoch: int, *, pid: int, at: float, waiting: float = 0.0, session: int = 0) -> None:
+        timing = Timing(session=session, node=0, pid=pid, waiting_seconds=waiting, reported=at)
+        self.record.add_epoch(trial, metrics(epoch, 0.5), timing)
 
 
 @pytest.fixture
@@ -37,10 +41,9 @@ def study(tmp_path: Path) -> TimedStudy:
 
 def parts(record: StudyRecord) -> dict[str, float]:
     """The parts that are not zero, after a check that they add up."""
-    ledger = time_accounting(record)
-    assert ledger is not None
-    assert sum(ledger[part] for part in PART_NAMES) == pytest.approx(ledger["whole"], rel=0.03)
-    return {part: seconds for part, seconds in ledger.items() if seconds}
+    accounting = time_accounting(record)
+    assert sum(accounting[part] for part in PART_NAMES) == pytest.approx(accounting["whole"], rel=0.03)
+    return {part: seconds for part, seconds in accounting.items() if seconds}
 
 
 def test_parts_of_two_workers_are_what_they_did(study: TimedStudy) -> None:
@@ -73,7 +76,7 @@ def test_epochs_that_came_to_nothing_are_lost(study: TimedStudy) -> None:
     study.suggest("a")
     study.report("a", 1, pid=1, at=10.5)
     diverged = Failure("diverged", "train_loss is nan", seconds=0.3)
-    study.record.add_failure("a", diverged, Timing(start=0, node=0, pid=1, waiting_seconds=0.0, reported=10.8))
+    study.record.add_failure("a", diverged, Timing(session=0, node=0, pid=1, waiting_seconds=0.0, reported=10.8))
     study.record.finish("a")
     study.suggest("b")
     study.report("b", 1, pid=1, at=11.5, waiting=0.2)  # then its worker dies
@@ -98,15 +101,15 @@ def test_epochs_that_came_to_nothing_are_lost(study: TimedStudy) -> None:
     )
 
 
-def test_killed_start_counts_until_its_last_report(study: TimedStudy) -> None:
+def test_killed_session_counts_until_its_last_report(study: TimedStudy) -> None:
     study.start()
     study.suggest("a")
     study.report("a", 1, pid=1, at=5.5)
     study.record.interrupt_running()
     study.start(seconds=10.0)
     study.suggest("a again")
-    study.record.add_epoch("a again", metrics(2, 0.5))  # trained in the first start, and not reported then
-    study.report("a again", 3, pid=1, at=8.5, start=1)
+    study.record.add_epoch("a again", metrics(2, 0.5))  # trained in the first session, and not reported then
+    study.report("a again", 3, pid=1, at=8.5, session=1)
     study.record.finish("a again")
     assert wall_seconds(study.record) == 15.5
     assert parts(study.record) == pytest.approx(
@@ -120,16 +123,15 @@ def test_killed_start_counts_until_its_last_report(study: TimedStudy) -> None:
     )
 
 
-def test_ledger_is_the_same_when_the_record_is_read_again(study: TimedStudy, tmp_path: Path) -> None:
+def test_accounting_is_the_same_when_the_record_is_read_again(study: TimedStudy, tmp_path: Path) -> None:
     study.start(seconds=30.0)
     study.run_one_of_each()
     assert parts(StudyRecord.open(tmp_path)) == parts(study.record)
 
 
-def test_study_from_before_there_was_a_ledger_has_none(study: TimedStudy) -> None:
-    study.record.set_facts({"starts": [{"machine": {"cpus": 4}}], "seconds": 12.5})
-    assert time_accounting(study.record) is None
-    assert wall_seconds(study.record) == 12.5
+def test_study_that_has_not_run_took_no_time(study: TimedStudy) -> None:
+    assert parts(study.record) == {}
+    assert wall_seconds(study.record) == 0.0
 
 
 def test_parts_of_a_real_study_add_up(
@@ -148,8 +150,7 @@ def test_parts_of_a_real_study_add_up(
     epochs = pd.read_csv(tmp_path / "study" / "epochs.csv")
     assert measured["evaluation"] == pytest.approx(epochs["evaluation_seconds"].sum(), abs=0.1)
     assert measured["training"] == pytest.approx((epochs["seconds"] - epochs["evaluation_seconds"]).sum(), abs=0.1)
-    assert epochs.groupby("trial_number")[["start", "node", "pid"]].nunique().eq(1).all(axis=None)
+    assert epochs.groupby("trial_number")[["session", "node", "pid"]].nunique().eq(1).all(axis=None)
     assert json.loads((tmp_path / "study" / "study.json").read_text())["time"] == time_accounting(record)
-    ledger, told = time_accounting(record), capfd.readouterr().out
-    assert ledger is not None
-    assert f"Time: training {ledger['training'] / ledger['whole']:.0%}, evaluation " in told
+    accounting, told = time_accounting(record), capfd.readouterr().out
+    assert f"Time: training {accounting['training'] / accounting['whole']:.0%}, evaluation " in told
