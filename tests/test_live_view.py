@@ -48,7 +48,7 @@ def test_view_stands_whatever_is_printed_and_however_wide_the_terminal_is(tmp_pa
 
 def shows_one_view(lines: list[str]) -> bool:
     """Whether each of its parts is there, and once."""
-    parts = [" elapsed", "Study live", "━", "best     ", "epochs   ", "epoch     now"]
+    parts = [" elapsed", "Study live", "━", "best     ", "epochs   ", "epoch    last"]
     return [sum(part in line for line in lines) for part in parts] == [1] * len(parts)
 
 

@@ -192,7 +192,7 @@ def test_diverged_trial_must_diverge_in_the_same_epoch(
 
     monkeypatch.setattr(reproduction, "train", diverges_at_once)
     assert run(folder, 0) == 1
-    assert "now it diverged in epoch 1 (train_loss is nan in epoch 1), then it diverged in epoch 2 (train_loss" in (
+    assert "the repeated training diverged in epoch 1 (train_loss is nan in epoch 1), the recorded one diverged in epoch 2 (train_loss" in (
         capsys.readouterr().out
     )
 
@@ -228,7 +228,7 @@ def test_mistakes_are_one_sentence(
     folder = study.close()
     for words, sentence in (
         ([folder, 7], "study study has no trial 7: its trials are 0 to 0"),
-        ([folder, 0], "trial 0 ended before its first epoch did, so there is nothing to compare: worker died: killed"),
+        ([folder, 0], "trial 0 has no epoch that ended, so there is nothing to compare: worker died: killed"),
         (["nowhere", 0, "--results-dir", tmp_path], "there is no study nowhere"),
         ([folder, "best"], "trial cannot be read"),
         ([folder], "TRIAL is missing"),
