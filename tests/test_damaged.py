@@ -7,19 +7,21 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from optuna.storages import RDBStorage
 from serial_ray import run_command
 from studies import DEFAULT_SPACE, FULL_EPOCHS, HandDrivenStudy
 
 from search import report, run
-from search.engine import study
 from search.engine.local_ray import LocalRay
 from search.outputs.files import StudyFiles
 from search.record import provenance
 from search.record.lookup import stored_settings
-from search.record.metadata import collect_facts
+from search.record.metadata import collect_metadata
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
@@ -69,14 +71,22 @@ class Commands:
         return error
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _schema_version_is_read_once() -> Iterator[None]:
+    """Optuna imports the files of all its schema versions whenever it opens a database, to find the newest version."""
+    newest = RDBStorage("sqlite://").get_head_version()
+    with mock.patch("alembic.script.ScriptDirectory.get_current_head", return_value=newest):
+        yield
+
+
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
     def begin(*_: object) -> int:
         raise StartedError
 
     for method in ("begin", "wait"):  # Ray would be there for nothing, up to the end of all tests
-        monkeypatch.setattr(LocalRay, method, lambda _: None)
-    monkeypatch.setattr(study, "run_study", begin)
+        monkeypatch.setattr(LocalRay, method, lambda *_: None)
+    monkeypatch.setattr(run, "run_study", begin)
     monkeypatch.setattr("training.loop.Training.__init__", begin)
     return Commands(monkeypatch, capsys)
 
@@ -117,8 +127,8 @@ SEARCH_MISTAKES = {
     "--dataset": NO_CHOICES,
     "--sampler": NO_CHOICES,
     "--scheduler": NO_CHOICES,
-    "--grace-epochs": (*NO_COUNTS, "99"),
-    "--reduction": (*NO_COUNTS, "1"),
+    "--grace-period": (*NO_COUNTS, "99"),
+    "--reduction-factor": (*NO_COUNTS, "1"),
     "--metric": (*NO_CHOICES, "test_accuracy", "accuracy"),
     "--name": ("", ".", "..", "a/b", "/tmp", "-", "a b", "a\nb", "\x1b[31m", "ä", "x" * 101, "latest", "sent", "=1+1"),
     "--data-dir": ("{file}", "x" * 300, "\udcff" * 300),
@@ -147,8 +157,8 @@ SEARCH_MISTAKES_ALONE = (
         "--resume sent --seed 1",
         "--resume sent --scheduler none",
         "--resume sent --sampler random",
-        "--resume sent --grace-epochs 2",
-        "--resume sent --reduction 2",
+        "--resume sent --grace-period 2",
+        "--resume sent --reduction-factor 2",
         "--resume=sent --no-baseline",
     ),
     *("--resume sent --num-samples +x", "--resume sent --name other", "--resume sent --resume missing"),
@@ -228,10 +238,13 @@ def results(tmp_path_factory: pytest.TempPathFactory, digits: ImageData) -> Path
     (folder / "file").write_text("text")
     sent = HandDrivenStudy(folder / "sent")
     settings = StudySettings(dataset="digits", epochs=FULL_EPOCHS, num_samples=7, results_dir=folder)
-    start = provenance.collect() | {"max_concurrent_trials": 1, "cpus_per_trial": 1, "seconds": 30.0}
-    sent.record.set_facts({**collect_facts(settings, DEFAULT_SPACE, digits), "starts": [start]})
+    told = collect_metadata(settings, DEFAULT_SPACE, digits)
+    session = provenance.new_session(None, max_concurrent_trials=1, cpus_per_trial=1)
+    sent.record.update(
+        settings=told.settings, dataset=told.dataset, code=told.code, sessions=[replace(session, seconds=30.0)]
+    )
     sent.run_one_of_each()
-    StudyFiles(sent.record, DEFAULT_SPACE).write()
+    StudyFiles(sent.record).write()
     return folder
 
 
@@ -276,7 +289,7 @@ COLUMNS = {
 }
 NO_JSON = ("", "{", "nonsense", "\x00\x01", "[" * 100_000, '{"a": 1', "<html>", "NULL")
 WRONG_JSON = ("null", "[]", "{}", "0", '"text"', "true", '[{"a": 1}]', '{"=cmd": "\\u001b[2J"}', "1e999", "-1")
-RUN = '{"start": %s, "node": 0, "pid": 1, "waiting_seconds": %s, "reported": 1.0}'
+TIMING = '{"session": %s, "node": 0, "pid": 1, "waiting_seconds": %s, "reported": 1.0}'
 WRONG_NUMBERS = ("NaN", "-1", "1e400", '"0.5"', "null", "true", "1" * 400, "[1]")
 
 
@@ -403,12 +416,12 @@ RECORD_DAMAGE: dict[str, Damage] = {
     },
     **{
         f"{key} no JSON {n}": attribute("study", key, replaced(NO_JSON))
-        for n, key in enumerate(("settings", "space", "dataset", "starts"))
+        for n, key in enumerate(("settings", "space", "dataset", "sessions"))
     },
     **{f"{key} other JSON": attribute("study", key, replaced(WRONG_JSON)) for key in ("settings", "space", "dataset")},
     **{
         f"{key} other JSON": attribute("study", key, replaced(('"a"', '[{"git_commit": 1}]', "7")))
-        for key in ("starts", "code")
+        for key in ("sessions", "code")
     },
     **{
         f"settings.{name}": attribute("study", "settings", member(name, *texts))
@@ -467,7 +480,7 @@ RECORD_DAMAGE: dict[str, Damage] = {
         ),
     ),
     **{
-        f"start {name}": attribute("study", "starts", in_only(member(name, *texts)))
+        f"session {name}": attribute("study", "sessions", in_only(member(name, *texts)))
         for name, texts in {
             "seconds": ('"12"', "-1", "NaN", "1e999", "1e300"),
             "max_concurrent_trials": ('"1"', "0", "-1", "null", "1.5", "1" + "0" * 400),
@@ -476,10 +489,10 @@ RECORD_DAMAGE: dict[str, Damage] = {
         }.items()
     },
     **{
-        f"epoch 2 run {name}": attribute("trial", "epoch 2", member("run", *texts))
+        f"epoch 2 timing {name}": attribute("trial", "epoch 2", member("timing", *texts))
         for name, texts in {
             "other": ("5", "[]", "{}", '"now"'),
-            "numbers": (RUN % ("-1", "1"), RUN % ("0.5", "1"), RUN % ("0", "-1"), RUN % ("0", "1e300")),
+            "numbers": (TIMING % ("-1", "1"), TIMING % ("0.5", "1"), TIMING % ("0", "-1"), TIMING % ("0", "1e300")),
         }.items()
     },
     **{
@@ -597,7 +610,7 @@ def test_damaged_study_is_refused_and_left_as_it_is(
         before = snapshot(copy)
 
 
-# Damaged running_studies of a sound record
+# Damaged surroundings of a sound record
 
 
 def link_to_itself(folder: Path) -> None:
@@ -628,7 +641,7 @@ def test_lock_that_is_a_folder_is_told(copy: Path, commands: Commands, whole_rep
     )
     status, output, _ = commands.run(report.main, "sent", f"--results-dir={copy}")
     assert status == 0
-    assert output.startswith("The files stay as they are: ")
+    assert output.startswith("The files of the study are not written again: ")
     assert output.replace(str(copy), str(results)).endswith(whole_report)
     after = snapshot(copy)
     anew = {name for name in after if "report.html" in name or "plots/" in name}  # those need no lock
@@ -642,7 +655,7 @@ def test_table_that_is_a_folder_is_told(copy: Path, commands: Commands) -> None:
     (copy / "sent" / "trials.csv").mkdir()
     status, output, error = commands.run(report.main, "sent", f"--results-dir={copy}")
     assert (status, error) == (0, "")
-    assert output.startswith("The files stay as they are: [Errno 21] Is a directory")
+    assert output.startswith("The files of the study are not written again: [Errno 21] Is a directory")
     assert not list((copy / "sent").glob(".*.draft"))
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,7 @@ def began(folder: Path, monkeypatch: pytest.MonkeyPatch) -> HandDrivenStudy:
 
 def test_mlflow_has_a_run_for_the_study_and_one_in_it_for_each_trial(folder: Path, began: HandDrivenStudy) -> None:
     pytest.importorskip("mlflow")
+    began.record.update(settings=replace(began.record.metadata.settings, num_samples=3))
     loggers = logged(began.record, "mlflow")
     run_trial(began, loggers, 0.5, 0.7, 0.6)
     run_trial(began, loggers, 0.3)
@@ -300,7 +302,7 @@ def test_wandb_is_switched_off_if_it_would_have_to_ask_who_you_are(
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "online")
     logged(began.record, "wandb").close()
-    sentence = "WANDB_MODE is online and nobody is logged in: wandb login"
+    sentence = "WANDB_MODE is online and nobody is logged in: run wandb login"
     assert capfd.readouterr().out == f"  ! wandb is switched off (ValueError: {sentence}); the study goes on\n"
 
 

@@ -250,7 +250,7 @@ def test_token_is_neither_shown_nor_stored(whole_study: WatchedStudy) -> None:
     stored = [file.read_bytes() for file in whole_study.results.rglob("*") if file.is_file()]
     assert len(stored) >= 5
     assert not any(TOKEN.encode() in content for content in stored)
-    assert "watch    http://127.0.0.1:" in whole_study.stdout
+    assert "  dashboard  http://127.0.0.1:" in whole_study.stdout
     assert TOKEN not in whole_study.stdout + whole_study.stderr
     assert TOKEN not in whole_study.command_lines  # which every user of the machine sees
 
