@@ -140,9 +140,9 @@ def choose(study: pd.DataFrame) -> tuple[Configuration, list[list[EpochMetrics] 
 def _curve(accuracies: NDArray[np.float64]) -> list[EpochMetrics] | None:
     if np.isnan(accuracies).any():
         return None
-    untold = {"train_loss": 0.0, "val_loss": None, "test_accuracy": 0.0, "test_loss": 0.0, "seconds": 0.0}
+    untold = dict.fromkeys(("train_loss", "test_accuracy", "test_loss", "seconds", "evaluation_seconds"), 0.0)
     return [
-        EpochMetrics(epoch=epoch, val_accuracy=float(accuracy), **untold)  # type: ignore[arg-type]
+        EpochMetrics(epoch=epoch, val_accuracy=float(accuracy), val_loss=None, **untold)
         for epoch, accuracy in enumerate(accuracies, start=1)
     ]
 

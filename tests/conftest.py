@@ -11,7 +11,9 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # a tiny fit is 30 times slower with two threads on a busy two-core machine
 
-import search  # noqa: F401 (tells Ray how to behave, which must be before Ray is imported)
+from search.ray_environment import set_ray_environment
+
+set_ray_environment()  # before Ray is imported
 
 # isort: split
 import torch

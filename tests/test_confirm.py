@@ -514,7 +514,7 @@ def test_study_in_the_way_is_refused(
     by_hand.run_trial(0.5, 0.6, 0.6)
     (tmp_path / "hand" / "confirm").mkdir()
     StudyRecord.create(tmp_path / "hand" / "confirm", metadata()).close()
-    assert "it holds a study that confirms nothing" in refused(monkeypatch, capsys, "hand", tmp_path)
+    assert "holds a study that is no confirmation" in refused(monkeypatch, capsys, "hand", tmp_path)
 
 
 def test_damaged_confirmation_in_a_record_is_refused(by_hand: HandDrivenStudy, tmp_path: Path) -> None:

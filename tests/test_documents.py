@@ -89,3 +89,45 @@ def test_files_that_documents_name_exist(document: Path) -> None:
 def test_links_of_documents_exist(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
+
+
+PROMISES = (PROJECT / "README.md", PROJECT / "docs" / "reliability.md")
+"""Documents that name the test of each promise."""
+
+
+def named_tests(document: Path) -> set[str]:
+    """Tests that a document names, as pytest does."""
+    return set(re.findall(r"`(tests/test_\w+\.py::test_\w+)`", document.read_text()))
+
+
+def tests_there() -> dict[str, bool]:
+    """Every test function, as pytest names it, and whether all or some of its cases need the real Ray."""
+    found = {}
+    for file in (PROJECT / "tests").glob("test_*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                needs_ray = any("pytest.mark.ray" in ast.unparse(decorator) for decorator in node.decorator_list)
+                found[f"tests/{file.name}::{node.name}"] = needs_ray
+    return found
+
+
+@pytest.mark.parametrize("document", PROMISES, ids=lambda document: document.stem)
+def test_tests_of_promises_are_there(document: Path) -> None:
+    named = named_tests(document)
+    assert len(named) >= 10
+    assert not named - tests_there().keys()
+
+
+@pytest.mark.parametrize("document", PROMISES, ids=lambda document: document.stem)
+def test_every_promise_of_a_table_names_its_test(document: Path) -> None:
+    """In the tables whose last column is that of the tests."""
+    tables = re.findall(r"^\|.*\| test \|\n\| ---.*\n((?:\|.*\n)+)", document.read_text(), re.MULTILINE)
+    assert tables
+    for row in "".join(tables).splitlines():
+        assert "`tests/test_" in row.rstrip("| ").rpartition(" | ")[2], row
+
+
+def test_every_test_of_the_real_ray_keeps_a_promise() -> None:
+    of_ray = {name for name, needs_ray in tests_there().items() if needs_ray}
+    assert len(of_ray) >= 20
+    assert not of_ray - set().union(*map(named_tests, PROMISES))

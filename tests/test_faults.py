@@ -374,7 +374,7 @@ def test_second_study_on_a_machine_leaves_the_first_its_cores(
     settings = StudySettings(dataset="digits", results_dir=tmp_path)
     with neighbour(cpus=6):
         beside = prepare_study(settings)
-    assert "  beside   study first, which uses 6 cores" in header_lines(beside)
+    assert "  also runs  study first, which uses 6 cores" in header_lines(beside)
     assert beside.max_concurrent_trials == 2
     with neighbour(cpus=8) as process:
         assert prepare_study(settings).max_concurrent_trials == 1  # at least one

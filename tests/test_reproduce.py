@@ -111,9 +111,9 @@ def test_completed_and_stopped_trials_agree_and_the_study_stays_as_it_is(
     for metrics in recorded:
         assert f"    {metrics.epoch}     {metrics.val_accuracy:.4f}     {metrics.val_accuracy:.4f} " in output
     assert "  completed after 3 of 3 epochs\n" in output
-    assert output.endswith("It agrees: all metrics of 3 epochs are equal to the last digit.\n")
+    assert output.endswith("The trial agrees with its record: all metrics of 3 epochs are equal to the last digit.\n")
     assert run(folder, 1) == 0
-    assert capsys.readouterr().out.endswith("It agrees: all metrics of 1 epoch are equal to the last digit.\n")
+    assert capsys.readouterr().out.endswith("The trial agrees with its record: all metrics of 1 epoch are equal to the last digit.\n")
     after = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.rglob("*") if file.is_file()}
     assert after == before
 
@@ -137,9 +137,9 @@ def test_difference_is_told_with_its_epoch_its_size_and_what_has_changed(
         "differs",
         "equal",
     ]
-    assert "It differs. 1 of 3 epochs differ, the first is 2; at most val_loss 0.25 in epoch 2." in output
+    assert "1 of 3 epochs differ, the first is 2; the largest differences are val_loss 0.25 in epoch 2." in output
     now = provenance.versions()["torch"], provenance.machine().cpus
-    assert f"This has changed since: torch 1.0 (now {now[0]}); cpus 999 (now {now[1]}); " in output
+    assert f"These have changed since the study was run: torch 1.0 (now {now[0]}); cpus 999 (now {now[1]}); " in output
     assert "code: loop of an unknown commit (now " in output
 
 
@@ -149,7 +149,7 @@ def test_difference_without_a_change_says_so(
     study.run_trial(1, change=lambda metrics: replace(metrics, train_loss=metrics.train_loss * (1 + 1e-15)))
     assert run(study.close(), 0) == 1
     output = capsys.readouterr().out
-    assert re.search(r"at most train_loss \d\.?\d*e-1[56] in epoch 1", output)
+    assert re.search(r"largest differences are train_loss \d\.?\d*e-1[56] in epoch 1", output)
     assert "Versions, machine and code are the same" in output
 
 
@@ -184,7 +184,7 @@ def test_diverged_trial_must_diverge_in_the_same_epoch(
 
     monkeypatch.setattr(reproduction, "train", diverges)
     assert run(folder, 0) == 0
-    assert "and diverged as recorded: train_loss is nan in epoch 2" in capsys.readouterr().out
+    assert "and it diverged as recorded: train_loss is nan in epoch 2" in capsys.readouterr().out
 
     def diverges_at_once(config: Any, data: Any) -> Any:
         raise TrainingDivergedError("train_loss is nan in epoch 1")
@@ -192,7 +192,7 @@ def test_diverged_trial_must_diverge_in_the_same_epoch(
 
     monkeypatch.setattr(reproduction, "train", diverges_at_once)
     assert run(folder, 0) == 1
-    assert "now it diverged in epoch 1 (train_loss is nan in epoch 1), then it diverged in epoch 2 (train_loss" in (
+    assert "the repeated training diverged in epoch 1 (train_loss is nan in epoch 1), the recorded one diverged in epoch 2 (train_loss" in (
         capsys.readouterr().out
     )
 
@@ -227,8 +227,8 @@ def test_mistakes_are_one_sentence(
     study.run_trial(0, failure=Failure("worker_died", "worker died: killed"))
     folder = study.close()
     for words, sentence in (
-        ([folder, 7], "study study has no trial 7: they go from 0 to 0"),
-        ([folder, 0], "trial 0 ended before its first epoch did, so there is nothing to compare: worker died: killed"),
+        ([folder, 7], "study study has no trial 7: its trials are 0 to 0"),
+        ([folder, 0], "trial 0 has no epoch that ended, so there is nothing to compare: worker died: killed"),
         (["nowhere", 0, "--results-dir", tmp_path], "there is no study nowhere"),
         ([folder, "best"], "trial cannot be read"),
         ([folder], "TRIAL is missing"),

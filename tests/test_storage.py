@@ -352,7 +352,7 @@ def resumed(server: PostgreSQL, killed: None, tmp_path_factory: pytest.TempPathF
     words = ["--resume", "whole", "--storage", server.address(password=None), "--results-dir", str(results)]
     run = start("run.py", *words, PGPASSWORD=PASSWORD)
     assert run.status == 0, run.stdout + run.stderr
-    assert f"record   {server.address(password=None)}" in run.stdout
+    assert f"record     {server.address(password=None)}" in run.stdout
     assert "1 of them from their last epoch" in run.stdout
     return results / "whole"
 

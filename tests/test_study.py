@@ -48,7 +48,7 @@ def test_study_succeeds_and_says_no_more_than_it_should(whole_study: WatchedStud
     assert whole_study.status == 0, whole_study.stderr
     assert whole_study.stderr == ""
     assert len(whole_study.stdout.splitlines()) < 45
-    assert "  watch    http://127.0.0.1:" in whole_study.stdout
+    assert "  dashboard  http://127.0.0.1:" in whole_study.stdout
     assert not re.search(r"warn|ray::|\(pid|╭|Traceback", whole_study.stdout, re.IGNORECASE)
 
 
@@ -165,7 +165,7 @@ def test_best_model_is_shipped_and_best_trial_reproduced_by_the_commands_of_the_
     assert int(number) == best.name
     reproduced = run_command(script, "first", number, "--results-dir", str(results), cwd=elsewhere)
     assert reproduced.status == 0, reproduced.stdout + reproduced.stderr
-    assert re.search(rf"It agrees: all metrics of {best['epochs']} epochs? are equal", reproduced.stdout)
+    assert re.search(rf"The trial agrees with its record: all metrics of {best['epochs']} epochs? are equal", reproduced.stdout)
     assert {file: file.read_bytes() for file in (results / "first").rglob("*") if file.is_file()} == before
 
 
