@@ -87,7 +87,9 @@ def epochs_of(place: Path, name: str, epochs: int = 3, seed: int = 5) -> Iterato
 
 
 def metadata_of(function: str, space: SearchSpace) -> StudyMetadata:
-    settings = StudySettings(metric="loss", mode="min", num_samples=2, epochs=3, train_function=function, resume="not a new study")
+    settings = StudySettings(
+        metric="loss", mode="min", num_samples=2, epochs=3, train_function=function, resume="not a new study"
+    )
     return StudyMetadata(settings=settings, space=space)
 
 

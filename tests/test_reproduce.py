@@ -113,7 +113,9 @@ def test_completed_and_stopped_trials_agree_and_the_study_stays_as_it_is(
     assert "  completed after 3 of 3 epochs\n" in output
     assert output.endswith("The trial agrees with its record: all metrics of 3 epochs are equal to the last digit.\n")
     assert run(folder, 1) == 0
-    assert capsys.readouterr().out.endswith("The trial agrees with its record: all metrics of 1 epoch are equal to the last digit.\n")
+    assert capsys.readouterr().out.endswith(
+        "The trial agrees with its record: all metrics of 1 epoch are equal to the last digit.\n"
+    )
     after = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.rglob("*") if file.is_file()}
     assert after == before
 
@@ -192,8 +194,9 @@ def test_diverged_trial_must_diverge_in_the_same_epoch(
 
     monkeypatch.setattr(reproduction, "train", diverges_at_once)
     assert run(folder, 0) == 1
-    assert "the repeated training diverged in epoch 1 (train_loss is nan in epoch 1), the recorded one diverged in epoch 2 (train_loss" in (
-        capsys.readouterr().out
+    assert (
+        "the repeated training diverged in epoch 1 (train_loss is nan in epoch 1), the recorded one diverged in epoch 2 (train_loss"
+        in (capsys.readouterr().out)
     )
 
 

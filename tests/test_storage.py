@@ -374,7 +374,7 @@ def test_killed_study_goes_on_where_its_folder_never_was(resumed: Path, digits: 
     recorded = epochs.loc[epochs["trial_number"] == 0, NUMBERS].reset_index(drop=True)
     alone = pd.DataFrame([asdict(metrics) for metrics in train(TrialConfig(epochs=EPOCHS, seed=0), digits)])
     pd.testing.assert_frame_equal(recorded, alone[NUMBERS], rtol=1e-12)
-    commands = [begun["command"] for begun in json.loads((resumed / "study.json").read_text())["starts"]]
+    commands = [begun["command"] for begun in json.loads((resumed / "study.json").read_text())["sessions"]]
     assert f"{USER}:***@127.0.0.1" in commands[0]
     assert files_with_the_password(resumed) == []
 

@@ -165,7 +165,9 @@ def test_best_model_is_shipped_and_best_trial_reproduced_by_the_commands_of_the_
     assert int(number) == best.name
     reproduced = run_command(script, "first", number, "--results-dir", str(results), cwd=elsewhere)
     assert reproduced.status == 0, reproduced.stdout + reproduced.stderr
-    assert re.search(rf"The trial agrees with its record: all metrics of {best['epochs']} epochs? are equal", reproduced.stdout)
+    assert re.search(
+        rf"The trial agrees with its record: all metrics of {best['epochs']} epochs? are equal", reproduced.stdout
+    )
     assert {file: file.read_bytes() for file in (results / "first").rglob("*") if file.is_file()} == before
 
 
