@@ -130,7 +130,9 @@ def test_probabilities_sum_to_one_and_other_images_are_refused(
 def test_study_that_was_just_run_under_a_name_is_shipped(tmp_path: Path, digits: ImageData) -> None:
     """Its settings name a folder that is there by now, and the card does not name that of the images."""
     settings = StudySettings(dataset="digits", name="study", results_dir=tmp_path, data_dir=tmp_path / "images")
-    folder = export_model(trained_study(tmp_path / "study", digits))
+    record = trained_study(tmp_path / "study", digits)
+    record.metadata = replace(record.metadata, settings=settings)
+    folder = export_model(record)
     assert folder is not None
     assert str(tmp_path) not in (folder / CARD).read_text() + (folder / CONFIG).read_text()
 
