@@ -21,11 +21,11 @@ def note(file: Path, hyperparameters: dict[str, object], *epochs: int) -> None:
 
 
 @pytest.mark.ray
-def test_study_survives_five_kills(tmp_path: Path) -> None:
+def test_study_survives_kills(tmp_path: Path) -> None:
     size = StudySize(num_samples=4, epochs=20)
-    tally = run_studies(TUNESMITH, 5, 0, tmp_path / "studies", size)
+    tally = run_studies(TUNESMITH, 2, 0, tmp_path / "studies", size)
     assert broken_promises(tally, size) == []
-    assert tally.driver_kills + tally.worker_kills == 5
+    assert tally.driver_kills + tally.worker_kills == 2
     assert tally.epochs_begun - tally.epochs_begun_again == tally.studies * size.num_samples * size.epochs
 
 

@@ -222,7 +222,7 @@ def test_wrong_and_missing_tokens_are_refused_and_not_shown(two_nodes: TwoNodes)
     files = (wrong, two_nodes.folder / "no-token")
     drivers = [two_nodes.driver(*TRIALS, "--name", "refused", RAY_AUTH_TOKEN_PATH=str(file)) for file in files]
     for sentence in map(refused, drivers):
-        assert f"the Ray cluster at {two_nodes.address} asks for its token" in sentence
+        assert f"the Ray cluster at {two_nodes.address} requires its token" in sentence
         assert wrong.read_text() not in sentence
     assert not (PROJECT / "results" / "refused").exists()
 
@@ -246,7 +246,7 @@ def test_documented_commands_run_studies_on_all_nodes(two_nodes: TwoNodes) -> No
     *words, number = documented("python search/run.py --address auto --results-dir")
     assert number == "100"
     output = two_nodes.run(*words, "4", "--name", "first", *small)
-    assert "  cluster  2 at once, 1 of 2 cores each, 2 nodes\n" in output
+    assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
     *words, _ = documented("python search/run.py --address HEAD:6379")
     two_nodes.run(*words, "--results-dir", "/shared/results", "--num-samples", "3", "--name", "second", *small)
     words = documented("python search/run.py --address auto --resume /shared/results/first")
@@ -267,7 +267,7 @@ def test_network_of_ones_own_is_searched_and_confirmed_on_all_nodes(two_nodes: T
     assert pd.read_csv(study / "trials.csv")["filters"].notna().all()
     confirm = ["search/confirm.py", str(study), "--top", "2", "--seeds", "2"]
     output = two_nodes.run("python", *confirm, "--address", "HEAD:6379", *network)
-    assert "  cluster  2 at once, 1 of 2 cores each, 2 nodes\n" in output
+    assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
     assert len(pd.read_csv(study / "confirm.csv")) == 2
     assert len(pd.read_csv(study / "confirm" / "trials.csv")) == 6  # four that choose, two that measure
 
@@ -310,7 +310,7 @@ def test_study_outlives_a_node_and_its_trial_goes_on_on_another(two_nodes: TwoNo
     output, errors = driver.communicate(timeout=120)
     assert driver.returncode == 0, output + errors
     assert errors == ""
-    assert "  cluster  2 at once, 1 of 2 cores each, 2 nodes\n" in output
+    assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
     assert "worker lost: its node died or cannot be reached; it will go on after epoch" in output
     check_every_trial_completed_once(study)
     assert {session for _, session, _ in two_nodes.notes()} == {two_nodes.head.pid, two_nodes.second.pid}

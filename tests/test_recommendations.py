@@ -47,7 +47,7 @@ def test_harmless_space_gets_no_advice(tmp_path: Path, seed: int) -> None:
     assert "noise" not in sentences(found)
 
 
-def test_optimum_above_the_range_is_reported_with_a_widened_table_one(tmp_path: Path) -> None:
+def test_optimum_above_the_range_is_reported_with_a_wider_one(tmp_path: Path) -> None:
     found = findings(tmp_path, lambda point: rises_to(hill(point, peak=3.0)), trials=200)
     (recommendation,) = [
         recommendation
@@ -79,7 +79,7 @@ def test_best_at_the_last_member_of_an_ordered_choice_is_reported(tmp_path: Path
     assert recommendation.snippet == "[batch_size]\nordered = [32, 64, 128, 256, 512, 1024, 2048]"
 
 
-def test_hyperparameter_of_a_training_function_can_be_widened_table(tmp_path: Path) -> None:
+def test_hyperparameter_of_a_training_function_can_be_wider(tmp_path: Path) -> None:
     """What its dataclass takes only its file knows, and a report imports no code."""
     space = SearchSpace({"alpha": FloatDistribution(0.01, 1.0, log=True)})
     record = planted_study(tmp_path, lambda point: rises_to(0.5 + 0.4 * point["alpha"]), space=space)

@@ -125,7 +125,7 @@ def test_resumed_study_has_every_trial_once_and_keeps_the_best_epoch(resumed: Pa
     assert torch.load(kept, weights_only=True)["epoch"] == best["best_epoch"]
 
 
-def test_time_ledger_counts_both_starts(resumed: Path) -> None:
+def test_time_of_both_sessions_is_counted(resumed: Path) -> None:
     study = json.loads((resumed / "study.json").read_text())
     killed, finished = study["sessions"]
     assert killed["seconds"] is None

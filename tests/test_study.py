@@ -222,7 +222,7 @@ def test_reused_worker_keeps_nothing_of_earlier_trials(
         {"learning_rate": 1e-3, "batch_size": 32, "optimizer": "adam"},
     )
 
-    def enqueue_points(record: StudyRecord, space: object, most: int) -> None:
+    def enqueue_points(record: StudyRecord, most: int) -> None:
         for point in points:
             record.study.enqueue_trial(point)
 
