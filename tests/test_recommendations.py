@@ -131,16 +131,16 @@ def test_few_divergences_are_no_matter(tmp_path: Path) -> None:
     assert "diverged" not in sentences(findings(tmp_path, curve, trials=60))
 
 
-def test_hyperparameter_without_effect_cannot_be_told_from_noise(tmp_path: Path) -> None:
+def test_hyperparameter_without_effect_can_stay_fixed(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
 
     def curve(point: dict[str, Any]) -> list[float]:
         return rises_to(0.8 - 0.1 * abs(math.log10(point["learning_rate"]) + 2) + random.normal(0, 0.01))
 
     told = sentences(findings(tmp_path, curve, trials=40))
-    assert "optimizer may as well stay fixed" in told
-    assert "batch_size may as well stay fixed" in told
-    assert "learning_rate may" not in told
+    assert "optimizer can stay fixed" in told
+    assert "batch_size can stay fixed" in told
+    assert "learning_rate can" not in told
 
 
 def test_pure_noise_is_called_noise_nearly_always(tmp_path: Path) -> None:

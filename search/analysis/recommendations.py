@@ -32,6 +32,8 @@ FEW = 3
 LONG_WITHOUT_GAIN = 10
 STILL_IMPROVING = 0.002
 """A gain of this accuracy, or of this part of the loss, over the last third of the epochs is worth more epochs."""
+NEGLIGIBLE_SHARE = 0.1
+"""A hyperparameter that explains no more of the variance, by the upper bound of its interval, can stay fixed."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,11 @@ def recommend(
     ]
     return recommendations + [
         Recommendation(
-            f"{importance.name} may as well stay fixed: that it matters cannot be told from noise "
-            f"({CONFIDENCE} % interval of its share of the variance {round(importance.low, 2) + 0:.0%} to "
-            f"{importance.high:.0%}; {record.metric} {compared.phrase})."
+            f"{importance.name} can stay fixed: it explains at most {max(0.0, importance.high):.0%} of the variance "
+            f"({CONFIDENCE} % interval; {record.metric} {compared.phrase})."
         )
         for importance in evaluated
-        if importance.is_noise and compared is not None
+        if importance.is_noise and importance.high <= NEGLIGIBLE_SHARE and compared is not None
     ]
 
 
