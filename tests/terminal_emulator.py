@@ -60,10 +60,17 @@ class Terminal:
             assert self._read(), self.text
 
     def wait(self) -> int:
-        """Wait until the program ends; returns its exit status."""
-        while self._read():
+        """Wait until the program ends; returns its exit status.
+
+        Processes that it leaves behind, such as Ray's after a kill, may hold the terminal open for half a minute more.
+        """
+        ended = 0
+        while not ended:
+            self._read()
+            ended, status = os.waitpid(self._pid, os.WNOHANG)
+        while select.select([self._descriptor], [], [], 0.1)[0] and self._read():
             pass
-        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return os.waitstatus_to_exitcode(status)
 
     def _read(self) -> bool:
         if select.select([self._descriptor], [], [], 0.1)[0]:

@@ -31,8 +31,8 @@ def study(columns: int, folder: Path, *options: str, real: bool = False) -> Term
 
 def test_view_stands_whatever_is_printed_and_however_wide_the_terminal_is(tmp_path: Path) -> None:
     """Printed from Python and past it, to both outputs, with what would command a terminal."""
-    terminal = study(200, tmp_path, "--num-samples", "8", "--epochs", "30")
-    terminal.wait_for(lambda: "/30" in terminal.text)
+    terminal = study(200, tmp_path, "--num-samples", "8", "--epochs", "60")
+    terminal.wait_for(lambda: "/60" in terminal.text)
     for columns in (200, 80, 60):
         terminal.resize(columns)
         terminal.wait_for(lambda: shows_one_view(terminal.lines))

@@ -69,11 +69,12 @@ def interrupt_in_first_trial(results: Path, number: signal.Signals, *, real: boo
             run.send(number)
             return run.end()
     command = [sys.executable, *COMMAND, *options]
-    driver = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    output = results / "output"  # no pipe: Ray's processes hold it open for half a minute after a kill
+    with output.open("w") as stream:
+        driver = subprocess.Popen(command, cwd=PROJECT, stdout=stream, start_new_session=True)
     wait_for_five_epochs(results / "study")
     driver.send_signal(number)
-    output, _ = driver.communicate(timeout=30)
-    return driver.returncode, output
+    return driver.wait(timeout=30), output.read_text()
 
 
 def curve(folder: Path, trial_number: int) -> pd.DataFrame:
