@@ -238,10 +238,13 @@ def results(tmp_path_factory: pytest.TempPathFactory, digits: ImageData) -> Path
     (folder / "file").write_text("text")
     sent = HandDrivenStudy(folder / "sent")
     settings = StudySettings(dataset="digits", epochs=FULL_EPOCHS, num_samples=7, results_dir=folder)
-    told = collect_metadata(settings, DEFAULT_SPACE, digits)
+    metadata = collect_metadata(settings, DEFAULT_SPACE, digits)
     session = provenance.new_session(None, max_concurrent_trials=1, cpus_per_trial=1)
     sent.record.update(
-        settings=told.settings, dataset=told.dataset, code=told.code, sessions=[replace(session, seconds=30.0)]
+        settings=metadata.settings,
+        dataset=metadata.dataset,
+        code=metadata.code,
+        sessions=[replace(session, seconds=30.0)],
     )
     sent.run_one_of_each()
     StudyFiles(sent.record).write()

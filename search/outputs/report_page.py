@@ -226,47 +226,60 @@ def _resolution(one: float, other: float, images: int) -> float:
 
 
 def _sections(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str) -> Iterator[Section]:
-    best, metric = best_trial(record.trials), record.metric
-    measured = valid_trials(record.trials)
+    best = best_trial(record.trials)
     yield from _confirmed(record)
     if best:
-        stopped = sum(trial.status == "stopped_early" for trial in measured)
-        early = (
-            f" The lines of trials that were stopped early ({stopped}) end before the last epoch." if stopped else ""
-        )
-        scale = " The scale is wider near 1, where small differences matter." if record.metadata.is_accuracy else ""
-        baseline = f" The dashed line is the {baseline_name(record.metadata)}." if baseline_trial(record.trials) else ""
-        yield Section(
-            "Learning curves",
-            f"Each line shows the {metric} of a trial after each epoch; the orange line is the best trial, "
-            f"{best.number}.{baseline}{early}{scale}",
-            [charts.learning_curves(record)],
-        )
-        yield Section(
-            "Optimisation history",
-            f"Each point is the best {metric} of a trial; trials are in the order of their proposal. The last gain "
-            f"came with trial {best.number}. Hollow points are trials that were stopped early and might have improved.",
-            [charts.optimisation_history(record)],
-        )
-        yield Section(
-            "Parallel coordinates",
-            f"Each line is a trial: its hyperparameters and its best {metric}. Bright lines are the best trials; where "
-            "they run together, these values work well.",
-            [charts.parallel_coordinates(record)],
-        )
-        yield Section(
-            "One hyperparameter at a time",
-            f"Each chart shows the best {metric} of each trial over one hyperparameter. The star is the best trial. "
-            "Hollow points are trials that were stopped early, so only filled points show how good a value is.",
-            [
-                charts.slice_plot(record, name)
-                for name in record.space
-                if any(name in trial.hyperparameters for trial in measured)
-            ],
-            side_by_side=True,
-        )
+        yield from _trials(record, best)
     yield from _contours(record, findings.compared)
     yield from _importances(findings)
+    yield from _cost(record)
+    if isinstance(errors, ErrorAnalysis):
+        yield _confusion(errors, record.metadata.images.classes)
+    elif best and record.metadata.task.has_images:
+        yield Section(ERRORS_TITLE, f"The errors are not shown: {errors}.")
+    yield from _exported_model(record)
+
+
+def _trials(record: StudyRecord, best: TrialRecord) -> Iterator[Section]:
+    """Show what each trial reached, and with which hyperparameters."""
+    metric, measured = record.metric, valid_trials(record.trials)
+    stopped = sum(trial.status == "stopped_early" for trial in measured)
+    early = f" The lines of trials that were stopped early ({stopped}) end before the last epoch." if stopped else ""
+    scale = " The scale is wider near 1, where small differences matter." if record.metadata.is_accuracy else ""
+    baseline = f" The dashed line is the {baseline_name(record.metadata)}." if baseline_trial(record.trials) else ""
+    yield Section(
+        "Learning curves",
+        f"Each line shows the {metric} of a trial after each epoch; the orange line is the best trial, "
+        f"{best.number}.{baseline}{early}{scale}",
+        [charts.learning_curves(record)],
+    )
+    yield Section(
+        "Optimisation history",
+        f"Each point is the best {metric} of a trial; trials are in the order of their proposal. The last gain "
+        f"came with trial {best.number}. Hollow points are trials that were stopped early and might have improved.",
+        [charts.optimisation_history(record)],
+    )
+    yield Section(
+        "Parallel coordinates",
+        f"Each line is a trial: its hyperparameters and its best {metric}. Bright lines are the best trials; where "
+        "they run together, these values work well.",
+        [charts.parallel_coordinates(record)],
+    )
+    yield Section(
+        "One hyperparameter at a time",
+        f"Each chart shows the best {metric} of each trial over one hyperparameter. The star is the best trial. "
+        "Hollow points are trials that were stopped early, so only filled points show how good a value is.",
+        [
+            charts.slice_plot(record, name)
+            for name in record.space
+            if any(name in trial.hyperparameters for trial in measured)
+        ],
+        side_by_side=True,
+    )
+
+
+def _cost(record: StudyRecord) -> Iterator[Section]:
+    """Show when the workers were busy, and what the time was spent on."""
     runs = worker_trials(record)
     if runs:
         workers = len({run.worker for run in runs})
@@ -286,11 +299,6 @@ def _sections(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | s
             f"{PART_NAMES[largest]}, {seconds[largest] / seconds['whole']:.0%}.",
             [charts.time_bar(seconds)],
         )
-    if isinstance(errors, ErrorAnalysis):
-        yield _confusion(errors, record.metadata.images.classes)
-    elif best and record.metadata.task.has_images:
-        yield Section(ERRORS_TITLE, f"The errors are not shown: {errors}.")
-    yield from _exported_model(record)
 
 
 def _confirmed(record: StudyRecord) -> Iterator[Section]:
