@@ -1,7 +1,8 @@
 """A browser without a window, for tests that look at pages; skipped where there is none."""
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,3 +32,18 @@ def browser() -> Iterator[Any]:
         yield opened
     finally:
         opened.quit()
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Wait until there is something; returns it."""
+    end = time.monotonic() + seconds
+    while True:
+        if result := condition():
+            return result
+        assert time.monotonic() < end, f"nothing within {seconds} seconds"
+        time.sleep(0.2)
+
+
+def text_of(opened: Any) -> str:
+    """What a page shows."""
+    return str(opened.execute_script("return document.body.innerText"))

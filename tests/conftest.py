@@ -18,7 +18,6 @@ set_ray_environment()  # before Ray is imported
 # isort: split
 import torch
 from serial_ray import serial_ray
-from whole_study import WatchedStudy, run_whole_study
 
 from training.config import DataConfig
 from training.images.image_data import ImageData, ImageSplit, load_data
@@ -77,9 +76,3 @@ def without_ray() -> Iterator[None]:
     """Studies of this process run their trials here, one after the other."""
     with serial_ray():
         yield
-
-
-@pytest.fixture(scope="session")
-def whole_study(tmp_path_factory: pytest.TempPathFactory) -> WatchedStudy:
-    """One study by command with the real Ray."""
-    return run_whole_study(tmp_path_factory.mktemp("whole"))

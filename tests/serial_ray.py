@@ -159,14 +159,15 @@ class StartedRun:
             options: The words behind it.
             stdout: Descriptor of its standard output, if it is not to be kept for `end`.
         """
-        self._stdout = stdout
         self._status: int | None = None
         self._output = TemporaryFile()  # noqa: SIM115 (open until the end of the command)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            self._be_the_command(script, options)
+            os.dup2(self._output.fileno() if stdout is None else stdout, 1)
+            os.dup2(self._output.fileno(), 2)
+            become_command(script, *options)
 
     def __enter__(self) -> Self:
         return self
@@ -200,18 +201,24 @@ class StartedRun:
         assert self._status is not None
         return self._status, self.output
 
-    def _be_the_command(self, script: str, options: tuple[str, ...]) -> NoReturn:
-        status = 70
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # the test's time limit is that of its own process
-            os.dup2(self._output.fileno() if self._stdout is None else self._stdout, 1)
-            os.dup2(self._output.fileno(), 2)
-            sys.stdout, sys.stderr = _streams()
-            status = _run(script, options, None, {})
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)  # whatever the test would do at its end
+
+def become_command(script: str, *options: str, cwd: Path | None = None) -> NoReturn:
+    """Be a command from now on: what a copy of the test's process does, whose outputs are those of the command.
+
+    Args:
+        script: The file, from the project's folder.
+        options: The words behind it.
+        cwd: Where it is started; by default where this process is.
+    """
+    status = 70
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # the test's time limit is that of its own process
+        sys.stdout, sys.stderr = _streams()
+        status = _run(script, options, cwd, {})
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)  # whatever the test would do at its end
 
 
 def _run(script: str, options: tuple[str, ...], cwd: Path | None, variables: dict[str, str]) -> int:

@@ -18,14 +18,21 @@ ROWS = 30
 class Terminal:
     """A program in a terminal of its own."""
 
-    def __init__(self, columns: int, *command: str) -> None:
+    def __init__(self, columns: int, program: Callable[[], object]) -> None:
+        """Start it.
+
+        Args:
+            columns: Width of the terminal.
+            program: Called in a copy of this process, whose outputs are the terminal; it does not return.
+        """
         self.screen = pyte.HistoryScreen(columns, ROWS, history=1000)
         self._stream = pyte.ByteStream(self.screen)
         self._pid, self._descriptor = pty.fork()
         if self._pid == 0:
             os.environ |= {"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}
             time.sleep(0.2)  # until the terminal has its size
-            os.execvp(command[0], command)
+            program()
+            os._exit(70)
         self._set_size(columns)
 
     def _set_size(self, columns: int) -> None:

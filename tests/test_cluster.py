@@ -73,11 +73,28 @@ class TwoNodes:
         """A folder that the second node does not share."""
         return self.folder / "hidden"
 
-    def driver(self, *options: str, **changes: str) -> subprocess.Popen[str]:
-        """A study that has trials note where they run; its temporary folder is not shared with the second node."""
+    def here(self, words: list[str]) -> list[str]:
+        """Words of a command of the document, with the paths and the address that are meant here."""
+        meant = {
+            "python": sys.executable,
+            "/shared/tunesmith/.venv/bin/python": sys.executable,
+            "/shared/tunesmith/search/run.py": str(PROJECT / "search" / "run.py"),
+            "/shared/results": str(self.folder),
+            "/shared/results/first": str(self.folder / "first"),
+            "HEAD:6379": self.address,
+        }
+        return [meant.get(word, word) for word in words]
+
+    def driver(self, documented: list[str], *options: str, **changes: str) -> subprocess.Popen[str]:
+        """Start `search/run.py` as the document says; its trials note where they run.
+
+        Its temporary folder is not shared with the second node.
+        """
+        _, script, *words = documented
+        assert script == "search/run.py"
         changes = {"TMPDIR": str(self.hidden), "PYTHONPATH": f"{PROJECT}:{Path(__file__).parent}", **changes}
         return subprocess.Popen(
-            [sys.executable, "-c", DRIVER, "--address", self.address, *options],
+            [sys.executable, "-c", DRIVER, *self.here(words), *options],
             cwd=PROJECT,
             env=self.environment | changes,
             stdout=subprocess.PIPE,
@@ -88,14 +105,7 @@ class TwoNodes:
 
     def run(self, *documented: str) -> str:
         """Run a command of the document to its end, on the head, and in this folder; returns its output."""
-        here = {
-            "python": sys.executable,
-            "/shared/tunesmith/.venv/bin/python": sys.executable,
-            "/shared/tunesmith/search/run.py": str(PROJECT / "search" / "run.py"),
-            "/shared/results": str(self.folder),
-            "HEAD:6379": self.address,
-        }
-        program, *words = [here.get(word, word) for word in documented]
+        program, *words = self.here(list(documented))
         command = [*RAY, *words] if program == "ray" else [program, *words]
         dashboard = {"RAY_API_SERVER_ADDRESS": f"http://{self.dashboard}"}
         done = subprocess.run(
@@ -154,10 +164,13 @@ def two_nodes() -> Iterator[TwoNodes]:
         status = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         return f"/{number}.0 CPU" in status.stdout
 
+    def runs(node: str) -> bool:
+        return "Ray runtime started." in (folder / f"{node}.log").read_text()
+
     try:
-        wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, "the head listens")
-        wait_until(lambda: cores(1), "the head is up")
+        wait_until(lambda: runs("head"), "the head is up")
         nodes.append(start_node(environment, folder, [*node_words, address], [], hidden=folder / "hidden"))
+        wait_until(lambda: runs("address"), "the second node is up")
         wait_until(lambda: cores(2), "the second node has joined")
         yield TwoNodes(folder, address, f"127.0.0.1:{dashboard_port}", environment, *nodes)
     finally:
@@ -178,9 +191,9 @@ def epochs_recorded(study: Path, trial_number: int) -> int:
         return 0
 
 
-def in_the_middle_on(two_nodes: TwoNodes, node: subprocess.Popen[bytes], study: Path) -> bool:
+def in_the_middle_on(node: subprocess.Popen[bytes], notes: list[tuple[int, int, str]], study: Path) -> bool:
     """Whether the trial that was begun last on a node has finished some of its epochs."""
-    begun = [seed for seed, session, _ in two_nodes.notes() if session == node.pid]
+    begun = [seed for seed, session, _ in notes if session == node.pid]
     return bool(begun) and 5 <= epochs_recorded(study, begun[-1]) <= EPOCHS - 15
 
 
@@ -206,7 +219,8 @@ def refused(driver: subprocess.Popen[str]) -> str:
 @pytest.mark.ray
 def test_results_folder_that_a_node_does_not_share_is_refused(two_nodes: TwoNodes) -> None:
     results = two_nodes.hidden / "results"
-    sentence = refused(two_nodes.driver(*TRIALS, "--results-dir", str(results)))
+    auto = documented("python search/run.py --address auto --results-dir")[:4]
+    sentence = refused(two_nodes.driver(auto, *TRIALS, "--results-dir", str(results)))
     assert re.fullmatch(
         r"error: node [\d.]+ of the cluster does not share the results folder with this machine "
         rf"\(No such file or directory\): {two_nodes.hidden}\n",
@@ -220,7 +234,8 @@ def test_wrong_and_missing_tokens_are_refused_and_not_shown(two_nodes: TwoNodes)
     wrong = two_nodes.folder / "wrong-token"
     wrong.write_text(secrets.token_hex(32))
     files = (wrong, two_nodes.folder / "no-token")
-    drivers = [two_nodes.driver(*TRIALS, "--name", "refused", RAY_AUTH_TOKEN_PATH=str(file)) for file in files]
+    *words, _ = documented("python search/run.py --address HEAD:6379")
+    drivers = [two_nodes.driver(words, *TRIALS, "--name", "refused", RAY_AUTH_TOKEN_PATH=str(file)) for file in files]
     for sentence in map(refused, drivers):
         assert f"the Ray cluster at {two_nodes.address} requires its token" in sentence
         assert wrong.read_text() not in sentence
@@ -241,30 +256,18 @@ def test_cluster_that_does_not_answer_is_refused_in_time(monkeypatch: pytest.Mon
 
 
 @pytest.mark.ray
-def test_documented_commands_run_studies_on_all_nodes(two_nodes: TwoNodes) -> None:
-    small = ["--dataset", "digits", "--epochs", "2"]
-    *words, number = documented("python search/run.py --address auto --results-dir")
-    assert number == "100"
-    output = two_nodes.run(*words, "4", "--name", "first", *small)
-    assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
-    *words, _ = documented("python search/run.py --address HEAD:6379")
-    two_nodes.run(*words, "--results-dir", "/shared/results", "--num-samples", "3", "--name", "second", *small)
-    words = documented("python search/run.py --address auto --resume /shared/results/first")
-    two_nodes.run(*words[:-1], f"{two_nodes.folder}/first", "--num-samples", "+2")
-    assert len(pd.read_csv(two_nodes.folder / "first" / "trials.csv")) == 6
-
-
-@pytest.mark.ray
 def test_network_of_ones_own_is_searched_and_confirmed_on_all_nodes(two_nodes: TwoNodes) -> None:
     for kind, name in (("python", "my_network.py"), ("toml", "my_space.toml")):
         (block,) = re.findall(rf"```{kind}\n(.*?)```", (PROJECT / "docs" / "guide.md").read_text(), re.DOTALL)
         (two_nodes.folder / name).write_text(block)
     study, network = two_nodes.folder / "own", ["--network", f"{two_nodes.folder}/my_network.py:build"]
-    options = [*TRIALS[:4], "--epochs", "3", *network, "--space", f"{two_nodes.folder}/my_space.toml"]
-    driver = two_nodes.driver(*options, "--results-dir", str(study.parent), "--name", study.name)
-    output, errors = driver.communicate(timeout=120)
-    assert driver.returncode == 0, output + errors
-    assert pd.read_csv(study / "trials.csv")["filters"].notna().all()
+    *words, number = documented("python search/run.py --address auto --results-dir")
+    assert number == "100"
+    options = ["--name", study.name, "--dataset", "digits", "--epochs", "3", *network]
+    output = two_nodes.run(*words, "4", *options, "--space", f"{two_nodes.folder}/my_space.toml")
+    assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
+    trials = pd.read_csv(study / "trials.csv")
+    assert (len(trials), trials["filters"].isna().sum()) == (4, 0)
     confirm = ["search/confirm.py", str(study), "--top", "2", "--seeds", "2"]
     output = two_nodes.run("python", *confirm, "--address", "HEAD:6379", *network)
     assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
@@ -286,36 +289,32 @@ def test_study_that_is_submitted_as_a_job_can_be_stopped_in_order(two_nodes: Two
 
 
 @pytest.mark.ray
-def test_study_whose_driver_was_killed_is_resumed_on_the_cluster(two_nodes: TwoNodes) -> None:
-    study = two_nodes.folder / "driver-killed"
-    driver = two_nodes.driver(*TRIALS, "--results-dir", str(study.parent), "--name", study.name)
-    wait_until(lambda: in_the_middle_on(two_nodes, two_nodes.second, study), "a trial trains on the second node")
+def test_study_outlives_its_driver_and_a_node(two_nodes: TwoNodes) -> None:
+    """The driver is killed, the study resumed, and the second node killed; each trial is run once, to its end."""
+    study = two_nodes.folder / "first"
+    options = ["--results-dir", str(study.parent), "--name", study.name]
+    *at_the_head, _ = documented("python search/run.py --address HEAD:6379")
+    driver = two_nodes.driver(at_the_head, *TRIALS, *options)
+    wait_until(lambda: in_the_middle_on(two_nodes.second, two_nodes.notes(), study), "a trial trains on node 2")
     driver.kill()
     driver.communicate()
-    resumed = two_nodes.driver("--resume", str(study))
+
+    begun = len(two_nodes.notes())
+    resume = documented("python search/run.py --address auto --resume /shared/results/first")
+    resumed = two_nodes.driver(resume, "--max-failures", "0")
+    wait_until(lambda: in_the_middle_on(two_nodes.second, two_nodes.notes()[begun:], study), "a trial trains on node 2")
+    os.killpg(two_nodes.second.pid, signal.SIGKILL)
     output, errors = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, output + errors
-    assert "from their last epoch" in output
-    check_every_trial_completed_once(study)
-
-
-@pytest.mark.ray
-def test_study_outlives_a_node_and_its_trial_goes_on_on_another(two_nodes: TwoNodes) -> None:
-    study = two_nodes.folder / "node-killed"
-    options = [*TRIALS, "--results-dir", str(study.parent), "--name", study.name, "--max-failures", "0"]
-    Path(two_nodes.environment[faulty.NOTES]).unlink(missing_ok=True)
-    driver = two_nodes.driver(*options)
-    wait_until(lambda: in_the_middle_on(two_nodes, two_nodes.second, study), "a trial trains on the second node")
-    os.killpg(two_nodes.second.pid, signal.SIGKILL)
-    output, errors = driver.communicate(timeout=120)
-    assert driver.returncode == 0, output + errors
     assert errors == ""
+    assert "from their last epoch" in output
     assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
     assert "worker lost: its node died or cannot be reached; it will go on after epoch" in output
     check_every_trial_completed_once(study)
-    assert {session for _, session, _ in two_nodes.notes()} == {two_nodes.head.pid, two_nodes.second.pid}
-    (start,) = json.loads((study / "study.json").read_text())["sessions"]
-    assert start["cluster"] == {"nodes": 2, "cpus": 2, "gpus": 0}
+    nodes = {two_nodes.head.pid, two_nodes.second.pid}
+    assert {session for _, session, _ in two_nodes.notes()[begun:]} == nodes
+    _, session = json.loads((study / "study.json").read_text())["sessions"]
+    assert session["cluster"] == {"nodes": 2, "cpus": 2, "gpus": 0}
 
 
 @pytest.mark.ray

@@ -1,39 +1,22 @@
-"""Pages that people look at, in a real browser: the report, the Ray dashboard, optuna-dashboard."""
+"""Pages that people look at, in a real browser: the report and optuna-dashboard."""
 
 import json
-import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import browser
+from browser import browser, text_of, wait_until
 from serial_ray import run_command
 
 from training.config import PROJECT
 
 REFERENCE = PROJECT / "results" / "fashion-mnist-reference"
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    end = time.monotonic() + seconds
-    while True:
-        if found := condition():
-            return found
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.2)
-
-
-def text_of(opened: Any) -> str:
-    return str(opened.execute_script("return document.body.innerText"))
 
 
 def requested(opened: Any) -> set[str]:
@@ -97,56 +80,6 @@ def test_report_is_drawn_for_dark_and_for_paper(opened: Any, report: Path) -> No
     assert opened.execute_script(colour) == "rgb(230, 233, 237)"
     opened.execute_script("dispatchEvent(new Event('beforeprint'))")
     assert opened.execute_script(colour) == "rgb(0, 0, 0)"
-
-
-@contextmanager
-def killed_at_last(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process that would outlive a test that fails."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.mark.ray
-def test_ray_dashboard_knows_the_study(tmp_path: Path) -> None:
-    """Its jobs page has the name, its actors too, and the gauges are at the metrics endpoint."""
-    words = ["--dataset", "digits", "--num-samples", "3", "--epochs", "3", "--name", "seen-study"]
-    command = [sys.executable, str(PROJECT / "search" / "run.py"), *words, "--results-dir", str(tmp_path)]
-    with killed_at_last([*command, "--dashboard-linger", "5m"]) as study:
-        assert study.stdout is not None
-        output = ""
-        while "The dashboard stays at" not in output:
-            line = study.stdout.readline()
-            assert line, output
-            output += line
-        (url,) = re.findall(r"stays at (http://127\.0\.0\.1:\d+) for 5m", output)
-        shown = subprocess.run(
-            [str(Path(sys.executable).with_name("ray")), "get-auth-token"], capture_output=True, text=True, check=True
-        )
-        token = shown.stdout.strip().splitlines()[-1]
-
-        def ask(path: str) -> Any:
-            request = urllib.request.Request(url + path, headers={"Authorization": f"Bearer {token}"})
-            return json.loads(urllib.request.urlopen(request, timeout=30).read())
-
-        actors = wait_until(lambda: ask("/logical/actors")["data"]["actors"])
-        assert {actor["reprName"] for actor in actors.values()} == {"seen-study"}
-        (node,) = ask("/nodes?view=summary")["data"]["summary"]
-        port = node["raylet"]["metricsExportPort"]
-        metrics = f"http://127.0.0.1:{port}/metrics"
-        gauge = re.compile(r'^ray_tunesmith_val_accuracy\{.*study="seen-study".*trial="2".*\} (0\.\d+)$', re.MULTILINE)
-        told = wait_until(lambda: gauge.findall(urllib.request.urlopen(metrics, timeout=30).read().decode()))
-        assert 0 < float(told[0]) < 1
-        with browser() as opened:
-            opened.get(url)
-            opened.add_cookie({"name": "ray-authentication-token", "value": token})
-            opened.get(f"{url}/#/jobs")
-            opened.refresh()
-            wait_until(lambda: "seen-study" in text_of(opened))
-        study.send_signal(signal.SIGINT)
-        assert study.wait(timeout=60) == 0
 
 
 def test_optuna_dashboard_shows_the_record(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ DOCUMENTS = sorted(
     for path in PROJECT.glob(pattern)
 )
 SHORT = {
-    "search/run.py": {"dataset": "digits", "epochs": "2", "num-samples": "4"},
+    "search/run.py": {"dataset": "digits", "epochs": "2", "num-samples": "4", "val-fraction": "0.8"},
     "training/run.py": {"dataset": "digits", "epochs": "2"},
 }
 """What a command gets that does not say otherwise, so that it takes seconds."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import faulty
+import matplotlib
 import pandas as pd
 import pytest
 from serial_ray import StartedRun, run_command
@@ -337,7 +338,8 @@ def test_study_runs_without_a_home_and_beside_the_remains_of_a_cluster(tmp_path:
     remains = Path(os.environ["RAY_TMPDIR"]) / "ray" / "ray_current_cluster"
     remains.parent.mkdir(exist_ok=True)
     remains.write_text("192.0.2.1:6379")
-    search = RealSearch("trainable", tmp_path / "study", "--num-samples", "1", "--epochs", "1", HOME="/proc/1")
+    fonts = {"MPLCONFIGDIR": matplotlib.get_cachedir()}  # without a home, matplotlib would list them anew
+    search = RealSearch("trainable", tmp_path / "study", "--num-samples", "1", "--epochs", "1", HOME="/proc/1", **fonts)
     assert search.end() == 0
     assert search.trials()["status"].tolist() == ["completed"]
     assert not list(Path("/proc/1").glob(".ray"))

@@ -1,7 +1,7 @@
 """The live view, in a terminal that is emulated: what is on the screen, whatever else is printed or happens."""
 
 import json
-import shlex
+import os
 import shutil
 import signal
 import sys
@@ -9,30 +9,51 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import faulty
 import pandas as pd
 import pytest
+from serial_ray import become_command
 from terminal_emulator import Terminal
 from test_model_folder import model_metadata
 
+from search.engine import tuner
 from search.engine.study import prepare_study
 from search.engine.study_run import build_view
 from search.monitoring.live_view import LiveView, clock, sparkline
 from search.monitoring.terminal import PlainView
+from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training.config import PROJECT
 from training.images.image_data import ImageData
 
 
+def chatter(self: LiveView, trial: TrialRecord) -> None:
+    """All kinds of output."""
+    print("chatter printed")
+    print("chatter to stderr", file=sys.stderr, flush=True)
+    os.write(2, b"chatter past Python\n")
+    print("chatter \x1b[2J spelled out", flush=True)
+
+
 def study(columns: int, folder: Path, *options: str, real: bool = False) -> Terminal:
-    words = [] if real else ["serial"]
-    words += ["--dataset", "digits", "--no-dashboard", "--results-dir", str(folder), "--name", "live", *options]
-    return Terminal(columns, sys.executable, str(Path(__file__).with_name("chatty_search.py")), *words)
+    """A study, by default without Ray, with slow epochs and with output at the end of each trial."""
+    words = ["--dataset", "digits", "--no-dashboard", "--results-dir", str(folder), "--name", "live", *options]
+    if real:
+        command = [sys.executable, str(PROJECT / "search" / "run.py"), *words]
+        return Terminal(columns, lambda: os.execv(command[0], command))
+
+    def run() -> None:
+        LiveView.show_ended = chatter  # type: ignore[method-assign]
+        tuner.__dict__["trainable"] = faulty.slow
+        become_command("search/run.py", *words)
+
+    return Terminal(columns, run)
 
 
 def test_view_stands_whatever_is_printed_and_however_wide_the_terminal_is(tmp_path: Path) -> None:
     """Printed from Python and past it, to both outputs, with what would command a terminal."""
-    terminal = study(200, tmp_path, "--num-samples", "8", "--epochs", "60")
-    terminal.wait_for(lambda: "/60" in terminal.text)
+    terminal = study(200, tmp_path, "--num-samples", "4", "--epochs", "8", "--scheduler", "none")
+    terminal.wait_for(lambda: "/8" in terminal.text)
     for columns in (200, 80, 60):
         terminal.resize(columns)
         terminal.wait_for(lambda: shows_one_view(terminal.lines))
@@ -40,9 +61,9 @@ def test_view_stands_whatever_is_printed_and_however_wide_the_terminal_is(tmp_pa
         terminal.wait_for(lambda: shows_one_view(terminal.lines))
     assert terminal.wait() == 0
     assert "━" not in terminal.text  # the view is gone
-    assert "digits: 8 of 8 trials" in terminal.text
+    assert "digits: 4 of 4 trials" in terminal.text
     for said in ("printed", "to stderr", "past Python", "\\x1b[2J spelled out"):
-        assert terminal.text.count(f"chatter {said}") == 8, terminal.text
+        assert terminal.text.count(f"chatter {said}") == 4, terminal.text
     assert terminal.text.replace("chatter \\x1b[2J", "").count("\\x1b") == 0  # nothing else was spelled out
 
 
@@ -99,8 +120,12 @@ def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: Imag
     told = model_metadata(digits, trial=int(best["trial_number"]), epoch=int(best["best_epoch"]))
     (folder / "model").mkdir(exist_ok=True)
     (folder / "model" / "config.json").write_text(json.dumps(asdict(told)))
-    report = shlex.join([sys.executable, str(PROJECT / "search" / "report.py"), "results/fashion-mnist-reference"])
-    terminal = Terminal(80, "sh", "-c", f"cd {shlex.quote(str(tmp_path))} && env -u TUNESMITH_DATA {report}")
+
+    def report() -> None:
+        os.environ.pop("TUNESMITH_DATA", None)
+        become_command("search/report.py", "results/fashion-mnist-reference", cwd=tmp_path)
+
+    terminal = Terminal(80, report)
     assert terminal.wait() == 0
     assert "Predict: python training/predict.py results/fashion-mnist-reference/model IMAGE" in terminal.text
     assert terminal.text.rstrip().count("\n") + 1 <= 23, terminal.text

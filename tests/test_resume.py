@@ -1,4 +1,4 @@
-"""Studies on digits that are interrupted, moved, resumed and extended, with and without the real Ray."""
+"""Studies on digits that are interrupted, moved, resumed and extended; `test_chaos.py` kills them with the real Ray."""
 
 import json
 import os
@@ -82,13 +82,13 @@ def curve(folder: Path, trial_number: int) -> pd.DataFrame:
     return epochs.loc[epochs["trial_number"] == trial_number, NUMBERS]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("real", marks=pytest.mark.ray), "serial"])
-def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a study whose driver was killed in its first trial, moved elsewhere since; with and without Ray."""
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a study whose driver was killed in its first trial, moved elsewhere since."""
     results = tmp_path_factory.mktemp("killed")
-    status, _ = interrupt_in_first_trial(results, signal.SIGKILL, real=request.param == "real")
+    status, _ = interrupt_in_first_trial(results, signal.SIGKILL, real=False)
     assert status == -signal.SIGKILL
-    moved = tmp_path_factory.mktemp("moved") / f"my {request.param} study (copy)"
+    moved = tmp_path_factory.mktemp("moved") / "my study (copy)"
     shutil.move(results / "study", moved)
     return moved
 
@@ -97,12 +97,7 @@ def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def resumed(killed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the same study, resumed as it was begun."""
     folder = Path(shutil.copytree(killed, tmp_path_factory.mktemp("resumed") / killed.name))
-    if "real" in killed.name:
-        command = [sys.executable, *COMMAND, "--resume", str(folder)]
-        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-        run = CompletedRun(done.returncode, done.stdout, done.stderr)
-    else:
-        run = search("--resume", str(folder))
+    run = search("--resume", str(folder))
     assert run.status == 0, run.stdout + run.stderr
     assert "0 trials have ended; 2 to run, 1 of them from their last epoch" in run.stdout
     return folder

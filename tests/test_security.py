@@ -2,7 +2,6 @@
 
 import ast
 import csv
-import ipaddress
 import os
 import pickle
 import re
@@ -18,7 +17,6 @@ from PIL import Image
 from serial_ray import CompletedRun, StartedRun, run_command
 from studies import HandDrivenStudy, metrics
 from test_report import trained_study
-from whole_study import TOKEN, WatchedStudy
 
 from search.outputs.files import StudyFiles
 from search.outputs.model_export import export_model
@@ -243,32 +241,6 @@ def test_closed_pipe_leaves_no_traceback(script: str, words: list[str], tmp_path
 
 
 # What others on the machine and in the network see of a running study
-
-
-@pytest.mark.ray
-def test_token_is_neither_shown_nor_stored(whole_study: WatchedStudy) -> None:
-    stored = [file.read_bytes() for file in whole_study.results.rglob("*") if file.is_file()]
-    assert len(stored) >= 5
-    assert not any(TOKEN.encode() in content for content in stored)
-    assert "  dashboard  http://127.0.0.1:" in whole_study.stdout
-    assert TOKEN not in whole_study.stdout + whole_study.stderr
-    assert TOKEN not in whole_study.command_lines  # which every user of the machine sees
-
-
-@pytest.mark.ray
-def test_everything_listens_on_loopback_only(whole_study: WatchedStudy) -> None:
-    assert {"raylet", "gcs_server", "python"} <= whole_study.listening.keys()
-    assert any(name.startswith("ray::") and addresses for name, addresses in whole_study.listening.items())
-    for name, addresses in whole_study.listening.items():
-        for address in map(ipaddress.ip_address, addresses):
-            mapped = getattr(address, "ipv4_mapped", None)
-            assert (mapped or address).is_loopback, f"{name} listens on {address}"
-
-
-@pytest.mark.ray
-def test_token_authentication_is_on(whole_study: WatchedStudy) -> None:
-    assert "RAY_AUTH_MODE=token" in whole_study.environments
-    assert "RAY_AUTH_MODE=disabled" not in whole_study.environments
 
 
 def test_nothing_switches_token_authentication_off() -> None:

@@ -14,7 +14,6 @@ from optuna.trial import TrialState
 from PIL import Image
 from serial_ray import CompletedRun, run_command
 from studies import NUMBERS
-from whole_study import SIX_TRIALS, WatchedStudy
 
 from search.engine import study as study_module
 from search.engine import tuner
@@ -22,9 +21,8 @@ from search.record.study_record import StudyRecord
 from search.run import run_study
 from search.settings import StudySettings
 
+SIX_TRIALS = ["--dataset", "digits", "--num-samples", "6", "--epochs", "3", "--max-concurrent", "1"]
 TIMES = ["trial_id", "seconds"]
-OF_ITS_TRIALS = TIMES
-OF_ITS_EPOCHS = ["seconds", "evaluation_seconds", "waiting_seconds", "reported", "pid"]
 
 
 def read_trials(folder: Path) -> pd.DataFrame:
@@ -40,28 +38,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(results: Path) -> CompletedRun:
     """One study of six trials, one at a time."""
     return run_command("search/run.py", *SIX_TRIALS, "--name", "first", "--results-dir", str(results))
-
-
-@pytest.mark.ray
-def test_study_succeeds_and_says_no_more_than_it_should(whole_study: WatchedStudy) -> None:
-    """By command, with the real Ray, from a folder that has a `training` and a `search` of its own."""
-    assert whole_study.status == 0, whole_study.stderr
-    assert whole_study.stderr == ""
-    assert len(whole_study.stdout.splitlines()) < 45
-    assert "  dashboard  http://127.0.0.1:" in whole_study.stdout
-    assert not re.search(r"warn|ray::|\(pid|╭|Traceback", whole_study.stdout, re.IGNORECASE)
-
-
-@pytest.mark.ray
-@pytest.mark.parametrize(("table", "own"), [("trials.csv", OF_ITS_TRIALS), ("epochs.csv", OF_ITS_EPOCHS)])
-def test_study_without_ray_has_the_tables_of_one_with_it(
-    table: str, own: list[str], whole_study: WatchedStudy, finished: CompletedRun, results: Path
-) -> None:
-    with_ray, without = (pd.read_csv(folder / "first" / table) for folder in (whole_study.results, results))
-    assert not set(own) - set(with_ray.columns)
-    pd.testing.assert_frame_equal(with_ray.drop(columns=own), without.drop(columns=own), check_exact=True)
-    if table == "trials.csv":
-        assert set(with_ray["status"]) == {"completed", "stopped_early"}
 
 
 def test_study_without_ray_succeeds_and_says_as_much(finished: CompletedRun) -> None:

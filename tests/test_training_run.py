@@ -1,8 +1,7 @@
 import re
-import sys
 from pathlib import Path
 
-from serial_ray import CompletedRun, run_command
+from serial_ray import CompletedRun, become_command, run_command
 from terminal_emulator import Terminal
 
 from training.config import PROJECT
@@ -36,8 +35,8 @@ def test_want_of_memory_is_said_in_one_line() -> None:
 
 
 def test_terminal_has_a_bar_for_each_epoch_which_leaves_nothing() -> None:
-    script = str(PROJECT / "training" / "run.py")
-    terminal = Terminal(100, sys.executable, script, "--dataset", "digits", "--epochs", "2", "--batch-size", "1")
+    words = ["--dataset", "digits", "--epochs", "2", "--batch-size", "1"]
+    terminal = Terminal(100, lambda: become_command("training/run.py", *words))
     terminal.wait_for(lambda: any(line.startswith("Epoch 2 of 2 ━") and "loss: " in line for line in terminal.lines))
     assert terminal.wait() == 0
     assert "━" not in terminal.text
