@@ -2,7 +2,7 @@
 
     python benchmarks/confirm_coverage.py --studies 40 --curves benchmarks/tables/confirm-coverage-3-epochs.csv.gz
 
-Each study searches digits, its best configurations are trained again from fresh seeds, and the winner from as many
+Each study searches digits, its best configurations are trained again from new seeds, and the winner from as many
 more; the record, the choice, the statistics and the winner are those of `search/confirm.py`, only Ray is left out. Then
 the winner is trained from many further seeds, whose mean after the confirmed number of epochs stands for the truth.
 """

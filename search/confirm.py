@@ -1,11 +1,10 @@
-"""Confirm a study: train its best configurations again from fresh seeds, and the winner once on all training images."""
+"""Confirm a study: train its best configurations again from new seeds, and the winner once on all training images."""
 
-import shlex
 import sys
 import time
 
 from search.ray_environment import set_ray_environment
-from search.record.lookup import check_code_named, check_is_of_images, find_study, stored_settings
+from search.record.lookup import check_code_named, check_is_of_images, command_line, find_study, stored_settings
 from search.settings import ConfirmSettings
 from training.console.command_line import parse, refuse, run_command
 
@@ -28,7 +27,7 @@ def main() -> int:
         refuse(str(error))
     except KeyboardInterrupt:
         return 130
-    return confirm(confirmation, command=shlex.join(["python", "search/confirm.py", *sys.argv[1:]]))
+    return confirm(confirmation, command=command_line("search/confirm.py", *sys.argv[1:]))
 
 
 if __name__ == "__main__":

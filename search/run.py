@@ -1,6 +1,5 @@
 """Search learning rate, batch size and optimizer of the tutorial's network with Ray Tune and Optuna."""
 
-import shlex
 import sys
 import time
 from dataclasses import replace
@@ -13,6 +12,7 @@ from search.record.lookup import (
     check_code_named,
     check_same_study,
     code_paths,
+    command_line,
     find_study,
     stored_settings,
     study_args,
@@ -137,7 +137,7 @@ def confirm_study(study: "Study") -> int:
         refuse(str(error))
     except KeyboardInterrupt:
         return 130
-    return confirm(confirmation, command=shlex.join(["python", "search/confirm.py", *args]))
+    return confirm(confirmation, command=command_line("search/confirm.py", *args))
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ class StudySettings(DataConfig):
     warm_start: str | None = None
     """An earlier study, as for resume: the sampler learns from those of its trials that lie in this search space."""
     confirm: str | None = None
-    """After the study, train its best configurations again from fresh seeds and the winner on all images, for example
+    """After the study, train its best configurations again from new seeds and the winner on all images, for example
     3x5: three configurations, five seeds. See docs/confirm.md."""
     storage: str | None = None
     """PostgreSQL server for the record instead of study.db, for example postgresql://user@host/database; the password

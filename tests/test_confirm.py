@@ -169,11 +169,11 @@ def test_first_and_second_are_compared_seed_by_seed() -> None:
     told = difference(better, other)
     assert told is not None
     assert told.is_clear
-    assert told.sentence.startswith("trial 1 is better than trial 2 by 1.15 points (95 % interval +0.94 to +1.36")
+    assert told.sentence.startswith("Trial 1 is better than trial 2 by 1.15 points (95 % interval +0.94 to +1.36")
     equal = difference(configuration(1, 0.9, 0.8), configuration(2, 0.8, 0.9))
     assert equal is not None
     assert not equal.is_clear
-    assert equal.sentence.startswith("trial 1 against trial 2: no difference that 2 seeds can show")
+    assert equal.sentence.startswith("2 seeds show no difference between trial 1 and trial 2 ")
     assert difference(configuration(1, 0.9, 0.8), configuration(2, 0.9, failed=1)) is None
 
 
@@ -339,10 +339,12 @@ def test_study_is_confirmed_at_once(finished: CompletedRun, results: Path) -> No
     assert table["search_value"].tolist() == [trials["val_accuracy"][number] for number in table["trial_number"]]
     assert (results / "latest").resolve() == results / "study"
     final = table["final_test_accuracy"]
-    assert f"Result: test_accuracy {final[0]:.4f} (95 % interval" in finished.stdout
+    printed = " ".join(finished.stdout.split())  # without the ends of its lines
+    assert f"all 1,438 training images: test_accuracy {final[0]:.4f} (95 % interval" in printed
     assert math.isnan(final[1])
-    confirmed = f"val_accuracy {table['confirmed_mean'][0]:.4f} (95 % interval {table['confirmed_low'][0]:.4f} to "
-    assert confirmed in finished.stdout
+    mean, low, high = (table[f"confirmed_{name}"][0] for name in ("mean", "low", "high"))
+    interval = f"(95 % interval {low:.4f} to {high:.4f})"
+    assert f"Expect val_accuracy {mean:.4f} from this configuration {interval}." in printed
     assert math.isnan(table["confirmed_mean"][1])
 
 
@@ -390,9 +392,12 @@ def test_result_is_of_one_training_on_all_images(finished: object, results: Path
 def test_report_shows_it(finished: object, results: Path) -> None:
     page = (results / "study" / "report.html").read_text()
     assert "<h2>Confirmation</h2>" in page
-    assert "<dt>result</dt>" in page
     table = pd.read_csv(results / "study" / "confirm.csv")
     assert f"<td>{table['low'][0]:.4f} to {table['high'][0]:.4f}</td>" in page
+    confirmed = f"<dt>val_accuracy to expect</dt><dd>{table['confirmed_mean'][0]:.4f}</dd>"
+    assert confirmed in page
+    assert page.count("<dt>best configuration</dt>") == 1
+    assert "<dt>val_accuracy</dt>" not in page  # that of the search is history
 
 
 def test_same_command_tells_the_result_again_and_trains_nothing(finished: CompletedRun, results: Path) -> None:
@@ -416,7 +421,7 @@ def test_other_size_and_other_trials_are_refused(
     assert "is the confirmation of study study: name that study" in confirm_itself
     resumed = run("run.py", "--resume", str(results / "study" / "confirm"))
     assert resumed.status == 2
-    assert "to go on: python search/confirm.py study" in resumed.stderr
+    assert re.search(r"to go on: python search/confirm.py \S*/study\n", resumed.stderr)
 
 
 def refused(
@@ -579,7 +584,7 @@ def test_killed_confirmation_goes_on_and_repeats_nothing(
     assert before < epochs_recorded(folder) == 6 * EPOCHS
     done = run("confirm.py", *words)
     assert done.status == 0, done.stdout + done.stderr
-    assert "Result: test_accuracy" in done.stdout
+    assert "Expect val_accuracy" in done.stdout
     epochs = pd.read_csv(folder / "epochs.csv")
     assert epochs.groupby("trial_number").size().tolist() == [EPOCHS] * 6
     trainings = pd.read_csv(folder / "trials.csv").set_index("trial_number")

@@ -21,6 +21,7 @@ from search.engine.study import prepare_study
 from search.engine.study_run import build_view
 from search.monitoring.live_view import LiveView, clock, sparkline
 from search.monitoring.terminal import PlainView
+from search.record import lookup
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training.config import PROJECT
@@ -123,6 +124,7 @@ def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: Imag
 
     def report() -> None:
         os.environ.pop("TUNESMITH_DATA", None)
+        lookup.__dict__["PROJECT"] = tmp_path  # commands are printed as if this were the checkout
         become_command("search/report.py", "results/fashion-mnist-reference", cwd=tmp_path)
 
     terminal = Terminal(80, report)

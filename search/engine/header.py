@@ -31,7 +31,7 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         yield "network", settings.network
     if plan := record.metadata.plan:
         trials = ", ".join(map(str, plan.trials))
-        seeds = f"from {len(plan.seeds)} fresh seeds each, the winner from {len(plan.winner_seeds)} more"
+        seeds = f"from {len(plan.seeds)} new seeds each, the winner from {len(plan.winner_seeds)} more"
         yield "retrain", f"trials {trials} {seeds}"
     else:
         extreme = "highest" if settings.direction == "max" else "lowest"

@@ -18,7 +18,7 @@ from search.record import provenance
 from search.record.confirmation import Plan
 from search.record.file_names import STUDY_DB
 from search.record.folder import StudyFolder
-from search.record.lookup import find_study
+from search.record.lookup import command_line, find_study, study_args
 from search.record.metadata import (
     StudyMetadata,
     WarmStart,
@@ -71,7 +71,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Repetition:
-    """Configurations of a study that are trained again from fresh seeds, instead of a search."""
+    """Configurations of a study that are trained again from new seeds, instead of a search."""
 
     parent: StudyRecord
     """The study of the configurations."""
@@ -238,7 +238,8 @@ def _resume_record(
     old = StudyRecord.open(path, server)
     if old.metadata.plan and repetition is None:
         study = old.metadata.plan.study
-        raise ValueError(f"{path} is the confirmation of study {study}; to go on: python search/confirm.py {study}")
+        go_on = command_line("search/confirm.py", *study_args(path.parent, old.address))
+        raise ValueError(f"{path} is the confirmation of study {study}; to go on: {go_on}")
     space = old.space if repetition else active_space(settings, old.space)
     metadata = collect_metadata(settings, space, data)
     check_comparable(path.name, old.metadata, metadata)

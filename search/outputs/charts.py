@@ -277,13 +277,13 @@ def _interpolate(
 
 
 def confirmation(confirmed: Confirmation) -> Figure:
-    """Draw the mean of each configuration over fresh seeds with its interval, each seed, and the value in the search.
+    """Draw the mean of each configuration over new seeds with its interval, each seed, and the value in the search.
 
     The first row shows the winner, trained from the seeds that did not choose it.
     """
     chosen = [one for one in confirmed.configurations if one.is_measured]
     measured = [confirmed.confirmed, *chosen]
-    names = [f"trial {confirmed.confirmed.trial}, confirmed", *(f"trial {one.trial}" for one in chosen)]
+    names = [f"trial {confirmed.confirmed.trial}, further seeds", *(f"trial {one.trial}" for one in chosen)]
     estimates = [one.metric for one in measured]
     means = [estimate.mean for estimate in estimates]
     hover = {"hovertemplate": "%{y}: %{x:.4f}<extra></extra>"}

@@ -7,7 +7,7 @@ from search.record.confirmation import Configuration, Confirmation
 from search.record.file_names import MODEL
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
-from training.console.terminal import format_value, short_path
+from training.console.terminal import format_value, short_path, wrapped
 from training.metrics import CONFIDENCE
 
 
@@ -46,56 +46,68 @@ def show_confirmation(record: StudyRecord) -> None:
     if confirmation is None:
         return
     confirmed = confirmation.confirmed
-    print(f"\nConfirmed: trial {confirmed.trial} after {describe_configuration(confirmed)}")
-    print("  " + ", ".join(f"{name} {format_value(value)}" for name, value in confirmed.hyperparameters.items()))
-    print(f"  {describe_optimism(confirmed)}")
-    seeds = len(confirmation.winner.seeds)
-    print(f"  {seeds} other seeds chose this trial; the bad end of its interval is the best:")
+    print(f"\nConfirmed: trial {confirmed.trial} after {describe_epochs(confirmed.epochs)}")
+    values = ", ".join(f"{name} {format_value(value)}" for name, value in confirmed.hyperparameters.items())
+    stale = describe_stale(record, confirmation)
+    for sentence in (values, *describe_result(confirmation), *([stale] if stale else [])):
+        print(wrapped(sentence, indent="  "))
+    print("  How it was chosen:")
+    for number, step in enumerate(describe_choice(confirmation), start=1):
+        print(wrapped(f"{number}. {step}", indent="  ", hanging="     "))
     lines = configuration_rows(confirmation)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-    if difference := confirmation.first_two:
-        print(f"  {difference.sentence}")
-    if stale := describe_stale(record, confirmation):
-        print(f"  {stale}")
-    number, *how = describe_result(confirmation)
-    print(f"Result: {number}\n  {'; '.join(how)}")
     print(f"Model: {short_path(record.folder / MODEL)}")
 
 
-def describe_configuration(one: Configuration) -> str:
-    """Describe the mean of the metric of a configuration over its seeds, with the interval."""
-    estimate = one.metric
-    failed = f"; from {one.failed} more seeds it failed" if one.failed else ""
-    return (
-        f"{describe_epochs(one.epochs)}: {one.metric_name} {estimate.mean:.4f} "
-        f"({CONFIDENCE} % interval {estimate.low:.4f} to {estimate.high:.4f}, {len(one.seeds)} fresh seeds{failed})"
-    )
-
-
-def describe_result(confirmation: Confirmation) -> tuple[str, str, str]:
-    """Describe the result of a study with its interval, how it was measured, and the role of the test images."""
-    final = confirmation.final
+def describe_result(confirmation: Confirmation) -> tuple[str, str]:
+    """Describe what to expect of the confirmed configuration, and what the one trained model reached."""
+    confirmed, final = confirmation.confirmed, confirmation.final
     low, high = final.interval
     return (
-        f"test_accuracy {final.test_accuracy:.4f} ({CONFIDENCE} % interval {low:.4f} to {high:.4f}, "
-        f"{final.test_images:,} images)",
-        f"the model was trained once on all {final.training_images:,} training images for "
-        f"{describe_epochs(final.epochs)} with seed {final.seed}",
-        "the test images chose nothing",
+        f"Expect {confirmed.metric_name} {confirmed.metric.mean:.4f} from this configuration "
+        f"({describe_interval(confirmed.metric.low, confirmed.metric.high)}).",
+        f"The model was trained once, on all {final.training_images:,} training images: test_accuracy "
+        f"{final.test_accuracy:.4f} ({describe_interval(low, high)}, {final.test_images:,} images).",
     )
+
+
+def describe_interval(low: float, high: float) -> str:
+    """Write the bounds of an interval."""
+    return f"{CONFIDENCE} % interval {low:.4f} to {high:.4f}"
+
+
+def describe_choice(confirmation: Confirmation) -> list[str]:
+    """Describe in steps how the confirmed configuration was chosen and measured."""
+    confirmed, winner, final = confirmation.confirmed, confirmation.winner, confirmation.final
+    number = len(confirmation.configurations)
+    if number > 1:
+        trained = f"The {number} best configurations of the search were trained again, each from the same new seeds."
+        chosen = f"Trial {winner.trial} was chosen, because the worse bound of its interval is the best one."
+        comparison = f" {difference.sentence}" if (difference := confirmation.first_two) else ""
+        choice = f"{trained} {chosen}{comparison}"
+    else:
+        choice = "The best configuration of the search was trained again from new seeds."
+    failed = f" ({confirmed.failed} more trainings failed)" if confirmed.failed else ""
+    return [
+        choice,
+        f"It was then trained from {len(confirmed.seeds)} further seeds, which chose nothing{failed}: their mean is "
+        f"the value to expect. {describe_optimism(confirmed)}",
+        f"The model is one more training, for {describe_epochs(final.epochs)} with seed {final.seed}. The test images "
+        "chose nothing.",
+    ]
 
 
 def configuration_rows(confirmation: Confirmation) -> list[list[str]]:
     """Build the rows of the configurations from which the winner was chosen; the first row names the columns."""
     metric = confirmation.winner.metric_name
-    header = ["trial", "epochs", "seeds", metric, f"{CONFIDENCE} % interval", "search value", "test_accuracy"]
+    header = ["trial", "epochs", "seeds", metric, f"{CONFIDENCE} % interval", "search", "test_accuracy"]
     return [header, *map(_row, confirmation.configurations)]
 
 
 def _row(one: Configuration) -> list[str]:
-    seeds = str(len(one.seeds)) + (f" ({one.failed} failed)" if one.failed else "")
+    seeds = f"{len(one.seeds)} of {len(one.seeds) + one.failed}" if one.failed else str(len(one.seeds))
     if not one.is_measured:
         return [str(one.trial), "", seeds, "", "", f"{one.search_value:.4f}", ""]
     estimate = one.metric
@@ -105,12 +117,11 @@ def _row(one: Configuration) -> list[str]:
 
 
 def describe_optimism(one: Configuration) -> str:
-    """Describe by how much the value in the search was better than the mean over fresh seeds."""
+    """Describe by how much the value in the search was better than the mean over new seeds."""
     size, unit = (100 * one.optimism, "points") if one.metric_name.endswith("accuracy") else (one.optimism, "nats")
-    comparison = (
-        f"{abs(size):.2f} {unit} {'better' if size > 0 else 'worse'} than" if round(abs(size), 2) else "equal to"
-    )
-    return f"its value in the search was {one.search_value:.4f}, {comparison} this mean"
+    better = "better" if size > 0 else "worse"
+    comparison = f"{abs(size):.2f} {unit} {better} than" if round(abs(size), 2) else "equal to"
+    return f"The value of its trial in the search was {one.search_value:.4f}, {comparison} that."
 
 
 def describe_stale(record: StudyRecord, confirmation: Confirmation) -> str | None:
@@ -118,7 +129,8 @@ def describe_stale(record: StudyRecord, confirmation: Confirmation) -> str | Non
     now = [trial.number for trial in best_configurations(record.trials, len(confirmation.configurations))]
     if {*now} == {one.trial for one in confirmation.configurations}:
         return None
-    return f"the study has gone on since: its best trials are {', '.join(map(str, now))} now, which are not confirmed"
+    listed = ", ".join(map(str, now))
+    return f"The study has gone on since then: its best trials are {listed} now, which are not confirmed."
 
 
 def describe_epochs(number: int) -> str:

@@ -63,7 +63,7 @@ def _export_confirmed(record: StudyRecord, confirmation: Confirmation) -> Path |
         epoch=final.epochs,
         selection=(
             f"The model is trial {final.trial} of study {record.folder.name}, confirmed from "
-            f"{len(confirmation.confirmed.seeds)} fresh seeds, and then trained on all training images, validation "
+            f"{len(confirmation.confirmed.seeds)} new seeds, and then trained on all training images, validation "
             "included. The test images were looked at once, after that."
         ),
         command=None,

@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,8 +17,9 @@ from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_se
 from search.outputs import charts
 from search.outputs.confirmation_text import (
     configuration_rows,
-    describe_configuration,
-    describe_optimism,
+    describe_choice,
+    describe_epochs,
+    describe_interval,
     describe_result,
     describe_stale,
 )
@@ -26,6 +27,7 @@ from search.outputs.error_analysis import ErrorAnalysis
 from search.outputs.html_page import CaptionedImage, Section, render_page
 from search.outputs.summary import duration
 from search.outputs.tables import trial_table
+from search.record.confirmation import Confirmation
 from search.record.file_names import MODEL, REPORT
 from search.record.lookup import project_path, settings_to_json
 from search.record.ranking import (
@@ -71,7 +73,7 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
         failures=_failures(record),
         columns=list(table.columns),
         rows=[[_cell(value) for value in row] for row in table.itertuples(index=False)],
-        best=getattr(best_trial(record.trials), "number", None),
+        best=_best_number(record),
         provenance=_provenance(record),
     )
 
@@ -93,14 +95,12 @@ def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
     metrics = best.best_epoch if best else None
     if best is None or metrics is None:
         return [("trials", str(len(ended_trials(record.trials))), "no trial has valid metrics")]
-    values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
-    cards = [("best configuration", values, f"trial {best.number}, epoch {metrics.epoch}")]
     if confirmation := record.metadata.confirmation:
-        final = confirmation.final
-        low, high = final.interval
-        remark = f"test_accuracy of trial {final.trial}, trained on all images; 95 % interval {low:.4f} to {high:.4f}"
-        cards.append(("result", f"{final.test_accuracy:.4f}", remark))
-    cards += _metric_cards(record, best, metrics)
+        cards = [*_confirmed_cards(confirmation)]
+    else:
+        values = _listed(best.hyperparameters)
+        cards = [("best configuration", values, f"trial {best.number}, epoch {metrics.epoch}")]
+        cards += _metric_cards(record, best, metrics)
     counts = Counter(trial.status for trial in record.trials)
     listed = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
     cards.append(("trials", str(len(record.trials)), listed))
@@ -110,6 +110,30 @@ def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
     sessions = record.metadata.sessions
     machine = f"{sessions[-1].cpus} cores, {sessions[-1].machine.processor}" if sessions else ""
     return [*cards, ("time", duration(wall_seconds(record)), machine)]
+
+
+def _confirmed_cards(confirmation: Confirmation) -> Iterator[tuple[str, str, str]]:
+    """Build the cards of a confirmed study: its best configuration, what to expect of it, and the model."""
+    confirmed, final = confirmation.confirmed, confirmation.final
+    remark = f"trial {confirmed.trial} after {describe_epochs(confirmed.epochs)}, confirmed from new seeds"
+    yield "best configuration", _listed(confirmed.hyperparameters), remark
+    expected = confirmed.metric
+    remark = f"{describe_interval(expected.low, expected.high)}; {len(confirmed.seeds)} seeds that chose nothing"
+    yield f"{confirmed.metric_name} to expect", f"{expected.mean:.4f}", remark
+    remark = f"{describe_interval(*final.interval)}; trained once, on all training images"
+    yield "test_accuracy of the model", f"{final.test_accuracy:.4f}", remark
+
+
+def _listed(hyperparameters: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {format_value(value)}" for name, value in hyperparameters.items())
+
+
+def _best_number(record: StudyRecord) -> int | None:
+    """The trial whose row is marked in the table: the confirmed one, if there is one."""
+    if confirmation := record.metadata.confirmation:
+        return confirmation.confirmed.trial
+    best = best_trial(record.trials)
+    return best.number if best else None
 
 
 def _metric_cards(record: StudyRecord, best: TrialRecord, metrics: Metrics) -> Iterator[tuple[str, str, str]]:
@@ -302,22 +326,13 @@ def _cost(record: StudyRecord) -> Iterator[Section]:
 
 
 def _confirmed(record: StudyRecord) -> Iterator[Section]:
-    """Describe the best configurations, trained from fresh seeds, if the study was confirmed."""
+    """Describe the best configurations, trained from new seeds, if the study was confirmed."""
     confirmation = record.metadata.confirmation
     if confirmation is None:
         return
-    confirmed = confirmation.confirmed
-    number, *how = describe_result(confirmation)
-    sentences = [
-        f"The best configurations were trained again from seeds that the search did not use. Trial {confirmed.trial} "
-        "is the winner, because the bad end of its interval is the best (see the table). It was then trained from "
-        f"further seeds, which did not choose it, for {describe_configuration(confirmed)}; "
-        f"{describe_optimism(confirmed)}",
-        *([difference.sentence] if (difference := confirmation.first_two) else []),
-        *([stale] if (stale := describe_stale(record, confirmation)) else []),
-        f"the result is {number}: {'; '.join(how)}",
-    ]
-    text = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
+    stale = describe_stale(record, confirmation)
+    steps = describe_choice(confirmation)
+    text = " ".join([*describe_result(confirmation), *([stale] if stale else []), "How it was chosen:", *steps])
     figure = charts.confirmation(confirmation)
     yield Section("Confirmation", text, [figure], table=configuration_rows(confirmation))
 

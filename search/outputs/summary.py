@@ -3,7 +3,6 @@
 import shlex
 from collections import Counter
 from dataclasses import asdict
-from textwrap import fill
 
 import pandas as pd
 
@@ -14,18 +13,15 @@ from search.outputs.confirmation_text import show_confirmation
 from search.outputs.error_analysis import exported_best
 from search.outputs.tables import trial_table
 from search.record.file_names import REPORT, STUDY_DB
-from search.record.lookup import code_paths, study_args
+from search.record.lookup import code_paths, command_line, study_args
 from search.record.ranking import baseline_trial, best_trial, ended_trials, ranked, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training.config import NETWORKS
 from training.console.command_line import mask_password
-from training.console.terminal import format_value, short_path
+from training.console.terminal import format_value, short_path, text_width, wrapped
 from training.run import TrainingSettings
-
-WIDTH = 80
-"""Characters of a line; the table shows as many hyperparameters as fit into it."""
 
 
 def show_summary(record: StudyRecord, findings: Findings) -> None:
@@ -53,7 +49,7 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
     if findings.recommendations:
         first, *others = findings.recommendations
         more = f" ({len(others)} more in the report)" if others else ""
-        print(fill(f"Next: {first.sentence}{more}", WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+        print(wrapped(f"Next: {first.sentence}{more}", hanging="  "))
         if first.snippet and "\n" not in first.snippet:
             print(f"  {first.snippet}")
     _show_files(record)
@@ -64,7 +60,7 @@ def _show_time(record: StudyRecord) -> None:
     if not seconds["whole"]:
         return
     shares = {name: 100 * seconds[part] / seconds["whole"] for part, name in PART_NAMES.items() if seconds[part]}
-    print(f"Time: {', '.join(f'{name} {share:.0f}%' for name, share in shares.items())}")
+    print(wrapped(f"Time: {', '.join(f'{name} {share:.0f}%' for name, share in shares.items())}", hanging="  "))
 
 
 def _show_best(record: StudyRecord, best: TrialRecord) -> None:
@@ -72,17 +68,19 @@ def _show_best(record: StudyRecord, best: TrialRecord) -> None:
     assert metrics is not None, "the best trial has valid metrics"
     names = record.metadata.task.displayed_metrics
     measured = ", ".join(f"{name} {getattr(metrics, name):.4f}" for name in names)
-    print(f"\nBest: trial {best.number}, epoch {metrics.epoch}: {measured}")
+    title = "Best of the search" if record.metadata.confirmation else "Best"
+    print("\n" + wrapped(f"{title}: trial {best.number}, epoch {metrics.epoch}: {measured}", hanging="  "))
     values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
-    print(fill(values, WIDTH, initial_indent="  ", subsequent_indent="  "))
+    print(wrapped(values, indent="  "))
     if record.metric.startswith("test_") and record.metadata.task.has_images:
-        print("  The test images chose this trial, because there are no validation images: its value is optimistic.")
+        reason = "The test images chose this trial, because there are no validation images: its value is optimistic."
+        print(wrapped(reason, indent="  "))
     baseline = baseline_trial(record.trials)
     gains = [gain for name in names if (gain := gain_over_baseline(record, metrics, name))]
     if baseline and gains:
         end = "" if baseline.status == "completed" else f" ({baseline.status} in epoch {len(baseline.epochs)})"
         line = f"gain over the {baseline_name(record.metadata)}{end}: {', '.join(gains)}"
-        print(fill(line, WIDTH, initial_indent="  ", subsequent_indent="    "))
+        print(wrapped(line, indent="  ", hanging="    "))
 
 
 def training_command(record: StudyRecord, trial: TrialRecord) -> str:
@@ -120,7 +118,7 @@ def _show_best_five(measured: pd.DataFrame, record: StudyRecord) -> None:
         columns = ["trial_number", *list(record.space)[:shown], *metrics]
         table = measured[columns].head(5)
         lines = table.to_string(index=False, na_rep="", float_format=format_value, formatters=formats)
-        if len(lines.partition("\n")[0]) <= WIDTH:
+        if len(lines.partition("\n")[0]) <= text_width():
             break
     print("\n" + lines)
 
@@ -131,14 +129,14 @@ def _show_by_optimizer(measured: pd.DataFrame, record: StudyRecord) -> None:
     groups = measured.groupby("optimizer")[record.metric].agg(["count", record.mode])
     groups = groups.sort_values(record.mode, ascending=record.mode == "min")
     listed = [f"{name} {best:.4f} ({trials})" for name, trials, best in groups.itertuples()]
-    print(f"Best by optimizer (trials): {', '.join(listed)}")
+    print(wrapped(f"Best by optimizer (trials): {', '.join(listed)}", hanging="  "))
 
 
 def reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
     """Build the command line that trains a trial again from the record and compares; it names the code that is run."""
     code = [argument for option in code_paths(record.metadata.settings).items() for argument in option]
     study, *storage = study_args(record.folder, record.address)
-    return shlex.join(["python", "search/reproduce.py", study, str(trial.number), *storage, *code])
+    return command_line("search/reproduce.py", study, str(trial.number), *storage, *code)
 
 
 def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *, can_resume: bool) -> None:
@@ -148,15 +146,15 @@ def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *,
         args += ["--log", *settings.log]
     if settings.mlflow_uri is not None:
         args += ["--mlflow-uri", mask_password(settings.mlflow_uri)]
-    print(f"\n{reason}" + (f" To go on: python search/run.py {shlex.join(args)}" if can_resume else ""), flush=True)
+    print(f"\n{reason}" + (f" To go on: {command_line('search/run.py', *args)}" if can_resume else ""), flush=True)
 
 
 def _show_files(record: StudyRecord) -> None:
     folder = short_path(record.folder)
     model = exported_best(record)
     if model:
-        trust = "" if record.metadata.task.network in NETWORKS else " --trust-network"
-        print(f"Predict: python training/predict.py {shlex.quote(str(short_path(model)))} IMAGE{trust}")
+        trust = [] if record.metadata.task.network in NETWORKS else ["--trust-network"]
+        print(f"Predict: {command_line('training/predict.py', str(short_path(model)), 'IMAGE', *trust)}")
     megabytes = sum(file.stat().st_size for file in record.folder.rglob("*") if file.is_file()) / 1e6
     print(f"Report: {folder / REPORT} (the folder holds {megabytes:.1f} MB)")
     address = record.address or f"sqlite:///{folder / STUDY_DB}"

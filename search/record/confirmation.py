@@ -1,4 +1,4 @@
-"""The result of a confirmation: means and intervals of the best configurations over fresh seeds, and the winner."""
+"""The result of a confirmation: means and intervals of the best configurations over new seeds, and the winner."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ def accuracy_estimate(accuracies: Sequence[float], deviation: float | None = Non
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """One configuration of a study, and its metrics from fresh seeds after its confirmed number of epochs."""
+    """One configuration of a study, and its metrics from new seeds after its confirmed number of epochs."""
 
     trial: int
     """Number of its trial in the study."""
@@ -100,7 +100,7 @@ class Configuration:
 
     @property
     def optimism(self) -> float:
-        """By how much the search's value was better than the mean over fresh seeds; in units of the metric."""
+        """By how much the search's value was better than the mean over new seeds; in units of the metric."""
         difference = self.search_value - self.metric.mean
         return -difference if self.metric_name.endswith("_loss") else difference
 
@@ -221,13 +221,13 @@ class Difference:
         low, high = (f"{round(bound, digits) + 0.0:+.{digits}f}" for bound in (self.estimate.low, self.estimate.high))
         if not self.is_clear:
             return (
-                f"trial {self.first} against trial {self.second}: no difference that {self.seeds} seeds can show "
-                f"({CONFIDENCE} % interval {low} to {high} {self.unit}, paired by seed)"
+                f"{self.seeds} seeds show no difference between trial {self.first} and trial {self.second} "
+                f"({CONFIDENCE} % interval {low} to {high} {self.unit}, paired by seed)."
             )
         comparison = "better" if self.estimate.mean > 0 else "worse"
         return (
-            f"trial {self.first} is {comparison} than trial {self.second} by {abs(self.estimate.mean):.{digits}f} "
-            f"{self.unit} ({CONFIDENCE} % interval {low} to {high}, {self.seeds} seeds, paired by seed)"
+            f"Trial {self.first} is {comparison} than trial {self.second} by {abs(self.estimate.mean):.{digits}f} "
+            f"{self.unit} ({CONFIDENCE} % interval {low} to {high}, {self.seeds} seeds, paired by seed)."
         )
 
 
@@ -270,7 +270,7 @@ class Final:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The trainings of a confirmation: configurations from the same fresh seeds, then the winner from other seeds."""
+    """The trainings of a confirmation: configurations from the same new seeds, then the winner from other seeds."""
 
     study: str
     top: int

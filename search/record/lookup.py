@@ -1,6 +1,7 @@
 """Finds a study by its name, reads its settings, and says which of them a later session may change."""
 
 import os
+import shlex
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
@@ -111,6 +112,16 @@ def study_args(folder: Path, address: str | None) -> list[str]:
     """
     study = folder.name if folder.resolve().parent == PROJECT / "results" else str(short_path(folder))
     return [study, "--storage", address] if address else [study]
+
+
+def command_line(script: str, *args: str) -> str:
+    """A command of this project as it can be typed in the current folder.
+
+    Args:
+        script: The file, from the project's folder, for example `search/run.py`.
+        args: The words behind it.
+    """
+    return shlex.join(["python", str(short_path(PROJECT / script)), *args])
 
 
 def add_stored_trials(args: list[str], trials_so_far: int) -> list[str]:

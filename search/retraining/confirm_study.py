@@ -1,4 +1,4 @@
-"""Confirms a study: trains its best configurations again from fresh seeds, and the winner on all training images."""
+"""Confirms a study: trains its best configurations again from new seeds, and the winner on all training images."""
 
 import itertools
 from contextlib import closing
@@ -51,7 +51,7 @@ class ConfirmationRun:
     """Settings of the study that is confirmed."""
     lock: StudyFolder
     study: Study | None
-    """The study of the trainings from fresh seeds; None if all of them have ended."""
+    """The study of the trainings from new seeds; None if all of them have ended."""
 
 
 def fresh_seeds(record: StudyRecord, number: int) -> list[int]:

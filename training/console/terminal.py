@@ -2,9 +2,11 @@
 
 import io
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
+from textwrap import fill
 
 
 def printable(text: str) -> str:
@@ -30,6 +32,30 @@ def shorten(text: str, length: int) -> str:
 def short_path(path: Path) -> Path:
     """A path relative to the current folder, or the path itself if that is shorter."""
     return min((path, Path(os.path.relpath(path))), key=lambda form: len(str(form)))
+
+
+def text_width() -> int:
+    """Characters of a line of text: those of the terminal, at most 100; 80 where there is no terminal."""
+    return min(shutil.get_terminal_size().columns, 100)
+
+
+def wrapped(text: str, *, indent: str = "", hanging: str | None = None) -> str:
+    """A sentence in lines that are broken between words.
+
+    Args:
+        text: The sentence.
+        indent: What every line begins with.
+        hanging: What the second and later lines begin with instead, if that is different.
+    """
+    later = indent if hanging is None else hanging
+    return fill(
+        text,
+        text_width(),
+        initial_indent=indent,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def show_event(sentence: str) -> None:
