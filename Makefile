@@ -19,6 +19,10 @@ test: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.x" if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@echo "1 of 3: making the environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "2 of 3: installing $$(grep -c == constraints.txt) packages, which takes one to three minutes"
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@echo "3 of 3: checking that torchvision fits torch"
+	@$(VENV)/bin/python -c 'import torchvision' 2>/dev/null || echo "Note: 'import torchvision' fails in $(VENV), because it was built for another torch. Tunesmith does not need that import; scripts of your own do: install the torchvision that fits (see pytorch.org)."
 	@touch $(READY)

@@ -1,9 +1,11 @@
 import gzip
 import hashlib
+import os
 import pickle
 import shutil
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -216,7 +218,7 @@ def test_auto_falls_back_to_digits_when_nobody_answers(tmp_path: Path, monkeypat
     assert data.name == "digits"
     assert warning is not None
     assert "cannot be reached" in warning
-    assert not (tmp_path / "data").exists()
+    assert [file.name for file in (tmp_path / "data").iterdir()] == [".fashion-mnist-unanswered"]
 
 
 def test_data_set_asked_for_by_name_never_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,3 +311,23 @@ def test_cifar10_that_cannot_be_downloaded_leaves_nothing(tmp_path: Path, monkey
     with pytest.raises(ValueError, match="cifar10 could not be downloaded"):
         load_data(DataConfig(dataset="cifar10", data_dir=tmp_path / "data"), split_seed=0)
     assert not (tmp_path / "data").exists()
+
+
+def test_server_that_did_not_answer_is_not_asked_again_for_an_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def unanswered(name: str) -> None:
+        asked.append(name)
+        raise ValueError("no answer")
+
+    monkeypatch.setattr("training.images.mnist.check_server_answers", unanswered)
+    config = DataConfig(dataset="auto", data_dir=tmp_path / "data")
+    first, again = (load_data(config, split_seed=0) for _ in range(2))
+    assert (first[0].name, again[0].name, asked) == ("digits", "digits", ["fashion-mnist"])
+    assert "the server of fashion-mnist did not answer 0 minutes ago" in str(again[1])
+    (mark,) = (tmp_path / "data").iterdir()
+    os.utime(mark, (time.time() - 3601,) * 2)
+    load_data(config, split_seed=0)
+    assert len(asked) == 2

@@ -1,8 +1,10 @@
 """Data sets as whole tensors in memory: loading, checking, splitting and batching."""
 
 import hashlib
+import time
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from training.images.image_folder import Part, load_image_folder
 
 UNEQUAL = 2
 """A note says that a class is more than this times as large as another: it then dominates the accuracy."""
+
+RETRY_SECONDS = 3600
+"""So long `--dataset auto` does not ask a server again that did not answer."""
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, H, W), float32 in [0, 1], and labels (B,), int64."""
@@ -217,10 +222,20 @@ def _choose_dataset(config: DataConfig) -> tuple[str, str | None]:
         return config.dataset, None
     if mnist.is_present("fashion-mnist", config.data_dir):
         return "fashion-mnist", None  # if it is damaged, loading raises an error
+    unanswered = config.data_dir / ".fashion-mnist-unanswered"
+    if unanswered.exists() and 0 <= (age := time.time() - unanswered.stat().st_mtime) < RETRY_SECONDS:
+        minutes = f"{age // 60:.0f} minutes ago"
+        return "digits", (
+            f"the server of fashion-mnist did not answer {minutes}; using the small digits data set instead "
+            "(--dataset fashion-mnist asks the server again)"
+        )
     try:
         mnist.check_server_answers("fashion-mnist")
         mnist.download("fashion-mnist", config.data_dir)
     except ValueError as error:
+        with suppress(OSError):  # then the next run waits again
+            config.data_dir.mkdir(parents=True, exist_ok=True)
+            unanswered.touch()
         return "digits", f"{error}; using the small digits data set instead"
     return "fashion-mnist", None
 
