@@ -6,6 +6,7 @@ set_ray_environment()
 
 from search.engine.study import Study, prepare_study
 from search.outputs.tables import epoch_table, trial_table
+from search.record.lookup import resumed_settings
 from search.record.ranking import best_trial, ranked
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
@@ -21,6 +22,7 @@ __all__ = [
     "epoch_table",
     "prepare_study",
     "ranked",
+    "resumed_settings",
     "run_study",
     "trial_table",
 ]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from studies import NUMBERS
 
 from search.engine import study as study_module
 from search.engine import tuner
+from search.record.lookup import resumed_settings
 from search.record.study_record import StudyRecord
 from search.run import run_study
 from search.settings import StudySettings
+from training.config import PROJECT
 
 SIX_TRIALS = ["--dataset", "digits", "--num-samples", "6", "--epochs", "3", "--max-concurrent", "1"]
 TIMES = ["trial_id", "seconds"]
@@ -240,6 +243,37 @@ def test_unwritable_results_folder_is_refused_before_anything_is_loaded(
     with pytest.raises(ValueError, match="the results folder cannot be written"):
         study_module.prepare_study(StudySettings(dataset="digits", results_dir=tmp_path / "results"))
     assert not (tmp_path / "results").exists()
+
+
+def test_study_is_resumed_from_python_with_its_own_settings(without_ray: None, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    values: dict[str, Any] = {"dataset": "digits", "results_dir": tmp_path}
+    begun = StudySettings(**values, name="study", num_samples=1, epochs=3, scheduler="none")
+    assert run_study(study_module.prepare_study(begun)) == 0
+    with pytest.raises(ValueError, match=r"the study was started with epochs 3 \(now 10\), scheduler none"):
+        study_module.prepare_study(StudySettings(**values, resume=str(folder), num_samples=2))
+    with pytest.raises(ValueError, match=r"the study was started with epochs 3 \(now 4\)"):
+        resumed_settings(folder, epochs=4)
+    assert run_study(study_module.prepare_study(resumed_settings(folder, num_samples=2))) == 0
+    assert read_trials(folder)["epochs"].tolist() == [3, 3]
+
+
+def test_printed_commands_can_be_typed_where_the_study_was_started(tmp_path: Path) -> None:
+    """From another folder, with a results folder of its own whose name has a space."""
+    words = ["--dataset=digits", "--num-samples=12", "--epochs=2", "--val-fraction=0.8", "--name=study"]
+    run = run_command("search/run.py", *words, "--results-dir=my results", "--scheduler=none", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    Image.new("L", (8, 8), 40).save(tmp_path / "IMAGE", "png")
+    scripts = set()
+    for command in re.findall(r"^(?:\w+:)? +(python .*|optuna-dashboard .*)$", run.stdout, re.MULTILINE):
+        program, script, *options = shlex.split(command)
+        if program == "optuna-dashboard":
+            assert len(optuna.load_study(study_name="study", storage=script).trials) == 12
+        else:
+            scripts.add(Path(script).name)
+            done = run_command(str((tmp_path / script).resolve().relative_to(PROJECT)), *options, cwd=tmp_path)
+            assert done.status == 0, f"{command}\n{done.stdout}{done.stderr}"
+    assert scripts >= {"predict.py", "reproduce.py"}
 
 
 def test_studies_started_in_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:

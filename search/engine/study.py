@@ -18,7 +18,7 @@ from search.record import provenance
 from search.record.confirmation import Plan
 from search.record.file_names import STUDY_DB
 from search.record.folder import StudyFolder
-from search.record.lookup import command_line, find_study, study_args
+from search.record.lookup import check_same_study, command_line, find_study, study_args
 from search.record.metadata import (
     StudyMetadata,
     WarmStart,
@@ -240,6 +240,8 @@ def _resume_record(
         study = old.metadata.plan.study
         go_on = command_line("search/confirm.py", *study_args(path.parent, old.address))
         raise ValueError(f"{path} is the confirmation of study {study}; to go on: {go_on}")
+    if repetition is None:
+        check_same_study(old.metadata.settings, settings)
     space = old.space if repetition else active_space(settings, old.space)
     metadata = collect_metadata(settings, space, data)
     check_comparable(path.name, old.metadata, metadata)

@@ -157,7 +157,7 @@ def _show_files(record: StudyRecord) -> None:
         print(f"Predict: {command_line('training/predict.py', str(short_path(model)), 'IMAGE', *trust)}")
     megabytes = sum(file.stat().st_size for file in record.folder.rglob("*") if file.is_file()) / 1e6
     print(f"Report: {folder / REPORT} (the folder holds {megabytes:.1f} MB)")
-    address = record.address or f"sqlite:///{folder / STUDY_DB}"
+    address = record.address or f"sqlite:///{record.folder.resolve() / STUDY_DB}"
     print(f"Browse: optuna-dashboard {shlex.quote(address)}")
 
 

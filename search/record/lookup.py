@@ -4,7 +4,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,24 @@ def stored_settings(folder: Path, server: str | None = None) -> StudySettings:
         raise ValueError(f"{file} is not the record of a study: {cause}") from None
 
 
+def resumed_settings(study: str | Path, *, server: str | None = None, **changes: Any) -> StudySettings:
+    """The settings that resume a study from Python: its own, but for the changes, as on the command line.
+
+    Args:
+        study: Path of its folder, its name in the results folder, or `latest`.
+        server: Address of the server that has the record, unless there is a `study.db`.
+        changes: Fields of `StudySettings`, for example `num_samples=40`.
+
+    Raises:
+        ValueError: There is no such study, or a change would make its new trials differ from its old ones.
+    """
+    results_dir = changes.pop("results_dir", StudySettings().results_dir)
+    stored = stored_settings(find_study(str(study), results_dir, server), server)
+    settings = replace(stored, storage=server, **changes)
+    check_same_study(stored, settings)
+    return settings
+
+
 def settings_to_json(settings: StudySettings) -> dict[str, Any]:
     """The settings for the record: without those of one session, paths relative to the project's folder."""
     values = asdict(settings) | {"metric": settings.metric_name}
@@ -136,7 +154,7 @@ def add_stored_trials(args: list[str], trials_so_far: int) -> list[str]:
 
 def check_same_study(stored: StudySettings, new: StudySettings) -> None:
     """Raise a ValueError if new settings would make the new trials of a study differ from its old ones."""
-    before, now = asdict(stored), asdict(new)
+    before, now = asdict(stored), asdict(new) | {"metric": new.metric_name, "name": new.name or stored.name}
     differences = [
         f"{name} {before[name]} (now {now[name]})"
         for name in before
