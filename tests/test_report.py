@@ -16,8 +16,9 @@ from serial_ray import run_command
 from studies import SESSION, HandDrivenStudy, planted_study
 from test_recommendations import hill, rises_to
 
+from search.analysis.equal_budget import equal_budget
 from search.analysis.findings import analyse
-from search.outputs import report_page
+from search.outputs import charts, report_page
 from search.outputs.error_analysis import ErrorAnalysis, analyse_errors
 from search.outputs.report import images_of, write_report
 from search.record.ranking import best_trial
@@ -236,3 +237,18 @@ def test_images_are_those_of_the_study_or_none(tmp_path: Path, digits: ImageData
     assert isinstance(images_of(settings, record), ImageData)
     record.metadata = replace(record.metadata, dataset=replace(record.metadata.images, name="kmnist"))
     assert images_of(replace(settings, data_dir=tmp_path), record) == "kmnist is not in the data folder"
+
+
+def test_failed_trials_are_in_the_history_and_contours_share_their_axes(tmp_path: Path) -> None:
+    study = HandDrivenStudy(tmp_path)
+    study.run_one_of_each()
+    names = {trace["name"]: trace["x"] for trace in charts.optimisation_history(study.record)["data"]}
+    assert names["diverged"] == [3]
+    assert names["failed"] == [4, 5]
+    planted = planted_study(tmp_path / "planted", lambda point: [0.5, 0.6], trials=30, epochs=2)
+    compared = equal_budget(planted)
+    assert compared is not None
+    figures = [charts.contour(planted, compared, ("learning_rate", "batch_size"), name) for name in ("sgd", "adam")]
+    axes = [[figure["layout"][f"{axis}axis"]["range"] for axis in "xy"] for figure in figures if figure]
+    assert len(axes) == 2
+    assert axes[0] == axes[1]

@@ -1,12 +1,13 @@
 """Colours, layout and axes of all charts."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
 from search.record.study_record import StudyRecord
-from search.space.distributions import Distribution, OrderedChoice, is_log
+from search.space.distributions import Distribution, OrderedChoice, bounds, is_log
 
 Figure = dict[str, Any]
 """A part of a plotly figure; the page sets the colours of text and grid."""
@@ -22,19 +23,31 @@ STATUS_COLOURS = {
 }
 
 
-def hyperparameter_axis(name: str, distribution: Distribution) -> Figure:
-    """Build the axis of a hyperparameter."""
+def hyperparameter_axis(name: str, distribution: Distribution, *, whole: bool = False) -> Figure:
+    """Build the axis of a hyperparameter.
+
+    Args:
+        name: The hyperparameter.
+        distribution: What is searched.
+        whole: Whether the axis shows the whole range, also where there is no trial; not for categories.
+    """
+    axis: Figure = {"title": name}
     match distribution:
         case OrderedChoice():
             values = list(distribution.values)
-            scale = "log" if distribution.log else "linear"
-            return {"title": name, "type": scale, "tickvals": values, "ticktext": list(map(str, values))}
+            axis |= {"tickvals": values, "ticktext": list(map(str, values))}
         case CategoricalDistribution():
-            return {"title": name, "type": "category", "categoryarray": list(map(str, distribution.choices))}
+            return axis | {"type": "category", "categoryarray": list(map(str, distribution.choices))}
         case _ if is_log(distribution):
-            return {"title": name, "type": "log", "exponentformat": "power", "dtick": 1}
-        case _:
-            return {"title": name}
+            axis |= {"exponentformat": "none", "dtick": 1}
+    axis["type"] = "log" if is_log(distribution) else "linear"
+    if whole:
+        low, high = bounds(distribution)
+        if is_log(distribution):
+            low, high = math.log10(low), math.log10(high)
+        margin = 0.04 * (high - low)
+        axis["range"] = [low - margin, high + margin]
+    return axis
 
 
 def chart(traces: Iterable[Figure], *, x: Figure, y: Figure, height: int = 340) -> Figure:
@@ -65,7 +78,7 @@ def metric_axis(record: StudyRecord, values: Sequence[float]) -> Figure:
         ticks = {"tickvals": [1 - accuracy for accuracy in ACCURACIES], "ticktext": list(map(str, ACCURACIES))}
         return {"title": record.metric, "type": "log", "autorange": "reversed", **ticks}
     is_wide = len(values) > 0 and min(values) > 0 and max(values) / min(values) > 20
-    return {"title": record.metric, **({"type": "log"} if is_wide else {})}
+    return {"title": record.metric, **({"type": "log", "dtick": "D2"} if is_wide else {})}
 
 
 def axis_value(record: StudyRecord, value: float) -> float:

@@ -105,6 +105,8 @@ def optimisation_history(record: StudyRecord) -> Figure:
         line = {"color": BEST, "width": 2, "shape": "hv"}
         traces.append(_scatter("lines", numbers, y, name="best so far", line=line, hoverinfo="skip"))
     values = [trial.best_value for trial in valid_trials(record.trials)]
+    if values:
+        traces += _failed_points(record, max(values) if record.mode == "min" else min(values))
     figure = chart(traces, x={"title": "trial"}, y=metric_axis(record, values))
     baseline = baseline_trial(record.trials)
     if baseline and baseline.is_valid:
@@ -112,6 +114,19 @@ def optimisation_history(record: StudyRecord) -> Figure:
         height = axis_value(record, baseline.best_value)
         figure["layout"]["shapes"] = [level | {"y0": height, "y1": height, "line": {"color": BASELINE, "dash": "dash"}}]
     return figure
+
+
+def _failed_points(record: StudyRecord, height: float) -> list[Figure]:
+    """Mark the trials that diverged or failed, which have no value, at the height of the worst value."""
+    traces = []
+    for status in FAILED:
+        trials = [trial for trial in record.trials if trial.status == status]
+        if trials:
+            x, y = [trial.number for trial in trials], [axis_value(record, height)] * len(trials)
+            marker = {"color": STATUS_COLOURS[status], "size": 8, "symbol": "x"}
+            labels = [_label(trial) for trial in trials]
+            traces.append(_scatter("markers", x, y, name=status, text=labels, hovertemplate=HOVER_TEXT, marker=marker))
+    return traces
 
 
 def incumbent_values(record: StudyRecord) -> tuple[list[int], list[float]]:
@@ -232,7 +247,7 @@ def contour(record: StudyRecord, compared: EqualBudget, plane: Plane, optimizer:
     area = _interpolate(record, trials, scores, plane)
     if area:
         area |= {"colorscale": SCALE, "zmin": min(all_scores), "zmax": max(all_scores)}
-    x, y = (hyperparameter_axis(name, record.space[name]) for name in plane)
+    x, y = (hyperparameter_axis(name, record.space[name], whole=True) for name in plane)
     figure = chart([area, points] if area else [points], x=x, y=y, height=320)
     figure["layout"]["title"] = {"text": optimizer or "", "x": 0.5, "y": 0.98, "font": {"size": 13}}
     return figure

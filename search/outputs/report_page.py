@@ -331,7 +331,7 @@ def _confirmed(record: StudyRecord) -> Iterator[Section]:
     if confirmation is None:
         return
     stale = describe_stale(record, confirmation)
-    steps = describe_choice(confirmation)
+    steps = [f"({number}) {step}" for number, step in enumerate(describe_choice(confirmation), start=1)]
     text = " ".join([*describe_result(confirmation), *([stale] if stale else []), "How it was chosen:", *steps])
     figure = charts.confirmation(confirmation)
     yield Section("Confirmation", text, [figure], table=configuration_rows(confirmation))
@@ -446,7 +446,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
         for name, described in describe(metadata.space).items()
     ]
     settings = {name: value for name, value in settings_to_json(metadata.settings).items() if value is not None}
-    lines.append(("settings", ", ".join(f"{name} {value}" for name, value in settings.items())))
+    lines.append(("settings", ", ".join(f"{name} {format_value(value)}" for name, value in settings.items())))
     if warm_start := metadata.warm_start:
         lines.append(("warm start", f"{warm_start.trials} of {warm_start.of} trials of study {warm_start.study}"))
     for number, session in enumerate(metadata.sessions, start=1):
