@@ -245,7 +245,7 @@ def test_failed_trials_are_in_the_history_and_contours_share_their_axes(tmp_path
     names = {trace["name"]: trace["x"] for trace in charts.optimisation_history(study.record)["data"]}
     assert names["diverged"] == [3]
     assert names["failed"] == [4, 5]
-    planted = planted_study(tmp_path / "planted", lambda point: [0.5, 0.6], trials=30, epochs=2)
+    planted = planted_study(tmp_path / "planted", lambda _: [0.5, 0.6], trials=30, epochs=2)
     compared = equal_budget(planted)
     assert compared is not None
     figures = [charts.contour(planted, compared, ("learning_rate", "batch_size"), name) for name in ("sgd", "adam")]
