@@ -110,7 +110,7 @@ def serial_ray() -> Iterator[None]:
         for patch in (
             mock.patch.object(tune, "Tuner", SerialTuner),
             mock.patch.object(tune, "with_parameters", _with_parameters),
-            mock.patch.object(tune, "with_resources", lambda trainable, _resources: trainable),
+            mock.patch("search.engine.tuner.worker_class", lambda trainable, *_: trainable),
             mock.patch(f"{session}.begin"),
             mock.patch(f"{session}.wait", return_value=None),
             mock.patch("search.monitoring.prometheus.Gauge"),

@@ -134,7 +134,8 @@ def test_ray_dashboard_knows_the_study(lingering: WatchedStudy) -> None:
         return json.loads(urllib.request.urlopen(request, timeout=30).read())
 
     actors = wait_until(lambda: ask("/logical/actors")["data"]["actors"])
-    assert {actor["reprName"] for actor in actors.values()} == {NAME}
+    assert {actor["reprName"] for actor in actors.values()} == {f"study {NAME}: its log names its trials"}
+    assert {actor["actorClass"] for actor in actors.values()} == {"TrialWorker"}
     (node,) = ask("/nodes?view=summary")["data"]["summary"]
     metrics = f"http://127.0.0.1:{node['raylet']['metricsExportPort']}/metrics"
     gauge = re.compile(rf'^ray_tunesmith_val_accuracy\{{.*study="{NAME}".*trial="\d".*\}} (0\.\d+)$', re.MULTILINE)

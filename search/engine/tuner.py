@@ -2,12 +2,14 @@
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from ray import tune
 from ray.exceptions import OutOfMemoryError
+from ray.tune.trainable import wrap_function
 
 from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import build_scheduler
@@ -155,14 +157,15 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
         mode=record.mode,
         timeout=settings.trial_timeout_seconds,
     )
-    run.__name__ = record.folder.name  # the name of a worker in the dashboard
+    resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
+    worker = worker_class(run, record.folder.name, resources)
     crashes, state_before = 0, None
     while not stopper.starts_no_trial():
         sampler = build_sampler(settings.sampler, settings.seed, len(record.trials))
         try:
             with TemporaryDirectory(prefix="tunesmith-") as scratch:
                 tune.Tuner(
-                    tune.with_resources(run, {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}),
+                    worker,
                     tune_config=tune.TuneConfig(
                         num_samples=-1,  # the search algorithm says when there are enough
                         max_concurrent_trials=study.max_concurrent_trials,
@@ -185,6 +188,13 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
             crashes, state_before = (crashes + 1 if state == state_before else 1), state
             if crashes >= MAX_CRASHES:
                 stopper.repeated_failure = f"Ray Tune crashed {crashes} times in a row: {_reason(str(error))}."
+
+
+def worker_class(run: Callable[[dict[str, Any]], None], study: str, resources: dict[str, float]) -> Any:
+    """The class of the actors that run trials, as Ray's dashboard shows it; an actor is called after its study."""
+    worker = tune.with_resources(wrap_function(run, name=f"study {study}: its log names its trials"), resources)
+    worker.__name__ = worker.__qualname__ = "TrialWorker"
+    return worker
 
 
 def _interrupt_after_crash(callback: RecordingCallback, record: StudyRecord, error: Exception) -> None:
