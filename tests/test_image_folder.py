@@ -1,3 +1,5 @@
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ from PIL import Image
 
 from training.config import DataConfig
 from training.images import image_folder
+from training.images.file_selection import image_suffixes
 from training.images.image_data import ImageData, load_data
 
 
@@ -50,11 +53,65 @@ def test_folders_train_and_test_are_used(tmp_path: Path) -> None:
     assert (len(data.train), len(data.test), note) == (5, 2, None)
     make(tmp_path / "val", bag=1, coat=1)
     data, note = load(tmp_path)
-    assert (len(data.train), len(data.test), note) == (5, 2, "val/ is left alone")
+    assert (len(data.train), len(data.test)) == (5, 2)
+    first, why = tmp_path / "val" / "bag" / "000.png", "neither in the folder for training nor in that for the test"
+    assert note == f"2 files are left out ({why}): {first} and others"
 
 
-def test_train_can_be_a_class_too(tmp_path: Path) -> None:
-    assert load(make(tmp_path, train=5, ship=5))[0].classes == ("ship", "train")
+PARTS = [
+    ("Training", "Testing"),
+    ("TRAIN", "TEST"),
+    ("training_set", "test_set"),
+    ("training_set/training_set", "test_set/test_set"),
+    ("seg_train/seg_train", "seg_test/seg_test"),
+    ("TrainImages", "TestImages"),
+    ("trainset", "testset"),
+    ("train-data", "test"),
+    ("1_Train", "2_Test"),
+    ("trainval", "test"),
+    ("fruits-360_Training", "fruits-360_Test"),
+]
+
+
+@pytest.mark.parametrize(("train", "test"), PARTS)
+def test_parts_for_training_and_test_are_known_by_their_names(tmp_path: Path, train: str, test: str) -> None:
+    make(tmp_path / train, bag=3, coat=2)
+    make(tmp_path / test, bag=1, coat=1)
+    for more in ("Valid/bag", "seg_pred/seg_pred"):
+        write(tmp_path / more / "0.png")
+    data, note = load(tmp_path)
+    assert (data.classes, len(data.train), len(data.test)) == (("bag", "coat"), 5, 2)
+    assert str(note).startswith("2 files are left out (neither in the folder for training nor in that for the test)")
+
+
+UNCLEAR = {
+    "train/a train/b val/a val/b": "has train but no test: add one, or rename val to test, or give the folder {0}/",
+    "Training/a Training/b": "has Training but no test: add one, or give the folder {0}/Training itself",
+    "test/a test/b val/a val/b": "has test and val but no train: the layout must be CLASS/IMAGE, or train/CLASS/IMAGE",
+    "train test1": "{0}/train has no folder for each class: the layout must be CLASS/IMAGE, or train/CLASS/IMAGE",
+    "train/a train/b test": "{0}/test has no folder for each class: the layout must be CLASS/IMAGE, or train/CLASS",
+    "train1/a train1/b train2/a train2/b test/a test/b": "has several folders of one kind (test, train1, train2)",
+    "train_val/a train_val/b test/a test/b": "test and {0}/train_val have folders of the same names: the layout must",
+    "Lerntrain/a Lerntrain/b Rest/a Rest/b": "Lerntrain and {0}/Rest have folders of the same names: the layout must",
+    "cat/train cat/test dog/train dog/test": "{0}/cat has folders for training and test inside of a class: the layout",
+    "all/train/a all/train/b all/test/a all/test/b": "has 1 class; if the classes are in {0}/all, give that folder",
+}
+
+
+@pytest.mark.parametrize("folders", UNCLEAR)
+def test_parts_that_are_not_clear_are_refused_with_the_layout(tmp_path: Path, folders: str) -> None:
+    for folder in folders.split():
+        for name in ("0.png", "1.png", "2.png"):
+            write(tmp_path / folder / name)
+    with pytest.raises(ValueError, match=re.escape(UNCLEAR[folders].format(tmp_path))):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "classes", [("ship", "train"), ("bullet_train", "test_tube"), ("invalid", "valid"), ("resting", "training")]
+)
+def test_classes_can_be_called_like_parts(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    assert load(make(tmp_path, **dict.fromkeys(classes, 5)))[0].classes == classes
 
 
 def test_images_are_resized_to_a_square_and_grey_ones_have_one_channel(tmp_path: Path) -> None:
@@ -78,13 +135,75 @@ def test_images_are_turned_as_the_camera_noted(tmp_path: Path) -> None:
     assert data.train.images[0, 0, :, 0].tolist() == [0] * 4 + [255] * 4
 
 
-def test_files_that_are_no_images_are_told_and_hidden_ones_are_not(tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_told(tmp_path: Path) -> None:
     make(tmp_path, one=2, two=2)
-    for name in ("notes.txt", ".DS_Store"):
-        (tmp_path / "one" / name).touch()
-    assert load(tmp_path)[1] == f"{tmp_path / 'one' / 'notes.txt'} is no image"
+    notes, why = tmp_path / "one" / "notes.txt", "not in a format of images that can be read here"
+    for file in (notes, notes.with_name(".DS_Store"), notes.with_name("Thumbs.db")):
+        file.touch()
+    assert load(tmp_path)[1] == f"1 file is left out ({why}): {notes}"
     (tmp_path / "two" / "photo.heic").touch()
-    assert load(tmp_path)[1] == f"{tmp_path / 'one' / 'notes.txt'} is no image, nor are 1 more"
+    assert load(tmp_path)[1] == f"2 files are left out ({why}): {notes} and others"
+    (tmp_path / "three").mkdir()
+    (tmp_path / "three" / "photo.heic").touch()
+    with pytest.raises(ValueError, match=rf'class "three" has no images: \S+; 1 file is left out \({why}\)'):
+        load(tmp_path)
+
+
+def test_images_that_are_hidden_or_were_added_by_a_system_are_left_out_and_told(tmp_path: Path) -> None:
+    before, _ = load(make(tmp_path, one=5, two=5))
+    for name in (
+        ".ipynb_checkpoints/0-checkpoint.png",
+        "one/.ipynb_checkpoints/0-checkpoint.png",
+        "one/@eaDir/000.png/SYNOPHOTO_THUMB_M.jpg",
+        "two/deeper/.thumbs/large/0.png",
+        "two/._000.png",
+        "__MACOSX/one/._000.png",
+        "__MACOSX/one/0.png",
+    ):
+        write(tmp_path / name)
+    data, note = load(tmp_path)
+    assert data.sha256 == before.sha256
+    first = tmp_path / ".ipynb_checkpoints" / "0-checkpoint.png"
+    assert note == f"7 files are left out (hidden, or added by a system): {first} and others"
+
+
+def test_links_are_followed_as_torchvision_does(tmp_path: Path) -> None:
+    store, folder = make(tmp_path / "store", first=3, second=3, third=3), tmp_path / "data"
+    (folder / "cat").mkdir(parents=True)
+    (folder / "cat" / "more").symlink_to(store / "first")
+    (folder / "cat" / "x.png").symlink_to(store / "second" / "000.png")
+    (folder / "dog").symlink_to(store / "third")
+    data, note = load(folder)
+    assert (data.class_sizes(), note) == ([4, 3], None)
+    (folder / "cat" / "again").symlink_to(folder)
+    (folder / "cat" / "nowhere.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(folder / "cat" / "pipe.png")
+    again, note = load(folder)
+    assert again.sha256 == data.sha256
+    why = "no regular file, or a link that leads nowhere or back"
+    assert note == f"3 files are left out ({why}): {folder / 'cat' / 'again'} and others"
+
+
+def test_images_in_all_formats_that_pillow_reads_are_taken(tmp_path: Path) -> None:
+    readable = sorted(image_suffixes() - {".im"})  # Pillow warns of a format that it will drop
+    suffixes = [suffix for suffix in readable if Image.registered_extensions()[suffix] in Image.SAVE]
+    assert {".jfif", ".jpe", ".jp2", ".ico", ".tga", ".pbm", ".avif"} <= {*suffixes}
+    for suffix in suffixes:
+        for name in ("one", "two"):
+            file = tmp_path / name / f"{suffix[1:]}{suffix.upper()}"
+            file.parent.mkdir(exist_ok=True)
+            Image.new({".blp": "P", ".msp": "1", ".xbm": "1"}.get(suffix, "RGB"), (16, 16)).save(file)
+    data, note = load(tmp_path)
+    assert (data.class_sizes(), note) == ([len(suffixes)] * 2, None)
+
+
+def test_file_that_would_run_a_program_is_no_image(tmp_path: Path) -> None:
+    make(tmp_path, one=2, two=2)
+    (tmp_path / "one" / "000.png").write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 5\n%%EndComments\nshowpage\n"
+    )
+    with pytest.raises(ValueError, match=r"broken image \S+000.png: it is not the content of an image"):
+        load(tmp_path)
 
 
 def test_unequal_classes_are_told(tmp_path: Path) -> None:

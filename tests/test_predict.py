@@ -80,7 +80,10 @@ def test_folder_gives_a_table_in_which_bad_files_are_rows(
     (pictures / "deeper").mkdir()
     Image.new("RGB", (30, 20)).save(pictures / "deeper" / "photo.jpg")
     (pictures / "=1+1.png").write_bytes(b"no image")
-    (pictures / ".hidden").write_bytes(b"no image")
+    (pictures / ".hidden.png").write_bytes(b"no image")
+    (pictures / "@eaDir").mkdir()
+    Image.new("RGB", (30, 20)).save(pictures / "@eaDir" / "photo.jpg")
+    (pictures / "notes.txt").touch()
     monkeypatch.chdir(pictures)
     table = pictures.parent / "table.csv"
     assert run(monkeypatch, model, ".", *(["--output", table] if to_file else [])) == 0
@@ -96,6 +99,10 @@ def test_folder_gives_a_table_in_which_bad_files_are_rows(
     assert (bad["class"], bad["probability"]) == ("", "")
     assert bad["error"] == "'=1+1.png is no image that can be read"
     assert all(0 < float(row["probability"]) <= 1 for row in rows if row is not bad)
+    assert output.err.splitlines()[:2] == [
+        "note: 2 files are left out (hidden, or added by a system): .hidden.png and others",
+        "note: 1 file is left out (not in a format of images that can be read here): notes.txt",
+    ]
 
 
 def test_bad_image_is_one_sentence_and_the_others_are_told(
@@ -115,7 +122,7 @@ def test_bad_image_is_one_sentence_and_the_others_are_told(
     ("words", "sentence"),
     [
         (["{model}"], "there is no image to classify"),
-        (["{model}", "{empty}"], "there is no file in {empty}"),
+        (["{model}", "{empty}"], "there is no image in {empty}"),
         (["{empty}", "x.png"], "{empty} is no model's folder: it has no config.json"),
         (["{model}", "x.png", "--top", "0"], "top must be >= 1, got 0"),
         (["{model}", "x.png", "--output", "{empty}"], "{empty} cannot be written: Is a directory"),

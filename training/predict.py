@@ -126,18 +126,19 @@ def predict(model: "TrainedModel", files: list[Path], top: int, *, invert: bool 
 
 
 def _files(paths: tuple[Path, ...]) -> Iterator[Path]:
-    """The files of the command line, and the files in its folders except hidden ones."""
+    """The files of the command line, and the image files in its folders; a note says which files are left out."""
+    from training.images.file_selection import describe_left_out, select_images
+
     for path in paths:
         if not path.is_dir():
             yield path
             continue
-        files = sorted(
-            file
-            for file in path.rglob("*")
-            if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        )
+        files, left_out = select_images(path)
+        sentences = describe_left_out(left_out)
         if not files:
-            raise ValueError(f"there is no file in {path}")
+            raise ValueError("; ".join([f"there is no image in {path}", *sentences]))
+        for sentence in sentences:
+            print(f"note: {sentence}", file=sys.stderr)
         yield from files
 
 

@@ -8,11 +8,10 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from training.images.file_selection import image_formats
+
 MODES = {1: "L", 3: "RGB"}
 """Names in Pillow of images by number of channels: grey and colour."""
-
-_RUNS_A_PROGRAM = {"EPS"}
-"""Formats that Pillow reads with another program."""
 
 
 def read_image(file: Path, shape: tuple[int, int, int], *, invert: bool = False) -> Tensor:
@@ -27,11 +26,10 @@ def read_image(file: Path, shape: tuple[int, int, int], *, invert: bool = False)
         The pixels, uint8, of this shape; transparent pixels are white. A ValueError says that there is no image.
     """
     channels, height, width = shape
-    Image.init()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=sorted(Image.OPEN.keys() - _RUNS_A_PROGRAM)) as opened:
+            with Image.open(file, formats=image_formats()) as opened:
                 image = turn_upright(_convert_to_8_bits(opened)).convert(MODES[channels])
     except FileNotFoundError:
         raise ValueError(f"there is no file {file}") from None

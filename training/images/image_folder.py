@@ -10,22 +10,27 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from training.console.progress_bar import progress_bar
+from training.images.file_selection import (
+    LeftOut,
+    describe_left_out,
+    image_formats,
+    select_images,
+    visible_folders,
+)
+from training.images.folder_layout import check_no_parts_inside, find_parts
 from training.images.image_file import turn_upright
 
 MAX_CLASSES = 1000
 """More classes are refused: they need other methods, or the folder is the wrong one."""
 TEST_FRACTION = 0.2
 """Part of each class for the test set, if there is no folder `test`."""
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"))
-"""Suffixes of images: those of torchvision, and `.gif`, so that an animated image is refused and not ignored."""
-SPLIT_NAMES = frozenset(("train", "test", "val", "valid", "validation"))
 
 Part = tuple[Tensor, Tensor]
 """Images (N, C, H, W), uint8, and labels (N,), int64."""
 
 
 def load_image_folder(folder: Path, image_size: int) -> tuple[Part, Part, tuple[str, ...], str | None]:
-    """Read a folder that has a folder of images for each class, or such folders in `train` and `test`.
+    """Read a folder that has a folder of images for each class, or such folders in parts for training and test.
 
     Images are turned upright by the note of their camera, become white where they are transparent, and are resized to a
     square, whatever their shape. They have three channels, or one if no image of the folder has a colour. Without
@@ -36,7 +41,7 @@ def load_image_folder(folder: Path, image_size: int) -> tuple[Part, Part, tuple[
         image_size: Side of the square in pixels.
 
     Returns:
-        Training images, test images, names of the classes, and a note about files that are no images, or None.
+        Training images, test images, names of the classes, and a note about files that are left out, or None.
 
     Raises:
         ValueError: An image cannot be read, a class has too few of them, or there are too few or too many classes.
@@ -44,31 +49,29 @@ def load_image_folder(folder: Path, image_size: int) -> tuple[Part, Part, tuple[
     folder = folder.expanduser()
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    names = [child.name for child in _folders(folder)]
-    if names and set(names) <= SPLIT_NAMES and "train" in names and _folders(folder / "train"):
-        if "test" not in names:
-            raise ValueError(f"{folder} has train but no test: add one, or give the folder {folder / 'train'} itself")
-        train, ignored = _find(folder / "train")
-        test, ignored_too = _find(folder / "test")
+    parts = find_parts(folder)
+    roots = [parts.train, parts.test] if parts else [folder]
+    for root in roots:
+        _check_folders(root)
+    images, left_out = select_images(folder)
+    outside = [file for file in images if not any(_below(root, file) for root in roots)]
+    left_out += [("neither in the folder for training nor in that for the test", file) for file in outside]
+    train, *tests = (_by_class(root, images, left_out) for root in roots)
+    if tests:
+        (test,) = tests
         if train.keys() != test.keys():
             name = min(train.keys() ^ test.keys())
-            here, there = ("train", "test") if name in train else ("test", "train")
-            raise ValueError(f'class "{name}" is in {folder / here}, but not in {folder / there}')
-        ignored += ignored_too
-        notes = [f"{name}/ is left alone" for name in names if name not in ("train", "test")]
+            here, there = roots if name in train else reversed(roots)
+            raise ValueError(f'class "{name}" is in {here}, but not in {there}')
     else:
-        class_files, ignored = _find(folder)
-        train, test = _split(class_files)
-        notes = []
+        train, test = _split(train)
     classes = tuple(train)
     files = [[(file, label) for label, name in enumerate(classes) for file in part[name]] for part in (train, test)]
-    images = _drop_unused_channels(_read([file for part in files for file, _ in part], image_size))
+    pixels = _drop_unused_channels(_read([file for part in files for file, _ in part], image_size))
     labels = torch.tensor([label for part in files for _, label in part])
     first_test = len(files[0])
-    if ignored:
-        notes.append(f"{ignored[0]} is no image" + (f", nor are {len(ignored) - 1} more" if len(ignored) > 1 else ""))
-    pool, rest = (images[:first_test], labels[:first_test]), (images[first_test:], labels[first_test:])
-    return pool, rest, classes, "; ".join(notes) or None
+    pool, rest = (pixels[:first_test], labels[:first_test]), (pixels[first_test:], labels[first_test:])
+    return pool, rest, classes, "; ".join(describe_left_out(left_out)) or None
 
 
 def check_classes(source: str, classes: int) -> None:
@@ -79,26 +82,35 @@ def check_classes(source: str, classes: int) -> None:
         raise ValueError(f"{source} has {classes:,} classes; there may be {MAX_CLASSES:,} at most")
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith((".", "__")))
+def _check_folders(root: Path) -> None:
+    """Refuse too few and too many folders of classes."""
+    folders = visible_folders(root)
+    if len(folders) == 1 and visible_folders(folders[0]):
+        raise ValueError(f"{root} has 1 class; if the classes are in {folders[0]}, give that folder")
+    check_classes(str(root), len(folders))
 
 
-def _find(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
-    """The images of each class, also in folders inside of it, and the other files except hidden ones."""
-    class_files: dict[str, list[Path]] = {}
-    ignored = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    stray = next((file for file in ignored if file.suffix.lower() in SUFFIXES), None)
-    if stray:
-        raise ValueError(f"image outside of a class: {stray}; each must be in the folder of its class")
-    folders = _folders(folder)
-    check_classes(str(folder), len(folders))
-    for child in folders:
-        files = [file for file in sorted(child.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-        class_files[child.name] = [file for file in files if file.suffix.lower() in SUFFIXES]
-        ignored += [file for file in files if file.suffix.lower() not in SUFFIXES]
-        if not class_files[child.name]:
-            raise ValueError(f'class "{child.name}" has no images: {child}')
-    return class_files, ignored
+def _by_class(root: Path, images: list[Path], left_out: LeftOut) -> dict[str, list[Path]]:
+    """The images of each class, whose folder is in `root`; images may be in folders inside of it."""
+    class_files: dict[str, list[Path]] = {folder.name: [] for folder in visible_folders(root)}
+    for file in images:
+        below = _below(root, file)
+        if len(below) == 1:
+            raise ValueError(f"image outside of a class: {file}; each must be in the folder of its class")
+        if below:
+            class_files[below[0]].append(file)
+    for name, files in class_files.items():
+        check_no_parts_inside(root / name, files)
+        if not files:
+            reasons = describe_left_out([(why, file) for why, file in left_out if _below(root / name, file)])
+            raise ValueError("; ".join([f'class "{name}" has no images: {root / name}', *reasons]))
+    return class_files
+
+
+def _below(root: Path, file: Path) -> tuple[str, ...]:
+    """The parts of a file's path below a folder; none if the file is not in it. Faster than `Path.relative_to`."""
+    depth = len(root.parts)
+    return file.parts[depth:] if file.parts[:depth] == root.parts else ()
 
 
 def _split(class_files: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
@@ -131,7 +143,7 @@ def _read(files: list[Path], image_size: int) -> Tensor:
 def _reader(image_size: int) -> Callable[[Path], np.ndarray]:
     def read(file: Path) -> np.ndarray:
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=image_formats()) as image:
                 if (
                     getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
                 ):  # MPO is a format of cameras, whose further frames are previews
