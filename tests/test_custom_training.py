@@ -24,7 +24,7 @@ from search.space.toml_file import read_space
 from training.loop import TrainingDivergedError
 from training.networks.network_config import config_type
 from training.networks.networks import build_network
-from training.user_code import annotated_config
+from training.user_code import annotated_config, load_function
 
 FUNCTIONS = """
 import math, random
@@ -111,6 +111,22 @@ def test_same_seed_gives_the_same_random_numbers(place: Path) -> None:
     )
     assert one == again
     assert one != other
+
+
+def test_what_a_file_draws_while_it_is_imported_changes_no_number_and_is_always_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "drawing.py"
+    file.write_text(
+        "import random\nimport numpy as np\nimport torch\nDATA = np.random.rand() + random.random()\n\n"
+        "def train(config):\n    while True:\n"
+        "        yield {'loss': DATA, 'draw': np.random.rand() + random.random() + float(torch.rand(()))}\n"
+    )
+    measured = []
+    for _ in range(2):
+        load_function.cache_clear()  # another worker imports the file again
+        for _ in range(2):
+            epochs = epochs_of(file, "train", epochs=2)
+            measured.append([(value(metrics, "loss"), value(metrics, "draw")) for metrics in epochs])
+    assert measured == [measured[0]] * 4
 
 
 def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
@@ -230,6 +246,10 @@ def wrong_outputs(config, input_shape, classes):
 def raising(config, input_shape, classes):
     return nn.Sequential(nn.Linear(5, classes))
 
+def single(config, input_shape, classes):
+    normalisation = nn.BatchNorm1d(4, track_running_stats=False)  # needs several images to classify one
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), normalisation, nn.Linear(4, classes))
+
 def no_module(config, input_shape, classes):
     return lambda images: images
 
@@ -288,6 +308,7 @@ def test_network_from_a_file_has_hyperparameters_of_its_own(networks: Path) -> N
     [
         ("wrong_outputs", "must return logits of shape (N, 10), got (2, 11) for 2 images"),
         ("raising", "cannot take images of 1 x 8 x 8: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+        ("single", "cannot take a single image of 1 x 8 x 8: ValueError: Expected more than 1 value per channel"),
         ("no_module", "returned function, which is no torch.nn.Module"),
         ("no_parameters", "has no parameters to train"),
         ("melting", "Melting must be a frozen dataclass"),

@@ -71,6 +71,12 @@ def test_nonsense_of_a_function_is_refused_in_one_sentence(tmp_path: Path, body:
         load(tmp_path, body)
 
 
+def test_what_a_function_draws_is_always_the_same(tmp_path: Path) -> None:
+    drawn = "np.random.randint(0, 256, (4, 1, 5, 5), dtype=np.uint8)"
+    first, again = (load(tmp_path, returned(images=drawn)) for _ in range(2))
+    assert first.sha256 == again.sha256
+
+
 def test_function_that_is_not_there_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "empty.py"
     file.touch()

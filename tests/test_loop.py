@@ -1,8 +1,11 @@
 import dataclasses
 import itertools
+import random
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,8 +15,11 @@ from training.checkpoint import Checkpoint
 from training.config import DataConfig, TrialConfig
 from training.images.image_data import ImageData, ImageSplit, batches, load_data
 from training.metrics import EpochMetrics
+from training.networks.network_config import config_type
 from training.networks.networks import NeuralNetwork, build_network
 from training.optimization.lr_schedule import learning_rate_at
+from training.random_state import get_random_state, set_random_state
+from training.user_code import load_function
 
 
 def without_seconds(epochs: list[EpochMetrics]) -> list[EpochMetrics]:
@@ -220,3 +226,107 @@ def test_shifts_and_flips_leave_the_order_of_the_images_and_the_weights_alone(di
     assert plain.shuffler is not None
     assert augmented.shuffler is not None
     assert torch.equal(plain.shuffler.get_state(), augmented.shuffler.get_state())
+
+
+NETWORKS = """
+import random
+import numpy as np
+import torch
+from torch import nn
+
+ORDER = np.random.permutation(64)  # drawn while the file is imported
+
+class Drawing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(64, 16), nn.Linear(16, 16), nn.Linear(16, 10)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.from_numpy(np.random.randn(16, 64) / 8))
+            self.first.bias.fill_(random.gauss(0, 0.1))
+        self.projection = torch.randn(16, 16) / 4  # no weights and no buffer
+
+    def forward(self, images):
+        x = self.first(images.flatten(1)[:, ORDER]).relu()
+        if not self.training or random.random() < 0.8:
+            x = x + self.second(x).relu()
+        if self.training:
+            x = x + 0.1 * np.random.randn() + 0.1 * random.gauss(0, 1)
+        return self.last(nn.functional.dropout(x @ self.projection, 0.1, self.training))
+
+def drawing(config, input_shape, classes):
+    return Drawing()
+
+def normalised(config, input_shape, classes):
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Unflatten(1, (16, 1, 1)), nn.BatchNorm2d(16),
+        nn.Flatten(), nn.Linear(16, classes),
+    )
+"""
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> Path:
+    file = tmp_path / "networks.py"
+    file.write_text(NETWORKS)
+    return file
+
+
+def test_all_generators_are_seeded_and_restored(digits: ImageData, networks: Path, tmp_path: Path) -> None:
+    config = config_type(f"{networks}:drawing")(network=f"{networks}:drawing", learning_rate=0.1, epochs=4, seed=7)
+    whole = without_seconds(list(loop.train(config, digits)))
+    for finished in (1, 3):
+        checkpoint = Checkpoint(tmp_path / f"{finished}.pt")
+        interrupted = loop.train(config, digits, checkpoint)
+        for _ in range(finished):
+            next(interrupted)
+        np.random.rand(7), random.gauss(0, 1), torch.rand(7)  # whatever happens in between
+        load_function.cache_clear()  # another process imports the file again
+        assert without_seconds(list(loop.train(config, digits, checkpoint))) == whole
+        assert checkpoint.take_warning() is None
+
+
+def test_generators_of_a_gpu_are_restored_where_it_is_in_use() -> None:
+    with (
+        mock.patch("torch.cuda.is_initialized", return_value=True),
+        mock.patch("torch.cuda.get_rng_state_all", return_value=["state"]),
+        mock.patch("torch.cuda.set_rng_state_all") as set_states,
+    ):
+        set_random_state(get_random_state())
+    set_states.assert_called_once_with(["state"])
+
+
+def few(digits: ImageData, images: int) -> ImageData:
+    return dataclasses.replace(digits, train=ImageSplit(digits.train.images[:images], digits.train.labels[:images]))
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(129, 64), (3, 2), (65, 64), (2, 1), (3, 1), (1, 1), (1, 64)])
+@pytest.mark.parametrize("network", ["normalised", "cnn"])
+def test_no_sizes_make_a_network_with_batch_normalisation_fail(
+    digits: ImageData, networks: Path, network: str, images: int, batch_size: int
+) -> None:
+    data = few(digits, images)
+    if network == "cnn":  # its second batch normalisation sees 1 x 1 pixels
+        splits = {name: getattr(data, name) for name in ("train", "val", "test")}
+        small: dict[str, Any] = {
+            name: ImageSplit(split.images[:, :, :4, :4], split.labels) for name, split in splits.items()
+        }
+        data = dataclasses.replace(data, **small)
+    name = network if network == "cnn" else f"{networks}:{network}"
+    config = config_type(name)(network=name, batch_size=batch_size, epochs=2, lr_schedule="onecycle")
+    training = loop.Training(config, data)
+    before = {name: weight.clone() for name, weight in training.model.named_parameters()}
+    steps = [[seen for _, seen in training.train_epoch()] for _ in range(2)]
+    assert [seen[-1] for seen in steps] == [images, images]
+    assert len(steps[0]) == (images // batch_size or 1)
+    last = 2 * len(steps[0]) - 1
+    assert training.optimizer.param_groups[0]["lr"] == learning_rate_at("onecycle", 1e-3, last, last + 1)
+    assert any(not torch.equal(weight, before[name]) for name, weight in training.model.named_parameters())
+    assert training.measure_epoch().test_accuracy >= 0
+
+
+def test_only_a_last_batch_of_one_is_merged(digits: ImageData) -> None:
+    for images, batch_size in ((128, 64), (130, 64), (5, 3), (2, 1), (1, 1), (1, 5)):
+        split = few(digits, images).train
+        sizes = [len(labels) for _, labels in batches(split, batch_size, merge_single=True)]
+        assert sizes == [len(labels) for _, labels in batches(split, batch_size)]
+    assert [len(labels) for _, labels in batches(few(digits, 129).train, 64, merge_single=True)] == [64, 65]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from test_report import trained_study
 
 from search.analysis.findings import analyse
-from search.outputs.error_analysis import exported_best
+from search.outputs.error_analysis import analyse_errors, exported_best
 from search.outputs.model_export import export_model
 from search.outputs.report_page import render
 from search.record.lookup import check_code_named
@@ -284,6 +284,83 @@ def test_network_from_a_file_is_shipped_with_its_code_which_runs_only_when_trust
     (folder / CODE).write_text(OWN_NETWORK + "\n# changed\n")
     with pytest.raises(ValueError, match="its checksum is another one"):
         load_model(folder, trust_network=True)
+
+
+ODD_NETWORKS = """
+from pathlib import Path
+import numpy as np
+import torch
+from torch import nn
+
+class Masked(nn.Module):
+    def __init__(self, inputs, classes):
+        super().__init__()
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(8))
+        self.register_buffer("chosen", torch.log(torch.randint(0, 2, (inputs,)).float()))  # at random 0 or -inf
+        self.register_buffer("unset", torch.full((), float("nan")))
+        self.register_buffer("extremes", torch.tensor([float("inf"), float("-inf")]))
+        self.projection = torch.from_numpy(np.random.randn(inputs, 16).astype("float32"))
+        self.last = nn.Linear(16, classes)
+
+    def forward(self, images):
+        if self.training:
+            self.extremes.copy_(torch.stack([images.min(), images.max()]))
+        rows = images.flatten(1) * self.chosen.exp()
+        return self.last(rows @ self.projection + self.mask.exp().sum())
+
+def masked(config, input_shape, classes):
+    return Masked(64, classes)
+
+class Overflowing(Masked):
+    def forward(self, images):
+        self.extremes.fill_(0)
+        self.mask.fill_(float("nan")) if self.training else None
+        return self.last(images.flatten(1) @ self.projection)
+
+def overflowing(config, input_shape, classes):
+    return Overflowing(64, classes)
+
+def reading(config, input_shape, classes):
+    width = int(Path(__file__).with_name("width.txt").read_text())
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, classes))
+"""
+
+
+@pytest.fixture
+def odd_networks(tmp_path: Path) -> Path:
+    file = tmp_path / "odd.py"
+    file.write_text(ODD_NETWORKS)
+    return file
+
+
+def test_numbers_that_are_not_finite_are_accepted_where_a_new_network_has_them(
+    odd_networks: Path, tmp_path: Path, digits: ImageData
+) -> None:
+    """What a network draws beside its weights is that of its training, too."""
+    record = trained_study(tmp_path / "study", digits, network=f"{odd_networks}:masked")
+    folder = export_model(record)
+    assert folder is not None
+    model = load_model(folder, trust_network=True)
+    right = (model.predict(digits.test.images).argmax(1) == digits.test.labels).sum().item()
+    assert right / len(digits.test) == model.metadata.test_accuracy
+    assert analyse_errors(record, digits).trial == 0
+    weights = load_file(folder / WEIGHTS)
+    for name, tensor in (("mask", weights["mask"].T), ("extremes", torch.full((2,), float("nan")))):
+        save_file(weights | {name: tensor.contiguous()}, folder / WEIGHTS)
+        with pytest.raises(ValueError, match=f"{name} holds numbers that are not finite"):
+            load_model(folder, trust_network=True)
+
+
+@pytest.mark.parametrize(("network", "sentence"), [("overflowing", "mask holds numbers"), ("reading", "width.txt")])
+def test_model_that_would_not_load_is_not_shipped(
+    odd_networks: Path, tmp_path: Path, digits: ImageData, network: str, sentence: str
+) -> None:
+    (tmp_path / "width.txt").write_text("16")
+    record = trained_study(tmp_path / "study", digits, network=f"{odd_networks}:{network}")
+    with pytest.raises(ValueError, match=sentence):
+        export_model(record)
+    assert exported_best(record) is None
+    assert not list((tmp_path / "study").glob("*model*"))
 
 
 def test_changed_network_is_not_shipped(own_network: tuple[StudyRecord, Path]) -> None:

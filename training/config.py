@@ -142,7 +142,7 @@ class TrialConfig:
     """fp32: 32-bit numbers throughout; bf16: 16-bit numbers in the matrix products of the training; auto: bf16 where it
     was measured to be faster, which is batch size 64 and more on a processor made for it."""
     seed: int = 0
-    """Fixes the first weights, the order of the images, and their shifts and flips."""
+    """Fixes the first weights, the order of the images, their shifts and flips, and what a network draws at random."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from training.checkpoint import Checkpoint
 from training.config import MAX_SEED, TrialConfig
 from training.images.augmentation import sample_augmentation
-from training.images.image_data import Batch, ImageData, ImageSplit, batches
+from training.images.image_data import Batch, ImageData, ImageSplit, batch_starts, batches
 from training.metrics import EpochMetrics
 from training.networks.networks import build_network
 from training.optimization.lr_schedule import learning_rate_at
 from training.optimization.optimizers import Optimizer, build_optimizer
 from training.optimization.precision import autocast
+from training.random_state import get_random_state, seed_generators, set_random_state
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -100,12 +101,14 @@ class Training:
 
     def __init__(self, config: TrialConfig, data: ImageData) -> None:
         """Build the network with random weights by `config.seed`, on the device of the data."""
-        torch.manual_seed(config.seed)
+        seed_generators(config.seed)
         torch.set_flush_denormal(True)  # denormal numbers, to which moments of constant weights decay, are slow
         self.config = config
         self.data = data
         self.model = build_network(config, data.image_shape, len(data.classes)).to(data.train.images.device)
         self.optimizer = build_optimizer(config, self.model.parameters())
+        if min(config.batch_size, len(data.train)) == 1:
+            _spare_single_values(self.model)
         self.evaluation_batch_size = evaluation_batch_size(self.model, data)
         self.loss_fn = nn.CrossEntropyLoss()
         self.training_loss_fn = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
@@ -162,7 +165,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "shuffler": None if self.shuffler is None else self.shuffler.get_state(),
             "augmenter": None if self.augmenter is None else self.augmenter.get_state(),
-            "random": torch.get_rng_state(),
+            "random": get_random_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -175,7 +178,7 @@ class Training:
             self.shuffler.set_state(state["shuffler"])
         if self.augmenter is not None:
             self.augmenter.set_state(state["augmenter"])
-        torch.set_rng_state(state["random"])
+        set_random_state(state["random"])
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of this epoch; each sets the learning rate of its optimizer step."""
@@ -185,12 +188,12 @@ class Training:
             augmentation = sample_augmentation(
                 len(split), config.shift, flip=config.flip, generator=self.augmenter, device=device
             )
-        epoch_batches = batches(split, config.batch_size, self.shuffler, augmentation)
+        epoch_batches = batches(split, config.batch_size, self.shuffler, augmentation, merge_single=True)
         return epoch_batches if config.lr_schedule == "none" else self._scheduled(epoch_batches)
 
     def _scheduled(self, epoch_batches: Iterator[Batch]) -> Iterator[Batch]:
         config = self.config
-        steps_per_epoch = math.ceil(len(self.data.train) / config.batch_size)
+        steps_per_epoch = len(batch_starts(len(self.data.train), config.batch_size, merge_single=True))
         first, steps = (self.epoch - 1) * steps_per_epoch, config.epochs * steps_per_epoch
         for step, batch in enumerate(epoch_batches, start=first):
             learning_rate = learning_rate_at(config.lr_schedule, config.learning_rate, step, steps)
@@ -209,6 +212,18 @@ class Training:
     def _check_finite(self, name: str, loss: float, where: str = "") -> None:
         if not math.isfinite(loss):
             raise TrainingDivergedError(f"{name} is {loss} in epoch {self.epoch}{where}")
+
+
+def _spare_single_values(model: nn.Module) -> None:
+    """Let batch normalisation use its running statistics where a channel has one value, which has no variance."""
+
+    def spare(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if module.training and inputs[0].numel() == inputs[0].shape[1]:
+            module.eval()  # until the next epoch begins
+
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.register_forward_pre_hook(spare)
 
 
 def _augmenter(config: TrialConfig) -> torch.Generator | None:

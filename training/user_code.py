@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, get_type_hints
 
 from training.config import PROJECT
+from training.random_state import seeded
 
 PACKAGES = ("search", "training")
 """Names of the packages of this project."""
@@ -25,7 +26,8 @@ def load_function(option: str, path: str) -> Callable[..., Any]:
     _hide_commands()
     try:
         is_file = module_name.endswith(".py")
-        module = _import_file(Path(module_name)) if is_file else importlib.import_module(module_name)
+        with seeded(0):  # what a file draws while it is imported is the same in each process
+            module = _import_file(Path(module_name)) if is_file else importlib.import_module(module_name)
     except Exception as error:  # whatever the file does
         raise ValueError(f"{option} {path} cannot be imported: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)

@@ -1,18 +1,15 @@
 """Runs a custom training function: a generator that yields a dictionary of metrics for each epoch."""
 
 import math
-import random
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
-import torch
-
 from search.record.custom_metrics import CustomMetrics, metrics_type
 from search.settings import check_metric_name
 from training.loop import TrainingDivergedError
+from training.random_state import seed_generators
 from training.user_code import annotated_config, load_function
 
 OPTION = "train_function"
@@ -36,10 +33,9 @@ def train_custom(
         TrainingDivergedError: The metric is not finite.
         ValueError: The function yields something else, or too few epochs.
     """
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    function = load_function(OPTION, import_path)
     config_class = annotated_config(OPTION, import_path)
+    seed_generators(seed)
     values = {"epochs": epochs, "seed": seed}
     if config_class is None:
         config: Any = {**hyperparameters, **values}
@@ -48,7 +44,7 @@ def train_custom(
         config = config_class(**hyperparameters, **{name: value for name, value in values.items() if name in names})
     start = time.perf_counter()
     epoch = 0
-    for epoch, yielded in enumerate(iter(load_function(OPTION, import_path)(config)), start=1):
+    for epoch, yielded in enumerate(iter(function(config)), start=1):
         seconds = round(time.perf_counter() - start, 3)
         metrics = _check_metrics(yielded, metric, epoch)
         yield metrics_type(tuple(metrics))(epoch=epoch, seconds=seconds, **metrics)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from training.images.image_data import ImageData, batches
 from training.loop import EVALUATION_BATCH_SIZE
 from training.model.model_folder import read_metadata
 from training.networks.networks import build_network
+from training.random_state import seeded
 
 MAX_IMAGES = 12
 """Wrongly classified images that are shown."""
@@ -59,7 +60,9 @@ def analyse_errors(record: StudyRecord, data: ImageData) -> ErrorAnalysis:
     files = Checkpoint(record.checkpoint(best)).best_files() if best else []
     if best is None or metrics is None or not files:
         raise ValueError("the weights of the best model are missing")
-    model = build_network(record.metadata.trial_config(best), data.image_shape, len(data.classes))
+    config = record.metadata.trial_config(best)
+    with seeded(config.seed):  # a network may draw numbers that are no weights
+        model = build_network(config, data.image_shape, len(data.classes))
     load_weights(model, files[-1])
     probabilities = _probabilities(model, data)
     predictions, labels = probabilities.argmax(1), data.test.labels

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from training.images.image_folder import Part, check_classes
+from training.random_state import seeded
 from training.user_code import load_function
 
 
@@ -28,7 +29,8 @@ def load_by_function(path: str) -> tuple[Part, Part, tuple[str, ...]]:
     source = f"dataset {path}"
     load = load_function("dataset", path)
     try:
-        returned = load()
+        with seeded(0):  # what it draws is the same in each process, for example a split into training and test
+            returned = load()
     except Exception as error:  # whatever the function does
         raise ValueError(f"{source} failed: {type(error).__name__}: {error}") from error
     try:

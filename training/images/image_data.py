@@ -1,6 +1,7 @@
 """Data sets as whole tensors in memory: loading, checking, splitting and batching."""
 
 import hashlib
+import itertools
 import time
 import warnings
 from collections.abc import Iterator
@@ -90,22 +91,38 @@ def batches(
     batch_size: int,
     shuffler: torch.Generator | None = None,
     augmentation: Augmentation | None = None,
+    *,
+    merge_single: bool = False,
 ) -> Iterator[Batch]:
-    """Cut a split into batches, in its own order or in a random one; the last batch may be smaller.
+    """Cut a split into batches, in its own order or in a random one; `batch_starts` says where.
 
     Images are scaled to [0, 1] exactly as torchvision's `ToTensor` does: as float32, divided by 255. An augmentation
     shifts and flips them before.
     """
     order = None if shuffler is None else torch.randperm(len(split), generator=shuffler).to(split.labels.device)
-    for start in range(0, len(split), batch_size):
+    starts = batch_starts(len(split), batch_size, merge_single=merge_single)
+    for start, end in itertools.pairwise([*starts, len(split)]):
         if order is None:
-            images, labels = split.images[start : start + batch_size], split.labels[start : start + batch_size]
+            images, labels = split.images[start:end], split.labels[start:end]
         else:
-            chosen = order[start : start + batch_size]
+            chosen = order[start:end]
             images, labels = split.images.index_select(0, chosen), split.labels.index_select(0, chosen)
         if augmentation is not None:
             images = augmentation.apply(images, start)
         yield images.to(torch.float32).div_(255), labels
+
+
+def batch_starts(num_images: int, batch_size: int, *, merge_single: bool) -> list[int]:
+    """The number of the first image of each batch; the last batch may be smaller.
+
+    Args:
+        num_images: Number of images.
+        batch_size: Images in a batch; >= 1.
+        merge_single: Whether a last batch of one image becomes a part of the batch before: a single image has no
+            variance, which batch normalisation needs in training.
+    """
+    starts = list(range(0, num_images, batch_size))
+    return starts[:-1] if merge_single and num_images > batch_size > 1 == num_images % batch_size else starts
 
 
 def split_train_val(num_images: int, val_fraction: float, seed: int) -> tuple[Tensor, Tensor]:

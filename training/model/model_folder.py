@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from training.model.model_card import model_card
 from training.model.model_metadata import CODE, FORMAT, ModelMetadata
 from training.networks.network_config import config_type
 from training.networks.networks import build_network
+from training.random_state import seeded
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -68,7 +70,7 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], metadata: ModelMetad
         code: The file whose function builds a user's network.
 
     Raises:
-        ValueError: The weights do not fit the network.
+        ValueError: The model cannot be loaded, for example because the weights do not fit the network.
         OSError: The folder cannot be written.
     """
     draft, old = (folder.with_name(f".{folder.name}.{state}") for state in ("draft", "old"))
@@ -80,8 +82,7 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], metadata: ModelMetad
             (draft / CODE).write_bytes(code.read_bytes())
         (draft / CONFIG).write_text(json.dumps(asdict(metadata), indent=2) + "\n")
         (draft / CARD).write_text(model_card(metadata), encoding="utf-8")
-        if code is None:
-            load_model(draft)  # a model that does not load is refused
+        _check_loads(draft, folder.name)
         for file in draft.iterdir():
             file.chmod(0o666 & ~_umask())  # safetensors lets nobody else read the file
             with file.open("rb") as stream:
@@ -93,6 +94,17 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], metadata: ModelMetad
         _remove(old)
     finally:
         _remove(draft)  # an incomplete folder would only fill the disk
+
+
+def _check_loads(folder: Path, name: str) -> None:
+    """Load a model once; a ValueError says that it cannot be loaded."""
+    if not (folder / CODE).exists():
+        load_model(folder)
+        return
+    with TemporaryDirectory() as place:  # code may leave files beside itself
+        copy = Path(place) / name
+        shutil.copytree(folder, copy)
+        load_model(copy, trust_network=True)
 
 
 def _umask() -> int:
@@ -159,7 +171,9 @@ def _build(folder: Path, metadata: ModelMetadata, shapes: dict[str, list[int]], 
         )
     _check_code(folder / CODE, metadata)
     path = f"{folder / CODE}:{metadata.function}"
-    return build_network(_config(folder, path, metadata.training | metadata.network_hyperparameters), shape, classes)
+    config = _config(folder, path, metadata.training | metadata.network_hyperparameters)
+    with seeded(config.seed):  # as in training: a network may draw numbers that are no weights
+        return build_network(config, shape, classes)
 
 
 def _config(folder: Path, network: str, hyperparameters: Mapping[str, object]) -> TrialConfig:
@@ -190,12 +204,21 @@ def _check_code(file: Path, metadata: ModelMetadata) -> None:
 
 
 def _check_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    for name, tensor in network.state_dict().items():
+    """Refuse weights of another type, and numbers that are not finite where the new network has other ones."""
+    new = network.state_dict()
+    for name, tensor in new.items():
         if name in weights and weights[name].dtype != tensor.dtype:
             raise ValueError(f"{WEIGHTS}: {name} must be {tensor.dtype}, got {weights[name].dtype}")
     for name, tensor in weights.items():
-        if not tensor.isfinite().all():
+        if not tensor.isfinite().all() and not _are_equal_where_not_finite(tensor, new.get(name)):
             raise ValueError(f"{WEIGHTS}: {name} holds numbers that are not finite")
+
+
+def _are_equal_where_not_finite(one: Tensor, other: Tensor | None) -> bool:
+    """Whether `other` has the same numbers wherever those of `one` are not finite, for example in a mask of -inf."""
+    if other is None or other.is_meta or one.shape != other.shape:
+        return False
+    return bool((one.isfinite() | one.isclose(other, rtol=0, atol=0, equal_nan=True)).all())
 
 
 def _remove(folder: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from training.config import NETWORKS, TrialConfig
 from training.networks.network_config import CnnHyperparameters, MlpHyperparameters, config_type
+from training.random_state import get_random_state, set_random_state
 from training.user_code import load_function
 
 Shape = tuple[int, int, int]
@@ -131,23 +132,28 @@ def _builder(network: str) -> Callable[[Any, Shape, int], nn.Module]:
 
 
 def _check_network(name: str, network: object, input_shape: Shape, classes: int) -> None:
-    """Refuse a network that cannot be trained, by a forward pass of two empty images."""
+    """Refuse a network that cannot be trained, by a forward pass of two empty images, and of one."""
     if not isinstance(network, nn.Module):
         raise ValueError(f"network {name} returned {type(network).__name__}, which is no torch.nn.Module")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError(f"network {name} has no parameters to train")
-    state = torch.get_rng_state()
-    was_training = network.training
-    try:
-        with torch.no_grad():
-            logits = network.eval()(torch.zeros(2, *input_shape))
-    except Exception as error:  # whatever the network does
-        raise ValueError(
-            f"network {name} cannot take images of {' x '.join(map(str, input_shape))}: {type(error).__name__}: {error}"
-        ) from error
-    finally:
-        network.train(was_training)
-        torch.set_rng_state(state)
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != (2, classes):
-        raise ValueError(f"network {name} must return logits of shape (N, {classes}), got {shape} for 2 images")
+    for images in (2, 1):
+        state = get_random_state()
+        was_training = network.training
+        try:
+            with torch.no_grad():
+                logits = network.eval()(torch.zeros(images, *input_shape))
+        except Exception as error:  # whatever the network does
+            number, size = "a single image" if images == 1 else "images", " x ".join(map(str, input_shape))
+            raise ValueError(
+                f"network {name} cannot take {number} of {size}: {type(error).__name__}: {error}"
+            ) from error
+        finally:
+            network.train(was_training)
+            set_random_state(state)
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if shape != (images, classes):
+            raise ValueError(
+                f"network {name} must return logits of shape (N, {classes}), got {shape} for {images} "
+                f"image{'' if images == 1 else 's'}"
+            )
