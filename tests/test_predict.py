@@ -83,7 +83,7 @@ def test_folder_gives_a_table_in_which_bad_files_are_rows(
     (pictures / ".hidden.png").write_bytes(b"no image")
     (pictures / "@eaDir").mkdir()
     Image.new("RGB", (30, 20)).save(pictures / "@eaDir" / "photo.jpg")
-    (pictures / "notes.txt").touch()
+    (pictures / "\x1b[2Jnotes.txt").touch()
     monkeypatch.chdir(pictures)
     table = pictures.parent / "table.csv"
     assert run(monkeypatch, model, ".", *(["--output", table] if to_file else [])) == 0
@@ -100,8 +100,8 @@ def test_folder_gives_a_table_in_which_bad_files_are_rows(
     assert bad["error"] == "'=1+1.png is no image that can be read"
     assert all(0 < float(row["probability"]) <= 1 for row in rows if row is not bad)
     assert output.err.splitlines()[:2] == [
+        "note: 1 file is left out (not in a format of images that can be read here): \\x1b[2Jnotes.txt",
         "note: 2 files are left out (hidden, or added by a system): .hidden.png and others",
-        "note: 1 file is left out (not in a format of images that can be read here): notes.txt",
     ]
 
 

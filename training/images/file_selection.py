@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from training.console.terminal import printable
+
 _NOT_READ_ALONE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that Pillow recognises, but reads only with another program, or not at all."""
 _OF_A_SYSTEM = frozenset(
@@ -67,7 +69,7 @@ def describe_left_out(left_out: LeftOut) -> list[str]:
     for reason in dict.fromkeys(why for why, _ in left_out):
         first, *others = (file for why, file in left_out if why == reason)
         number = f"{len(others) + 1:,} files are" if others else "1 file is"
-        sentences.append(f"{number} left out ({reason}): {first}{' and others' if others else ''}")
+        sentences.append(f"{number} left out ({reason}): {printable(str(first))}{' and others' if others else ''}")
     return sentences
 
 
