@@ -23,12 +23,6 @@ SchedulerName = Literal["asha", "median", "hyperband", "none"]
 LoggerName = Literal["tensorboard", "mlflow", "wandb"]
 Mode = Literal["max", "min"]
 
-COLUMNS = {
-    *("trial_number", "trial_id", "status", "epochs", "best_epoch", "seconds", "seed", "error"),
-    *("epoch", "evaluation_seconds", "session", "node", "pid", "waiting_seconds", "reported"),
-    *("failure", "warning", "metric_names"),
-}
-"""Names of columns and of fields of reports; no metric can have such a name."""
 RENAMED_SCHEDULING = {"--grace-epochs": "--grace-period", "--reduction": "--reduction-factor"}
 RENAMED_OPTIONS = RENAMED_SCHEDULING | {
     "--lr-schedule": "--set lr_schedule=NAME",
@@ -294,11 +288,9 @@ def check_size(top: int, seeds: int) -> None:
 
 
 def check_metric_name(name: str) -> None:
-    """Raise a ValueError if a metric's name is no plain word, or the name of a column of the tables."""
+    """Raise a ValueError if a metric's name is no plain word."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,59}", name):
         raise ValueError(f"a metric's name must be letters, digits and underscores, got {name!r:.80}")
-    if name in COLUMNS:
-        raise ValueError(f"a metric cannot be called {name}: that is a column of every table")
 
 
 def _seconds(option: str, duration: str | None) -> float | None:

@@ -4,7 +4,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 
 import optuna
@@ -15,7 +15,7 @@ from studies import search
 from search.engine.custom_training import train_custom
 from search.outputs.summary import show_summary
 from search.outputs.tables import epoch_table, trial_table
-from search.record.custom_metrics import CustomMetrics, metric_names, metrics_type
+from search.record.custom_metrics import CustomMetrics
 from search.record.metadata import StudyMetadata
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
@@ -63,9 +63,6 @@ def nan(config):
     yield {"loss": 1.0}
     yield {"loss": math.nan}
 
-def column(config):
-    yield {"loss": 1.0, "seconds": 2.0}
-
 def no_default(config: "Bare"):
     yield {"loss": 1.0}
 
@@ -94,13 +91,15 @@ def metadata_of(function: str, space: SearchSpace) -> StudyMetadata:
 
 
 def value(metrics: CustomMetrics, name: str) -> float:
-    return getattr(metrics, name)  # type: ignore[no-any-return]
+    number = metrics.values[name]
+    assert number is not None
+    return number
 
 
 def test_function_gets_its_dataclass_and_yields_numbers(place: Path) -> None:
     measured = list(epochs_of(place, "train"))
     assert [(metrics.epoch, value(metrics, "loss")) for metrics in measured] == [(1, 6.0), (2, 3.0), (3, 2.0)]
-    assert list(metric_names(measured[0])) == ["loss", "draw", "seen"]
+    assert list(measured[0].values) == ["loss", "draw", "seen"]
     assert all(metrics.seconds >= 0 for metrics in measured)
 
 
@@ -143,7 +142,6 @@ def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
         ("number", "the training function must yield a dictionary of metrics, got float"),
         ("other", "epoch 1 has no metric loss; it has error_rate"),
         ("text", "metric loss must be a number, got 'low'"),
-        ("column", "a metric cannot be called seconds: that is a column of every table"),
         ("no_default", "hyperparameter slope needs a default"),
         ("missing", "has no function missing"),
     ],
@@ -161,7 +159,6 @@ def test_metric_that_is_not_a_number_any_more_has_diverged(place: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"metric": "error"}, "a metric cannot be called error: that is a column of every table"),
         ({"metric": "two words"}, "a metric's name must be letters, digits and underscores"),
         ({"metric": None}, "train_function needs metric and mode"),
         ({"mode": None}, "train_function needs metric and mode"),
@@ -197,9 +194,8 @@ def test_study_of_a_training_function_is_recorded_read_and_told(
     for trial_id in "ab":
         proposal = searcher.suggest(trial_id)
         assert isinstance(proposal, dict)
-        for metrics in train_custom(function, {"slope": proposal["slope"]}, 3, proposal["seed"], "loss"):
-            result = {name: getattr(metrics, name) for name in (field.name for field in fields(metrics))}
-            record.add_epoch(trial_id, record.read_metrics(result | {"metric_names": metric_names(metrics)}))
+        for metrics in train_custom(function, proposal["hyperparameters"], 3, proposal["seed"], "loss"):
+            record.add_epoch(trial_id, record.read_metrics({"metrics": asdict(metrics)}))
         record.finish(trial_id)
     again = StudyRecord.open(folder)
     for opened in (record, again):
@@ -215,11 +211,6 @@ def test_study_of_a_training_function_is_recorded_read_and_told(
     told = capsys.readouterr().out
     assert "functions.py:train: 2 of 2 trials" in told
     assert "test_accuracy" not in told
-
-
-def test_metrics_that_an_epoch_lacks_are_empty() -> None:
-    metrics = metrics_type(("loss", "draw"))(epoch=1, seconds=0.5)
-    assert value(metrics, "draw") is None
 
 
 NETWORKS = """
@@ -312,8 +303,8 @@ def test_network_from_a_file_has_hyperparameters_of_its_own(networks: Path) -> N
         ("no_module", "returned function, which is no torch.nn.Module"),
         ("no_parameters", "has no parameters to train"),
         ("melting", "Melting must be a frozen dataclass"),
-        ("taken", "learning_rate is already a hyperparameter of every training"),
-        ("listed", "sizes must be an int, float, str, bool or Literal"),
+        ("taken", "learning_rate is already an option of every training"),
+        ("listed", "sizes must be an int, float, str, bool, Literal, Enum or Path"),
         ("bare", "hyperparameter filters needs a default"),
         ("missing", "has no function missing"),
     ],

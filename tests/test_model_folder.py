@@ -199,7 +199,10 @@ def test_weights_that_are_no_plain_numbers_are_refused_before_they_take_memory(
         ({"format": 2}, "its format is 2, and this version knows 1"),
         ({"network": "rnn"}, "network cannot be rnn"),
         ({"network": "evil.py:build"}, "network cannot be evil.py:build"),
-        ({"network_hyperparameters": {"width": "wide"}}, "does not describe a network: width cannot be 'wide'"),
+        (
+            {"network_hyperparameters": {"width": "wide"}},
+            "a network: width must be a whole number, got wide",
+        ),
         ({"network_hyperparameters": {"height": 3}}, "does not describe a network: height is unknown"),
         ({"network_hyperparameters": {"width": 10**15}}, "another network|cannot be loaded"),
         ({"network_hyperparameters": {"width": 10**30}}, "another network|cannot be loaded"),

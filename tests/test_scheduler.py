@@ -48,7 +48,7 @@ class Driven:
         answers = []
         for accuracy in accuracies:
             epoch = metrics(len(self.record.running(trial_id).epochs) + 1, accuracy)
-            result = {"epoch": epoch.epoch, "val_accuracy": accuracy}
+            result = {"epoch": epoch.epoch, "objective": accuracy}
             answers.append(self.scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial_id), result))
             self.record.add_epoch(trial_id, epoch)
             if answers[-1] == STOP:
@@ -166,7 +166,7 @@ def answers(study: Driven, loss: float) -> list[str]:
     trial_id = study.start({})
     given = []
     for epoch in range(1, 10):
-        trial, result = SimpleNamespace(trial_id=trial_id), {"epoch": epoch, "val_loss": loss}
+        trial, result = SimpleNamespace(trial_id=trial_id), {"epoch": epoch, "objective": loss}
         given.append(study.scheduler.on_trial_result(None, trial, result))
         if given[-1] == STOP:
             break

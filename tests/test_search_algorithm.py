@@ -52,8 +52,9 @@ def test_finite_space_is_searched_without_repeats_and_then_the_study_ends(tmp_pa
     for number in range(9):
         proposal = searcher.suggest(str(number))
         assert isinstance(proposal, dict)
-        points.append((proposal["batch_size"], proposal["optimizer"]))
-        ended(record, str(number), value=0.5 if proposal["optimizer"] == "sgd" else 0.9)
+        point = proposal["hyperparameters"]
+        points.append((point["batch_size"], point["optimizer"]))
+        ended(record, str(number), value=0.5 if point["optimizer"] == "sgd" else 0.9)
     assert set(points) == set(itertools.product((32, 64, 128), ("sgd", "adam", "rmsprop")))
     assert searcher.suggest("9") == Searcher.FINISHED
     assert stopper.reason == "All 9 points of the search space have been tried."
@@ -63,7 +64,8 @@ def test_finite_space_is_searched_without_repeats_and_then_the_study_ends(tmp_pa
 def test_points_that_run_now_are_not_proposed_again(tmp_path: Path) -> None:
     searcher = search(empty_record(tmp_path, NINE_POINTS))
     proposals = [searcher.suggest(str(number)) for number in range(9)]
-    assert len({(point["batch_size"], point["optimizer"]) for point in proposals if isinstance(point, dict)}) == 9
+    points = [proposal["hyperparameters"] for proposal in proposals if isinstance(proposal, dict)]
+    assert len({(point["batch_size"], point["optimizer"]) for point in points}) == 9
     assert searcher.suggest("9") is None  # not the end: one of them may have to go on
 
 
@@ -222,6 +224,6 @@ def test_earlier_study_is_evidence_but_none_of_its_trials_is_one_of_ours(tmp_pat
     (trial,) = later.trials
     assert trial.is_baseline
     assert trial.number == len(inside)
-    assert proposal["learning_rate"] == 1e-3  # its own trial, though the evidence has the same point
+    assert proposal["hyperparameters"]["learning_rate"] == 1e-3  # its own trial, though the evidence has the same point
     again = StudyRecord.open(tmp_path / "later")
     assert [trial.number for trial in again.trials] == [len(inside)]

@@ -183,7 +183,7 @@ class StudySampler(BaseSampler):
     def _sample_point(self, study: Study, trial: FrozenTrial) -> Point:
         distributions = self._encoding.optuna_distributions
         sampled_study: Any = _SampledStudy(
-            study, self._encoding if self._space.is_conditional else None, completed=self._learns_failures
+            study, self._encoding if self._encoding.is_needed else None, completed=self._learns_failures
         )
         # an empty dictionary while the sampler knows too few trials
         sample = self._sampler.sample_relative(sampled_study, trial, distributions)

@@ -74,7 +74,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         if "epoch" not in result:
             return CONTINUE  # the report of a failure
         recorded = self._record.running(trial.trial_id)
-        decision = self._judge(recorded, result["epoch"], result[self._record.metric])
+        decision = self._judge(recorded, result["epoch"], result["objective"])
         return CONTINUE if recorded.is_baseline else decision
 
     def __getstate__(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         if trial.number not in self._trials:
             self._trials[trial.number] = _Trial(str(trial.number), trial.seed)
             self._scheduler.on_trial_add(None, self._trials[trial.number])
-        result = {"epoch": epoch, self._record.metric: value}
+        result = {"epoch": epoch, "objective": value}
         decision: str = self._scheduler.on_trial_result(None, self._trials[trial.number], result)
         return decision
 
@@ -93,7 +93,7 @@ def build_scheduler(settings: StudySettings, record: StudyRecord) -> TrialSchedu
     """Build the scheduler of a study, which has seen the trials of its record so far."""
     options = {
         "time_attr": "epoch",
-        "metric": record.metric,
+        "metric": "objective",
         "mode": record.mode,
         "grace_period": settings.grace_period,
     }

@@ -56,9 +56,9 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         """Propose the next configuration.
 
         Returns:
-            The hyperparameters, searched and fixed, and the seed, which are fields of the trial's configuration; the
-            `number` of the trial; and `checkpoint` (a path) and `epochs_recorded`, from which a worker goes on with
-            it. None while the running trials decide whether more are needed; `FINISHED` when the study is over.
+            The `hyperparameters`, searched and fixed, by name; the `seed` and the `number` of the trial; and
+            `checkpoint` (a path) and `epochs_recorded`, from which a worker goes on with it. None while the running
+            trials decide whether more are needed; `FINISHED` when the study is over.
         """
         if self._stopper.starts_no_trial():
             return str(Searcher.FINISHED)
@@ -74,7 +74,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
                 point[name] = _suggest(proposal, name, optuna_distribution(searched[name]))
         trial = self._record.start(trial_id, proposal, self._first_seed + proposal.number)
         return {
-            **self._space_searched.add_fixed(trial.hyperparameters),
+            "hyperparameters": self._space_searched.add_fixed(trial.hyperparameters),
             "seed": trial.seed,
             "number": trial.number,
             "checkpoint": str(self._record.checkpoint(trial)),
@@ -86,7 +86,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         trials = self._record.trials
         waiting = sum(trial.status == "interrupted" for trial in trials)
         searches = self._record.metadata.plan is None  # a confirmation repeats configurations with other seeds
-        points = {tuple(trial.hyperparameters.values()) for trial in trials}
+        points = {tuple(trial.hyperparameters.items()) for trial in trials}
         if searches and waiting == 0 and len(points) >= self._num_points:
             self._stopper.exhausted = f"All {self._num_points} points of the search space have been tried."
             return True

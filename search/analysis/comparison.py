@@ -9,6 +9,7 @@ import pandas as pd
 from search.analysis.groups import Difference, Group, check_comparable, differences, group_studies, have_repeats
 from search.analysis.significance import Significance, TooFewTrials, test_groups
 from search.analysis.time_accounting import wall_seconds
+from search.record.custom_metrics import metric_value
 from search.record.ranking import best_trial, ended_trials, epochs_run
 from search.record.study_record import StudyRecord
 from training.metrics import CONFIDENCE
@@ -73,6 +74,6 @@ def overview(groups: Sequence[Group]) -> pd.DataFrame:
             "seconds": np.mean([wall_seconds(record) for record in group.records]),
         }
         for name in displayed_metrics(groups):
-            row[name] = np.mean([getattr(metrics, name) for metrics in bests]) if bests else np.nan
+            row[name] = np.mean([metric_value(metrics, name) for metrics in bests]) if bests else np.nan
         rows.append(row)
     return pd.DataFrame(rows)

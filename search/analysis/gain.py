@@ -1,5 +1,6 @@
 """The gain of a study over its baseline."""
 
+from search.record.custom_metrics import metric_value
 from search.record.metadata import StudyMetadata
 from search.record.ranking import baseline_trial
 from search.record.study_record import StudyRecord
@@ -18,6 +19,9 @@ def gain_over_baseline(record: StudyRecord, best: Metrics, name: str) -> str | N
     baseline = baseline_trial(record.trials)
     if baseline is None or baseline.best_epoch is None:
         return None
-    gain = getattr(best, name) - getattr(baseline.best_epoch, name)
+    value, before = metric_value(best, name), metric_value(baseline.best_epoch, name)
+    if value is None or before is None:
+        return None
+    gain = value - before
     in_points = record.metadata.task.is_accuracy(name)
     return f"{gain * 100:+.1f} points of {name}" if in_points else f"{gain:+.4g} {name}"

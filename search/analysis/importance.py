@@ -14,6 +14,8 @@ EVALUATOR = "permutation in a random forest, out of bag (Breiman 2001)"
 TREES = 200
 SHUFFLES = 5
 RESAMPLES = 2000
+MODERATE = (1e-100, 1e100)
+"""Values of other sizes are scaled: their squares would be 0 or infinite."""
 MOST_TRIALS = 500
 """At most this number of random trials is evaluated: more make the forest slow and the intervals little shorter."""
 
@@ -48,8 +50,11 @@ def importances(compared: EqualBudget, space: SearchSpace, seed: int = 0) -> lis
     random = np.random.default_rng(seed)
     chosen = random.permutation(len(compared.trials))[:MOST_TRIALS]
     values = np.array([compared.values[index] for index in chosen])
-    if np.ptp(values) == 0:
+    if values.min() == values.max():
         return []
+    largest = np.abs(values).max()
+    if not MODERATE[0] < largest < MODERATE[1]:
+        values /= largest
     points = [compared.trials[index].hyperparameters for index in chosen]
     unit_points = np.array([[_unit_value(space, name, point) for name in space] for point in points])
     increases = _increases(unit_points, values, random) / (2 * values.var())

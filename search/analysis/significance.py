@@ -177,4 +177,6 @@ def _noise(group: Group) -> float:
 
 
 def _signed(value: float, digits: int) -> str:
+    if 0 < abs(value) < 5e-5 or abs(value) >= 1e6:
+        return f"{value:+.2g}"
     return f"{round(value, digits) + 0.0:+.{digits}f}"  # + 0.0: no minus before zero

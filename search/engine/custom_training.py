@@ -3,11 +3,11 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
-from search.record.custom_metrics import CustomMetrics, metrics_type
+from search.record.custom_metrics import CustomMetrics
 from search.settings import check_metric_name
+from training.config_fields import field_types, make_config
 from training.loop import TrainingDivergedError
 from training.random_state import seed_generators
 from training.user_code import annotated_config, load_function
@@ -26,7 +26,7 @@ def train_custom(
         import_path: Import path of the function, `path/to/file.py:train` or `package.module:train`.
         hyperparameters: Searched and fixed ones; the function receives them as its dataclass, or as a dictionary.
         epochs: Number of epochs; the function receives it if its dataclass has a field `epochs`.
-        seed: Seed of the trial; the function receives it if its dataclass has a field `seed`.
+        seed: Seed of the trial; the function receives it if its dataclass has a field `seed` that is not searched.
         metric: The metric that is searched for; each epoch must have it.
 
     Raises:
@@ -36,18 +36,18 @@ def train_custom(
     function = load_function(OPTION, import_path)
     config_class = annotated_config(OPTION, import_path)
     seed_generators(seed)
-    values = {"epochs": epochs, "seed": seed}
+    values = {"epochs": epochs, "seed": seed, **hyperparameters}
     if config_class is None:
-        config: Any = {**hyperparameters, **values}
+        config: Any = values
     else:
-        names = {field.name for field in fields(config_class)}
-        config = config_class(**hyperparameters, **{name: value for name, value in values.items() if name in names})
+        unused = {"epochs", "seed"} - field_types(config_class).keys()
+        config = make_config(config_class, {name: value for name, value in values.items() if name not in unused})
     start = time.perf_counter()
     epoch = 0
     for epoch, yielded in enumerate(iter(function(config)), start=1):
         seconds = round(time.perf_counter() - start, 3)
         metrics = _check_metrics(yielded, metric, epoch)
-        yield metrics_type(tuple(metrics))(epoch=epoch, seconds=seconds, **metrics)  # type: ignore[arg-type]
+        yield CustomMetrics(epoch=epoch, seconds=seconds, values=metrics)
         if epoch == epochs:
             return
         start = time.perf_counter()
@@ -55,7 +55,7 @@ def train_custom(
     raise ValueError(f"the training function yielded only {epoch} of {epochs} epochs{hint}")
 
 
-def _check_metrics(yielded: object, metric: str, epoch: int) -> dict[str, float]:
+def _check_metrics(yielded: object, metric: str, epoch: int) -> dict[str, float | None]:
     if not isinstance(yielded, Mapping):
         raise ValueError(f"the training function must yield a dictionary of metrics, got {type(yielded).__name__}")
     if metric not in yielded:
@@ -63,7 +63,7 @@ def _check_metrics(yielded: object, metric: str, epoch: int) -> dict[str, float]
     metrics = {name: _number(name, value) for name, value in yielded.items()}
     if not math.isfinite(metrics[metric]):
         raise TrainingDivergedError(f"{metric} is {metrics[metric]} in epoch {epoch}")
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _number(name: object, value: Any) -> float:

@@ -13,8 +13,12 @@ import torch
 from ray import tune
 
 from search.engine.custom_training import train_custom
-from search.record.custom_metrics import CustomMetrics, metric_names
+from search.record.custom_metrics import CustomMetrics
+from search.record.trial import Objective
+from search.settings import Mode
 from training.checkpoint import Checkpoint
+from training.config_fields import make_config
+from training.console.terminal import format_metric
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, is_out_of_memory, train
 from training.metrics import EpochMetrics
@@ -29,7 +33,7 @@ def trainable(
     threads: int,
     device: str,
     metric: str,
-    mode: str,
+    mode: Mode,
     timeout: float | None,
 ) -> None:
     """Train one sampled configuration and report the metrics of each epoch.
@@ -48,25 +52,24 @@ def trainable(
     """
     last_report = time.perf_counter()
     torch.set_num_threads(threads)
-    hyperparameters = dict(sample)
-    number, file = hyperparameters.pop("number"), Path(hyperparameters.pop("checkpoint"))
-    epochs_recorded = hyperparameters.pop("epochs_recorded")
+    number, file, epochs_recorded = sample["number"], Path(sample["checkpoint"]), sample["epochs_recorded"]
+    point = ", ".join(f"{name} {value}" for name, value in sample["hyperparameters"].items())
     # the log of a worker is what the Ray dashboard shows of a trial
-    print(f"trial {number}: " + ", ".join(f"{name} {value}" for name, value in hyperparameters.items()), flush=True)
+    print(f"trial {number}: {point}; seed of the trial {sample['seed']}", flush=True)
     checkpoint = Checkpoint(file, metric, mode)
     try:
         with _time_limit(timeout, file):
-            for metrics in _train(fixed, hyperparameters, data.to(device) if data else None, checkpoint, metric):
+            for metrics in _train(fixed, sample, data.to(device) if data else None, checkpoint, metric):
                 if metrics.epoch > epochs_recorded:
                     now = time.perf_counter()
                     earlier = metrics.epoch <= checkpoint.epochs_restored  # trained, but not reported
                     waiting_seconds = None if earlier else now - last_report - metrics.seconds
                     last_report = now
-                    print(f"trial {number}: epoch {metrics.epoch}: {metric} {getattr(metrics, metric):.4f}", flush=True)
-                    notes: dict[str, Any] = {"waiting_seconds": waiting_seconds, "warning": checkpoint.take_warning()}
-                    if isinstance(metrics, CustomMetrics):
-                        notes["metric_names"] = metric_names(metrics)
-                    tune.report({**asdict(metrics), **notes})
+                    value = Objective(metric, mode).value(metrics)
+                    print(f"trial {number}: epoch {metrics.epoch}: {metric} {format_metric(value)}", flush=True)
+                    report = {"epoch": metrics.epoch, "objective": value, "metrics": asdict(metrics)}
+                    notes = {"waiting_seconds": waiting_seconds, "warning": checkpoint.take_warning()}
+                    tune.report(report | notes)
     except TrainingDivergedError as error:
         seconds = time.perf_counter() - last_report
         tune.report({"failure": {"kind": "diverged", "error": str(error), "seconds": seconds}})
@@ -79,13 +82,13 @@ def trainable(
 
 
 def _train(
-    fixed: dict[str, Any], hyperparameters: dict[str, Any], data: ImageData | None, checkpoint: Checkpoint, metric: str
+    fixed: dict[str, Any], sample: dict[str, Any], data: ImageData | None, checkpoint: Checkpoint, metric: str
 ) -> Iterator[EpochMetrics | CustomMetrics]:
+    hyperparameters, seed = sample["hyperparameters"], sample["seed"]
     if data is None:
-        hyperparameters = dict(hyperparameters)
-        seed = hyperparameters.pop("seed")
         return train_custom(fixed["train_function"], hyperparameters, fixed["epochs"], seed, metric)
-    return train(config_type(fixed["network"])(**fixed | hyperparameters), data, checkpoint)
+    config = make_config(config_type(fixed["network"]), {**fixed, **hyperparameters, "seed": seed})
+    return train(config, data, checkpoint)
 
 
 def timeout_file(checkpoint: Path) -> Path:

@@ -1,5 +1,6 @@
 """Shows a running study in a terminal: a view of fixed height that is drawn again and again in the same place."""
 
+import math
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from search.monitoring.terminal import View, column_names, column_value, dashboa
 from search.record.ranking import ended_trials, epochs_run, epochs_saved, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import Status, TrialRecord
-from training.console.terminal import format_value, printable
+from training.console.terminal import format_metric, format_value, printable
 
 FRAMES_PER_SECOND = 2
 """Each frame costs the driver some milliseconds, which the trials could use."""
@@ -140,7 +141,7 @@ class LiveView(View):
         metrics = best.best_epoch if best else None
         if best and metrics:
             first = _line("best     ")
-            first.append(f"{record.metric} {record.objective.value(metrics):.4f}", "bold")
+            first.append(f"{record.metric} {format_metric(record.objective.value(metrics))}", "bold")
             first.append(f", trial {best.number}")
             gain = gain_over_baseline(record, metrics, record.metric)
             if gain:
@@ -187,7 +188,7 @@ class LiveView(View):
         )
         for trial in running[: self._rows]:
             best, last = trial.best_epoch, trial.epochs[-1] if trial.epochs else None
-            values = [f"{record.objective.value(metrics):.4f}" if metrics else "" for metrics in (last, best)]
+            values = [format_metric(record.objective.value(metrics)) if metrics else "" for metrics in (last, best)]
             table.add_row(
                 str(trial.number),
                 *(format_value(column_value(trial, name)) for name in names),
@@ -221,7 +222,9 @@ def sparkline(values: list[float]) -> str:
     """Draw the newest values as blocks; the lowest value is the lowest block."""
     newest = values[-SPARK_EPOCHS:]
     low, high = min(newest, default=0.0), max(newest, default=0.0)
-    steps = [(value - low) / (high - low) if high > low else 0.5 for value in newest]
+    scale = 0.25 if math.isinf(high - low) else 1.0
+    steps = [scale * value - scale * low for value in newest]
+    steps = [step / (scale * high - scale * low) if high > low else 0.5 for step in steps]
     return "".join(BLOCKS[min(int(step * len(BLOCKS)), len(BLOCKS) - 1)] for step in steps)
 
 

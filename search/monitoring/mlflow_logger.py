@@ -7,7 +7,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from search.monitoring.logger import best_epoch, best_name, metric_values
+from search.monitoring.logger import best_epoch, best_name, hyperparameters_and_seed, metric_values
 from search.record.file_names import REPORT
 from search.record.lookup import settings_to_json
 from search.record.ranking import best_trial, ended_trials
@@ -52,7 +52,7 @@ class MlflowLog:
             values = [
                 Metric(name, value, now, metrics.epoch)
                 for metrics in batch
-                for name, value in metric_values(metrics).items()
+                for name, value in metric_values(self._record, metrics).items()
             ]
             self._client.log_batch(run_id, metrics=values)
             self._epochs[trial.number] = batch[-1].epoch
@@ -118,9 +118,9 @@ class MlflowLog:
             run = self._client.create_run(self._experiment, tags=tags, run_name=f"trial-{number:04}")
             self._runs[number] = run.info.run_id
             self._epochs[number] = 0
-            self._client.log_batch(run.info.run_id, params=_params(trial.hyperparameters | {"seed": trial.seed}))
+            self._client.log_batch(run.info.run_id, params=_params(hyperparameters_and_seed(self._record, trial)))
         elif number not in self._epochs:
-            history = self._client.get_metric_history(self._runs[number], "train_loss")
+            history = self._client.get_metric_history(self._runs[number], "seconds")
             self._epochs[number] = max((metric.step for metric in history), default=0)
             self._client.update_run(self._runs[number], "RUNNING")
         return self._runs[number]

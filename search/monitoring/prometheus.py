@@ -5,6 +5,7 @@ from typing import get_args
 
 from ray.util.metrics import Gauge
 
+from search.record.columns import distinct_columns
 from search.record.ranking import epochs_run
 from search.record.study_record import StudyRecord
 from search.record.trial import Status, TrialRecord
@@ -18,7 +19,8 @@ class Gauges:
         self._record = record
         self._study = {"study": record.folder.name}
         description = f"{record.metric} of a trial after its newest epoch"
-        self._metric = Gauge(f"tunesmith_{record.metric}", description, ("study", "trial"))
+        (name,) = distinct_columns("metric", [record.metric], ("epochs", "trials")).values()
+        self._metric = Gauge(f"tunesmith_{name}", description, ("study", "trial"))
         self._epochs = Gauge("tunesmith_epochs", "epochs that all trials have run", ("study",))
         self._trials = Gauge("tunesmith_trials", "trials by state", ("study", "state"))
         self._epochs_run = epochs_run(record.trials)  # a counter, because the sum over all trials takes ever longer

@@ -34,7 +34,7 @@ class TensorBoardLog:
         run = self._run(trial)
         for metrics in trial.epochs:
             if metrics.epoch not in run.epochs:
-                run.write(_scalars(metric_values(metrics)), metrics.epoch)
+                run.write(_scalars(metric_values(self._record, metrics)), metrics.epoch)
                 run.epochs.add(metrics.epoch)
         run.flush()
 
@@ -86,7 +86,7 @@ class _Run:
         for event in (event for file in files for event in _read(file)):
             tags = {value.tag for value in event.summary.value}
             self.has_ended |= END_TAG in tags
-            if "train_loss" in tags:
+            if "seconds" in tags:
                 self.epochs.add(event.step)
 
     def write(self, summary: Summary, step: int = 0) -> None:

@@ -5,7 +5,7 @@ from typing import Protocol, Self
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
-from training.console.terminal import format_value, shorten
+from training.console.terminal import format_metric, format_value, shorten
 
 
 def header_line(label: str, text: str) -> str:
@@ -72,7 +72,7 @@ class PlainView(View):
     def show_ended(self, trial: TrialRecord) -> None:
         """Print the line of a trial."""
         values = "  ".join(format_value(column_value(trial, name)).rjust(width) for name, width in self._widths.items())
-        metric = f"{trial.best_value:.4f}" if trial.best_epoch else ""
+        metric = format_metric(trial.best_value) if trial.best_epoch else ""
         star = "*" if trial is best_trial(self._record.trials) else " "
         seconds = "" if trial.seconds is None else f"{trial.seconds:.1f}"
         error = f": {shorten(trial.failure.error, 60)}" if trial.failure else ""
@@ -90,4 +90,4 @@ def column_names(record: StudyRecord) -> list[str]:
 
 def column_value(trial: TrialRecord, name: str) -> object:
     """Look up the value of a trial in one of `column_names`; it is empty for an inactive hyperparameter."""
-    return trial.seed if name == "seed" else trial.hyperparameters.get(name, "")
+    return trial.hyperparameters.get(name, trial.seed if name == "seed" else "")

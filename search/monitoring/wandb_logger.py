@@ -8,7 +8,7 @@ from typing import Any
 
 import wandb
 
-from search.monitoring.logger import best_epoch, best_name, metric_values
+from search.monitoring.logger import best_epoch, best_name, hyperparameters_and_seed, metric_values
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
 from training.atomic_file import write_atomically
@@ -48,10 +48,10 @@ class WandbLog:
 
     def epoch(self, trial: TrialRecord) -> None:
         """Write the new epochs of a trial."""
-        progress = self._find_progress(trial)
+        progress, record = self._find_progress(trial), self._record
         new = [metrics for metrics in trial.epochs if metrics.epoch > progress.epoch]
         for metrics in new:
-            self._run(trial).log(metric_values(metrics), step=metrics.epoch)
+            self._run(trial).log(metric_values(record, metrics), step=metrics.epoch)
             progress.epoch = metrics.epoch
         if new:
             progress.write()
@@ -94,7 +94,7 @@ class WandbLog:
                 group=record.folder.name,
                 name=f"trial-{number:04}",
                 id=f"{self._id}-{number:04}",
-                config=trial.hyperparameters | {"seed": trial.seed},
+                config=hyperparameters_and_seed(record, trial),
                 dir=record.folder,
                 mode=self._mode,
                 resume="allow",

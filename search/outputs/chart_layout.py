@@ -7,7 +7,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 
 from search.record.study_record import StudyRecord
-from search.space.distributions import Distribution, OrderedChoice, bounds, is_log
+from search.space.distributions import Distribution, OrderedChoice, bounds, is_log, values_of
 
 Figure = dict[str, Any]
 """A part of a plotly figure; the page sets the colours of text and grid."""
@@ -33,11 +33,11 @@ def hyperparameter_axis(name: str, distribution: Distribution, *, whole: bool = 
     """
     axis: Figure = {"title": name}
     match distribution:
-        case OrderedChoice():
-            values = list(distribution.values)
-            axis |= {"tickvals": values, "ticktext": list(map(str, values))}
-        case CategoricalDistribution():
-            return axis | {"type": "category", "categoryarray": list(map(str, distribution.choices))}
+        case _ if not has_scale(distribution):
+            names = list(map(str, values_of(distribution) or ()))
+            return axis | {"type": "category", "categoryorder": "array", "categoryarray": names}
+        case OrderedChoice(values=values):
+            axis |= {"tickvals": list(values), "ticktext": list(map(str, values))}
         case _ if is_log(distribution):
             axis |= {"exponentformat": "none", "dtick": 1}
     axis["type"] = "log" if is_log(distribution) else "linear"
@@ -48,6 +48,13 @@ def hyperparameter_axis(name: str, distribution: Distribution, *, whole: bool = 
         margin = 0.04 * (high - low)
         axis["range"] = [low - margin, high + margin]
     return axis
+
+
+def has_scale(distribution: Distribution) -> bool:
+    """Whether a hyperparameter has an axis of numbers; choices, and ordered values with 0, have one of names."""
+    if isinstance(distribution, OrderedChoice):
+        return distribution.log
+    return not isinstance(distribution, CategoricalDistribution)
 
 
 def chart(traces: Iterable[Figure], *, x: Figure, y: Figure, height: int = 340) -> Figure:
@@ -72,6 +79,10 @@ ACCURACIES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 
 """Ticks of an accuracy axis."""
 
 
+LARGEST_VALUE = 1e307
+"""Larger values are drawn here, because an axis from the lowest to the highest number has no finite length."""
+
+
 def metric_axis(record: StudyRecord, values: Sequence[float]) -> Figure:
     """Build the axis of the metric: an accuracy by its error on an inverted log scale, which is wide near 1."""
     if record.metadata.is_accuracy:
@@ -84,5 +95,5 @@ def metric_axis(record: StudyRecord, values: Sequence[float]) -> Figure:
 def axis_value(record: StudyRecord, value: float) -> float:
     """Convert a value of the metric to its axis: an accuracy to its error; no error counts as half an image."""
     if not record.metadata.is_accuracy:
-        return value
+        return min(max(-LARGEST_VALUE, value), LARGEST_VALUE)
     return float(max(1 - value, 0.5 / max(1, record.metadata.metric_images)))

@@ -26,6 +26,7 @@ from search.outputs.chart_layout import (
     Figure,
     axis_value,
     chart,
+    has_scale,
     hyperparameter_axis,
     metric_axis,
 )
@@ -34,7 +35,7 @@ from search.record.ranking import baseline_trial, best_trial, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
 from search.space.distributions import Distribution, HyperparameterValue, OrderedChoice, from_unit, to_unit
-from training.console.terminal import format_value
+from training.console.terminal import format_metric, format_value
 from training.metrics import CONFIDENCE
 
 PART_COLOURS = dict(zip(PART_NAMES, ("#3f7fd0", "#8bb6ea", "#8e5bd0", "#b08a2e", "#d23f3f", "#8a9099"), strict=True))
@@ -78,7 +79,10 @@ def _curves(record: StudyRecord, trials: list[TrialRecord], name: str, colour: s
         values = [record.objective.value(metrics) for metrics in trial.epochs]
         y += [*(axis_value(record, value) for value in values), None]
         labels += [
-            *(f"{_label(trial)}<br>epoch {epoch}: {value:.4f}" for epoch, value in enumerate(values, start=1)),
+            *(
+                f"{_label(trial)}<br>epoch {epoch}: {format_metric(value)}"
+                for epoch, value in enumerate(values, start=1)
+            ),
             None,
         ]
     return _scatter(
@@ -154,7 +158,7 @@ def parallel_coordinates(record: StudyRecord) -> Figure:
             trial = trials[index]
             x += [*range(len(space) + 1), None]
             y += [*(_parallel_height(record, name, trial) for name in space), float(heights[index]), None]
-            text += [*([f"{_label(trial)}<br>{record.metric} {values[index]:.4f}"] * (len(space) + 1)), None]
+            text += [*([f"{_label(trial)}<br>{record.metric} {format_metric(values[index])}"] * (len(space) + 1)), None]
         colour = sample_colorscale(SCALE, (band + 0.5) / bands)[0]
         line = {"color": colour, "width": 1.2 if band < bands - 1 else 2.5}
         style = {"opacity": 0.75, "hovertemplate": HOVER_TEXT, "showlegend": False}
@@ -194,12 +198,12 @@ def _axis_notes(column: int, ticks: Sequence[tuple[float, Any]]) -> list[Figure]
 def slice_plot(record: StudyRecord, name: str) -> Figure:
     """Draw the best value of each trial over one hyperparameter."""
     traces = [
-        _points(record, trials, status, x=[_category(trial.hyperparameters[name]) for trial in trials])
+        _points(record, trials, status, x=[_category(record, name, trial) for trial in trials])
         for status, trials in _group_by_status(record, name).items()
     ]
     best = best_trial(record.trials)
     if best and name in best.hyperparameters:
-        star = _points(record, [best], "best", x=[_category(best.hyperparameters[name])])
+        star = _points(record, [best], "best", x=[_category(record, name, best)])
         traces.append(star | {"marker": {"color": BEST, "size": 13, "symbol": "star"}})
     values = [trial.best_value for trial in valid_trials(record.trials)]
     figure = chart(traces, x=hyperparameter_axis(name, record.space[name]), y=metric_axis(record, values), height=300)
@@ -207,15 +211,18 @@ def slice_plot(record: StudyRecord, name: str) -> Figure:
     return figure
 
 
-def _category(value: HyperparameterValue) -> HyperparameterValue:
-    return str(value) if isinstance(value, bool) else value
+def _category(record: StudyRecord, name: str, trial: TrialRecord) -> HyperparameterValue:
+    value = trial.hyperparameters[name]
+    return value if has_scale(record.space[name]) else str(value)
 
 
 Plane = tuple[str, str]
 """Names of the hyperparameters on the x axis and on the y axis."""
 
 
-def contour(record: StudyRecord, compared: EqualBudget, plane: Plane, optimizer: str | None = None) -> Figure | None:
+def contour(
+    record: StudyRecord, compared: EqualBudget, plane: Plane, optimizer: HyperparameterValue | None = None
+) -> Figure | None:
     """Draw the metric over two hyperparameters: the trials, of one optimizer or of all, and the values between them.
 
     Between trials the values are interpolated linearly; outside of the area that the trials span there are no values.
@@ -238,9 +245,11 @@ def contour(record: StudyRecord, compared: EqualBudget, plane: Plane, optimizer:
     points = _scatter(
         "markers",
         *([trial.hyperparameters[name] for trial in trials] for name in plane),
-        text=[_label(trial) for trial in trials],
-        customdata=values,
-        hovertemplate=f"%{{text}}<br>{record.metric} %{{customdata:.4f}}<extra></extra>",
+        text=[
+            f"{_label(trial)}<br>{record.metric} {format_metric(value)}"
+            for trial, value in zip(trials, values, strict=True)
+        ],
+        hovertemplate=HOVER_TEXT,
         marker=colours | {"size": 9, "line": {"color": "#ffffff", "width": 1}},
         showlegend=False,
     )
@@ -249,7 +258,12 @@ def contour(record: StudyRecord, compared: EqualBudget, plane: Plane, optimizer:
         area |= {"colorscale": SCALE, "zmin": min(all_scores), "zmax": max(all_scores)}
     x, y = (hyperparameter_axis(name, record.space[name], whole=True) for name in plane)
     figure = chart([area, points] if area else [points], x=x, y=y, height=320)
-    figure["layout"]["title"] = {"text": optimizer or "", "x": 0.5, "y": 0.98, "font": {"size": 13}}
+    figure["layout"]["title"] = {
+        "text": "" if optimizer is None else str(optimizer),
+        "x": 0.5,
+        "y": 0.98,
+        "font": {"size": 13},
+    }
     return figure
 
 
@@ -262,7 +276,8 @@ def _score(record: StudyRecord, value: float) -> float:
 def _score_ticks(record: StudyRecord, values: Sequence[float]) -> list[tuple[float, float]]:
     """Choose the ticks of a scale of scores: each score with its value of the metric."""
     low, high = min(values, default=0.0), max(values, default=1.0)
-    ticks = ACCURACIES if record.metadata.is_accuracy else np.linspace(low, high, 5).tolist()
+    ends = axis_value(record, low), axis_value(record, high)
+    ticks = ACCURACIES if record.metadata.is_accuracy else np.linspace(*ends, 5).tolist()
     return [(_score(record, value), value) for value in ticks if low <= value <= high]
 
 
@@ -283,7 +298,7 @@ def _interpolate(
         "type": "contour",
         "x": [from_unit(x, unit) for unit in grid],
         "y": [from_unit(y, unit) for unit in grid],
-        "z": [[None if math.isnan(height) else round(float(height), 5) for height in row] for row in heights],
+        "z": [[None if math.isnan(height) else float(f"{height:.5g}") for height in row] for row in heights],
         "contours": {"coloring": "heatmap"},
         "opacity": 0.6,
         "hoverinfo": "skip",
@@ -450,7 +465,7 @@ def _points(record: StudyRecord, trials: list[TrialRecord], status: str, x: list
         [axis_value(record, trial.best_value) for trial in trials],
         name=status.replace("_", " "),
         text=[
-            f"{_label(trial)}<br>{len(trial.epochs)} epochs<br>{record.metric} {trial.best_value:.4f}"
+            f"{_label(trial)}<br>{len(trial.epochs)} epochs<br>{record.metric} {format_metric(trial.best_value)}"
             for trial in trials
         ],
         hovertemplate=HOVER_TEXT,

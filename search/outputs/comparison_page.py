@@ -22,6 +22,7 @@ from search.outputs.chart_layout import (
 )
 from search.outputs.html_page import Section, render_page
 from search.outputs.summary import duration
+from training.console.terminal import format_metric
 
 FILE_NAME = "comparison.html"
 COLOURS = (COMPLETED, BEST, BASELINE, STATUS_COLOURS["running"], FAILURE, STATUS_COLOURS["interrupted"], STOPPED)
@@ -33,7 +34,7 @@ def render(comparison: Comparison) -> str:
     metrics = displayed_metrics(comparison.groups)
     rows = [
         [row["group"], str(row["studies"]), f"{row['trials']:.0f}", f"{row['epochs']:.0f}", duration(row["seconds"])]
-        + ["" if math.isnan(row[name]) else f"{row[name]:.4f}" for name in metrics]
+        + ["" if math.isnan(row[name]) else format_metric(row[name]) for name in metrics]
         for _, row in overview(comparison.groups).iterrows()
     ]
     return render_page(
@@ -100,7 +101,7 @@ def _traces(group: Group, incumbent: IncumbentRange, colour: str) -> list[Figure
         "name": escape(group.name)  # plotly interprets some HTML
         + (f" ({len(group.records)} studies)" if len(group.records) > 1 else ""),
         "y": [axis_value(record, value) for value in incumbent.mean],
-        "text": [f"{value:.4f}" for value in incumbent.mean],
+        "text": [format_metric(value) for value in incumbent.mean],
         "hovertemplate": "%{x}: %{text}<extra></extra>",
         "line": {"color": colour, "width": 2.5, "shape": "hv"},
     }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from search.analysis.comparison import NOTHING_DIFFERS, Comparison, displayed_metrics, overview
 from search.analysis.groups import Group
+from training.console.terminal import format_metric
 
 WIDTH = 80
 """Columns of the terminal."""
@@ -32,7 +33,7 @@ def _overview_text(groups: Sequence[Group]) -> str:
     table = overview(groups)
     table["group"] = [_shorten(name) for name in table["group"]]
     whole = dict.fromkeys(["trials", "epochs", "seconds"], "{:.0f}".format)
-    metrics = dict.fromkeys(displayed_metrics(groups), "{:.4f}".format)
+    metrics = dict.fromkeys(displayed_metrics(groups), format_metric)
     return table.to_string(index=False, formatters=whole | metrics, na_rep="-")
 
 

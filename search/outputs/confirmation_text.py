@@ -3,6 +3,7 @@
 import pandas as pd
 
 from search.outputs.tables import as_cell
+from search.record.columns import distinct_columns
 from search.record.confirmation import Configuration, Confirmation
 from search.record.file_names import MODEL
 from search.record.ranking import best_configurations
@@ -10,13 +11,22 @@ from search.record.study_record import StudyRecord
 from training.console.terminal import format_value, short_path, wrapped
 from training.metrics import CONFIDENCE
 
+CONFIRM_COLUMNS = (
+    *("rank", "trial_number", "epochs", "seeds", "failed", "metric", "mean", "standard_deviation", "low", "high"),
+    *("search_value", "optimism", "test_accuracy_mean", "test_accuracy_low", "test_accuracy_high", "test_loss_mean"),
+    *("confirmed_seeds", "confirmed_failed", "confirmed_mean", "confirmed_standard_deviation"),
+    *("confirmed_low", "confirmed_high", "confirmed_optimism"),
+    *("final_test_accuracy", "final_test_accuracy_low", "final_test_accuracy_high"),
+)
+"""Our own columns of `confirm.csv`."""
+
 
 def confirmation_table(record: StudyRecord, confirmation: Confirmation) -> pd.DataFrame:
     """Build `confirm.csv`: one row for each configuration, the winner first; means of too few trainings are empty."""
-    rows = []
+    columns, rows = distinct_columns("hyperparameter", record.space, CONFIRM_COLUMNS), []
     for rank, one in enumerate(confirmation.configurations, start=1):
         row: dict[str, object] = {"rank": rank, "trial_number": one.trial}
-        row |= {name: one.hyperparameters.get(name) for name in record.space}
+        row |= {column: one.hyperparameters.get(name) for name, column in columns.items()}
         row |= {"epochs": one.epochs or None, "seeds": len(one.seeds), "failed": one.failed, "metric": one.metric_name}
         row |= dict.fromkeys(("mean", "standard_deviation", "low", "high"))
         row |= {"search_value": one.search_value}

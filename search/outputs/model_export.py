@@ -12,6 +12,7 @@ from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from training.checkpoint import Checkpoint, read_metrics, read_weights
 from training.config import NETWORKS, TrialConfig
+from training.config_fields import plain_fields
 from training.metrics import EpochMetrics
 from training.model.model_folder import save_model
 from training.model.model_metadata import CODE, DARK_BACKGROUND, ModelMetadata
@@ -84,8 +85,8 @@ def _save(record: StudyRecord, weights: Path, metadata: ModelMetadata) -> Path:
 
 def _metadata(record: StudyRecord, best: TrialRecord, metrics: EpochMetrics) -> ModelMetadata:
     config, dataset = record.metadata.trial_config(best), record.metadata.images
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
-    network = values.pop("network")
+    values = plain_fields(config)
+    network = str(values.pop("network"))
     shared = {field.name for field in fields(TrialConfig)}
     checksum = network_checksum(network)
     if checksum != record.metadata.code.get(network, checksum):

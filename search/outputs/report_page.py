@@ -15,6 +15,7 @@ from search.analysis.gain import baseline_name
 from search.analysis.importance import EVALUATOR, RESAMPLES
 from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds, worker_trials
 from search.outputs import charts
+from search.outputs.chart_layout import has_scale
 from search.outputs.confirmation_text import (
     configuration_rows,
     describe_choice,
@@ -44,7 +45,7 @@ from search.record.trial import Metrics, TrialRecord
 from search.space.distributions import values_of
 from search.space.search_space import describe, describe_hyperparameter, starting_points
 from training.config import NETWORKS
-from training.console.terminal import format_value
+from training.console.terminal import format_metric, format_value
 from training.metrics import CONFIDENCE
 from training.model.model_folder import read_metadata
 
@@ -143,10 +144,10 @@ def _metric_cards(record: StudyRecord, best: TrialRecord, metrics: Metrics) -> I
     gain_card = f"gain over the {baseline_name(record.metadata)}"
     if not record.metadata.task.has_images:
         extreme, value = "lowest" if record.mode == "min" else "highest", record.objective.value(metrics)
-        yield record.metric, f"{value:.4g}", f"the {extreme} of all trials, so slightly optimistic"
+        yield record.metric, format_metric(value), f"the {extreme} of all trials, so slightly optimistic"
         if baseline_metrics:
-            baseline_value = record.objective.value(baseline_metrics)
-            yield gain_card, f"{value - baseline_value:+.4g}", f"{record.metric} was {baseline_value:.4g} with them"
+            before = record.objective.value(baseline_metrics)
+            yield gain_card, f"{value - before:+.4g}", f"{record.metric} was {format_metric(before)} with them"
         return
     if metrics.val_accuracy is not None:
         yield "val_accuracy", f"{metrics.val_accuracy:.4f}", "it chose this trial, so it is slightly optimistic"
@@ -238,7 +239,7 @@ def _best_of_each_choice(record: StudyRecord) -> list[str]:
         bests = []
         for choice, trials in groups.items():
             full = sum(trial.status == "completed" for trial in trials)
-            bests.append(f"{choice} {trials[0].best_value:.4f} ({full} of {len(trials)} trials ran in full)")
+            bests.append(f"{choice} {format_metric(trials[0].best_value)} ({full} of {len(trials)} trials ran in full)")
         if bests:
             sentences.append(f"Best {record.metric} of all trials with each {name}: {', '.join(bests)}.")
     return sentences
@@ -338,13 +339,12 @@ def _confirmed(record: StudyRecord) -> Iterator[Section]:
 
 
 def _contours(record: StudyRecord, compared: EqualBudget | None) -> Iterator[Section]:
-    if compared is None or not {"learning_rate", "batch_size"} <= record.space.keys():
+    plane, space = ("learning_rate", "batch_size"), record.space
+    if compared is None or not all(name in space and has_scale(space[name]) for name in plane):
         return
-    optimizers = (values_of(record.space["optimizer"]) or ()) if "optimizer" in record.space else (None,)
-    figures = [
-        charts.contour(record, compared, ("learning_rate", "batch_size"), None if name is None else str(name))
-        for name in optimizers
-    ]
+    optimizer = space.get("optimizer")
+    optimizers = values_of(optimizer) if isinstance(optimizer, CategoricalDistribution) else None
+    figures = [charts.contour(record, compared, plane, name) for name in optimizers or (None,)]
     yield Section(
         "Learning rate and batch size",
         f"The colour is the {record.metric} {compared.phrase}; there is a chart for each optimizer. Values between the "

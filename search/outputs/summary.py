@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import asdict
 
 import pandas as pd
+from optuna.distributions import CategoricalDistribution
 
 from search.analysis.findings import Findings
 from search.analysis.gain import baseline_name, gain_over_baseline
@@ -12,6 +13,8 @@ from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_se
 from search.outputs.confirmation_text import show_confirmation
 from search.outputs.error_analysis import exported_best
 from search.outputs.tables import trial_table
+from search.record.columns import hyperparameter_columns, metric_columns
+from search.record.custom_metrics import metric_value
 from search.record.file_names import REPORT, STUDY_DB
 from search.record.lookup import code_paths, command_line, study_args
 from search.record.ranking import baseline_trial, best_trial, ended_trials, ranked, valid_trials
@@ -20,7 +23,7 @@ from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training.config import NETWORKS
 from training.console.command_line import mask_password
-from training.console.terminal import format_value, short_path, text_width, wrapped
+from training.console.terminal import format_metric, format_value, short_path, text_width, wrapped
 from training.run import TrainingSettings
 
 
@@ -67,11 +70,12 @@ def _show_best(record: StudyRecord, best: TrialRecord) -> None:
     metrics = best.best_epoch
     assert metrics is not None, "the best trial has valid metrics"
     names = record.metadata.task.displayed_metrics
-    measured = ", ".join(f"{name} {getattr(metrics, name):.4f}" for name in names)
+    values = {name: metric_value(metrics, name) for name in names}
+    measured = ", ".join(f"{name} {format_metric(value)}" for name, value in values.items() if value is not None)
     title = "Best of the search" if record.metadata.confirmation else "Best"
     print("\n" + wrapped(f"{title}: trial {best.number}, epoch {metrics.epoch}: {measured}", hanging="  "))
-    values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
-    print(wrapped(values, indent="  "))
+    point = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
+    print(wrapped(point, indent="  "))
     if record.metric.startswith("test_") and record.metadata.task.has_images:
         reason = "The test images chose this trial, because there are no validation images: its value is optimistic."
         print(wrapped(reason, indent="  "))
@@ -112,10 +116,11 @@ def _option(name: str, value: object) -> str:
 
 
 def _show_best_five(measured: pd.DataFrame, record: StudyRecord) -> None:
-    metrics = record.metadata.task.displayed_metrics
-    formats = {name: "{:.4f}".format for name in metrics}
-    for shown in range(len(record.space), -1, -1):
-        columns = ["trial_number", *list(record.space)[:shown], *metrics]
+    metrics = [metric_columns(record)[name] for name in record.metadata.task.displayed_metrics]
+    hyperparameters = [*hyperparameter_columns(record).values()]
+    formats = dict.fromkeys(metrics, format_metric)
+    for shown in range(len(hyperparameters), -1, -1):
+        columns = ["trial_number", *hyperparameters[:shown], *metrics]
         table = measured[columns].head(5)
         lines = table.to_string(index=False, na_rep="", float_format=format_value, formatters=formats)
         if len(lines.partition("\n")[0]) <= text_width():
@@ -124,11 +129,12 @@ def _show_best_five(measured: pd.DataFrame, record: StudyRecord) -> None:
 
 
 def _show_by_optimizer(measured: pd.DataFrame, record: StudyRecord) -> None:
-    if "optimizer" not in measured:
+    if not isinstance(record.space.get("optimizer"), CategoricalDistribution):
         return
-    groups = measured.groupby("optimizer")[record.metric].agg(["count", record.mode])
+    optimizer, metric = hyperparameter_columns(record)["optimizer"], metric_columns(record)[record.metric]
+    groups = measured.groupby(optimizer)[metric].agg(["count", record.mode])
     groups = groups.sort_values(record.mode, ascending=record.mode == "min")
-    listed = [f"{name} {best:.4f} ({trials})" for name, trials, best in groups.itertuples()]
+    listed = [f"{name} {format_metric(best)} ({trials})" for name, trials, best in groups.itertuples()]
     print(wrapped(f"Best by optimizer (trials): {', '.join(listed)}", hanging="  "))
 
 

@@ -1,23 +1,26 @@
 """Converts the record of a study to pandas tables; the columns are listed here, in their order."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
 import pandas as pd
 from optuna.distributions import IntDistribution
 
+from search.record.columns import hyperparameter_columns, metric_columns
+from search.record.custom_metrics import metric_value
 from search.record.ranking import ranked
 from search.record.study_record import StudyRecord
-from search.record.trial import Timing, TrialRecord
+from search.record.trial import Metrics, Timing, TrialRecord
 from search.space.distributions import optuna_distribution
 from training.console.terminal import spreadsheet_cell
 
 
 def trial_table(record: StudyRecord) -> pd.DataFrame:
     """Build `trials.csv`: one row for each ended trial, best first; metrics are those of its best epoch."""
-    metric_names, rows = record.metadata.task.metric_names, []
-    columns = ["trial_number", "trial_id", "status", *record.space, "epochs", "best_epoch"]
-    columns += [*metric_names, "seconds", "seed", "error"]
+    metrics, hyperparameters, rows = metric_columns(record), hyperparameter_columns(record), []
+    columns = ["trial_number", "trial_id", "status", *hyperparameters.values(), "epochs", "best_epoch"]
+    columns += [*metrics.values(), "seconds", "seed", "error"]
     for trial in ranked(record.trials):
         best = trial.best_epoch
         rows.append(
@@ -25,17 +28,21 @@ def trial_table(record: StudyRecord) -> pd.DataFrame:
                 "trial_number": trial.number,
                 "trial_id": trial.trial_id,
                 "status": trial.status,
-                **trial.hyperparameters,
+                **{hyperparameters[name]: value for name, value in trial.hyperparameters.items()},
                 "epochs": len(trial.epochs),
                 "best_epoch": best.epoch if best else None,
-                **{name: getattr(best, name, None) for name in metric_names},
+                **{column: metric_value(best, name) if best else None for name, column in metrics.items()},
                 "seconds": trial.seconds,
                 "seed": trial.seed,
                 "error": trial.failure.error if trial.failure else None,
             }
         )
     table = pd.DataFrame(rows, columns=columns).map(as_cell)
-    integers = [name for name, part in record.space.items() if isinstance(optuna_distribution(part), IntDistribution)]
+    integers = [
+        hyperparameters[name]
+        for name, distribution in record.space.items()
+        if isinstance(optuna_distribution(distribution), IntDistribution)
+    ]
     return table.astype({name: "Int64" for name in ("best_epoch", *integers) if table[name].isna().any()})
 
 
@@ -46,14 +53,22 @@ def as_cell(value: object) -> object:
 
 def epoch_table(record: StudyRecord) -> pd.DataFrame:
     """Build `epochs.csv`: one row for each ended trial and epoch, in order of trial number and epoch."""
+    columns = metric_columns(record)
     rows = [
-        {"trial_number": trial.number, **asdict(metrics), **_timing(trial, metrics.epoch)}
+        {"trial_number": trial.number, **_epoch_cells(metrics, columns), **_timing(trial, metrics.epoch)}
         for trial in record.trials
         if trial.status != "running"
         for metrics in trial.epochs
     ]
-    columns = ["trial_number", *(field.name for field in (*fields(record.metadata.task.epoch_type), *fields(Timing)))]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(("session", "node", "pid"), "Int64"))
+    names = [field.name for field in fields(record.metadata.task.epoch_type) if field.name != "values"]
+    names += [column for column in columns.values() if column not in names]
+    table = pd.DataFrame(rows, columns=["trial_number", *names, *(field.name for field in fields(Timing))])
+    return table.astype(dict.fromkeys(("session", "node", "pid"), "Int64"))
+
+
+def _epoch_cells(metrics: Metrics, columns: Mapping[str, str]) -> dict[str, Any]:
+    cells = asdict(metrics)
+    return cells | {columns[name]: value for name, value in cells.pop("values", {}).items()}
 
 
 def _timing(trial: TrialRecord, epoch: int) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """The metrics of a training function of the user's own, whose names are known only when it reports."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, make_dataclass
-from functools import cache
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class CustomMetrics:
-    """The metrics of a training function in one epoch; `metrics_type` adds a field for each metric."""
+    """The metrics of a training function in one epoch; those of the function are kept apart from ours."""
 
     epoch: int
     """Finished epochs, from 1."""
@@ -15,16 +13,10 @@ class CustomMetrics:
     """Wall-clock time of the epoch."""
     evaluation_seconds: None = None
     """Always None: only the training function knows which part of the time was evaluation."""
+    values: dict[str, float | None]
+    """The metrics of the function by name; None for one that is not finite."""
 
 
-@cache
-def metrics_type(names: tuple[str, ...]) -> type[CustomMetrics]:
-    """`CustomMetrics` with a field for each metric; a metric that an epoch does not report is None."""
-    metrics = [(name, float | None, None) for name in names]
-    return make_dataclass("CustomMetrics", metrics, bases=(CustomMetrics,), frozen=True, kw_only=True)
-
-
-def metric_names(metrics: CustomMetrics) -> Sequence[str]:
-    """The names of the metrics of an epoch."""
-    common = {field.name for field in fields(CustomMetrics)}
-    return [field.name for field in fields(metrics) if field.name not in common]
+def metric_value(metrics: object, name: str) -> float | None:
+    """A metric in an epoch of any study; None if the epoch has not measured it."""
+    return metrics.values.get(name) if isinstance(metrics, CustomMetrics) else getattr(metrics, name)

@@ -17,6 +17,7 @@ from search.record.upgrade import upgrade_study
 from search.settings import StudySettings, check_metric_name
 from search.space.search_space import SearchSpace, describe, parse
 from training.config import TrialConfig
+from training.config_fields import make_config
 from training.images.image_data import ImageData
 from training.json_data import from_json
 
@@ -121,7 +122,7 @@ class StudyMetadata:
         config_class = self.task.config_type()
         assert config_class is not None, "a network has one"
         values = self.task.fixed | self.space.add_fixed(trial.hyperparameters)
-        config: TrialConfig = config_class(**values, seed=trial.seed)
+        config: TrialConfig = make_config(config_class, {**values, "seed": trial.seed})
         return config
 
     def to_json(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import optuna
 from optuna.trial import FrozenTrial
 
+from search.record.custom_metrics import CustomMetrics
 from search.record.metadata import StudyMetadata
 from search.record.trial import FAILED, OPTUNA_STATE, Failure, Metrics, Status, Timing, TrialRecord
 from search.record.upgrade import upgrade_trial
@@ -37,7 +38,7 @@ def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialR
     if [stored.number for stored in stored_trials] != list(range(len(stored_trials))):
         raise ValueError("a trial is missing or there twice")
     for stored in stored_trials:
-        attributes = upgrade_trial(stored.user_attrs)
+        attributes = upgrade_trial(stored.user_attrs, has_images=metadata.task.has_images)
         if "ray_trial_id" in attributes:
             trial = _read_trial(stored, attributes, metadata)
             if not _agrees(stored, trial, metadata):
@@ -69,6 +70,8 @@ def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: Study
     ]
     for metrics, timing in sorted(measured, key=lambda pair: int(pair[0].epoch)):
         _check_range(metrics)
+        if isinstance(metrics, CustomMetrics) and not metrics.values.keys() <= {*metadata.task.metric_names}:
+            raise ValueError(f"epoch {metrics.epoch} has metrics that the study does not name")
         trial.add_epoch(metrics, timing)
     if has_ended and "failure" in attributes:
         trial.add_failure(*_read_with_timing(Failure, attributes["failure"]))
@@ -104,7 +107,8 @@ def _read_with_timing(measured: type[Measured], stored: object) -> tuple[Measure
 
 
 def _check_range(metrics: Metrics) -> None:
-    for name, value in asdict(metrics).items():
+    measured = metrics.values if isinstance(metrics, CustomMetrics) else asdict(metrics)
+    for name, value in measured.items():
         if value is None:
             continue
         in_range = 0 <= value <= (1 if name.endswith("accuracy") else math.inf)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -12,6 +12,7 @@ from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
+from search.record.custom_metrics import CustomMetrics
 from search.record.database import NoRetry, StudyStorage, check_file, open_file
 from search.record.file_names import STUDY_DB
 from search.record.metadata import StudyMetadata, read_metadata
@@ -22,6 +23,7 @@ from search.settings import Mode
 from search.space.distributions import HyperparameterValue
 from search.space.search_space import SearchSpace, contains, starting_points
 from training.checkpoint import Checkpoint
+from training.config_fields import plain_fields
 
 Result = TypeVar("Result")
 
@@ -202,7 +204,7 @@ class StudyRecord:
         config_class = self.metadata.task.config_type()
         if config_class is None:
             return  # without defaults there is no starting point
-        defaults = asdict(config_class())
+        defaults = plain_fields(config_class())
         for point in starting_points(self.space, defaults)[:most]:
             self.study.enqueue_trial(point, user_attrs={"baseline": point == self.space.point(defaults)})
 
@@ -231,11 +233,13 @@ class StudyRecord:
         return trial
 
     def read_metrics(self, result: dict[str, Any]) -> Metrics:
-        """The metrics in a worker's report; the first report of a training function names all its metrics."""
-        if "metric_names" in result and not self.metadata.metrics:
-            self.update(metrics=list(result["metric_names"]))
-        epoch_type = self.metadata.task.epoch_type
-        return epoch_type(**{field.name: result.get(field.name) for field in fields(epoch_type)})
+        """The metrics in a worker's report; the names of metrics that were never reported before are recorded."""
+        metrics = self.metadata.task.epoch_type(**result["metrics"])
+        if isinstance(metrics, CustomMetrics):
+            known = self.metadata.metrics
+            if new := [name for name in metrics.values if name not in known]:
+                self.update(metrics=[*known, *new])
+        return metrics
 
     def add_epoch(self, trial_id: str, metrics: Metrics, timing: Timing | None = None) -> None:
         """Record the metrics of another epoch, and where and when it was run."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.record.custom_metrics import metrics_type
+from search.record.custom_metrics import CustomMetrics
 from search.record.trial import Metrics
 from search.settings import StudySettings
 from training.metrics import EpochMetrics
@@ -74,5 +74,5 @@ def task_of(settings: StudySettings, dataset: str | None, custom_metrics: list[s
         fixed={"train_function": function, "epochs": settings.epochs},
         metric_names=names,
         displayed_metrics=[metric],
-        epoch_type=metrics_type(tuple(names)),
+        epoch_type=CustomMetrics,
     )

@@ -5,12 +5,13 @@ from typing import Any, Literal, TypeAlias
 
 from optuna.trial import TrialState
 
+from search.record.custom_metrics import metric_value
 from search.settings import Mode
 from search.space.distributions import HyperparameterValue
 from training.console.terminal import printable
 
 Metrics: TypeAlias = Any
-"""The metrics of one epoch: an `EpochMetrics`, or a `CustomMetrics`, whose fields depend on the study."""
+"""The metrics of one epoch: an `EpochMetrics` or a `CustomMetrics`."""
 Status = Literal["running", "completed", "stopped_early", "diverged", "failed", "interrupted"]
 FailureKind = Literal["diverged", "exception", "out_of_memory", "worker_died", "timeout"]
 
@@ -41,7 +42,10 @@ class Objective:
 
     def value(self, metrics: Metrics) -> float:
         """The metric in one epoch."""
-        return float(getattr(metrics, self.metric))
+        value = metric_value(metrics, self.metric)
+        if value is None:
+            raise ValueError(f"epoch {metrics.epoch} has no {self.metric}")
+        return float(value)
 
     def minimized(self, metrics: Metrics) -> float:
         """The metric in one epoch, negated if it is maximised."""

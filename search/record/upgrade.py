@@ -9,6 +9,8 @@ _SESSION = {"trials_at_once": "max_concurrent_trials"}
 _TRIAL = {"deaths": "worker_failures", "evidence": "warm_start"}
 _MEASURED = {"run": "timing"}
 _TIMING = {"start": "session"}
+_OURS = ("epoch", "seconds", "evaluation_seconds", "timing")
+"""What an epoch of a training function holds besides its metrics."""
 _NOW_IN_SPACE = {"lr_schedule": "none", "precision": "fp32"}
 """Settings that are hyperparameters now, which a search space can fix, and their defaults."""
 
@@ -33,14 +35,22 @@ def upgrade_study(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return study
 
 
-def upgrade_trial(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The user attributes of a trial, as the record writes them now."""
+def upgrade_trial(attributes: Mapping[str, Any], *, has_images: bool) -> dict[str, Any]:
+    """The user attributes of a trial, as the record writes them now; `has_images` says what the study trains on."""
     trial: dict[str, Any] = _renamed(attributes, _TRIAL)
     for name, measured in trial.items():
         if isinstance(measured, dict) and "run" in measured:
             trial[name] = _renamed(measured, _MEASURED)
             trial[name]["timing"] = _renamed(trial[name]["timing"], _TIMING)
+        if name.startswith("epoch ") and not has_images and isinstance(measured, dict) and "values" not in measured:
+            trial[name] = _with_values(trial[name])
     return trial
+
+
+def _with_values(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a training function in an epoch, which stood between ours."""
+    ours = {name: measured[name] for name in _OURS if name in measured}
+    return {**ours, "values": {name: value for name, value in measured.items() if name not in _OURS}}
 
 
 def _renamed(values: Any, names: Mapping[str, str]) -> Any:

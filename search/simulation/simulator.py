@@ -3,7 +3,7 @@
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -156,7 +156,8 @@ def simulate(
         if isinstance(step, Failure):
             record.add_failure(trial_id, step)
         else:
-            decision = scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial_id), asdict(step))
+            report = {"epoch": step.epoch, "objective": record.objective.value(step)}
+            decision = scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial_id), report)
             record.add_epoch(trial_id, step)
             goes_on = goes_on and decision == CONTINUE
         trial = record.running(trial_id) if goes_on else record.finish(trial_id)

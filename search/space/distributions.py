@@ -1,9 +1,10 @@
 """One hyperparameter's range: a range of numbers, ordered choices, or choices without an order."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -16,13 +17,18 @@ MOST_VALUES = 1000
 """The values of a range of whole numbers that has more than these are not listed."""
 
 
+LARGEST_INTEGER = 2**53
+"""Optuna stores numbers as floats, which hold whole numbers up to this one exactly."""
+
+
 @dataclass(frozen=True)
 class OrderedChoice:
     """Ascending numbers to choose from, compared by ratio if all are above 0.
 
     To Optuna it is a range of numbers, so that the sampler knows 64 to lie between 32 and 128 (a categorical choice has
     no order); each sample is then moved to the nearest member. The range reaches half a step beyond the bounds, which
-    makes these as likely as the members between them.
+    makes these as likely as the members between them. Where a member is not above 0, no scale fits 0, 1e-6 and 1e-2
+    alike: then `SpaceEncoding` samples the place of the member in the list.
     """
 
     values: tuple[float, ...]
@@ -32,21 +38,27 @@ class OrderedChoice:
         ascending = all(low < high for low, high in pairwise(self.values))
         if len(self.values) < 2 or not ascending:
             raise ValueError(f"an ordered choice needs two or more ascending numbers, got {list(self.values)}")
+        low, high = self._ends()
+        if not math.isfinite(high - low):
+            raise ValueError(f"the numbers of an ordered choice lie too far apart: {self.values[0]}, {self.values[-1]}")
 
     @property
     def log(self) -> bool:
         """Whether members are compared by ratio."""
         return self.values[0] > 0
 
-    @property
-    def optuna_distribution(self) -> IntDistribution | FloatDistribution:
-        """The distribution that Optuna's sampler samples from."""
+    def _ends(self) -> tuple[float, float]:
+        """The bounds of the range, half a step beyond the first and the last member."""
         first, second, *_ = self.values
         *_, before_last, last = self.values
         if self.log:
-            low, high = first / math.sqrt(second / first), last * math.sqrt(last / before_last)
-        else:
-            low, high = first - (second - first) / 2, last + (last - before_last) / 2
+            return first / math.sqrt(second / first), last * math.sqrt(last / before_last)
+        return first - (second - first) / 2, last + (last - before_last) / 2
+
+    @property
+    def optuna_distribution(self) -> IntDistribution | FloatDistribution:
+        """The distribution that Optuna's sampler samples from."""
+        low, high = self._ends()
         if not all(isinstance(value, int) for value in self.values):
             return FloatDistribution(low, high, log=self.log)
         smallest = max(1, math.ceil(low)) if self.log else math.ceil(low)
@@ -92,7 +104,8 @@ def contains_value(distribution: Distribution, value: HyperparameterValue) -> bo
         case FloatDistribution() | IntDistribution():
             return not isinstance(value, str | bool) and distribution.low <= value <= distribution.high
         case _:
-            return value in (values_of(distribution) or ())
+            choices = values_of(distribution) or ()
+            return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices)
 
 
 def clip(distribution: Distribution, value: HyperparameterValue | None) -> HyperparameterValue:
@@ -176,17 +189,25 @@ def parse_distribution(name: str, described: dict[str, Any]) -> Distribution:
     """The distribution that `describe_distribution` described; a ValueError says what is wrong."""
     match described:
         case {"ordered": [*values], **rest} if not rest:
-            return OrderedChoice(tuple(check_type(name, values, list[int | float])))
+            _check_numbers(values)
+            is_whole = all(isinstance(value, int) for value in values)
+            return OrderedChoice(tuple(values if is_whole else map(float, values)))
         case {"choices": [*values], **rest} if not rest:
-            check_type(name, values, list[float | str | bool])
+            for value in values:
+                check_type(name, value, float | str | bool)
             if not values or len(set(map(repr, values))) < len(values):
                 raise ValueError(f"choices must be one or more different values, got {values}")
+            for one, other in combinations(values, 2):
+                if one == other:
+                    equal = f"{json.dumps(one)} and {json.dumps(other)}"
+                    raise ValueError(f"choices must be different values, but {equal} are equal in Python; use texts")
             return CategoricalDistribution(values)
         case {"low": low, "high": high, **rest} if rest.keys() <= {"log", "step"}:
             log, step = check_type("log", rest.get("log", False), bool), rest.get("step")
-            is_integer = all(isinstance(number, int) for number in (low, high, step or 0))
             for key, value in (("low", low), ("high", high), ("step", step or 0)):
                 check_type(key, value, float)
+            _check_numbers([low, high])
+            is_integer = all(isinstance(number, int) for number in (low, high, step or 0))
             _check_range(low, high, log=log, step=step)
             if is_integer:
                 return IntDistribution(low, high, log=log, step=step or 1)
@@ -201,7 +222,18 @@ def _check_range(low: float, high: float, *, log: bool, step: float | None) -> N
         raise ValueError(f"low must be less than high, got {low} and {high}; value = {low} fixes it")
     if log and low <= 0:
         raise ValueError(f"a log range must lie above 0, got low {low}")
+    if not math.isfinite(high / low if log else high - low):
+        raise ValueError(f"low and high lie too far apart: {low} and {high}")
     if step is not None and log:
         raise ValueError("step and log exclude each other; ordered = [...] lists the values that you want")
     if step is not None and not 0 < step <= high - low:
         raise ValueError(f"step must be > 0 and at most high - low, {high - low}, got {step}")
+    if step is not None and (high - low) / step > LARGEST_INTEGER:
+        raise ValueError(f"step {step} is too small for a range from {low} to {high}")
+
+
+def _check_numbers(numbers: Sequence[object]) -> None:
+    for number in numbers:
+        check_type("a number", number, int | float)
+        if isinstance(number, int) and abs(number) > LARGEST_INTEGER:
+            raise ValueError(f"a whole number must lie between -2**53 and 2**53, got {number}")

@@ -14,7 +14,8 @@ from search.space.distributions import (
 from search.space.search_space import Point, SearchSpace, distributions_of, random_value
 
 UNIT_INTERVAL = FloatDistribution(0.0, 1.0)
-"""What is sampled for a hyperparameter with several ranges: a unit value, its position in the active range."""
+"""What is sampled for a hyperparameter with several ranges: a unit value, its position in the active range. For an
+ordered choice that has no ratios, the position is that in the list: each member has an equal part of the interval."""
 
 
 class SpaceEncoding:
@@ -22,19 +23,22 @@ class SpaceEncoding:
 
     A hyperparameter with several ranges is sampled as its position in the active one, so that what is learned in one
     range holds in the others: the best learning rates of sgd and adam become neighbours. An inactive hyperparameter
-    gets a random value: such trials say nothing about it, and make it neither better nor worse.
+    gets a random value: such trials say nothing about it, and make it neither better nor worse. An ordered choice whose
+    members cannot be compared by ratio is sampled as its place in the list.
     """
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
         ranges = {name: distributions_of(space, name) for name in space}
         self.distributions = {
-            name: distributions[0] if len(distributions) == 1 else UNIT_INTERVAL
+            name: distributions[0] if len(distributions) == 1 and not _has_places(distributions[0]) else UNIT_INTERVAL
             for name, distributions in ranges.items()
         }
         self.optuna_distributions = {
             name: optuna_distribution(distribution) for name, distribution in self.distributions.items()
         }
+        self.is_needed = space.is_conditional or UNIT_INTERVAL in self.distributions.values()
+        """Whether trials look other to a sampler than they are."""
 
     def decode(self, sample: Point) -> Point:
         """The point of the space that belongs to a sample from all distributions."""
@@ -60,11 +64,23 @@ class SpaceEncoding:
     def _encode_value(self, name: str, active: Distribution | None, point: Point, number: int) -> HyperparameterValue:
         if active is None or name not in point:
             return random_value(self.distributions[name], number, name)
-        return to_unit(active, point[name]) if self.distributions[name] is UNIT_INTERVAL else point[name]
+        return _unit_from_value(active, point[name]) if self.distributions[name] is UNIT_INTERVAL else point[name]
+
+
+def _has_places(distribution: Distribution) -> bool:
+    return isinstance(distribution, OrderedChoice) and not distribution.log
+
+
+def _unit_from_value(distribution: Distribution, value: HyperparameterValue) -> float:
+    if isinstance(distribution, OrderedChoice) and _has_places(distribution):
+        return (distribution.values.index(float(value)) + 0.5) / len(distribution.values)
+    return to_unit(distribution, value)
 
 
 def _value_from_unit(distribution: Distribution, unit_value: float) -> HyperparameterValue:
     assert not isinstance(distribution, CategoricalDistribution), "choices have one range"
+    if isinstance(distribution, OrderedChoice) and _has_places(distribution):
+        return distribution.values[min(int(unit_value * len(distribution.values)), len(distribution.values) - 1)]
     value = from_unit(distribution, unit_value)
     if isinstance(distribution, OrderedChoice):
         return distribution.snap(value)

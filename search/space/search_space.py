@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -31,6 +32,7 @@ Point = dict[str, HyperparameterValue]
 Condition = Mapping[str, tuple[HyperparameterValue, ...]]
 """Other hyperparameters, and the values of each for which the condition holds."""
 
+LONGEST_NAME = 100
 MOST_POINTS = 100_000
 """A space that has at least as many is treated as infinite."""
 
@@ -72,6 +74,7 @@ class SearchSpace(Mapping[str, Distribution]):
             for name, ranges in hyperparameters.items()
         }
         for name, ranges in self.ranges.items():
+            _check_name(name)
             _check_ranges(name, ranges)
             for one in ranges:
                 self._check_condition(name, one.condition)
@@ -181,6 +184,16 @@ class SearchSpace(Mapping[str, Distribution]):
                 raise ValueError(f"{name}: its condition asks for {other} {never or 'nothing'}, which is never so")
 
 
+def _check_name(name: str) -> None:
+    """Refuse a name that tables, terminals or `--set NAME=VALUE` cannot hold."""
+    is_plain = name.isprintable() and name == name.strip() and "=" not in name
+    if not (is_plain and len(name) <= LONGEST_NAME and re.match(r"\w", name)):
+        raise ValueError(
+            f"a hyperparameter's name must be 1 to {LONGEST_NAME} printable characters without =, "
+            f"the first a letter, digit or _, got {name!r:.{LONGEST_NAME}}"
+        )
+
+
 def _check_ranges(name: str, ranges: Sequence[ConditionalRange]) -> None:
     if not ranges:
         raise ValueError(f"{name}: there is no range")
@@ -270,9 +283,10 @@ def starting_points(space: SearchSpace, defaults: Mapping[str, HyperparameterVal
     Returns:
         The points of the space that are nearest to the defaults.
     """
-    if "optimizer" not in space:
+    distribution = space.get("optimizer")
+    if not isinstance(distribution, CategoricalDistribution):
         return [_nearest_point(space, defaults)]
-    optimizers = sorted(values_of(space["optimizer"]) or (), key=lambda name: name != defaults.get("optimizer"))
+    optimizers = sorted(values_of(distribution) or (), key=lambda name: name != defaults.get("optimizer"))
     return [_nearest_point(space, {**defaults, "optimizer": optimizer}) for optimizer in optimizers]
 
 

@@ -3,19 +3,19 @@
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
 from search.settings import StudySettings
-from search.space.distributions import HyperparameterValue, bounds, values_of
+from search.space.distributions import bounds, values_of
 from search.space.encoding import SpaceEncoding
 from search.space.search_space import Point, SearchSpace, describe, parse
+from training.config import TrialConfig
+from training.config_fields import field_types, is_plain, make_config, normalize, read_text
 from training.console.terminal import shorten
 from training.networks.network_config import config_type
 from training.user_code import annotated_config
@@ -26,7 +26,9 @@ LARGEST_FILE = 1_000_000
 KEYS = ("low", "high", "log", "step", "choices", "ordered", "value", "when")
 VALUE_KEYS = ("low", "high", "step", "choices", "ordered", "value")
 """Keys whose content is a value of the hyperparameter, or a list of them."""
-NOT_SEARCHED = {"epochs": "--epochs sets it", "network": "--network sets it", "seed": "each trial has its own"}
+NOT_SEARCHED = {"epochs": "--epochs sets it"}
+IMAGES_NOT_SEARCHED = NOT_SEARCHED | {"network": "--network sets it", "seed": "each trial has its own"}
+"""Why some fields of `TrialConfig` are not searched; a training function may search its own seed and network."""
 POINTS_CHECKED = 100
 """So many random points of a space are checked against the rules of the training."""
 
@@ -48,6 +50,8 @@ def read_space(file: Path, config_class: type[Any] | None) -> SearchSpace:
         if file.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it is larger than {LARGEST_FILE:,} bytes, which no search space needs")
         tables = tomllib.loads(file.read_text())
+        if config_class:
+            tables = _join_names(tables, field_types(config_class))
         described = {name: _read_tables(name, table, config_class) for name, table in tables.items()}
         space = parse(described)
         if config_class:
@@ -81,9 +85,9 @@ def fix_values(space: SearchSpace, assignments: Sequence[str], config_class: typ
         try:
             if not equals:
                 raise ValueError("must be NAME=VALUE")
-            values[name] = _parse_value(text, _field_type(name, config_class))
+            values[name] = read_text(_field_type(name, config_class), text)
             if config_class:
-                config_class(**values)
+                make_config(config_class, values)
         except ValueError as error:
             raise ValueError(f"set {assignment}: {error}") from None
     fixed = space.fix(values)
@@ -127,14 +131,28 @@ def _value(value: object) -> str:
 
 def _field_type(name: str, config_class: type[Any] | None) -> Any:
     """The type of a field; `Any` without a dataclass."""
+    is_for_images = config_class is not None and issubclass(config_class, TrialConfig)
+    not_searched = IMAGES_NOT_SEARCHED if is_for_images else NOT_SEARCHED
+    if name in not_searched:
+        raise ValueError(f"{name} cannot be searched: {not_searched[name]}")
     if config_class is None:
         return Any
-    known = [field.name for field in fields(config_class) if field.name not in NOT_SEARCHED]
-    if name in NOT_SEARCHED:
-        raise ValueError(f"{name} cannot be searched: {NOT_SEARCHED[name]}")
+    types = field_types(config_class)
+    known = [field for field in types if field not in not_searched]
     if name not in known:
         raise ValueError(f"{name} is no hyperparameter{_suggest(name, known)}")
-    return get_type_hints(config_class)[name]
+    if not is_plain(types[name]):
+        raise ValueError(f"{name} cannot be searched: its type is {getattr(types[name], '__name__', types[name])}")
+    return types[name]
+
+
+def _join_names(tables: Mapping[str, Any], known: Collection[str], outer: str = "") -> dict[str, Any]:
+    """The tables of all hyperparameters, those of nested dataclasses by their joined names, `outer.inner`."""
+    joined: dict[str, Any] = {}
+    for name, content in tables.items():
+        is_outer = isinstance(content, dict) and any(field.startswith(f"{outer}{name}.") for field in known)
+        joined |= _join_names(content, known, f"{outer}{name}.") if is_outer else {f"{outer}{name}": content}
+    return joined
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:
@@ -146,65 +164,41 @@ def _read_tables(name: str, content: object, config_class: type[Any] | None) -> 
     """A hyperparameter's table or tables, with numbers of the type of its field."""
     field_type = _field_type(name, config_class)
     if isinstance(content, list) and content and all(isinstance(table, dict) for table in content):
-        return [_read_table(name, table, field_type) for table in content]
+        return [_read_table(name, table, field_type, config_class) for table in content]
     if not isinstance(content, dict):
         raise ValueError(f"{name} must be a table: [{name}] and, to fix it, value = {_value(content)} in the next line")
-    return _read_table(name, content, field_type)
+    return _read_table(name, content, field_type, config_class)
 
 
-def _read_table(name: str, table: dict[str, Any], field_type: Any) -> dict[str, Any]:
+def _read_table(name: str, table: dict[str, Any], field_type: Any, config_class: type[Any] | None) -> dict[str, Any]:
     unknown = next((key for key in table if key not in KEYS), None)
     if unknown is not None:
         raise ValueError(f"{name} has the unknown key {unknown}{_suggest(unknown, KEYS)}")
     values = {key: _read_value(f"{name}: {key}", table[key], field_type) for key in table if key in VALUE_KEYS}
+    if isinstance(when := table.get("when"), dict):
+        types = {} if config_class is None else field_types(config_class)
+        values["when"] = {
+            other: _read_value(f"{name}: when {other}", allowed, types.get(other, Any))
+            for other, allowed in when.items()
+        }
     return {**table, **values}
 
 
 def _read_value(key: str, value: object, field_type: Any) -> Any:
-    if field_type is Any:
-        return value
     if isinstance(value, list):
         return [_read_value(key, member, field_type) for member in value]
-    if field_type is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if field_type in (int, float, bool):
-        is_allowed = isinstance(value, field_type) and (field_type is bool or not isinstance(value, bool))
-    else:
-        is_allowed = isinstance(value, str)
-    if not is_allowed:
-        rule = _TYPE_RULES.get(field_type, "a text in quotation marks")
-        raise ValueError(f"{key} must be {rule}, got {shorten(str(value), 100)}")
-    return value
-
-
-_TYPE_RULES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
-
-
-def _parse_value(text: str, field_type: Any) -> HyperparameterValue:
-    """A value from the command line, as the type of its field."""
-    if field_type is Any:
-        return _guess_value(text)
+    if field_type is Any or not isinstance(value, int | float | str):
+        return value
     try:
-        if field_type is bool:
-            return {"true": True, "false": False}[text]
-        return field_type(text) if field_type in (int, float) else text
-    except (KeyError, ValueError):
-        raise ValueError(f"must be {_TYPE_RULES[field_type]}") from None
-
-
-def _guess_value(text: str) -> HyperparameterValue:
-    if text in ("true", "false"):
-        return text == "true"
-    for number_type in (int, float):
-        with suppress(ValueError):
-            return number_type(text)
-    return text
+        return normalize(field_type, value)
+    except ValueError as error:
+        raise ValueError(f"{key} {error}, got {shorten(str(value), 100)}") from None
 
 
 def _check_points(space: SearchSpace, config_class: type[Any]) -> None:
     """Refuse a space with a point that the training does not accept; bounds and random points are checked."""
     for point in _points_to_check(space):
-        config_class(**space.add_fixed(point))
+        make_config(config_class, space.add_fixed(point))
 
 
 def _points_to_check(space: SearchSpace) -> Iterator[Point]:

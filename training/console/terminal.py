@@ -24,6 +24,11 @@ def format_value(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
+def format_metric(value: float) -> str:
+    """A metric as text: four decimals, or four significant digits where four decimals would hide them."""
+    return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
 def shorten(text: str, length: int) -> str:
     """A text cut to at most `length` characters; an ellipsis replaces the end."""
     return text if len(text) <= length else text[: length - 1] + "…"

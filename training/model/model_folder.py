@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from training.config import NETWORKS, TrialConfig
+from training.config_fields import PlainValue, make_config
 from training.images.image_data import ImageSplit, batches
 from training.json_data import check_type, from_json
 from training.loop import EVALUATION_BATCH_SIZE
@@ -176,10 +177,10 @@ def _build(folder: Path, metadata: ModelMetadata, shapes: dict[str, list[int]], 
         return build_network(config, shape, classes)
 
 
-def _config(folder: Path, network: str, hyperparameters: Mapping[str, object]) -> TrialConfig:
+def _config(folder: Path, network: str, hyperparameters: Mapping[str, PlainValue]) -> TrialConfig:
     config_class = config_type(network)
     try:
-        return from_json(config_class, {**hyperparameters, "network": network})
+        return make_config(config_class, {**hyperparameters, "network": network})
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG} does not describe a network: {error}") from None
 

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
-from training.config import TrialConfig, check_network
+from training.config import DataConfig, TrialConfig, check_network
+from training.config_fields import is_plain
 from training.user_code import annotated_config
+
+COMMAND_OPTIONS = {"split_seed", "threads", "help"}
+"""Options of `python training/run.py` that are in no configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +76,14 @@ def _hyperparameters(network: str) -> type[Any] | None:
         return None
     if not declared.__dataclass_params__.frozen:
         raise ValueError(f"network {network}: {declared.__name__} must be a frozen dataclass")
-    types, common = get_type_hints(declared), {field.name for field in fields(TrialConfig)}
+    types = get_type_hints(declared)
+    common = {field.name for config in (TrialConfig, DataConfig) for field in fields(config)} | COMMAND_OPTIONS
     for field in fields(declared):
         field_type = types[field.name]
         if field.name in common:
-            raise ValueError(f"network {network}: {field.name} is already a hyperparameter of every training")
-        if field_type not in (int, float, str, bool) and get_origin(field_type) is not Literal:
-            rule = "must be an int, float, str, bool or Literal"
+            raise ValueError(f"network {network}: {field.name} is already an option of every training")
+        if not is_plain(field_type):
+            rule = "must be an int, float, str, bool, Literal, Enum or Path, or such a type or None"
             raise ValueError(f"network {network}: {field.name} {rule}, got {field_type}")
     return declared
 
