@@ -289,8 +289,8 @@ def check_size(top: int, seeds: int) -> None:
 
 def check_metric_name(name: str) -> None:
     """Raise a ValueError if a metric's name is no plain word."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,59}", name):
-        raise ValueError(f"a metric's name must be letters, digits and underscores, got {name!r:.80}")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_./:-]{0,59}", name):
+        raise ValueError(f"a metric's name must be letters, digits and _ . / : -, a letter first, got {name!r:.80}")
 
 
 def _seconds(option: str, duration: str | None) -> float | None:

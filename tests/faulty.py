@@ -24,9 +24,9 @@ def fails_in_three_ways(sample: dict[str, Any], **study: Any) -> None:
     """Trial 1 raises before its first report, 2 diverges, 3 loses its worker; the others train."""
     match sample["seed"]:
         case 1:
-            sample = {**sample, "optimizer": "unknown"}
+            sample = _changed(sample, optimizer="unknown")
         case 2:
-            sample = {**sample, "optimizer": "sgd", "learning_rate": 1e20}
+            sample = _changed(sample, optimizer="sgd", learning_rate=1e20)
         case 3:
             os._exit(1)
     trainable(sample, **study)
@@ -48,7 +48,7 @@ def notes_its_node(sample: dict[str, Any], **study: Any) -> None:
 
 def always_raises(sample: dict[str, Any], **study: Any) -> None:
     """Raise in every trial, by way of a value that no trial accepts."""
-    trainable({**sample, "batch_size": 0}, **study)
+    trainable(_changed(sample, batch_size=0), **study)
 
 
 def killed_after_epoch_2(sample: dict[str, Any], **study: Any) -> None:
@@ -116,6 +116,11 @@ def slow(sample: dict[str, Any], *, seconds: float = 0.2, **study: Any) -> None:
             yield metrics
 
     _with_train(train_slowly, sample, **study)
+
+
+def _changed(sample: dict[str, Any], **hyperparameters: object) -> dict[str, Any]:
+    """A proposal with other hyperparameters."""
+    return {**sample, "hyperparameters": {**sample["hyperparameters"], **hyperparameters}}
 
 
 def _with_train(replacement: Callable[..., Iterator[EpochMetrics]], sample: dict[str, Any], **study: Any) -> None:

@@ -159,7 +159,7 @@ def test_metric_that_is_not_a_number_any_more_has_diverged(place: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"metric": "two words"}, "a metric's name must be letters, digits and underscores"),
+        ({"metric": "two words"}, "a metric's name must be letters, digits and _ . / : -"),
         ({"metric": None}, "train_function needs metric and mode"),
         ({"mode": None}, "train_function needs metric and mode"),
         ({"mode": "least"}, "mode must be one of max, min, got least"),

@@ -139,7 +139,8 @@ def test_replay_proposes_what_a_real_study_with_one_worker_does(curves: GridCurv
         trial = record.running(trial_id)
         for step in curves.curve(trial.hyperparameters, trial.seed):
             assert isinstance(step, EpochMetrics)
-            decision = scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial_id), vars(step))
+            result = {"epoch": step.epoch, "objective": step.val_accuracy}
+            decision = scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial_id), result)
             record.add_epoch(trial_id, step)
             if decision == "STOP":
                 break

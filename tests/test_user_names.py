@@ -23,7 +23,8 @@ TAKEN = """
 import math
 
 METRICS = {"seconds": 7.0, "epoch": 8.0, "timing": 9.0, "done": 10.0, "config": 11.0, "pid": 12.0, "error": 13.0,
-           "training_iteration": 14.0, "best_loss": 15.0, "objective": 16.0, "class": 17.0, "values": 18.0}
+           "training_iteration": 14.0, "best_loss": 15.0, "objective": 16.0, "class": 17.0, "values": 18.0,
+           "val/f1": 19.0, "metadata": None}
 
 def train(config):
     for epoch in range(2):
@@ -87,7 +88,15 @@ def test_every_column_of_the_tables_is_there_once_with_its_own_value(study: Path
     assert sorted(trials["seed"]) == sorted(trials["trial_number"]) == [0, 1, 2]
     assert list(trials["status"]) == ["completed"] * 3
     assert trials["error"].isna().all()
-    expected = {"metric_seconds": 7, "metric_epoch": 8, "timing": 9, "done": 10, "metric_pid": 12, "metric_error": 13}
+    expected = {
+        "metric_seconds": 7,
+        "metric_epoch": 8,
+        "timing": 9,
+        "done": 10,
+        "metric_pid": 12,
+        "metric_error": 13,
+        "val/f1": 19,
+    }
     assert {name: set(epochs[name]) for name in expected} == {name: {value} for name, value in expected.items()}
     assert list(epochs["epoch"]) == [1, 2] * 3
 
@@ -150,7 +159,7 @@ def test_hyperparameters_of_a_network_reach_it_under_any_name(tmp_path: Path) ->
     assert list(trials["checkpoint"]) == ["deep"] * 2
 
 
-@pytest.mark.parametrize("name", ["threads", "image_size", "data_dir", "learning_rate"])
+@pytest.mark.parametrize("name", ["threads", "image_size", "data_dir", "learning_rate", "no_shuffle"])
 def test_network_hyperparameter_with_the_name_of_an_option_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NETWORK.replace("status", name))
     with pytest.raises(ValueError, match=f"{name} is already an option of every training"):

@@ -200,6 +200,7 @@ class Hyperparameters:
     kind: Kind = Kind.FLAT
     width: Literal[8, 16] = 8
     rate: float | None = None
+    lambda_: float = 1.0
 
 def build(config: Hyperparameters, input_shape, classes):
     assert isinstance(config.kind, Kind) and config.hidden in (None, 3)
@@ -212,7 +213,9 @@ def build(config: Hyperparameters, input_shape, classes):
 
 def test_network_has_such_fields_in_training_and_in_the_shipped_model(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NETWORK)
-    (tmp_path / "space.toml").write_text('[kind]\nchoices = ["DEEP"]\n[width]\nvalue = 16\n[rate]\nlow = 0\nhigh = 1\n')
+    (tmp_path / "space.toml").write_text(
+        '[kind]\nchoices = ["DEEP"]\n[width]\nvalue = 16\n[rate]\nlow = 0\nhigh = 1\n[lambda_]\nvalue = 1\n'
+    )
     options = [
         "--dataset",
         "digits",
@@ -235,6 +238,7 @@ def test_network_has_such_fields_in_training_and_in_the_shipped_model(tmp_path: 
     assert sum(weights.numel() for weights in model.network.parameters()) == 64 * 16 + 16 + 16 * 10 + 10
     assert model.metadata.network_hyperparameters["hidden"] == "None"
     assert "--kind=DEEP" in str(model.metadata.command)
+    assert "--lambda_=1.0" in str(model.metadata.command)
     words = str(model.metadata.command).split()[2:]
     again = run_command("training/run.py", *words)
     assert again.status == 0, again.stderr
@@ -243,11 +247,16 @@ def test_network_has_such_fields_in_training_and_in_the_shipped_model(tmp_path: 
 @pytest.mark.parametrize(
     ("described", "sentence"),
     [
-        ({"choices": [1, 1.0, "sqrt"]}, "choices must be different values, but 1 and 1.0 are equal in Python"),
-        ({"choices": [True, 0, 1]}, "but true and 1 are equal in Python"),
-        ({"choices": [0.0, -0.0]}, "but 0.0 and -0.0 are equal in Python"),
-        ({"choices": [False, "x", 0.0]}, "but false and 0.0 are equal in Python"),
-        ({"choices": [1.0, float("nan")]}, "x cannot be nan"),
+        (
+            {"choices": [1, 1.0, "sqrt"]},
+            "choices must be different values, for Python and as text, but 1 and 1.0",
+        ),
+        ({"choices": [True, 0, 1]}, "but true and 1 are not"),
+        ({"choices": [0.0, -0.0]}, "but 0.0 and -0.0 are not"),
+        ({"choices": [False, "x", 0.0]}, "but false and 0.0 are not"),
+        ({"choices": [1, "1"]}, 'but 1 and "1" are not'),
+        ({"choices": ["True", True]}, 'but "True" and true are not'),
+        ({"choices": [1.0, float("nan")]}, "choices cannot be nan"),
         ({"low": 0.0, "high": 1.0, "step": 1e-300}, "step 1e-300 is too small for a range from 0.0 to 1.0"),
         ({"low": 0.0, "high": 1e300, "step": 1e-10}, "step 1e-10 is too small"),
         ({"low": -1e308, "high": 1e308}, "low and high lie too far apart: -1e+308 and 1e+308"),

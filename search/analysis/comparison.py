@@ -9,6 +9,7 @@ import pandas as pd
 from search.analysis.groups import Difference, Group, check_comparable, differences, group_studies, have_repeats
 from search.analysis.significance import Significance, TooFewTrials, test_groups
 from search.analysis.time_accounting import wall_seconds
+from search.record.columns import distinct_columns
 from search.record.custom_metrics import metric_value
 from search.record.ranking import best_trial, ended_trials, epochs_run
 from search.record.study_record import StudyRecord
@@ -54,9 +55,13 @@ def compare(records: Sequence[StudyRecord]) -> Comparison:
     return Comparison(groups, differences(groups), significances)
 
 
-def displayed_metrics(groups: Sequence[Group]) -> list[str]:
-    """The metrics that are shown of the best trials; the metric of the studies is the first."""
-    return groups[0].first.metadata.task.displayed_metrics
+OVERVIEW_COLUMNS = ("group", "studies", "trials", "epochs", "seconds", "time")
+"""Columns of the overview besides the metrics."""
+
+
+def displayed_metrics(groups: Sequence[Group]) -> dict[str, str]:
+    """The column of each metric that is shown of the best trials; the metric of the studies is the first."""
+    return distinct_columns("metric", groups[0].first.metadata.task.displayed_metrics, OVERVIEW_COLUMNS)
 
 
 def overview(groups: Sequence[Group]) -> pd.DataFrame:
@@ -73,7 +78,7 @@ def overview(groups: Sequence[Group]) -> pd.DataFrame:
             "epochs": np.mean([epochs_run(record.trials) for record in group.records]),
             "seconds": np.mean([wall_seconds(record) for record in group.records]),
         }
-        for name in displayed_metrics(groups):
-            row[name] = np.mean([metric_value(metrics, name) for metrics in bests]) if bests else np.nan
+        for name, column in displayed_metrics(groups).items():
+            row[column] = np.mean([metric_value(metrics, name) for metrics in bests]) if bests else np.nan
         rows.append(row)
     return pd.DataFrame(rows)

@@ -212,8 +212,10 @@ def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
     if best is None or third < 2 or len(best.epochs) < record.epochs:
         return
     values = np.array([record.objective.minimized(metrics) for metrics in best.epochs])
-    before, last = values[-2 * third : -third].mean(), values[-third:].mean()
-    gain, last_is_best = before - last, best.best_epoch is best.epochs[-1]
+    with np.errstate(over="ignore", invalid="ignore"):  # the sum of very large values may be infinite
+        before, last = values[-2 * third : -third].mean(), values[-third:].mean()
+        gain = before - last
+    last_is_best = best.best_epoch is best.epochs[-1]
     threshold = STILL_IMPROVING * (1 if record.metadata.is_accuracy else abs(before))
     if last_is_best and gain > threshold:
         shown = f"{gain * 100:.1f} points" if record.metadata.is_accuracy else f"{gain:.3g}"

@@ -58,19 +58,22 @@ def train_custom(
 def _check_metrics(yielded: object, metric: str, epoch: int) -> dict[str, float | None]:
     if not isinstance(yielded, Mapping):
         raise ValueError(f"the training function must yield a dictionary of metrics, got {type(yielded).__name__}")
-    if metric not in yielded:
+    if yielded.get(metric) is None:
         raise ValueError(f"epoch {epoch} has no metric {metric}; it has {', '.join(map(str, yielded))}")
-    metrics = {name: _number(name, value) for name, value in yielded.items()}
+    metrics = {str(name): _number(str(name), value) for name, value in yielded.items()}
     if not math.isfinite(metrics[metric]):
         raise TrainingDivergedError(f"{metric} is {metrics[metric]} in epoch {epoch}")
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-def _number(name: object, value: Any) -> float:
-    check_metric_name(str(name))
+def _number(name: str, value: Any) -> float:
+    """A metric as a number; NaN for one that was not measured, which is None."""
+    check_metric_name(name)
+    if value is None:
+        return math.nan
     try:
         if isinstance(value, str):
             raise TypeError  # float would convert it
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"metric {name} must be a number, got {value!r:.50}") from None

@@ -1,5 +1,6 @@
 """Sets gauges at Ray's metrics endpoint while a study runs, for Prometheus and Grafana."""
 
+import re
 from collections import Counter
 from typing import get_args
 
@@ -19,7 +20,8 @@ class Gauges:
         self._record = record
         self._study = {"study": record.folder.name}
         description = f"{record.metric} of a trial after its newest epoch"
-        (name,) = distinct_columns("metric", [record.metric], ("epochs", "trials")).values()
+        metric = re.sub(r"\W", "_", record.metric)
+        (name,) = distinct_columns("metric", [metric], ("epochs", "trials")).values()
         self._metric = Gauge(f"tunesmith_{name}", description, ("study", "trial"))
         self._epochs = Gauge("tunesmith_epochs", "epochs that all trials have run", ("study",))
         self._trials = Gauge("tunesmith_trials", "trials by state", ("study", "state"))

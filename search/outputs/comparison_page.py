@@ -31,7 +31,7 @@ COLOURS = (COMPLETED, BEST, BASELINE, STATUS_COLOURS["running"], FAILURE, STATUS
 
 def render(comparison: Comparison) -> str:
     """Render the page as HTML."""
-    metrics = displayed_metrics(comparison.groups)
+    metrics = [*displayed_metrics(comparison.groups).values()]
     rows = [
         [row["group"], str(row["studies"]), f"{row['trials']:.0f}", f"{row['epochs']:.0f}", duration(row["seconds"])]
         + ["" if math.isnan(row[name]) else format_metric(row[name]) for name in metrics]

@@ -33,7 +33,7 @@ def _overview_text(groups: Sequence[Group]) -> str:
     table = overview(groups)
     table["group"] = [_shorten(name) for name in table["group"]]
     whole = dict.fromkeys(["trials", "epochs", "seconds"], "{:.0f}".format)
-    metrics = dict.fromkeys(displayed_metrics(groups), format_metric)
+    metrics = dict.fromkeys(displayed_metrics(groups).values(), format_metric)
     return table.to_string(index=False, formatters=whole | metrics, na_rep="-")
 
 

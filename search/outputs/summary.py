@@ -109,7 +109,8 @@ def training_command(record: StudyRecord, trial: TrialRecord) -> str:
 
 
 def _option(name: str, value: object) -> str:
-    option = name.replace("_", "-")
+    inner = name.strip("_")
+    option = name.replace(inner, inner.replace("_", "-"))  # as tyro writes it, with `lambda_` as it is
     if isinstance(value, bool):
         return f"--{option}" if value else f"--no-{option}"
     return f"--{option}={value}"

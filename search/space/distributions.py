@@ -185,7 +185,7 @@ def describe_range(described: dict[str, Any]) -> str:
             return f"{described['low']} to {described['high']}{step}" + (" (log)" if described["log"] else "")
 
 
-def parse_distribution(name: str, described: dict[str, Any]) -> Distribution:
+def parse_distribution(described: dict[str, Any]) -> Distribution:
     """The distribution that `describe_distribution` described; a ValueError says what is wrong."""
     match described:
         case {"ordered": [*values], **rest} if not rest:
@@ -194,13 +194,13 @@ def parse_distribution(name: str, described: dict[str, Any]) -> Distribution:
             return OrderedChoice(tuple(values if is_whole else map(float, values)))
         case {"choices": [*values], **rest} if not rest:
             for value in values:
-                check_type(name, value, float | str | bool)
+                check_type("choices", value, float | str | bool)
             if not values or len(set(map(repr, values))) < len(values):
                 raise ValueError(f"choices must be one or more different values, got {values}")
             for one, other in combinations(values, 2):
-                if one == other:
-                    equal = f"{json.dumps(one)} and {json.dumps(other)}"
-                    raise ValueError(f"choices must be different values, but {equal} are equal in Python; use texts")
+                if one == other or str(one) == str(other):
+                    alike = f"{json.dumps(one)} and {json.dumps(other)}"
+                    raise ValueError(f"choices must be different values, for Python and as text, but {alike} are not")
             return CategoricalDistribution(values)
         case {"low": low, "high": high, **rest} if rest.keys() <= {"log", "step"}:
             log, step = check_type("log", rest.get("log", False), bool), rest.get("step")

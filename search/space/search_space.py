@@ -351,6 +351,6 @@ def _parse_range(name: str, table: dict[str, Any]) -> ConditionalRange:
     if described.keys() == {"value"}:
         return ConditionalRange(Fixed(check_type(name, described["value"], float | str | bool)), condition)
     try:
-        return ConditionalRange(parse_distribution(name, described), condition)
+        return ConditionalRange(parse_distribution(described), condition)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None

@@ -78,6 +78,8 @@ def _hyperparameters(network: str) -> type[Any] | None:
         raise ValueError(f"network {network}: {declared.__name__} must be a frozen dataclass")
     types = get_type_hints(declared)
     common = {field.name for config in (TrialConfig, DataConfig) for field in fields(config)} | COMMAND_OPTIONS
+    all_types = types | get_type_hints(TrialConfig)
+    common |= {f"no_{name}" for name, field_type in all_types.items() if field_type is bool}  # --no-shuffle
     for field in fields(declared):
         field_type = types[field.name]
         if field.name in common:
