@@ -69,6 +69,13 @@ def no_default(config: "Bare"):
 @dataclass(frozen=True)
 class Bare:
     slope: float
+
+@dataclass(frozen=True)
+class Unknown:
+    slope: "np.ndarray" = 1.0
+
+def unknown(config: Unknown):
+    yield {"loss": 1.0}
 """
 
 
@@ -143,6 +150,7 @@ def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
         ("other", "epoch 1 has no metric loss; it has error_rate"),
         ("text", "metric loss must be a number, got 'low'"),
         ("no_default", "hyperparameter slope needs a default"),
+        ("unknown", "its annotations cannot be read: name 'np' is not defined"),
         ("missing", "has no function missing"),
     ],
 )

@@ -32,6 +32,10 @@ class Level(IntEnum):
     HIGH = 2
 
 
+class Odd:
+    pass
+
+
 @dataclass(frozen=True)
 class Inner:
     lr: float = 0.1
@@ -53,6 +57,7 @@ class Config:
     flag: bool = False
     inner: Inner = field(default_factory=lambda: Inner(lr=0.3))
     sizes: tuple[int, ...] = (1, 2)
+    odd: int | Odd | None = None
     seed: int = 0
 
 
@@ -68,6 +73,7 @@ def read(folder: Path, text: str) -> SearchSpace:
         ("depth", "7", 7),
         ("depth", "None", None),
         ("depth", "none", None),
+        ("odd", "3", 3),
         ("part", "1", 1.0),
         ("part", "None", None),
         ("size", "16", 16),
@@ -171,12 +177,12 @@ def test_study_trains_what_its_table_says(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(
         '[max_depth]\nchoices = [3, "None"]\n[size]\nchoices = [16, 64]\n[network]\nchoices = ["a", "b"]\n'
     )
-    options = "--metric loss --mode min --num-samples 8 --epochs 1 --set seed=41 --name own"
+    options = "--metric loss --mode min --num-samples 4 --epochs 1 --set seed=41 --name own"
     where = ["--results-dir", str(tmp_path), "--train-function", f"{tmp_path}/train.py:train"]
     ended = run_command("search/run.py", *options.split(), *where, "--space", str(tmp_path / "space.toml"))
     assert ended.status == 0, ended.stderr
     table = pd.read_csv(tmp_path / "own" / "trials.csv", keep_default_na=False)
-    assert len(table) == 8
+    assert len(table) == 4
     assert [{"3": 2.0, "None": 1.0}[str(depth)] for depth in table["max_depth"]] == list(table["loss"])
     assert list(table["hyperparameter_size"]) == list(table["size"])
     assert set(table["given_seed"]) == {41.0}

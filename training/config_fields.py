@@ -57,6 +57,8 @@ def read_value(field_type: Any, value: PlainValue) -> Any:
     for enum in enums:
         if isinstance(value, str) and value in enum.__members__:
             return enum[value]
+    if not is_plain(field_type):
+        raise ValueError(f"cannot be given: its type is {field_type}")
     is_none = isinstance(value, str) and value.lower() == NONE.lower()
     for candidate in (value, None) if is_none else (value,):
         with suppress(ValidationError):
@@ -154,12 +156,14 @@ def _arguments(config_class: type[Any], values: Mapping[str, PlainValue]) -> dic
 
 def describe_type(field_type: Any) -> str:
     """What a value of a type must be, for a sentence."""
-    return " or ".join(dict.fromkeys(filter(None, map(_rule, _members(field_type))))) or "of another type"
+    return " or ".join(dict.fromkeys(filter(None, map(_rule, _members(field_type)))))
 
 
 @cache
 def _adapter(field_type: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(field_type)
+    """Reads the members of a type that have plain values; pydantic knows no others, such as classes of the user."""
+    members: Any = Union[tuple(filter(is_plain, _members(field_type)))]  # noqa: UP007 (they are known only now)
+    return TypeAdapter(members)
 
 
 def _is_dataclass(field_type: Any) -> bool:

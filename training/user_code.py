@@ -79,10 +79,11 @@ def annotated_config(option: str, path: str) -> type[Any] | None:
     """
     try:
         annotation = next(iter(get_type_hints(load_function(option, path)).values()), None)
+        if not (isinstance(annotation, type) and is_dataclass(annotation)):
+            return None
+        get_type_hints(annotation)
     except (NameError, TypeError, AttributeError) as error:  # Python cannot resolve an annotation
         raise ValueError(f"{option} {path}: its annotations cannot be read: {error}") from error
-    if not (isinstance(annotation, type) and is_dataclass(annotation)):
-        return None
     for field in fields(annotation):
         if field.init and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{option} {path}: hyperparameter {field.name} needs a default")

@@ -1,6 +1,7 @@
 """Shows a study in MLflow: a run for the study, and in it a nested run for each trial."""
 
 import os
+import re
 import time
 from typing import Any
 
@@ -127,7 +128,8 @@ class MlflowLog:
 
 
 def _params(values: dict[str, Any]) -> list[Param]:
-    return [Param(name, str(value)) for name, value in values.items()]
+    """Make parameters of values; MLflow takes only these characters in a name."""
+    return [Param(re.sub(r"[^\w.:/ -]", "_", name), str(value)) for name, value in values.items()]
 
 
 def _now() -> int:

@@ -37,7 +37,7 @@ class SpaceEncoding:
         self.optuna_distributions = {
             name: optuna_distribution(distribution) for name, distribution in self.distributions.items()
         }
-        self.is_needed = space.is_conditional or UNIT_INTERVAL in self.distributions.values()
+        self.is_needed = space.is_conditional or any(one is UNIT_INTERVAL for one in self.distributions.values())
         """Whether trials look other to a sampler than they are."""
 
     def decode(self, sample: Point) -> Point:
