@@ -41,7 +41,7 @@ def hyperparameter_axis(name: str, distribution: Distribution, *, whole: bool = 
         case _ if is_log(distribution):
             axis |= {"exponentformat": "none", "dtick": 1}
     axis["type"] = "log" if is_log(distribution) else "linear"
-    if whole:
+    if whole and not isinstance(distribution, CategoricalDistribution):
         low, high = bounds(distribution)
         if is_log(distribution):
             low, high = math.log10(low), math.log10(high)
