@@ -29,6 +29,7 @@ from training.checkpoint import Checkpoint
 from training.config import PROJECT
 from training.images.image_data import ImageData
 from training.loop import train
+from training.metrics import accuracy_interval
 
 REFERENCE = PROJECT / "results" / "fashion-mnist-reference"
 TITLES = [
@@ -81,7 +82,19 @@ def test_headline_agrees_with_the_tables(reference_page: str) -> None:
     assert metrics is not None
     text = re.sub(r"<[^>]+>", " ", without_plotly(reference_page).partition("</header>")[0])
     assert f"val_accuracy {metrics.val_accuracy:.4f}" in re.sub(r"\s+", " ", text)
-    assert f"test_accuracy {metrics.test_accuracy:.4f} ± 0.00" in re.sub(r"\s+", " ", text)
+    low, high = accuracy_interval(metrics.test_accuracy, 10_000)
+    card = f"test_accuracy {metrics.test_accuracy:.4f} 95 % interval {low:.4f} to {high:.4f}, 10,000 images"
+    assert card in re.sub(r"\s+", " ", text)
+
+
+def test_accuracy_of_one_has_an_interval_too(tmp_path: Path) -> None:
+    """On 359 images that are all right, and on 240 validation images, of which one is wrong in another trial."""
+    accuracies = iter([1.0, 239 / 240, 200 / 240])
+    record = planted_study(tmp_path, lambda _: [next(accuracies)], trials=3, epochs=1)
+    record.trials[0].epochs[0] = record.trials[0].best_epoch = replace(record.trials[0].epochs[0], test_accuracy=1.0)
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", without_plotly(page_of(record))))
+    assert "test_accuracy 1.0000 95 % interval 0.9894 to 1.0000, 359 images" in page
+    assert "2 trials (0, 1; val_accuracy 0.9958 to 1.0000) cannot be distinguished" in page
 
 
 def test_plotly_knows_every_attribute_of_every_chart(reference_page: str) -> None:

@@ -1,5 +1,6 @@
 """The metrics of an epoch of a training on images, and the interval of an accuracy."""
 
+import math
 from dataclasses import dataclass
 
 CONFIDENCE = 95
@@ -46,3 +47,14 @@ def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
 
     interval = binomtest(round(accuracy * images), images).proportion_ci(CONFIDENCE / 100, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def may_be_chance(one: float, other: float, images: int) -> bool:
+    """Whether the difference of two accuracies can be chance, as if each was measured on other images.
+
+    Newcombe 1998, "Interval estimation for the difference between independent proportions", Statistics in Medicine 17,
+    method 10: from the two intervals of Wilson.
+    """
+    lower, higher = sorted((one, other))
+    (_, top), (bottom, _) = accuracy_interval(lower, images), accuracy_interval(higher, images)
+    return higher - lower <= math.hypot(top - lower, higher - bottom)

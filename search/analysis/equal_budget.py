@@ -21,16 +21,17 @@ class EqualBudget:
     """Whether `epochs` is the number of a full trial."""
     trials: tuple[TrialRecord, ...]
     values: tuple[float, ...]
-
-    is_all: bool
-    """Whether all valid trials of the study are among them."""
+    costs: tuple[float, ...]
+    """The values, negated if the metric is maximised."""
+    part: float
+    """The compared part of the valid trials of the study; 1 if all are compared."""
 
     @property
     def phrase(self) -> str:
         """A phrase that follows the name of the metric and says which values are compared."""
         if self.is_full:
             return f"of the {len(self.trials)} trials that ran in full"
-        which = f"all {len(self.trials)}" if self.is_all else str(len(self.trials))
+        which = f"all {len(self.trials)}" if self.part == 1 else str(len(self.trials))
         return f"after {self.epochs} epoch{'s' * (self.epochs > 1)}, which {which} trials reached"
 
 
@@ -47,5 +48,6 @@ def equal_budget(record: StudyRecord) -> EqualBudget | None:
         if len(trials) >= ENOUGH_TRIALS and (is_full or len(trials) >= NEARLY_ALL * len(measured)):
             best = [min(trial.epochs[:epochs], key=record.objective.minimized) for trial in trials]
             values = tuple(record.objective.value(metrics) for metrics in best)
-            return EqualBudget(epochs, is_full, tuple(trials), values, len(trials) == len(measured))
+            costs = tuple(map(record.objective.minimized, best))
+            return EqualBudget(epochs, is_full, tuple(trials), values, costs, len(trials) / len(measured))
     return None

@@ -1,8 +1,9 @@
-"""The findings of a study for its summary and report: importances and recommendations."""
+"""The findings of a study for its summary and report: importances, costs of fixing, and recommendations."""
 
 from dataclasses import dataclass
 
 from search.analysis.equal_budget import EqualBudget, equal_budget
+from search.analysis.fixing import Fixing, judge
 from search.analysis.importance import Importance, importances
 from search.analysis.recommendations import Recommendation, recommend
 from search.record.study_record import StudyRecord
@@ -10,10 +11,11 @@ from search.record.study_record import StudyRecord
 
 @dataclass(frozen=True)
 class Findings:
-    """Importances and recommendations, with the compared trials; empty where there are too few trials."""
+    """What the trials of a study show, with the trials that were compared; empty where these are too few."""
 
     compared: EqualBudget | None
     importances: list[Importance]
+    fixings: list[Fixing]
     recommendations: list[Recommendation]
 
 
@@ -21,4 +23,5 @@ def analyse(record: StudyRecord) -> Findings:
     """Compute the findings of a study."""
     compared = equal_budget(record)
     evaluated = importances(compared, record.space) if compared else []
-    return Findings(compared, evaluated, recommend(record, record.space, compared, evaluated))
+    judgement = judge(record, record.space, compared)
+    return Findings(compared, evaluated, judgement.fixings, recommend(record, record.space, judgement))

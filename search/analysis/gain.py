@@ -1,11 +1,48 @@
-"""The gain of a study over its baseline."""
+"""The gain of the best trial over the settings with which a study starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from search.record.custom_metrics import metric_value
 from search.record.metadata import StudyMetadata
-from search.record.ranking import baseline_trial
+from search.record.ranking import baseline_trial, ranked
 from search.record.study_record import StudyRecord
-from search.record.trial import Metrics
+from search.record.trial import Metrics, TrialRecord
+from search.space.search_space import starting_points
 from training.config import TrialConfig
+
+TUTORIAL_DATASET = "fashion-mnist"
+"""The data set for which the tutorial's settings were made; on others they may learn nothing."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A trial against a reference, both by their best epoch within the same number of epochs."""
+
+    name: str
+    """What the reference is."""
+    reference: TrialRecord
+    epochs: int
+    """Epochs of both trials that are compared."""
+    metrics: Metrics
+    reference_metrics: Metrics
+    is_full: bool
+    """Whether these are all epochs of both trials."""
+
+    @property
+    def over(self) -> str:
+        """What the gain is over, and after how many epochs if the trials ran different numbers of them."""
+        return self.name if self.is_full else f"{self.name}, both after {self.epochs} epoch{'s' * (self.epochs > 1)}"
+
+    def difference(self, record: StudyRecord, name: str) -> str:
+        """The difference of a metric in words; empty if one of the two epochs has not measured it."""
+        value, reference = metric_value(self.metrics, name), metric_value(self.reference_metrics, name)
+        if value is None or reference is None:
+            return ""
+        difference = value - reference
+        if record.metadata.task.is_accuracy(name):
+            return f"{difference * 100:+.1f} points of {name}"
+        return f"{name} {'lower' if difference < 0 else 'higher'} by {abs(difference):.4g}"
 
 
 def baseline_name(metadata: StudyMetadata) -> str:
@@ -14,14 +51,32 @@ def baseline_name(metadata: StudyMetadata) -> str:
     return "tutorial's settings" if is_unchanged else "default settings"
 
 
-def gain_over_baseline(record: StudyRecord, best: Metrics, name: str) -> str | None:
-    """The difference of a metric from the baseline's best epoch, as text; None without a baseline."""
+def gain_over_start(record: StudyRecord, best: TrialRecord) -> Gain | None:
+    """The gain over the tutorial's settings on their own data set, elsewhere over the best of the starting points.
+
+    None says that there is no such trial with valid metrics, or that it is the best one itself.
+    """
     baseline = baseline_trial(record.trials)
-    if baseline is None or baseline.best_epoch is None:
+    if baseline is None:
         return None
-    value, before = metric_value(best, name), metric_value(baseline.best_epoch, name)
-    if value is None or before is None:
+    name, reference = baseline_name(record.metadata), baseline
+    if record.metadata.task.name != TUTORIAL_DATASET:
+        points = starting_points(record.space, baseline.hyperparameters)
+        if len(points) > 1:
+            reference = next((trial for trial in ranked(record.trials) if trial.hyperparameters in points), baseline)
+            name = f"best starting point, trial {reference.number}"
+    if reference is best or not reference.epochs or reference.failure or not best.epochs:
         return None
-    gain = value - before
-    in_points = record.metadata.task.is_accuracy(name)
-    return f"{gain * 100:+.1f} points of {name}" if in_points else f"{gain:+.4g} {name}"
+    epochs = min(len(best.epochs), len(reference.epochs))
+    return Gain(
+        name,
+        reference,
+        epochs,
+        _best_within(record, best.epochs[:epochs]),
+        _best_within(record, reference.epochs[:epochs]),
+        is_full=len(best.epochs) == len(reference.epochs),
+    )
+
+
+def _best_within(record: StudyRecord, epochs: Sequence[Metrics]) -> Metrics:
+    return min(epochs, key=record.objective.minimized)

@@ -1,90 +1,110 @@
-"""The importance of each hyperparameter: its share of the variance between trials, with an interval."""
+"""The importance of each hyperparameter for reaching the best values, with an interval."""
 
+import warnings
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import optuna
 from numpy.typing import NDArray
+from optuna.importance import PedAnovaImportanceEvaluator
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from search.analysis.equal_budget import EqualBudget
-from search.space.distributions import to_unit
 from search.space.search_space import Point, SearchSpace
 from training.metrics import CONFIDENCE
 
-EVALUATOR = "permutation in a random forest, out of bag (Breiman 2001)"
-TREES = 200
-SHUFFLES = 5
-RESAMPLES = 2000
-MODERATE = (1e-100, 1e100)
-"""Values of other sizes are scaled: their squares would be 0 or infinite."""
-MOST_TRIALS = 500
-"""At most this number of random trials is evaluated: more make the forest slow and the intervals little shorter."""
+TARGET_QUANTILE = 0.1
+"""What is explained is how trials get into this best part of all trials; it is the evaluator's default."""
+FEWEST_TARGETS = 5
+"""The best part has at least this number of trials, as the documentation of the evaluator recommends."""
+EVALUATOR = (
+    f"PED-ANOVA of Optuna (Watanabe et al. 2023), target quantile {TARGET_QUANTILE}, "
+    f"but at least {FEWEST_TARGETS} trials"
+)
+RESAMPLES = 100
+"""Number of resampled studies, which give the intervals."""
+MOST_TRIALS = 200
+"""At most this number of random trials is evaluated: more make the resamples slow and the intervals little shorter."""
 
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Importance:
-    """The share of a hyperparameter, alone and together with others, in the variance of the metric."""
+    """How much a hyperparameter decides whether a trial is among the best, as a share of all hyperparameters."""
 
     name: str
     share: float
-    """About 0 without an effect; the estimate may then be negative."""
+    """In [0, 1]; the shares of all hyperparameters add up to 1."""
     low: float
-    """Lower bound of the bootstrap interval over trials."""
+    """Lower bound of the bootstrap interval over trials, in [0, 1]."""
     high: float
-
-    @property
-    def is_noise(self) -> bool:
-        """Whether chance alone explains the effect: its interval includes 0."""
-        return self.low <= 0
 
 
 def importances(compared: EqualBudget, space: SearchSpace, seed: int = 0) -> list[Importance]:
     """Evaluate the hyperparameters of a space, most important first; an empty list says that all values are equal.
 
-    A forest predicts each trial with the trees that were not fitted to it, once with its own hyperparameters and once
-    with a hyperparameter of another trial. Half of the increase of the squared error, in relation to the variance, is
-    the share of that hyperparameter in a function that the forest predicts well (Jansen 1999, "Analysis of variance
-    designs for model output", total effect); where it predicts nothing, the mean increase is 0.
+    PED-ANOVA compares where the best trials lie with where all trials lie (Watanabe, Bansal, Hutter 2023, "PED-ANOVA:
+    Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces", IJCAI): a hyperparameter is important if
+    only some of its values are found among the best trials.
     """
     random = np.random.default_rng(seed)
     chosen = random.permutation(len(compared.trials))[:MOST_TRIALS]
-    values = np.array([compared.values[index] for index in chosen])
-    if values.min() == values.max():
+    costs = np.array([compared.costs[index] for index in chosen])
+    if costs.min() == costs.max():
         return []
-    largest = np.abs(values).max()
-    if not MODERATE[0] < largest < MODERATE[1]:
-        values /= largest
     points = [compared.trials[index].hyperparameters for index in chosen]
-    unit_points = np.array([[_unit_value(space, name, point) for name in space] for point in points])
-    increases = _increases(unit_points, values, random) / (2 * values.var())
-    resamples = random.integers(len(values), size=(RESAMPLES, len(values)))
-    lows, highs = np.percentile(increases[resamples].mean(1), [(100 - CONFIDENCE) / 2, (100 + CONFIDENCE) / 2], axis=0)
-    rows = zip(space, increases.mean(0), lows, highs, strict=True)
-    return sorted((Importance(name, *map(float, numbers)) for name, *numbers in rows), key=lambda one: -one.share)
+    divergences = _divergences(space, points, costs)
+    resamples = random.integers(len(costs), size=(RESAMPLES, len(costs)))
+    resampled = [_divergences(space, [points[index] for index in sample], costs[sample]) for sample in resamples]
+    tail = (100 - CONFIDENCE) / 2
+    lows, highs = np.percentile(list(map(_shares, resampled)), [tail, 100 - tail], axis=0)
+    rows = zip(space, _shares(divergences), lows, highs, strict=True)
+    found = [
+        Importance(name, float(share), float(min(low, share)), float(max(high, share)))
+        for name, share, low, high in rows
+    ]
+    return sorted(found, key=lambda importance: -importance.share)
 
 
-def _unit_value(space: SearchSpace, name: str, point: Point) -> float:
-    """The position of a value in its range, in [0, 1]; negative for an inactive hyperparameter."""
-    return to_unit(space[name], point[name]) if name in point else -0.5
+def _divergences(space: SearchSpace, points: Sequence[Point], costs: Numbers) -> Numbers:
+    """How differently the best trials and all trials are distributed, for each hyperparameter; shape (names,)."""
+    quantile = max(TARGET_QUANTILE, min(FEWEST_TARGETS / len(points), 0.5))
+    with warnings.catch_warnings(action="ignore"):  # a resample may have only one value
+        found = PedAnovaImportanceEvaluator(target_quantile=quantile).evaluate(_Trials(space, points, costs), [*space])
+    return np.array([found[name] for name in space])
 
 
-def _increases(unit_points: Numbers, values: Numbers, random: np.random.Generator) -> Numbers:
-    """The increase of the squared error of each trial when a hyperparameter is shuffled; shape (trials, names)."""
-    from sklearn.ensemble import RandomForestRegressor  # the import takes a second
+def _shares(divergences: Numbers) -> Numbers:
+    total = divergences.sum()
+    return divergences / total if total > 0 else np.full(len(divergences), 1 / len(divergences))
 
-    forest = RandomForestRegressor(TREES, random_state=0).fit(unit_points, values)
-    trials, names = unit_points.shape
-    shuffled = [unit_points.copy() for _ in range(names * SHUFFLES)]
-    for number, table in enumerate(shuffled):
-        table[:, number % names] = random.permutation(table[:, number % names])
-    tables = np.stack([unit_points, *shuffled]).astype(np.float32)
-    sums, counts = np.zeros((len(tables), trials)), np.zeros(trials)
-    for tree, sampled in zip(forest.estimators_, forest.estimators_samples_, strict=True):
-        unseen = np.setdiff1d(np.arange(trials), sampled)
-        predicted = tree.predict(tables[:, unseen].reshape(-1, names), check_input=False)
-        sums[:, unseen] += predicted.reshape(len(tables), -1)
-        counts[unseen] += 1
-    errors: Numbers = (sums / np.maximum(counts, 1) - values) ** 2
-    increases: Numbers = errors[1:].reshape(SHUFFLES, names, trials).mean(0) - errors[0]
-    return increases.T
+
+class _Trials(optuna.Study):
+    """Trials in the form that Optuna's evaluators read; nothing is stored."""
+
+    directions = (StudyDirection.MINIMIZE,)  # type: ignore[assignment]
+
+    def __init__(self, space: SearchSpace, points: Sequence[Point], costs: Numbers) -> None:
+        self._trials = [
+            FrozenTrial(
+                number=number,
+                state=TrialState.COMPLETE,
+                value=float(cost),
+                datetime_start=None,
+                datetime_complete=None,
+                params=dict(point),
+                distributions=space.optuna_distributions(point),
+                user_attrs={},
+                system_attrs={},
+                intermediate_values={},
+                trial_id=number,
+            )
+            for number, (point, cost) in enumerate(zip(points, costs, strict=True))
+        ]
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:  # noqa: ARG002
+        """All of the trials, which have ended."""
+        return self._trials

@@ -2,129 +2,126 @@
 
 import math
 import shlex
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from scipy.stats import t
 
-from search.analysis.equal_budget import EqualBudget
-from search.analysis.importance import Importance
-from search.record.ranking import best_trial, ended_trials
+from search.analysis.fixing import SURE as SURE_OF_COST
+from search.analysis.fixing import Fixing, Judgement
+from search.record.lookup import code_paths, study_args
+from search.record.ranking import best_trial, ended_trials, ranked
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
-from search.space.distributions import OrderedChoice, Range, bounds, is_log, to_unit
-from search.space.search_space import Fixed, Point, SearchSpace, describe_conditional
+from search.space.distributions import OrderedChoice, Range, bounds, describe_distribution, is_log
+from search.space.search_space import SearchSpace
 from search.space.toml_file import to_table
 from training.config import NETWORKS
 from training.console.terminal import format_value
-from training.metrics import CONFIDENCE
 from training.networks.network_config import config_type
 
-NEAR = 0.05
-"""Values in this part of a range, at each end, are near the bound."""
 SURE = 0.9
-"""A wider range is recommended if the best value lies on the same side in this part of the resampled studies."""
-RESAMPLES = 200
+"""A wider range is recommended if, in this part of the draws, a bound is the best value by an effect worth having."""
 MANY_DIVERGED = 0.15
 FEW = 3
 """Nothing is concluded from fewer trials."""
 LONG_WITHOUT_GAIN = 10
+FEW_BEST = 5
+"""Whether the best trials still improve is decided by a quarter of the full trials, but at least by this number."""
 STILL_IMPROVING = 0.002
-"""A gain of this accuracy, or of this part of the loss, over the last third of the epochs is worth more epochs."""
-NEGLIGIBLE_SHARE = 0.1
-"""A hyperparameter that explains no more of the variance, by the upper bound of its interval, can stay fixed."""
+"""A mean gain of this accuracy, or of this part of another metric, in the last fifth of the epochs asks for more."""
+SURE_OF_MEAN = 0.95
+"""A mean gain is above a threshold if its lower bound at this one-sided level is."""
 
 
 @dataclass(frozen=True)
 class Recommendation:
     """A recommendation for the user."""
 
+    kind: Literal["widen", "diverged", "epochs", "plateau", "fix"]
     sentence: str
     """The recommendation and its evidence."""
     snippet: str = ""
     """A command line, or TOML for the search space file."""
 
 
-def recommend(
-    record: StudyRecord, space: SearchSpace, compared: EqualBudget | None, evaluated: Sequence[Importance]
-) -> list[Recommendation]:
+def recommend(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> list[Recommendation]:
     """All recommendations that a study supports.
 
     Args:
         record: The record of the study.
         space: The search space.
-        compared: The trials of the study after the same number of epochs.
-        evaluated: The importance of each hyperparameter among these trials.
+        judgement: What it costs to fix each hyperparameter.
     """
-    recommendations = [
-        *_bounds(record, space, compared, evaluated),
+    fixed = [fixing for fixing in judgement.fixings if fixing.verdict == "can stay fixed"]
+    return [
+        *_bounds(record, space, judgement),
         *_diverged(record, space),
         *_epochs(record),
         *_plateau(record),
-    ]
-    return recommendations + [
-        Recommendation(
-            f"{importance.name} can stay fixed: it explains at most {max(0.0, importance.high):.0%} of the variance "
-            f"({CONFIDENCE} % interval; {record.metric} {compared.phrase})."
-        )
-        for importance in evaluated
-        if importance.is_noise and importance.high <= NEGLIGIBLE_SHARE and compared is not None
+        *(Recommendation("fix", describe_fixing(record, fixing)) for fixing in fixed),
     ]
 
 
-def _bounds(
-    record: StudyRecord, space: SearchSpace, compared: EqualBudget | None, evaluated: Sequence[Importance]
-) -> Iterator[Recommendation]:
-    """Recommend a wider range if the best value is near a bound, also in resampled studies."""
-    best = best_trial(record.trials)
-    if best is None or compared is None:
-        return
-    noise = {importance.name for importance in evaluated if importance.is_noise}
-    for name, distribution in space.searched(best.hyperparameters).items():
-        if isinstance(distribution, CategoricalDistribution) or name in noise:
+def describe_fixing(record: StudyRecord, fixing: Fixing) -> str:
+    """Describe what it costs to fix a hyperparameter, or that this is not known, in a sentence."""
+    cost = describe_size(record, fixing.cost)
+    sure = f"{SURE_OF_COST:.0%} sure, while the other hyperparameters are searched"
+    match fixing.verdict:
+        case "can stay fixed":
+            first, *_, last = map(format_value, fixing.values)
+            is_choice = isinstance(record.space[fixing.name], CategoricalDistribution)
+            which = " or ".join(map(format_value, fixing.values)) if is_choice else f"any value from {first} to {last}"
+            return f"{fixing.name} can stay fixed: {which} costs at most {cost} ({sure})."
+        case "matters":
+            return f"{fixing.name} matters: its worst value costs at least {cost} ({sure})."
+        case _:
+            number = "many" if fixing.more_trials is None else f"about {fixing.more_trials}"
+            return f"{fixing.name}: too few trials to tell whether it can stay fixed ({number} more would)."
+
+
+def describe_size(record: StudyRecord, size: float) -> str:
+    """Write a difference of the metric, which is above 0, in its unit."""
+    return (
+        f"{size * 100:.1f} points of {record.metric}" if record.metadata.is_accuracy else f"{size:.3g} {record.metric}"
+    )
+
+
+def _bounds(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> Iterator[Recommendation]:
+    """Recommend a wider range if the metric still improves towards a bound.
+
+    That the bound is the best value is not enough: on the recorded tables, two of three such ranges gained nothing by
+    smaller batch sizes.
+    """
+    effect = judgement.effect
+    for one in judgement.costs:
+        distribution = space[one.name]
+        if isinstance(distribution, CategoricalDistribution):
             continue
-        unit_value = to_unit(distribution, best.hyperparameters[name])
-        sides = (("lower", unit_value), ("upper", 1 - unit_value))
-        side = next((side for side, gap in sides if gap <= NEAR), None)
-        if side is None:
-            continue
-        share = _share_on_side(record, space, compared, name, side)
-        widened = _widened_table(space, record.metadata.task.network, name, side, best.hyperparameters)
-        if share < SURE or widened is None:
-            continue
-        where = "at" if isinstance(distribution, OrderedChoice) else f"within {NEAR:.0%} of"
-        yield Recommendation(
-            f"The best {name}, {format_value(best.hyperparameters[name])}, lies {where} the {side} bound, "
-            f"{format_value(bounds(distribution)[side == 'upper'])}: widen it (in {share:.0%} of resampled studies the "
-            f"best lies on that side).",
-            widened,
-        )
+        third = max(1, round((len(one.values) - 1) / 3))
+        for side, place, neighbour in (("lower", 0, third), ("upper", -1, -1 - third)):
+            share = float(((one.costs[:, place] == one.costs.min(1)) & (one.costs[:, neighbour] >= effect)).mean())
+            widened = _widened_table(space, record.metadata.task.network, one.name, side) if share >= SURE else None
+            if widened:
+                yield Recommendation(
+                    "widen",
+                    f"{one.name} is best at the {side} bound of its range, {format_value(one.values[place])}: widen "
+                    f"the range ({share:.0%} sure that {format_value(one.values[neighbour])} is worse by "
+                    f"{describe_size(record, effect)} or more).",
+                    widened,
+                )
 
 
-def _share_on_side(record: StudyRecord, space: SearchSpace, compared: EqualBudget, name: str, side: str) -> float:
-    """The part of the resampled studies whose best trial lies in the outer fifth of the range on this side."""
-    random = np.random.default_rng(0)
-    values = np.array(compared.values) * (1 if record.mode == "max" else -1)
-    points = [trial.hyperparameters for trial in compared.trials]
-    ranges = [space.searched(point).get(name) for point in points]
-    unit_values = [
-        to_unit(distribution, point[name]) if distribution else 0.5
-        for distribution, point in zip(ranges, points, strict=True)
-    ]
-    outer = np.array([(1 - unit_value if side == "upper" else unit_value) <= 0.2 for unit_value in unit_values])
-    resamples = random.integers(len(values), size=(RESAMPLES, len(values)))
-    return float(outer[resamples[np.arange(RESAMPLES), values[resamples].argmax(1)]].mean())
-
-
-def _widened_table(space: SearchSpace, network: str | None, name: str, side: str, best: Point) -> str | None:
-    """The range of the best trial as TOML, wider on one side: by a factor of ten, two more members, or half its width.
+def _widened_table(space: SearchSpace, network: str | None, name: str, side: str) -> str | None:
+    """The range of a hyperparameter as TOML, wider on one side: times ten, two more members, or half its width.
 
     None says that the network does not accept such values.
     """
-    conditional = next(one for one in space.ranges[name] if one.is_active(space.add_fixed(best)))
-    distribution = conditional.distribution
-    assert not isinstance(distribution, CategoricalDistribution | Fixed), "only ranges can be wider"
+    distribution = space[name]
+    assert not isinstance(distribution, CategoricalDistribution), "only ranges can be wider"
     low, high = bounds(distribution)
     change = (9 * high if side == "upper" else 0.9 * low) if is_log(distribution) else (high - low) / 2
     low, high = (low, high + change) if side == "upper" else (low - change, high)
@@ -150,8 +147,7 @@ def _widened_table(space: SearchSpace, network: str | None, name: str, side: str
                 config_type(network)(**{name: end})  # type: ignore[arg-type]
     except ValueError:
         return None
-    described = describe_conditional(replace(conditional, distribution=wider))
-    return None if wider == distribution else to_table(name, described, is_list=len(space.ranges[name]) > 1)
+    return None if wider == distribution else to_table(name, describe_distribution(wider))
 
 
 @dataclass(frozen=True)
@@ -174,7 +170,7 @@ def _diverged(record: StudyRecord, space: SearchSpace) -> Iterator[Recommendatio
     if region.description and others <= len(diverged) / 2:
         sentence += f", all with {region.description}"
         sentence += f", where {others} did not" if others else ", where no other was tried"
-    yield Recommendation(sentence + ".")
+    yield Recommendation("diverged", sentence + ".")
 
 
 def _regions(ended: list[TrialRecord], diverged: list[TrialRecord], space: SearchSpace) -> Iterator[_Region]:
@@ -206,24 +202,36 @@ def _regions(ended: list[TrialRecord], diverged: list[TrialRecord], space: Searc
 
 
 def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
-    """Recommend more epochs if the best trial was still improving at its last epoch."""
-    best = best_trial(record.trials)
-    third = record.epochs // 3
-    if best is None or third < 2 or len(best.epochs) < record.epochs:
+    """Recommend more epochs if the best of the full trials were still improving at their end.
+
+    Twice as many epochs gain more than twice what the last fifth gained, if the error falls like 1 / epochs.
+    """
+    best = best_full_trials(record)
+    if len(best) < FEW or record.epochs < 2:
         return
-    values = np.array([record.objective.minimized(metrics) for metrics in best.epochs])
+    part = max(1, record.epochs // 5)
+    costs = np.array([[record.objective.minimized(metrics) for metrics in trial.epochs] for trial in best])
     with np.errstate(over="ignore", invalid="ignore"):  # the sum of very large values may be infinite
-        before, last = values[-2 * third : -third].mean(), values[-third:].mean()
-        gain = before - last
-    last_is_best = best.best_epoch is best.epochs[-1]
-    threshold = STILL_IMPROVING * (1 if record.metadata.is_accuracy else abs(before))
-    if last_is_best and gain > threshold:
-        shown = f"{gain * 100:.1f} points" if record.metadata.is_accuracy else f"{gain:.3g}"
+        gains = costs[:, -2 * part : -part].mean(1) - costs[:, -part:].mean(1)
+    threshold = STILL_IMPROVING * (1 if record.metadata.is_accuracy else abs(float(costs[0, -1])))
+    error = t.ppf(SURE_OF_MEAN, len(best) - 1) * gains.std(ddof=1) / math.sqrt(len(best))
+    if gains.mean() - error > threshold:
+        last = "last epoch was" if part == 1 else f"last {part} epochs were"
+        before = "one before" if part == 1 else f"{part} before"
+        code = [argument for option in code_paths(record.metadata.settings).items() for argument in option]
+        args = [*study_args(record.folder, record.address), "--fork", "--epochs", str(2 * record.epochs), *code]
         yield Recommendation(
-            f"The best trial was still improving at its last epoch (last {third} epochs better by {shown} than the "
-            f"{third} before): try more.",
-            f"python search/run.py --resume {shlex.quote(record.folder.name)} --fork --epochs {2 * record.epochs}",
+            "epochs",
+            f"The best {len(best)} full trials were still improving at the end: their {last} better than the {before} "
+            f"by {describe_size(record, float(gains.mean()))} on average. Try more epochs.",
+            command_line("search/run.py", "--resume", *args),
         )
+
+
+def best_full_trials(record: StudyRecord) -> list[TrialRecord]:
+    """The best quarter of the trials that ran in full, but at least some."""
+    full = [trial for trial in ranked(record.trials) if trial.is_valid and len(trial.epochs) >= record.epochs]
+    return full[: max(FEW_BEST, round(len(full) / 4))]
 
 
 def _plateau(record: StudyRecord) -> Iterator[Recommendation]:
@@ -234,4 +242,7 @@ def _plateau(record: StudyRecord) -> Iterator[Recommendation]:
     ended = ended_trials(record.trials)
     since = sum(trial.number > best.number for trial in ended)
     if since >= max(LONG_WITHOUT_GAIN, math.ceil(len(ended) / 2)):
-        yield Recommendation(f"No gain in the last {since} of {len(ended)} trials: more of the same will hardly help.")
+        yield Recommendation(
+            "plateau",
+            f"The last {since} of {len(ended)} trials found nothing better: more of the same may help little.",
+        )

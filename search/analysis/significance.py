@@ -18,6 +18,8 @@ LEAST_TRIALS = 6
 """A group must have this number of valid trials: random halves of fewer trials differ too little."""
 ENOUGH_STUDIES = 3
 """This number of studies in each group shows the influence of chance by itself."""
+USEFUL = 0.02
+"""An interval from below -2 to above +2 points of accuracy, or this part of another metric, says nothing of use."""
 CLEARLY_MORE = 1.1
 """A group with this times as many trials may be better only because of their number."""
 
@@ -38,6 +40,8 @@ class Significance:
     high: float
     first: int | None = None
     """Number of trials of each study that were compared; None if all were."""
+    useful: float = math.inf
+    """An interval that reaches further than this from 0 on both sides says nothing of use."""
 
     @property
     def is_clear(self) -> bool:
@@ -50,11 +54,11 @@ class Significance:
         digits = 2 if self.unit == "points" else 4
         within = f", by the first {self.first} trials of each study" if self.first else ""
         if not self.is_clear:
-            interval = f"{_signed(self.low, digits)} to {_signed(self.high, digits)}"
-            return (
-                f"{self.group} against {self.reference}{within}: no difference that this data can show "
-                f"(interval {interval} {self.unit})."
-            )
+            interval = f"interval {_signed(self.low, digits)} to {_signed(self.high, digits)} {self.unit}"
+            told = f"no difference that this data can show ({interval})."
+            if min(-self.low, self.high) > self.useful:
+                told = f"too little data to tell ({interval}): either may be much better. Compare more studies of each."
+            return f"{self.group} against {self.reference}{within}: {told}"
         low, high = sorted((abs(self.low), abs(self.high)))
         comparison = "better" if self.low > 0 else "worse"
         return (
@@ -122,7 +126,9 @@ def _compare(group: Group, reference: Group, first: int | None = None) -> Signif
     low, high = np.quantile(gains, [1 - UPPER_END, UPPER_END])
     in_points = group.first.metadata.is_accuracy
     unit, scale = ("points", 100.0) if in_points else ("nats", 1.0)
-    return Significance(group.name, reference.name, unit, scale * gain, scale * float(low), scale * float(high), first)
+    useful = USEFUL * (1 if in_points else abs(float(bests[1].mean())))
+    low, high, gain, useful = (scale * float(value) for value in (low, high, gain, useful))
+    return Significance(group.name, reference.name, unit, gain, low, high, first, useful)
 
 
 def _students_t(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

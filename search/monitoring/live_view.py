@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.analysis.gain import baseline_name, gain_over_baseline
+from search.analysis.gain import gain_over_start
 from search.monitoring.terminal import View, column_names, column_value, dashboard_line
 from search.record.ranking import ended_trials, epochs_run, epochs_saved, valid_trials
 from search.record.study_record import StudyRecord
@@ -143,9 +143,10 @@ class LiveView(View):
             first = _line("best     ")
             first.append(f"{record.metric} {format_metric(record.objective.value(metrics))}", "bold")
             first.append(f", trial {best.number}")
-            gain = gain_over_baseline(record, metrics, record.metric)
+            gain = gain_over_start(record, best)
             if gain:
-                first.append(f", {gain.removesuffix(f' of {record.metric}')} over the {baseline_name(record.metadata)}")
+                difference = gain.difference(record, record.metric).removesuffix(f" of {record.metric}")
+                first.append(f", {difference.removeprefix(f'{record.metric} ')} against the {gain.over}")
             values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
             lines = [first, _line(f"         {values}")]
         saved = epochs_saved(record.trials, record.epochs)

@@ -367,12 +367,11 @@ def importance_bars(importances: Sequence[Importance]) -> Figure:
         "orientation": "h",
         "y": [importance.name for importance in upwards],
         "x": shares,
-        "marker": {"color": [STOPPED if importance.is_noise else COMPLETED for importance in upwards]},
+        "marker": {"color": COMPLETED},
         "error_x": _error_bars(shares, upwards),
         "hovertemplate": "%{y}: %{x:.2f}<extra></extra>",
     }
-    ends = (min([0.0, *(one.low for one in upwards)]), max([1.0, *(one.high for one in upwards)]))
-    x = {"title": "share of the variance", "range": [ends[0] - 0.02, ends[1] + 0.02], "tickformat": ".0%"}
+    x = {"title": "importance", "range": [0, 1], "tickformat": ".0%"}
     return chart([bars], x=x, y={}, height=120 + 45 * len(upwards))
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from search.analysis.equal_budget import ENOUGH_TRIALS, EqualBudget
+from search.analysis.equal_budget import ENOUGH_TRIALS, NEARLY_ALL, EqualBudget
 from search.analysis.findings import Findings
-from search.analysis.gain import baseline_name
+from search.analysis.fixing import FEWEST_TRIALS
+from search.analysis.gain import baseline_name, gain_over_start
 from search.analysis.importance import EVALUATOR, RESAMPLES
+from search.analysis.recommendations import describe_fixing
 from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds, worker_trials
 from search.outputs import charts
 from search.outputs.chart_layout import has_scale
@@ -46,12 +48,10 @@ from search.space.distributions import values_of
 from search.space.search_space import describe, describe_hyperparameter, starting_points
 from training.config import NETWORKS
 from training.console.terminal import format_metric, format_value
-from training.metrics import CONFIDENCE
+from training.metrics import CONFIDENCE, accuracy_interval, may_be_chance
 from training.model.model_folder import read_metadata
 
 ERRORS_TITLE = "Errors of the best model"
-Z_95 = 1.96
-"""Half the width of a 95 % interval, in standard errors."""
 
 
 def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str) -> str:
@@ -138,32 +138,31 @@ def _best_number(record: StudyRecord) -> int | None:
 
 
 def _metric_cards(record: StudyRecord, best: TrialRecord, metrics: Metrics) -> Iterator[tuple[str, str, str]]:
-    """Build the cards of the best trial's metrics, and of its gain over the baseline."""
-    baseline = baseline_trial(record.trials)
-    baseline_metrics = baseline.best_epoch if baseline is not best and baseline else None
-    gain_card = f"gain over the {baseline_name(record.metadata)}"
+    """Build the cards of the best trial's metrics, and of its gain over the settings with which the study started."""
+    gain = gain_over_start(record, best)
     if not record.metadata.task.has_images:
         extreme, value = "lowest" if record.mode == "min" else "highest", record.objective.value(metrics)
         yield record.metric, format_metric(value), f"the {extreme} of all trials, so slightly optimistic"
-        if baseline_metrics:
-            before = record.objective.value(baseline_metrics)
-            yield gain_card, f"{value - before:+.4g}", f"{record.metric} was {format_metric(before)} with them"
+        if gain:
+            reference = record.objective.value(gain.reference_metrics)
+            yield f"gain over the {gain.over}", gain.difference(record, record.metric), f"it was {format_metric(reference)} there"
         return
     if metrics.val_accuracy is not None:
         yield "val_accuracy", f"{metrics.val_accuracy:.4f}", "it chose this trial, so it is slightly optimistic"
     images = record.metadata.images.test_images
-    spread = Z_95 * math.sqrt(metrics.test_accuracy * (1 - metrics.test_accuracy) / images)
+    low, high = accuracy_interval(metrics.test_accuracy, images)
+    interval = f"{CONFIDENCE} % interval {low:.4f} to {high:.4f}, {images:,} images"
     by_test = record.metric.startswith("test_")
-    chosen_by_test = "it chose this trial, so it is optimistic"
     yield (
         "test_accuracy",
         f"{metrics.test_accuracy:.4f}",
-        chosen_by_test if by_test else f"± {spread:.4f} (95 %, {images:,} images)",
+        "it chose this trial, so it is optimistic" if by_test else interval,
     )
-    if baseline_metrics:
-        gain = 100 * (metrics.test_accuracy - baseline_metrics.test_accuracy)
-        remark = f"test_accuracy was {baseline_metrics.test_accuracy:.4f} with them{_other_starting_points(record)}"
-        yield gain_card, f"{gain:+.1f} points", remark
+    if gain:
+        remark = f"test_accuracy was {gain.reference_metrics.test_accuracy:.4f} there"
+        if gain.reference.is_baseline:
+            remark += _other_starting_points(record)
+        yield f"gain over the {gain.over}", gain.difference(record, "test_accuracy").partition(" of ")[0], remark
 
 
 def _other_starting_points(record: StudyRecord) -> str:
@@ -185,23 +184,18 @@ def _certainty(record: StudyRecord) -> list[str]:
     if best is None or record.metric != "val_accuracy" or not record.metadata.task.has_images:
         return []
     images = record.metadata.images.validation_images
-    top = best.best_value
-    rivals = [
-        trial
-        for trial in sorted(valid_trials(record.trials), key=lambda trial: trial.best_value, reverse=True)
-        if top - trial.best_value <= _resolution(top, trial.best_value, images)
-    ]
-    if len(rivals) == 1:
+    _, *others = sorted(valid_trials(record.trials), key=lambda trial: trial.best_value, reverse=True)
+    rivals = [trial for trial in others if may_be_chance(best.best_value, trial.best_value, images)]
+    if not rivals:
         alone = (
             f"All other trials are worse than the best one by more than {images:,} validation images leave to chance."
         )
         return [alone, *_best_of_each_choice(record)]
+    rivals.insert(0, best)
     numbers = ", ".join(str(trial.number) for trial in rivals[:8]) + (" …" if len(rivals) > 8 else "")
-    worst = min(trial.best_value for trial in rivals)
     sentences = [
-        f"{len(rivals)} trials ({numbers}; {record.metric} {worst:.4f} to {top:.4f}) cannot be "
-        f"distinguished on {images:,} validation images: a difference below about "
-        f"{_resolution(top, worst, images):.4f} can be chance."
+        f"{len(rivals)} trials ({numbers}; {record.metric} {rivals[-1].best_value:.4f} to {best.best_value:.4f}) "
+        f"cannot be distinguished on {images:,} validation images: their differences can be chance."
     ]
     return sentences + _choices_among(record, rivals) + _best_of_each_choice(record)
 
@@ -245,18 +239,13 @@ def _best_of_each_choice(record: StudyRecord) -> list[str]:
     return sentences
 
 
-def _resolution(one: float, other: float, images: int) -> float:
-    """The smallest difference of two accuracies that is not chance, as if each was measured on other images."""
-    return Z_95 * math.sqrt((one * (1 - one) + other * (1 - other)) / images)
-
-
 def _sections(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str) -> Iterator[Section]:
     best = best_trial(record.trials)
     yield from _confirmed(record)
     if best:
         yield from _trials(record, best)
     yield from _contours(record, findings.compared)
-    yield from _importances(findings)
+    yield from _importances(record, findings)
     yield from _cost(record)
     if isinstance(errors, ErrorAnalysis):
         yield _confusion(errors, record.metadata.images.classes)
@@ -354,7 +343,7 @@ def _contours(record: StudyRecord, compared: EqualBudget | None) -> Iterator[Sec
     )
 
 
-def _importances(findings: Findings) -> Iterator[Section]:
+def _importances(record: StudyRecord, findings: Findings) -> Iterator[Section]:
     title, compared, importances = "Hyperparameter importance", findings.compared, findings.importances
     if compared is None:
         yield Section(title, f"Importances are not shown: fewer than {ENOUGH_TRIALS} trials have valid metrics.")
@@ -365,15 +354,29 @@ def _importances(findings: Findings) -> Iterator[Section]:
     full = (
         "" if compared.is_full else f" Importances may differ in full trials, of which fewer than {ENOUGH_TRIALS} ran."
     )
-    names = [importance.name for importance in importances if not importance.is_noise]
-    significant = f"Significant hyperparameters: {', '.join(names)}." if names else "No hyperparameter is significant."
     yield Section(
         title,
-        f"Each bar is the share of the variance of the metric ({compared.phrase}) that a hyperparameter explains. "
-        f"{significant} A bar is grey if its interval contains 0.{full} The evaluator is {EVALUATOR}; the thin lines "
-        f"are {CONFIDENCE} % bootstrap intervals over the trials, from {RESAMPLES} resamples.",
+        f"Each bar shows how much a hyperparameter decides whether a trial is among the best ({record.metric} "
+        f"{compared.phrase}); all bars together are 100 %. The thin lines are {CONFIDENCE} % bootstrap intervals over "
+        f"the trials, from {RESAMPLES} resamples.{full} The evaluator is {EVALUATOR}. "
+        f"{' '.join(_describe_fixings(record, findings, compared))}",
         [charts.importance_bars(importances)],
     )
+
+
+def _describe_fixings(record: StudyRecord, findings: Findings, compared: EqualBudget) -> list[str]:
+    """Describe which hyperparameters matter and which can stay fixed, or why that is not known."""
+    if findings.fixings:
+        return [describe_fixing(record, fixing) for fixing in findings.fixings]
+    unknown = "It is not known which hyperparameters can stay fixed:"
+    full = sum(trial.is_valid and len(trial.epochs) >= record.epochs for trial in record.trials)
+    if len(valid_trials(record.trials)) < FEWEST_TRIALS:
+        more = FEWEST_TRIALS - full
+        return [f"{unknown} too few trials to tell (about {more} more full trials would)."]
+    if not compared.is_full or compared.part < NEARLY_ALL:
+        stopped = "the others were stopped because their values were low"
+        return [f"{unknown} only {full} trials ran in full; {stopped}. A study with --scheduler none can tell."]
+    return []
 
 
 def _confusion(errors: ErrorAnalysis, classes: list[str]) -> Section:

@@ -11,12 +11,12 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from search.analysis.equal_budget import EqualBudget
 from search.analysis.gain import baseline_name
-from search.analysis.importance import Importance
-from search.outputs.chart_layout import ACCURACIES, BASELINE, BEST, COMPLETED, STATUS_COLOURS, STOPPED, axis_value
+from search.analysis.importance import EVALUATOR, Importance
+from search.outputs.chart_layout import ACCURACIES, BASELINE, BEST, COMPLETED, STATUS_COLOURS, axis_value
 from search.outputs.charts import incumbent_values
 from search.record.ranking import baseline_trial, best_trial, valid_trials
 from search.record.study_record import StudyRecord
@@ -73,18 +73,19 @@ def optimisation_history(record: StudyRecord) -> bytes:
 
 
 def importance_bars(record: StudyRecord, compared: EqualBudget, importances: Sequence[Importance]) -> bytes:
-    """Draw the share of each hyperparameter with its interval; a bar is grey if the interval contains 0."""
+    """Draw the importance of each hyperparameter with its interval."""
     title = f"{record.folder.name}: importance for {record.metric}\n{compared.phrase}"
-    figure, axes = _axes(title, f"share of the variance, {CONFIDENCE} % interval", "")
+    figure, axes = _axes(title, f"importance, {CONFIDENCE} % interval\n{EVALUATOR}", "")
     upwards = list(reversed(importances))
     shares = np.array([importance.share for importance in upwards])
     errors = [
         [max(0.0, importance.share - importance.low) for importance in upwards],
         [max(0.0, importance.high - importance.share) for importance in upwards],
     ]
-    colours = [STOPPED if importance.is_noise else COMPLETED for importance in upwards]
-    axes.barh([importance.name for importance in upwards], shares, xerr=errors, color=colours, height=0.55, capsize=3)
-    axes.set_xlim(min([0.0, *(one.low for one in upwards)]), max([1.0, *(one.high for one in upwards)]))
+    names = [importance.name for importance in upwards]
+    axes.barh(names, shares, xerr=errors, color=COMPLETED, height=0.55, capsize=3)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
     return _png(figure)
 
 

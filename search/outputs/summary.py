@@ -8,7 +8,7 @@ import pandas as pd
 from optuna.distributions import CategoricalDistribution
 
 from search.analysis.findings import Findings
-from search.analysis.gain import baseline_name, gain_over_baseline
+from search.analysis.gain import baseline_name, gain_over_start
 from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds
 from search.outputs.confirmation_text import show_confirmation
 from search.outputs.error_analysis import exported_best
@@ -79,12 +79,21 @@ def _show_best(record: StudyRecord, best: TrialRecord) -> None:
     if record.metric.startswith("test_") and record.metadata.task.has_images:
         reason = "The test images chose this trial, because there are no validation images: its value is optimistic."
         print(wrapped(reason, indent="  "))
-    baseline = baseline_trial(record.trials)
-    gains = [gain for name in names if (gain := gain_over_baseline(record, metrics, name))]
-    if baseline and gains:
-        end = "" if baseline.status == "completed" else f" ({baseline.status} in epoch {len(baseline.epochs)})"
-        line = f"gain over the {baseline_name(record.metadata)}{end}: {', '.join(gains)}"
+    line = _describe_gain(record, best, names)
+    if line:
         print(wrapped(line, indent="  ", hanging="    "))
+
+
+def _describe_gain(record: StudyRecord, best: TrialRecord, names: list[str]) -> str | None:
+    """Describe the gain over the settings with which the study started, or why there is none."""
+    if gain := gain_over_start(record, best):
+        return f"gain over the {gain.over}: {', '.join(filter(None, (gain.difference(record, name) for name in names)))}"
+    baseline = baseline_trial(record.trials)
+    if baseline is None or not baseline.has_ended:
+        return None
+    if baseline.failure:
+        return f"The {baseline_name(record.metadata)} {baseline.status}, so no gain over them is known."
+    return "No trial was better than the settings with which the study started."
 
 
 def training_command(record: StudyRecord, trial: TrialRecord) -> str:

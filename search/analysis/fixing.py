@@ -1,0 +1,202 @@
+"""What it costs to fix a hyperparameter: by how much the best value becomes worse, with an interval."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import CategoricalDistribution
+
+from search.analysis.equal_budget import NEARLY_ALL, EqualBudget
+from search.record.study_record import StudyRecord
+from search.space.distributions import Distribution, HyperparameterValue, from_unit, snap, to_unit, values_of
+from search.space.encoding import SpaceEncoding
+from search.space.search_space import ConditionalRange, Point, SearchSpace
+
+WORTHWHILE = 0.01
+"""An effect worth having: one point of accuracy, or this part of the best value of another metric."""
+CLIPPED = 3
+"""Trials are alike if they are worse than the best by more than this times a worthwhile effect, and than the median."""
+LONGEST_SCALE = 2.0
+"""The longest length scale, in ranges: longer ones would take it for granted that a hyperparameter has no effect."""
+FEWEST_TRIALS = 20
+"""Fewer trials are not judged."""
+FEWEST_TO_FIX = 30
+"""Fewer trials show that a hyperparameter matters, but not that it can stay fixed: with 20, a fifth of that was wrong."""
+MOST_TRIALS = 300
+"""At most this number of random trials is fitted: the time grows with its third power."""
+BEST_POINTS, RANDOM_POINTS = 12, 24
+"""The points among which the best value is looked for when a hyperparameter is fixed."""
+MOST_VALUES = 7
+"""At most this number of values of a hyperparameter is compared."""
+DRAWS = 400
+SURE = 0.99
+"""The bounds hold in this part of the draws; with 0.975, 7 of 100 upper bounds were too low on the recorded tables."""
+MOST_MORE_TRIALS = 1000
+
+Numbers = NDArray[np.float64]
+Verdict = Literal["matters", "can stay fixed", "unclear"]
+
+
+@dataclass(frozen=True)
+class ValueCosts:
+    """What each value of a hyperparameter costs while the others are searched, in the unit of the metric."""
+
+    name: str
+    values: list[HyperparameterValue]
+    costs: Numbers
+    """Of each draw and value, >= 0; shape (draws, values)."""
+
+
+@dataclass(frozen=True)
+class Fixing:
+    """What it costs to fix a hyperparameter while the others are searched, in the unit of the metric."""
+
+    name: str
+    verdict: Verdict
+    cost: float
+    """Lower bound for the worst value if it matters; upper bound for `values` if it can stay fixed."""
+    values: tuple[HyperparameterValue, ...] = ()
+    """The values at which it can stay fixed: those from the first to the last, or these choices."""
+    more_trials: int | None = None
+    """About this number of further trials would show whether it matters; None if they would be too many."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the trials of a study show of the values of each hyperparameter; empty if they allow no judgement."""
+
+    effect: float = 0.0
+    """The smallest effect on the metric that is worth having."""
+    costs: list[ValueCosts] = field(default_factory=list)
+    fixings: list[Fixing] = field(default_factory=list)
+
+
+def judge(record: StudyRecord, space: SearchSpace, compared: EqualBudget | None) -> Judgement:
+    """Judge each hyperparameter that is searched in all trials and on which no other one depends.
+
+    A Gaussian process is fitted to the trials (Rasmussen, Williams 2006, "Gaussian Processes for Machine Learning";
+    Matern 5/2 with a length scale for each hyperparameter). In each function that is drawn from it, the cost of a value
+    is the best of all points less the best of the points with this value. Only differences near the best trials count.
+
+    Trials of which a scheduler stopped many are not judged: those that ran in full were chosen by their values, and an
+    early epoch says little about the last one.
+    """
+    if compared is None or not are_judged(compared):
+        return Judgement()
+    effect = worthwhile(record, compared)
+    chosen = np.random.default_rng(0).permutation(len(compared.trials))[:MOST_TRIALS]
+    gains = -np.array(compared.costs)[chosen]
+    if effect == 0 or np.ptp(gains) == 0:
+        return Judgement()
+    points = [compared.trials[index].hyperparameters for index in chosen]
+    lowest = min(float(np.median(gains)), gains.max() - CLIPPED * effect)
+    process = _Process(space, points, np.maximum(gains, lowest))
+    encoding = SpaceEncoding(space)
+    others = [points[index] for index in np.argsort(-gains)[:BEST_POINTS]]
+    others += [encoding.decode(encoding.random_sample(number)) for number in range(RANDOM_POINTS)]
+    costs = []
+    for name in space:
+        if _is_free(space, name):
+            values = compared_values(space[name])
+            groups = [[point | {name: value} for point in others] for value in values]
+            costs.append(ValueCosts(name, values, process.costs(groups)))
+    return Judgement(effect, costs, [_judge(space[one.name], one, effect, len(compared.trials)) for one in costs])
+
+
+def are_judged(compared: EqualBudget) -> bool:
+    """Whether enough trials ran in full, and hardly any was stopped for its values."""
+    return compared.is_full and compared.part >= NEARLY_ALL and len(compared.trials) >= FEWEST_TRIALS
+
+
+def worthwhile(record: StudyRecord, compared: EqualBudget) -> float:
+    """The smallest effect on the metric of a study that is worth having."""
+    return WORTHWHILE if record.metadata.is_accuracy else WORTHWHILE * abs(min(compared.costs))
+
+
+def _is_free(space: SearchSpace, name: str) -> bool:
+    """Whether a hyperparameter is searched in all trials and is no condition of another one."""
+    conditions = {other for ranges in space.ranges.values() for one in ranges for other in one.condition}
+    return space.ranges[name] == (ConditionalRange(space[name]),) and name not in conditions
+
+
+def compared_values(distribution: Distribution) -> list[HyperparameterValue]:
+    """All values of a hyperparameter, or some at equal distances from bound to bound."""
+    values = values_of(distribution)
+    if isinstance(distribution, CategoricalDistribution) or (values and len(values) <= MOST_VALUES):
+        return list(values or ())
+    spread = [snap(distribution, from_unit(distribution, unit)) for unit in np.linspace(0, 1, MOST_VALUES)]
+    return list(dict.fromkeys(map(round, spread) if values else spread))
+
+
+class _Process:
+    """A Gaussian process that is fitted to trials."""
+
+    def __init__(self, space: SearchSpace, points: Sequence[Point], gains: Numbers) -> None:
+        from sklearn.gaussian_process import GaussianProcessRegressor  # the import takes a second
+        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+        self._space, self._scale = space, float(gains.std())
+        inputs = self._inputs(points)
+        scales = Matern(np.ones(inputs.shape[1]), (0.1, LONGEST_SCALE), nu=2.5)
+        kernel = ConstantKernel(1.0, (1.0, 100.0)) * scales + WhiteKernel(0.1, (1e-4, 2.0))
+        with warnings.catch_warnings(action="ignore"):  # a parameter may end at a bound
+            fitted = GaussianProcessRegressor(kernel, n_restarts_optimizer=1, random_state=0)
+            self._process = fitted.fit(inputs, (gains - gains.mean()) / self._scale)
+
+    def costs(self, groups: list[list[Point]]) -> Numbers:
+        """The cost of each group of points: the best of all groups less its own; shape (draws, groups)."""
+        inputs, places = np.unique(
+            self._inputs([point for group in groups for point in group]), axis=0, return_inverse=True
+        )
+        means, covariance = self._process.predict(inputs, return_cov=True)
+        noise = self._process.kernel_.k2.noise_level
+        values, vectors = np.linalg.eigh(covariance - noise * np.eye(len(inputs)))
+        normal = np.random.default_rng(0).normal(size=(len(inputs), DRAWS))
+        drawn = means[:, None] + vectors @ (np.sqrt(np.maximum(values, 0))[:, None] * normal)
+        best = drawn[places.reshape(len(groups), -1)].max(1) * self._scale
+        costs: Numbers = (best.max(0) - best).T
+        return costs
+
+    def _inputs(self, points: Sequence[Point]) -> Numbers:
+        """A column for each number, in [0, 1] and -0.5 where it is inactive, and one for each choice."""
+        columns: list[list[float]] = []
+        for name, distribution in self._space.items():
+            if isinstance(distribution, CategoricalDistribution):
+                columns += [[float(point.get(name) == choice) for point in points] for choice in distribution.choices]
+            else:
+                columns.append([to_unit(distribution, point[name]) if name in point else -0.5 for point in points])
+        return np.array(columns).T
+
+
+def _judge(distribution: Distribution, estimated: ValueCosts, effect: float, trials: int) -> Fixing:
+    """Judge a hyperparameter by the costs of its values in each draw."""
+    name, values, costs = estimated.name, estimated.values, estimated.costs
+    quantiles = np.quantile(costs, [1 - SURE, 0.5, SURE], axis=0)
+    low, middle, high = quantiles[
+        :, quantiles[0].argmax()
+    ]  # of one value: the largest of all would be above 0 by chance
+    for group in _groups(distribution, np.quantile(costs, SURE, axis=0)):
+        bound = float(np.quantile(costs[:, group].max(1), SURE))
+        if bound <= effect and trials >= FEWEST_TO_FIX:
+            return Fixing(name, "can stay fixed", bound, tuple(values[index] for index in group))
+    if low > effect:
+        return Fixing(name, "matters", float(low))
+    uncertain, distance = (high - middle, effect - middle) if middle < effect else (middle - low, middle - effect)
+    more = trials * ((uncertain / max(distance, 1e-12)) ** 2 - 1)  # intervals are as long as 1 / sqrt(trials)
+    more = max(more, FEWEST_TO_FIX - trials)
+    return Fixing(name, "unclear", float(low), more_trials=round(more) if 1 <= more <= MOST_MORE_TRIALS else None)
+
+
+def _groups(distribution: Distribution, upper_bounds: Numbers) -> Iterator[list[int]]:
+    """Groups of values that may all be as good, the largest first: neighbours, at least half of them; or choices."""
+    number = len(upper_bounds)
+    if isinstance(distribution, CategoricalDistribution):
+        best_first = np.argsort(upper_bounds, kind="stable")
+        yield from (sorted(map(int, best_first[:size])) for size in range(number, 1, -1))
+    else:
+        runs = [list(range(*ends)) for ends in combinations(range(number + 1), 2)]
+        yield from sorted((run for run in runs if len(run) >= max(2, number / 2)), key=len, reverse=True)
