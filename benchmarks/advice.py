@@ -223,14 +223,16 @@ Count = Counter[str]
 """How many studies, how many times something was said, and how many times it was wrong."""
 
 
-def advice(way: Way, studies: int, kinds: tuple[str, ...]) -> dict[str, Count]:
+def advice(way: Way, studies: int, kinds: list[str]) -> dict[str, Count]:
     """Count what is said about studies, and what of it is wrong, by kind."""
     counts = {kind: Count(studies=studies) for kind in kinds}
     for number in range(studies):
         record = study(way, number)
         compared = equal_budget(record)
         judgement = judge(record, record.space, compared)
-        said = [(one.verdict, fixing_is_wrong(way, one)) for one in judgement.fixings if one.verdict in kinds]
+        said: list[tuple[str, bool]] = [
+            (one.verdict, fixing_is_wrong(way, one)) for one in judgement.fixings if one.verdict in kinds
+        ]
         said += [
             (one.kind, is_wrong(way, number, one))
             for one in recommend(record, record.space, judgement)
@@ -299,31 +301,33 @@ def show(name: str, world: str, scheduler: str, trials: str, count: Count) -> No
     if said:
         share = (hits + 0.5) / (said + 1)  # an error of 0 would not be honest
         shown = f"{100 * hits / said:.1f} ({100 * math.sqrt(share * (1 - share) / said):.1f})"
-    print(
-        f"| {name} | {world} | {scheduler} | {trials} | {count['studies']} | {hits} of {said} | {shown} |", flush=True
-    )
+    cells = name, world, scheduler, trials, count["studies"], f"{hits} of {said}", shown
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 def measurements(studies: int, worlds: list[str], numbers: list[int]) -> Iterator[tuple[str, Way, Count]]:
-    """All rows of the table."""
-    for trials, world, scheduler in itertools.product(numbers, worlds, ("none", "asha")):
+    """All rows of the table; where a scheduler stops trials, nothing is said of values and ranges."""
+    for trials, world in itertools.product(numbers, worlds):
         number = studies if trials < 200 else max(1, studies // 5)
-        way = Way(world, trials, scheduler)
-        for kind, count in advice(way, number, ("can stay fixed", "matters", "widen", "plateau")).items():
-            yield kind, way, count
-        for rates in RATES if isinstance(WORLDS[world], Table) else ():
-            bounded = replace(way, rates=rates)
-            yield f"widen, {rates[0]:g} to {rates[1]:g}", bounded, advice(bounded, number, ("widen",))["widen"]
-        for epochs in SHORT:
-            short = replace(way, epochs=epochs)
-            yield f"epochs, more than {epochs}", short, advice(short, number, ("epochs",))["epochs"]
-        for repeats in (1, 3):
-            each = f"{repeats} {'study' if repeats == 1 else 'studies'} each"
-            yield f"difference, {each}", way, differences(way, number, repeats)
-            yield f"interval of a difference, {each}", way, intervals_of_differences(way, number, repeats)
-        if isinstance(WORLDS[world], Planted):
-            yield "interval of the confirmed winner", way, confirmed_intervals(way, number)
-        study.cache_clear()
+        for way in (Way(world, trials, "none"), Way(world, trials, "asha")):
+            kinds = ["can stay fixed", "matters", "widen"] if way.scheduler == "none" else []
+            kinds += ["plateau"] if trials <= 20 else []
+            for kind, count in advice(way, number, kinds).items():
+                yield kind, way, count
+            if way.scheduler == "none" and isinstance(WORLDS[world], Table) and trials >= 20:
+                for rates in RATES:
+                    bounded = replace(way, rates=rates)
+                    yield f"widen, {rates[0]:g} to {rates[1]:g}", bounded, advice(bounded, number, ["widen"])["widen"]
+            for epochs in SHORT:
+                short = replace(way, epochs=epochs)
+                yield f"epochs, more than {epochs}", short, advice(short, number, ["epochs"])["epochs"]
+            for repeats in (1, 3):
+                each = f"{repeats} {'study' if repeats == 1 else 'studies'} each"
+                yield f"difference, {each}", way, differences(way, number, repeats)
+                yield f"interval of a difference, {each}", way, intervals_of_differences(way, number, repeats)
+            if isinstance(WORLDS[world], Planted):
+                yield "interval of the confirmed winner", way, confirmed_intervals(way, number)
+            study.cache_clear()
 
 
 def main() -> None:

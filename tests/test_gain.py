@@ -33,7 +33,7 @@ def study(folder: Path, *curves: list[float], dataset: str = "fashion-mnist", **
 
 def told(record: StudyRecord, number: int, name: str = "val_accuracy") -> str | None:
     gain = gain_over_start(record, record.trials[number])
-    return gain and f"{gain.difference(record, name)} over the {gain.over}"
+    return f"{gain.difference(record, name)} over the {gain.over}" if gain else None
 
 
 def test_gain_on_the_tutorials_data_is_over_its_settings(tmp_path: Path) -> None:

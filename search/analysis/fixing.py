@@ -25,7 +25,7 @@ LONGEST_SCALE = 2.0
 FEWEST_TRIALS = 20
 """Fewer trials are not judged."""
 FEWEST_TO_FIX = 30
-"""Fewer trials show that a hyperparameter matters, but not that it can stay fixed: with 20, a fifth of that was wrong."""
+"""With fewer trials nothing is said to stay fixed: with 20, one of five such sentences was wrong on a table."""
 MOST_TRIALS = 300
 """At most this number of random trials is fitted: the time grows with its third power."""
 BEST_POINTS, RANDOM_POINTS = 12, 24

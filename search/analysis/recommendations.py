@@ -12,7 +12,7 @@ from scipy.stats import t
 
 from search.analysis.fixing import SURE as SURE_OF_COST
 from search.analysis.fixing import Fixing, Judgement
-from search.record.lookup import code_paths, study_args
+from search.record.lookup import code_paths, command_line, study_args
 from search.record.ranking import best_trial, ended_trials, ranked
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord

@@ -31,7 +31,7 @@ def train_custom(
 
     Raises:
         TrainingDivergedError: The metric is not finite.
-        ValueError: The function yields something else, or too few epochs.
+        ValueError: The function yields something else, or nothing. One that ends early has stopped by itself.
     """
     function = load_function(OPTION, import_path)
     config_class = annotated_config(OPTION, import_path)
@@ -51,8 +51,8 @@ def train_custom(
         if epoch == epochs:
             return
         start = time.perf_counter()
-    hint = f"; use --epochs {epoch}" if epoch else ""
-    raise ValueError(f"the training function yielded only {epoch} of {epochs} epochs{hint}")
+    if epoch == 0:
+        raise ValueError(f"the training function yielded only 0 of {epochs} epochs")
 
 
 def _check_metrics(yielded: object, metric: str, epoch: int) -> dict[str, float | None]:

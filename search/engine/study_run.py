@@ -70,9 +70,9 @@ class StudyRun:
 
     @property
     def exit_status(self) -> int:
-        """0 if a trial completed, 1 if none completed or all raised the same error, 128 + number after a signal."""
-        completed = any(trial.status == "completed" for trial in self.study.record.trials)
-        return self.stopper.exit_status(EXIT_OK if completed and self._is_recorded else EXIT_NOTHING_COMPLETED)
+        """0 if a trial ended with valid metrics, 1 if none did or all raised one error, 128 + number after a signal."""
+        measured = any(trial.has_ended and trial.is_valid for trial in self.study.record.trials)
+        return self.stopper.exit_status(EXIT_OK if measured and self._is_recorded else EXIT_NOTHING_COMPLETED)
 
     @contextmanager
     def trials(self) -> Iterator[RunUntil]:
