@@ -22,7 +22,7 @@ import itertools
 import math
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -55,6 +55,7 @@ from search.space.toml_file import default_space
 from training.metrics import EpochMetrics
 
 TRIALS = (10, 20, 50, 200)
+PARTS = ["values", "plateau", "epochs", "differences", "confirmations"]
 EPOCHS = 10
 SHORT = (3, 5)
 """Epochs of the studies that may be told to try more: a table knows twice as many."""
@@ -305,29 +306,29 @@ def show(name: str, world: str, scheduler: str, trials: str, count: Count) -> No
     print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
-def measurements(studies: int, worlds: list[str], numbers: list[int]) -> Iterator[tuple[str, Way, Count]]:
+def measurements(studies: int, ways: Iterable[Way], parts: Container[str]) -> Iterator[tuple[str, Way, Count]]:
     """All rows of the table; where a scheduler stops trials, nothing is said of values and ranges."""
-    for trials, world in itertools.product(numbers, worlds):
-        number = studies if trials < 200 else max(1, studies // 5)
-        for way in (Way(world, trials, "none"), Way(world, trials, "asha")):
-            kinds = ["can stay fixed", "matters", "widen"] if way.scheduler == "none" else []
-            kinds += ["plateau"] if trials <= 20 else []
-            for kind, count in advice(way, number, kinds).items():
+    for way in ways:
+        number = studies if way.trials < 200 else max(1, studies // 5)
+        planted = isinstance(WORLDS[way.world], Planted)
+        if "values" in parts and way.scheduler == "none" and way.trials >= 20:
+            for kind, count in advice(way, number, ["can stay fixed", "matters", "widen"]).items():
                 yield kind, way, count
-            if way.scheduler == "none" and isinstance(WORLDS[world], Table) and trials >= 20:
-                for rates in RATES:
-                    bounded = replace(way, rates=rates)
-                    yield f"widen, {rates[0]:g} to {rates[1]:g}", bounded, advice(bounded, number, ["widen"])["widen"]
-            for epochs in SHORT:
-                short = replace(way, epochs=epochs)
-                yield f"epochs, more than {epochs}", short, advice(short, number, ["epochs"])["epochs"]
-            for repeats in (1, 3):
-                each = f"{repeats} {'study' if repeats == 1 else 'studies'} each"
-                yield f"difference, {each}", way, differences(way, number, repeats)
-                yield f"interval of a difference, {each}", way, intervals_of_differences(way, number, repeats)
-            if isinstance(WORLDS[world], Planted):
-                yield "interval of the confirmed winner", way, confirmed_intervals(way, number)
-            study.cache_clear()
+            for rates in () if planted else RATES:
+                bounded = replace(way, rates=rates)
+                yield f"widen, {rates[0]:g} to {rates[1]:g}", bounded, advice(bounded, number, ["widen"])["widen"]
+        if "plateau" in parts:
+            yield "plateau", way, advice(way, number, ["plateau"])["plateau"]
+        for epochs in SHORT if "epochs" in parts else ():
+            short = replace(way, epochs=epochs)
+            yield f"epochs, more than {epochs}", short, advice(short, number, ["epochs"])["epochs"]
+        for repeats in (1, 3) if "differences" in parts else ():
+            each = f"{repeats} {'study' if repeats == 1 else 'studies'} each"
+            yield f"difference, {each}", way, differences(way, number, repeats)
+            yield f"interval of a difference, {each}", way, intervals_of_differences(way, number, repeats)
+        if "confirmations" in parts and planted:
+            yield "interval of the confirmed winner", way, confirmed_intervals(way, number)
+        study.cache_clear()
 
 
 def main() -> None:
@@ -335,6 +336,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=100)
     parser.add_argument("--trials", nargs="+", type=int, default=list(TRIALS))
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS))
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print(f"command   {command()}\nmachine   {machine().processor}, one process")
@@ -342,7 +344,8 @@ def main() -> None:
     print("| what is said | curves | scheduler | trials | studies | wrong; of intervals: right | per cent (s.e.) |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
     sums: dict[tuple[str, int], Count] = {}
-    for name, way, count in measurements(options.studies, options.worlds, options.trials):
+    ways = [Way(world, *way) for world, *way in itertools.product(options.worlds, options.trials, ("none", "asha"))]
+    for name, way, count in measurements(options.studies, ways, options.parts):
         show(name, way.world, way.scheduler, str(way.trials), count)
         kind = name.partition(",")[0]
         for key in ((kind, way.trials), (kind, 0)):
