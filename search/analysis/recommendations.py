@@ -93,8 +93,8 @@ def describe_size(record: StudyRecord, size: float) -> str:
 def _bounds(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> Iterator[Recommendation]:
     """Recommend a wider range if the metric still improves towards a bound.
 
-    That the bound is the best value is not enough: on the recorded tables, two of three such ranges gained nothing by
-    smaller batch sizes.
+    That the bound is the best value is not enough: on a recorded table, 8 of 12 such ranges gained nothing. By this
+    rule 0 of 13 did (docs/advice.md).
     """
     effect = judgement.effect
     for one in judgement.costs:
@@ -204,7 +204,8 @@ def _regions(ended: list[TrialRecord], diverged: list[TrialRecord], space: Searc
 def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
     """Recommend more epochs if the best of the full trials were still improving at their end.
 
-    Twice as many epochs gain more than twice what the last fifth gained, if the error falls like 1 / epochs.
+    Twice as many epochs gain more than twice what the last fifth gained, if the error falls like 1 / epochs. On
+    recorded tables 0 of 50 such sentences were wrong, on planted functions 0 of 295 (docs/advice.md).
     """
     best = best_full_trials(record)
     if len(best) < FEW or record.epochs < 2:
