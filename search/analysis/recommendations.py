@@ -1,7 +1,6 @@
 """Recommendations for the next study, each with its evidence."""
 
 import math
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal

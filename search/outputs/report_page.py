@@ -145,7 +145,11 @@ def _metric_cards(record: StudyRecord, best: TrialRecord, metrics: Metrics) -> I
         yield record.metric, format_metric(value), f"the {extreme} of all trials, so slightly optimistic"
         if gain:
             reference = record.objective.value(gain.reference_metrics)
-            yield f"gain over the {gain.over}", gain.difference(record, record.metric), f"it was {format_metric(reference)} there"
+            yield (
+                f"gain over the {gain.over}",
+                gain.difference(record, record.metric),
+                f"it was {format_metric(reference)} there",
+            )
         return
     if metrics.val_accuracy is not None:
         yield "val_accuracy", f"{metrics.val_accuracy:.4f}", "it chose this trial, so it is slightly optimistic"

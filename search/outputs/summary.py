@@ -87,7 +87,9 @@ def _show_best(record: StudyRecord, best: TrialRecord) -> None:
 def _describe_gain(record: StudyRecord, best: TrialRecord, names: list[str]) -> str | None:
     """Describe the gain over the settings with which the study started, or why there is none."""
     if gain := gain_over_start(record, best):
-        return f"gain over the {gain.over}: {', '.join(filter(None, (gain.difference(record, name) for name in names)))}"
+        return (
+            f"gain over the {gain.over}: {', '.join(filter(None, (gain.difference(record, name) for name in names)))}"
+        )
     baseline = baseline_trial(record.trials)
     if baseline is None or not baseline.has_ended:
         return None
