@@ -100,10 +100,10 @@ def run_study(study: "Study") -> int:
     """
     from search.engine.study_run import StudyRun
     from search.outputs.report import write_outputs
-    from search.outputs.summary import show_early_end, show_summary
+    from search.outputs.summary import resume_command, show_early_end, show_summary
 
     settings, record = study.settings, study.record
-    with StudyRun(study) as run:
+    with StudyRun(study, resume_command(settings, record)) as run:
         with run.trials() as run_until:
             run_until(settings.num_samples)
         findings = write_outputs(record, study.data)

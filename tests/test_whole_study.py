@@ -43,6 +43,8 @@ class WatchedStudy:
     """Addresses on which its processes accepted connections, by name of the process."""
     command_lines: str = ""
     environments: str = ""
+    blocking_sigterm: set[str] = field(default_factory=set)
+    """Names of its processes that block SIGTERM; `driver` is the process of the command."""
 
     @property
     def stdout(self) -> str:
@@ -61,7 +63,16 @@ class WatchedStudy:
                     self.listening[Path(f"/proc/{process}/comm").read_text().strip()] |= listening(process)
                     self.command_lines += Path(f"/proc/{process}/cmdline").read_text()
                     self.environments += Path(f"/proc/{process}/environ").read_text(errors="replace")
+                    if blocks_sigterm(process):
+                        name = Path(f"/proc/{process}/comm").read_text().strip()
+                        self.blocking_sigterm.add("driver" if process == self.process.pid else name)
             time.sleep(0.5)
+
+
+def blocks_sigterm(process: int) -> bool:
+    """Whether a process blocks SIGTERM in its main thread."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return bool(int(status.partition("SigBlk:")[2].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def processes_below(ancestor: int) -> list[int]:
@@ -186,3 +197,9 @@ def test_everything_listens_on_loopback_only(whole_study: WatchedStudy) -> None:
 def test_token_authentication_is_on(whole_study: WatchedStudy) -> None:
     assert "RAY_AUTH_MODE=token" in whole_study.environments
     assert "RAY_AUTH_MODE=disabled" not in whole_study.environments
+
+
+def test_processes_of_ray_block_the_signal_that_ends_the_driver(whole_study: WatchedStudy) -> None:
+    """`timeout`, systemd and scancel send it to all of them, and without Ray the driver could not end in order."""
+    assert {"raylet", "gcs_server"} <= whole_study.blocking_sigterm
+    assert "driver" not in whole_study.blocking_sigterm

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from ray.tune import Stopper
 
@@ -98,10 +98,22 @@ class StudyStopper(Stopper):  # type: ignore[misc]
             signal.signal(number, self._handle_signal)
 
     def _handle_signal(self, number: int, _frame: object) -> None:
-        again, self.signal = self.signal is not None, number
-        sentence = "Stopped at once; what was recorded is safe." if again else "Stopping; once more to stop at once."
-        with suppress(OSError):  # the reader of the output may have gone
-            os.write(sys.stdout.fileno(), f"\n{sentence}\n".encode())
-        if again:
-            time.sleep(0.2)  # the live view prints it meanwhile
-            os._exit(128 + number)
+        if self.signal is not None:
+            end_at_once("Stopped at once; what was recorded is safe.", 128 + number)
+        self.signal = number
+        _write("Stopping; once more to stop at once.")
+
+
+def end_at_once(sentence: str, status: int) -> NoReturn:
+    """Print a sentence and end this process, whatever its threads do."""
+    _write(sentence)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # nothing follows the sentence
+    time.sleep(0.2)  # the live view prints it meanwhile
+    os._exit(status)
+
+
+def _write(sentence: str) -> None:
+    """Print a sentence from a signal handler or a thread."""
+    with suppress(OSError):  # the reader of the output may have gone
+        os.write(sys.stdout.fileno(), f"\n{sentence}\n".encode())

@@ -4,12 +4,15 @@ import atexit
 import importlib
 import logging
 import os
+import resource
 import secrets
+import shutil
+import signal
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from threading import Event, Thread
@@ -25,6 +28,8 @@ from training.config import PROJECT
 
 ANSWER_SECONDS = 5.0
 """Seconds in which the page of the dashboard must answer."""
+LEAST_VIRTUAL_MEMORY = 16 << 30
+"""Bytes of addresses that Ray needs, most of them unused: it reserves far more than it writes."""
 QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
@@ -61,29 +66,55 @@ class LocalRay:
         """Wait until Ray has started; returns the address of the dashboard if it was started here and answers."""
         self.begin(job_name)
         assert self._started is not None
-        return self._started.result()
+        while True:
+            try:
+                return self._started.result(timeout=0.1)
+            except TimeoutError:
+                # ray.init replaces the handler of this process by one that prints the stack
+                signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+    def on_crash(self, end: Callable[[str], object]) -> None:
+        """Call a function, in a thread, with the name of a process of Ray that ends by itself.
+
+        Ray ends this process soon afterwards: at its next call, or after a minute.
+        """
+        if self._is_ours:
+            for name in ("raylet", "gcs_server"):
+                Thread(target=self._watch, args=[name, end], daemon=True).start()
+
+    def _watch(self, name: str, end: Callable[[str], object]) -> None:
+        (started,) = ray._private.worker._global_node.all_processes[name]
+        started.process.wait()
+        if self._is_ours:
+            end(name)
 
     def close(self) -> None:
         """End Ray; if it has not started yet, the system ends it with this process."""
         if self._is_ours:
             self._is_ours = False
-            # Ray's autoscaler is not needed on one machine, and would end a second after the other processes
-            ray._private.worker._global_node.kill_monitor(check_alive=False)
+            node = ray._private.worker._global_node
+            kill = node.kill_all_processes
+            # by SIGKILL, because these processes block SIGTERM, and Ray would wait a second for each
+            node.kill_all_processes = lambda **_: kill(check_alive=False)
             ray.shutdown()
         self._ended.set()
 
     def _run(self, started: "Future[str | None]", job_name: str) -> None:
+        # Ray's processes inherit this: `timeout`, systemd and scancel send SIGTERM to all processes of a study, and
+        # Ray has to last until the driver has ended the trials
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         with _temporary_token():
             try:
                 started.set_result(self._start(job_name))
-            except BaseException as error:
-                started.set_exception(error)
+            except Exception as error:  # whatever Ray raises
+                started.set_exception(OSError(f"Ray cannot start on this machine: {' '.join(str(error).split())}"))
             self._ended.wait()
 
     def _start(self, job_name: str) -> str | None:
         if ray.is_initialized():
             return None
         set_ray_environment()
+        _protect_token()
         with chdir(PROJECT):  # Ray lets workers import from the current folder, before any other
             context = ray.init(
                 address="local",  # plain ray.init() fails if a killed cluster left its address behind
@@ -110,6 +141,21 @@ def _answers(address: str) -> bool:
         return False
 
 
+def check_system() -> None:
+    """Refuse a system on which Ray would fail or wait for ever without a reason.
+
+    Raises:
+        ValueError: There is no bash, or the memory is limited.
+    """
+    if shutil.which("bash") is None:
+        raise ValueError("Ray starts its workers by bash, and no folder in PATH has it")
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_VIRTUAL_MEMORY:
+        raise ValueError(
+            f"the limit of virtual memory (ulimit -v) is {limit >> 20} MiB, and Ray needs {LEAST_VIRTUAL_MEMORY >> 20}"
+        )
+
+
 def use_known_token() -> None:
     """Let this process use the token of this user for a cluster, unless RAY_AUTH_MODE is set."""
     if _token_is_known() and "RAY_AUTH_MODE" not in os.environ:
@@ -119,6 +165,21 @@ def use_known_token() -> None:
 def _token_is_known() -> bool:
     file = Path("~/.ray/auth_token").expanduser()
     return bool({"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()) or file.is_file()
+
+
+def _protect_token() -> None:
+    """Let nobody else read the token of this user; Ray would create it for all users to read."""
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        return
+    file = Path("~/.ray/auth_token").expanduser()
+    if not file.exists():
+        with suppress(FileExistsError), tempfile.NamedTemporaryFile("w", dir=file.parent) as draft:  # mode 0600
+            draft.write(secrets.token_hex(32))
+            draft.flush()
+            os.link(draft.name, file)  # unlike a rename, this replaces no token of another study
+    elif file.stat().st_mode & 0o077:
+        with suppress(OSError):  # the token may belong to another user
+            file.chmod(0o600)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import optuna
 from search.engine import cluster
 from search.engine.cluster import Cluster
 from search.engine.concurrency import max_concurrent_trials
-from search.engine.local_ray import LocalRay
+from search.engine.local_ray import LocalRay, check_system
 from search.engine.running_studies import RunningStudy, find_running_studies
 from search.monitoring.loggers import check_packages
 from search.record import folder as study_folder
@@ -103,6 +103,8 @@ def prepare_study(
     # absolute paths, because the current folder changes for a moment while Ray starts
     settings = replace(settings, data_dir=settings.data_dir.absolute(), dataset=absolute_dataset(settings.dataset))
     check_packages(settings)
+    if not settings.address:
+        check_system()
     joined = cluster.join(settings.address) if settings.address else None
     running_studies = [] if joined else find_running_studies()
     concurrent = max_concurrent_trials(settings, joined, running_studies)

@@ -9,7 +9,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Self
 
-from search.algorithms.stopping import StudyStopper
+from search.algorithms.stopping import StudyStopper, end_at_once
 from search.engine.header import header_lines
 from search.engine.running_studies import announce
 from search.engine.study import Study
@@ -38,9 +38,15 @@ class StudyRun:
     longer be written, the block ends and the reason is printed.
     """
 
-    def __init__(self, study: Study) -> None:
-        """Prepare the run; nothing is started yet."""
+    def __init__(self, study: Study, command: str) -> None:
+        """Prepare the run; nothing is started yet.
+
+        Args:
+            study: From `prepare_study`.
+            command: The command line that goes on with the study if it ends early.
+        """
         self.study = study
+        self._command = command
         self.stopper = StudyStopper(study.settings.time_budget_seconds)
         self._is_recorded = True
 
@@ -118,12 +124,20 @@ class StudyRun:
             dashboard_url = study.cluster.dashboard_url
         else:
             dashboard_url = study.ray.wait(study.record.folder.name)
+            study.ray.on_crash(self._end_without_ray)
             if not study.settings.dashboard_linger:
                 stack.callback(study.ray.close)  # before the view ends, because Ray prints about workers that end
         self.stopper.handle_signals()
         if study.settings.dashboard:
             view.show_dashboard(dashboard_url)
         Thread(target=_import_report, daemon=True).start()
+
+    def _end_without_ray(self, process: str) -> None:
+        """End this process before Ray ends it without a word."""
+        end_at_once(
+            f"Stopped: {process}, a process of Ray, has died. What was recorded is safe. To go on: {self._command}",
+            EXIT_NOTHING_COMPLETED,
+        )
 
     def _linger(self) -> None:
         """Hold Ray and its dashboard open, until the time is up or somebody presses Ctrl-C."""

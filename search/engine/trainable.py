@@ -1,6 +1,7 @@
 """The trainable: the function that Ray Tune calls for each trial."""
 
 import faulthandler
+import signal
 import time
 import traceback
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from ray import tune
 
 from search.engine.custom_training import train_custom
 from search.record.custom_metrics import CustomMetrics
-from search.record.trial import Objective
+from search.record.trial import Failure, FailureKind, Objective
 from search.settings import Mode
 from training.checkpoint import Checkpoint
 from training.config_fields import make_config
@@ -52,6 +53,8 @@ def trainable(
     """
     last_report = time.perf_counter()
     torch.set_num_threads(threads)
+    # `LocalRay` blocks it; processes of a training need it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     number, file, epochs_recorded = sample["number"], Path(sample["checkpoint"]), sample["epochs_recorded"]
     point = ", ".join(f"{name} {value}" for name, value in sample["hyperparameters"].items())
     # the log of a worker is what the Ray dashboard shows of a trial
@@ -75,9 +78,9 @@ def trainable(
         tune.report({"failure": {"kind": "diverged", "error": str(error), "seconds": seconds}})
     except Exception as error:
         seconds = time.perf_counter() - last_report
-        kind = "out_of_memory" if is_out_of_memory(error) else "exception"
-        failure = {"kind": kind, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        tune.report({"failure": {**failure, "seconds": seconds}})
+        kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "exception"
+        failure = Failure(kind, f"{type(error).__name__}: {error}", traceback.format_exc(), seconds)
+        tune.report({"failure": asdict(failure)})
         raise  # Ray then replaces the worker, whose state is unknown
 
 

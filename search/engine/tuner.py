@@ -57,6 +57,8 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             self._warnings.add(warning)
             show_event(warning)
         if "failure" in result:
+            if self._stopper.signal is not None:
+                return  # the signal may have ended the processes of the training; the study is resumed with this trial
             self._record.add_failure(trial.trial_id, Failure(**result["failure"]), self._timing(result, 0.0))
         else:
             metrics = self._record.read_metrics(result)
@@ -77,7 +79,7 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that completed, or that was stopped by the scheduler or because the time is up."""
-        self._finish(trial.trial_id, interrupted=self._stopper.time_is_up())
+        self._finish(trial.trial_id, interrupted=self._stopper.signal is not None or self._stopper.time_is_up())
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that raised an error, or whose worker died: then the trial goes on in another worker."""
@@ -98,8 +100,11 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             counts: Whether this failure counts towards `max_failures`.
         """
         trial = self._record.running(trial_id)
+        if self._stopper.signal is not None:
+            self._finish(trial_id, interrupted=True)
+            return
         file = timeout_file(self._record.checkpoint(trial))
-        stacks = file.read_text() if file.exists() else ""
+        stacks = file.read_text() if file.is_file() else ""
         if stacks:  # the worker ended itself, because its time was up
             failure = Failure("timeout", f"took longer than trial_timeout{_location(stacks)}", stacks)
         if (

@@ -23,7 +23,7 @@ from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training.config import NETWORKS
 from training.console.command_line import mask_password
-from training.console.terminal import format_metric, format_value, short_path, text_width, wrapped
+from training.console.terminal import format_metric, format_value, printable, short_path, text_width, wrapped
 from training.run import TrainingSettings
 
 
@@ -130,11 +130,13 @@ def _option(name: str, value: object) -> str:
 def _show_best_five(measured: pd.DataFrame, record: StudyRecord) -> None:
     metrics = [metric_columns(record)[name] for name in record.metadata.task.displayed_metrics]
     hyperparameters = [*hyperparameter_columns(record).values()]
-    formats = dict.fromkeys(metrics, format_metric)
+    formats = dict.fromkeys(map(printable, metrics), format_metric)
     for shown in range(len(hyperparameters), -1, -1):
         columns = ["trial_number", *hyperparameters[:shown], *metrics]
         table = measured[columns].head(5)
-        lines = table.to_string(index=False, na_rep="", float_format=format_value, formatters=formats)
+        lines = table.rename(columns=printable).to_string(
+            index=False, na_rep="", float_format=format_value, formatters=formats
+        )
         if len(lines.partition("\n")[0]) <= text_width():
             break
     print("\n" + lines)
@@ -159,12 +161,17 @@ def reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
 
 def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *, can_resume: bool) -> None:
     """Print why a study ended before all its trials had ended, and the command that resumes it."""
+    print(f"\n{reason}" + (f" To go on: {resume_command(settings, record)}" if can_resume else ""), flush=True)
+
+
+def resume_command(settings: StudySettings, record: StudyRecord) -> str:
+    """The command line that resumes a study with the loggers of this session."""
     args = ["--resume", *study_args(record.folder, record.address)]
     if settings.log:
         args += ["--log", *settings.log]
     if settings.mlflow_uri is not None:
         args += ["--mlflow-uri", mask_password(settings.mlflow_uri)]
-    print(f"\n{reason}" + (f" To go on: {command_line('search/run.py', *args)}" if can_resume else ""), flush=True)
+    return command_line("search/run.py", *args)
 
 
 def _show_files(record: StudyRecord) -> None:
@@ -174,7 +181,8 @@ def _show_files(record: StudyRecord) -> None:
         trust = [] if record.metadata.task.network in NETWORKS else ["--trust-network"]
         print(f"Predict: {command_line('training/predict.py', str(short_path(model)), 'IMAGE', *trust)}")
     megabytes = sum(file.stat().st_size for file in record.folder.rglob("*") if file.is_file()) / 1e6
-    print(f"Report: {folder / REPORT} (the folder holds {megabytes:.1f} MB)")
+    if (record.folder / REPORT).is_file():
+        print(f"Report: {folder / REPORT} (the folder holds {megabytes:.1f} MB)")
     address = record.address or f"sqlite:///{record.folder.resolve() / STUDY_DB}"
     print(f"Browse: optuna-dashboard {shlex.quote(address)}")
 

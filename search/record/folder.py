@@ -16,6 +16,9 @@ from search.settings import StudySettings
 from training.atomic_file import write_atomically
 from training.console.terminal import printable
 
+LONGEST_PATH = 490
+"""Bytes in the path of a study's folder; sqlite takes 512 for a file in it."""
+
 
 class StudyFolder:
     """A folder that only this process may write.
@@ -87,8 +90,10 @@ def make_folder(
         name = next(names)
         taken = _taken(results_dir / name, server)
         if not taken:
-            results_dir.mkdir(parents=True, exist_ok=True)
             draft = results_dir / f".{name}-{os.getpid()}"
+            if len(os.fsencode(draft)) > LONGEST_PATH:
+                raise ValueError(f"the path of the results folder is too long for sqlite: {results_dir}")
+            results_dir.mkdir(parents=True, exist_ok=True)
             try:
                 draft.mkdir()
                 fill(draft, name)

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 from search.record.custom_metrics import metric_value
 from search.settings import Mode
 from search.space.distributions import HyperparameterValue
-from training.console.terminal import printable
+from training.console.terminal import printable, shorten, shorten_middle
 
 Metrics: TypeAlias = Any
 """The metrics of one epoch: an `EpochMetrics` or a `CustomMetrics`."""
@@ -29,6 +29,8 @@ OPTUNA_STATE: dict[Status, TrialState] = {
 }
 """The state in Optuna of a trial that has ended."""
 
+LONGEST_ERROR, LONGEST_TEXT = 1000, 100_000
+"""Characters of an error that are kept, in one line and with its traceback."""
 MOST_SECONDS = 1e9
 """No study takes longer than this, which is thirty years."""
 
@@ -65,8 +67,10 @@ class Failure:
     """Time from the trial's last epoch to its failure."""
 
     def __post_init__(self) -> None:
-        """Make the error one printable line: the user's code may have written it, terminals and tables show it."""
-        object.__setattr__(self, "error", printable(" ".join(self.error.split())))
+        """Make the error one printable line, and cut long texts: the user's code may have written them."""
+        error = " ".join(shorten(self.error, LONGEST_TEXT).split())
+        object.__setattr__(self, "error", shorten(printable(error), LONGEST_ERROR))
+        object.__setattr__(self, "traceback", shorten_middle(self.traceback, LONGEST_TEXT))
 
     @property
     def status(self) -> Literal["diverged", "failed"]:

@@ -115,7 +115,7 @@ def confirm(confirmation: ConfirmationRun, command: str) -> int:
     with closing(confirmation.lock), closing(parent):
         if study is None:
             return _publish(confirmation, StudyRecord.open(parent.folder / CONFIRM), None)
-        with StudyRun(study) as run:
+        with StudyRun(study, command) as run:
             with run.trials() as run_until:
                 run_until(_plan_of(study.record).choosing_trainings)
                 if _enqueue_winner(study.record, parent):
@@ -307,5 +307,6 @@ def _publish(run: ConfirmationRun, record: StudyRecord, data: ImageData | None) 
         StudyFiles(changed).refresh(force=True)
     write_outputs(parent, images_of(run.settings, parent) if data is None else data)
     show_confirmation(parent)
-    print(f"Report: {short_path(parent.folder / REPORT)}")
+    if (parent.folder / REPORT).is_file():
+        print(f"Report: {short_path(parent.folder / REPORT)}")
     return 0

@@ -2,8 +2,11 @@
 
 import gc
 import re
+import resource
+import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import zip_longest
 from types import MappingProxyType
 from typing import NoReturn, TypeVar
@@ -11,7 +14,7 @@ from typing import NoReturn, TypeVar
 import tyro
 from tyro import _errors as tyro_errors
 
-from training.console.terminal import guard_output, printable
+from training.console.terminal import guard_output, printable, shorten
 
 Settings = TypeVar("Settings")
 
@@ -27,10 +30,26 @@ def run_command(main: Callable[[], int], *, outlive_reader: bool) -> NoReturn:
         outlive_reader: Whether the program goes on when the reader of its output ends (`| head -1`).
     """
     guard_output(outlive_reader=outlive_reader)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that temporary files are removed
     gc.set_threshold(50_000)  # imports make no garbage, and the search for it takes a sixth of their time
-    status = main()
+    try:
+        status = _status_of(main)
+    finally:
+        sys.stdout.flush()  # an error of the output is found here, and not at the exit of Python
     gc.freeze()  # at the exit, the search for garbage would take a second
     sys.exit(status)
+
+
+def _status_of(main: Callable[[], int]) -> int:
+    """Run `main`; an error under a limit of memory, at which libraries cannot even be imported, is one sentence."""
+    try:
+        return main()
+    except (ImportError, MemoryError) as error:
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit == resource.RLIM_INFINITY:
+            raise
+        complain(f"the limit of virtual memory (ulimit -v) of {limit >> 20} MiB is too small: {error}")
+        return 1
 
 
 def parse(
@@ -85,7 +104,8 @@ def refuse(sentence: str) -> NoReturn:
 def complain(sentence: str) -> None:
     """Print one sentence about a user's mistake on stderr."""
     line = printable(mask_password(" ".join(sentence.split())))
-    print(f"error: {line if len(line) <= LONGEST_SENTENCE else line[:LONGEST_SENTENCE] + '…'}", file=sys.stderr)
+    with suppress(OSError):  # the disk of the output may be full
+        print(f"error: {shorten(line, LONGEST_SENTENCE)}", file=sys.stderr)
 
 
 def mask_password(text: str) -> str:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from textwrap import fill
 
@@ -32,6 +33,15 @@ def format_metric(value: float) -> str:
 def shorten(text: str, length: int) -> str:
     """A text cut to at most `length` characters; an ellipsis replaces the end."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def shorten_middle(text: str, length: int) -> str:
+    """A text cut to at most `length` characters; a line that says so replaces the middle."""
+    if len(text) <= length:
+        return text
+    gap = "\n... (the text is longer)\n"
+    half = (length - len(gap)) // 2
+    return text[:half] + gap + text[-half:]
 
 
 def short_path(path: Path) -> Path:
@@ -82,11 +92,23 @@ def guard_output(*, outlive_reader: bool) -> None:
     """Pass the output of this process through `printable_lines` from now on.
 
     Args:
-        outlive_reader: Whether the program goes on when its reader ends (`| head -1`); otherwise it ends quietly.
+        outlive_reader: Whether the program goes on when its reader ends (`| head -1`) or its output cannot be written,
+            for example because the disk is full; otherwise it ends.
     """
-    if sys.stdout is not None:
-        descriptor = _Descriptor(sys.stdout.fileno(), outlive_reader)
-        sys.stdout = _Text(io.BufferedWriter(descriptor), encoding=sys.stdout.encoding, errors="backslashreplace")
+    _open_closed_streams()
+    descriptor = _Descriptor(sys.stdout.fileno(), outlive_reader)
+    sys.stdout = _Text(io.BufferedWriter(descriptor), encoding=sys.stdout.encoding, errors="backslashreplace")
+
+
+def _open_closed_streams() -> None:
+    """Open standard streams that are closed (`>&-`), so that no other file gets their numbers."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 class _Text(io.TextIOWrapper):
@@ -103,7 +125,15 @@ class _Descriptor(io.FileIO):
         try:
             return super().write(content)  # type: ignore[arg-type]
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # also for the buffered rest
-            if not self._outlive_reader:
-                sys.exit(128 + signal.SIGPIPE)
-            return super().write(content)  # type: ignore[arg-type]
+            return self._end(content, 128 + signal.SIGPIPE)
+        except OSError as error:  # such as a full disk
+            with suppress(OSError):
+                print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+            return self._end(content, 1)
+
+    def _end(self, content: object, status: int) -> int:
+        """End the program with this status, or go on without this output."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # also for the buffered rest
+        if not self._outlive_reader:
+            sys.exit(status)
+        return super().write(content)  # type: ignore[arg-type]
