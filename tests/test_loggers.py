@@ -293,7 +293,8 @@ def test_wandb_runs_are_kept_offline_and_go_on_with_the_study(
     assert wandb_history(folder, 1) == [[(1, 0.9)]]
     assert wandb_history(folder, 2) == [[(1, 0.4)], [(2, 0.6), (3, 0.8)]]
     output = capfd.readouterr()
-    assert output.out + output.err == ""
+    assert output.err == ""
+    assert set(output.out.splitlines()) <= {"  ! waiting for wandb, at most 60 seconds"}  # on a busy machine
 
 
 def test_wandb_is_switched_off_if_it_would_have_to_ask_who_you_are(

@@ -2,31 +2,46 @@
 
 import ast
 import csv
+import gzip
 import os
 import pickle
 import re
+import shutil
 import signal
+import sqlite3
+import stat
+import struct
 import subprocess
 import sys
-from dataclasses import replace
+from contextlib import closing, redirect_stdout
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from optuna.distributions import FloatDistribution
 from PIL import Image
 from serial_ray import CompletedRun, StartedRun, run_command
-from studies import HandDrivenStudy, metrics
+from studies import HandDrivenStudy, metadata, metrics
 from test_report import trained_study
 
+from search.analysis.findings import analyse
+from search.engine import local_ray
+from search.engine.running_studies import announce, find_running_studies
+from search.monitoring.terminal import PlainView
+from search.outputs import report_page
 from search.outputs.files import StudyFiles
 from search.outputs.model_export import export_model
 from search.record.folder import StudyFolder
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
-from training.checkpoint import Checkpoint
+from search.simulation.learning_curves import read_csv
+from search.space.search_space import SearchSpace
+from training.checkpoint import Checkpoint, read_weights
 from training.config import PROJECT, TrialConfig
 from training.images.image_data import ImageData
+from training.images.image_file import read_image
 from training.loop import train
 
 PRODUCT = sorted(file for folder in ("search", "training") for file in (PROJECT / folder).rglob("*.py"))
@@ -255,3 +270,193 @@ def test_closed_pipe_does_not_end_a_study(tmp_path: Path) -> None:
     os.close(writer)
     assert run.end() == (0, "")
     assert pd.read_csv(tmp_path / "study" / "trials.csv")["status"].tolist() == ["completed"]
+
+
+# What a sent folder makes sqlite do
+
+
+def name_super_journal(database: Path, victim: Path) -> None:
+    """Put a journal without pages beside a database, which names a file as its super-journal.
+
+    sqlite ends such a journal by deleting that file (https://sqlite.org/fileformat.html, section 3).
+    """
+    magic, name, page, sector = bytes.fromhex("d9d505f920a163d7"), str(victim).encode(), 4096, 512
+    header = magic + struct.pack(">IIIII", 0, 0, database.stat().st_size // page, sector, page)
+    lock_page = (1 << 30) // page + 1
+    end = struct.pack(">I", lock_page) + name + struct.pack(">II", len(name), sum(name)) + magic
+    Path(f"{database}-journal").write_bytes(header.ljust(sector, b"\0") + end)
+
+
+@pytest.fixture(scope="module")
+def sent_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("studies") / "sent"
+    folder.mkdir()
+    study = HandDrivenStudy(folder)
+    study.run_one_of_each()
+    study.record.close()
+    return folder
+
+
+@pytest.fixture
+def sent(sent_study: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sent_study, tmp_path / "sent"))
+
+
+def test_crafted_journal_deletes_a_file_where_nothing_refuses_it(sent: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    name_super_journal(sent / "study.db", precious)
+    with closing(sqlite3.connect(sent / "study.db")) as database:
+        database.execute("SELECT count(*) FROM studies")
+    assert not precious.exists()
+
+
+COMMANDS = (
+    ("search/run.py", "--resume=sent"),
+    ("search/run.py", "--resume=sent", "--fork"),
+    ("search/run.py", "--resume=sent", "--show-space"),
+    ("search/run.py", "--dataset=digits", "--warm-start=sent"),
+    ("search/report.py", "sent"),
+    ("search/confirm.py", "sent"),
+    ("search/compare.py", "sent", "sent"),
+    ("search/reproduce.py", "sent", "1"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_no_command_lets_a_sent_study_delete_files(command: tuple[str, ...], sent: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    name_super_journal(sent / "study.db", precious)
+    script, *words = command
+    run = run_command(script, *words, f"--results-dir={tmp_path}")
+    assert (run.status, run.stdout) == (2, "")
+    assert "study.db-journal names a file that sqlite would delete" in run.stderr
+    assert precious.read_text() == "precious"
+
+
+def test_journal_beside_the_target_of_a_link_is_refused(sent: Path, tmp_path: Path) -> None:
+    precious, target = tmp_path / "precious", sent / "other.db"
+    precious.write_text("precious")
+    (sent / "study.db").rename(target)
+    (sent / "study.db").symlink_to(target.name)
+    name_super_journal(target, precious)
+    assert "other.db-journal names a file" in report(sent).stderr
+    assert precious.read_text() == "precious"
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
+FOREIGN = {
+    "view": f"ALTER TABLE version_info RENAME TO old; CREATE VIEW version_info AS {ENDLESS}",
+    "trigger": f"CREATE TRIGGER now BEFORE INSERT ON studies BEGIN SELECT count(*) FROM ({ENDLESS} LIMIT 1e15); END",
+    "computed column": "ALTER TABLE studies ADD COLUMN long AS (hex(zeroblob(400000000)))",
+    "virtual table": "CREATE VIRTUAL TABLE words USING fts5(text)",
+}
+
+
+@pytest.mark.parametrize("sql", FOREIGN.values(), ids=FOREIGN)
+def test_sql_of_the_sender_is_not_run(sql: str, sent: Path) -> None:
+    with closing(sqlite3.connect(sent / "study.db")) as database:
+        database.executescript(sql)
+    run = report(sent)
+    assert (run.status, run.stdout) == (2, "")
+    assert "is a view, a trigger or a computed table, which a record does not have" in run.stderr
+
+
+@pytest.mark.parametrize("name", ["study.db-journal", "study.db-wal", "study.db-shm"])
+def test_pipe_beside_a_record_is_refused(name: str, sent: Path) -> None:
+    os.mkfifo(sent / name)
+    run = report(sent)
+    assert run.status == 2
+    assert f"{name} is no file" in run.stderr
+
+
+def test_pipes_in_place_of_files_are_not_waited_for(sent: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "trial-0001-epoch-0002.pt"
+    os.mkfifo(pipe)
+    assert not Checkpoint(pipe).restore(object())  # type: ignore[arg-type]
+    for read in (read_weights, read_csv, lambda file: read_image(file, (1, 8, 8))):
+        with pytest.raises(ValueError, match=pipe.name):
+            read(pipe)
+    (sent / "study.db").unlink()
+    os.mkfifo(sent / "study.db")
+    assert "there is no study" in report(sent).stderr
+
+
+def test_table_that_grows_when_it_is_unpacked_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.simulation.learning_curves.LARGEST_TABLE", 1 << 20)
+    with gzip.open(tmp_path / "curves.csv.gz", "wb") as stream:
+        stream.write(b"0\n" * (1 << 20))
+    run = run_command("search/replay.py", str(tmp_path / "curves.csv.gz"))
+    assert run.status == 2
+    assert "cannot be read as a table: it has more than 1 MiB" in run.stderr
+
+
+def test_long_error_is_cut(tmp_path: Path) -> None:
+    failure = Failure("exception", "x" * 50_000_000, "first\n" + "y" * 50_000_000 + "\nlast")
+    assert len(failure.error) <= 1000
+    assert len(failure.traceback) <= 100_000
+    assert failure.traceback.startswith("first\n")
+    assert failure.traceback.endswith("\nlast")
+    assert Failure(**asdict(failure)) == failure
+
+
+HEADS = ("=cmd|' /C calc'!A0", "a\nb", "\x1b[2Jc", "<b>", "[red]d")
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_hostile_name_of_a_hyperparameter_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="a hyperparameter's name must be"):
+        SearchSpace({name: FloatDistribution(0.0, 1.0)})
+
+
+def test_names_in_table_heads_are_escaped_as_values_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.space.search_space._check_name", lambda _: None)  # the heads do not rely on it
+    space = SearchSpace({name: FloatDistribution(0.0, 1.0) for name in HEADS})
+    record = StudyRecord.create(tmp_path, metadata(space=space))
+    with (tmp_path / "terminal").open("w") as terminal, redirect_stdout(terminal):
+        PlainView([], record).begin_trials()
+    StudyFiles(record).write()
+    page = report_page.render(record, analyse(record), "no images")
+    heads = "".join(re.findall("<th[ >].*?</th>", page, flags=re.DOTALL))
+    assert "<b>" not in heads
+    assert "a\\nb" in heads
+    for text in (heads, (tmp_path / "terminal").read_text(), (tmp_path / "trials.csv").read_text()):
+        assert is_harmless(text)
+    with (tmp_path / "trials.csv").open(newline="") as stream:
+        assert f"'{HEADS[0]}" in next(csv.reader(stream))
+
+
+# Folders and files that other users could reach
+
+
+def test_link_in_the_temporary_folder_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    precious, folder = tmp_path / "precious", tmp_path / f"tunesmith-{os.getuid()}"
+    precious.mkdir(mode=0o700)
+    (precious / "notes.json").write_text("precious")
+    folder.symlink_to(precious)
+    with announce("first", 1):
+        assert find_running_studies() == []
+    folder.unlink()
+    precious.rename(folder)
+    folder.chmod(0o770)  # others can write into it
+    with announce("first", 1):
+        assert find_running_studies() == []
+    assert [file.name for file in folder.iterdir()] == ["notes.json"]
+
+
+def test_token_is_for_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / ".ray" / "auth_token"
+    file.parent.mkdir()
+    local_ray._protect_token()
+    token = file.read_text()
+    assert re.fullmatch("[0-9a-f]{64}", token)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o644)  # as an earlier version of Ray left it
+    local_ray._protect_token()
+    assert (stat.S_IMODE(file.stat().st_mode), file.read_text()) == (0o600, token)
+    assert list(file.parent.iterdir()) == [file]

@@ -69,7 +69,7 @@ class Checkpoint:
         Returns:
             Whether the state was restored. If the file is damaged, `training` is only partly restored.
         """
-        if not self.file.exists():
+        if not self.file.is_file():
             return False
         try:
             # weights_only: a checkpoint from somebody else runs no code
@@ -126,6 +126,8 @@ def read_metrics(file: Path) -> EpochMetrics:
 
 
 def _read(file: Path, part: str) -> Any:
+    if not file.is_file():
+        raise ValueError(f"{file.name} is no file")
     try:
         # weights_only: a checkpoint from somebody else runs no code
         return torch.load(file, map_location="cpu", weights_only=True)[part]

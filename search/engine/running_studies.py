@@ -2,9 +2,10 @@
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,8 +23,11 @@ class RunningStudy:
 
 def find_running_studies() -> list[RunningStudy]:
     """List the studies that this user runs on this machine now."""
-    running_studies = []
-    for file in sorted(_folder().glob("*.json")):
+    running_studies: list[RunningStudy] = []
+    folder = _folder()
+    if folder is None:
+        return running_studies
+    for file in sorted(folder.glob("*.json")):
         try:
             with FileLock(file.with_suffix(".lock")).acquire(timeout=0):
                 file.unlink(missing_ok=True)  # the process of the study has ended
@@ -35,7 +39,11 @@ def find_running_studies() -> list[RunningStudy]:
 @contextmanager
 def announce(study: str, cpus: int) -> Iterator[None]:
     """Let other studies find this study until the block ends."""
-    file = _folder() / f"{os.getpid()}.json"
+    folder = _folder()
+    if folder is None:
+        yield
+        return
+    file = folder / f"{os.getpid()}.json"
     with FileLock(file.with_suffix(".lock")):
         file.write_text(json.dumps(asdict(RunningStudy(study, cpus))))
         try:
@@ -44,10 +52,11 @@ def announce(study: str, cpus: int) -> Iterator[None]:
             file.unlink(missing_ok=True)
 
 
-def _folder() -> Path:
-    """The folder of the announcements, which only this user can write; a folder of another user is not used."""
+def _folder() -> Path | None:
+    """The folder of the announcements, in which no other user can put anything; None if somebody else made it."""
     folder = Path(tempfile.gettempdir()) / f"tunesmith-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        return Path(tempfile.mkdtemp(prefix="tunesmith-"))
-    return folder
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    made = folder.lstat()  # a link is not followed: files are removed from the folder
+    is_private = stat.S_ISDIR(made.st_mode) and made.st_uid == os.getuid() and stat.S_IMODE(made.st_mode) == 0o700
+    return folder if is_private else None

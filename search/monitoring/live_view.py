@@ -178,12 +178,12 @@ class LiveView(View):
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         table.add_column("#", justify="right", no_wrap=True, min_width=2)
         for name, width in zip(names, widths, strict=False):
-            table.add_column(name, justify="right", no_wrap=True, overflow="ellipsis", width=width)
+            table.add_column(Text(printable(name)), justify="right", no_wrap=True, overflow="ellipsis", width=width)
         table.add_column("epoch", justify="right", no_wrap=True, min_width=5)
         table.add_column("last", justify="right", no_wrap=True, min_width=6)
         if not is_narrow:
             table.add_column("best", justify="right", no_wrap=True, min_width=6)
-        table.add_column(record.metric, no_wrap=True, overflow="ellipsis")
+        table.add_column(Text(printable(record.metric)), no_wrap=True, overflow="ellipsis")
         running = sorted(
             (trial for trial in record.trials if trial.status == "running"), key=lambda trial: trial.number
         )

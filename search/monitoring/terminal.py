@@ -5,7 +5,7 @@ from typing import Protocol, Self
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
-from training.console.terminal import format_metric, format_value, shorten
+from training.console.terminal import format_metric, format_value, printable, shorten
 
 
 def header_line(label: str, text: str) -> str:
@@ -63,7 +63,7 @@ class PlainView(View):
 
     def begin_trials(self) -> None:
         """Print the names of the columns."""
-        names = "  ".join(name.rjust(width) for name, width in self._widths.items())
+        names = "  ".join(printable(name).rjust(width) for name, width in self._widths.items())
         print(
             f"\nEnded trials; * marks the best so far\n  #  {names}  {self._record.metric}   seconds  status",
             flush=True,

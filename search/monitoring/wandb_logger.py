@@ -20,7 +20,7 @@ class _TrialProgress:
     def __init__(self, file: Path) -> None:
         self._file = file
         self.epoch, self.has_ended = 0, False
-        if file.exists():
+        if file.is_file():
             values = json.loads(file.read_text())
             self.epoch, self.has_ended = int(values["epoch"]), bool(values["has_ended"])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from search.analysis.time_accounting import time_accounting, wall_seconds
 from search.outputs.confirmation_text import confirmation_table
-from search.outputs.tables import epoch_table, trial_table
+from search.outputs.tables import as_cell, epoch_table, trial_table
 from search.record.file_names import CONFIRM_CSV, EPOCHS_CSV, ERRORS, STUDY_JSON, TRIALS_CSV
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
@@ -56,8 +56,8 @@ class StudyFiles:
             OSError: A file cannot be written.
         """
         record, folder = self._record, self._record.folder
-        write_atomically(folder / TRIALS_CSV, trial_table(record).to_csv(index=False))
-        write_atomically(folder / EPOCHS_CSV, epoch_table(record).to_csv(index=False))
+        write_atomically(folder / TRIALS_CSV, trial_table(record).rename(columns=as_cell).to_csv(index=False))
+        write_atomically(folder / EPOCHS_CSV, epoch_table(record).rename(columns=as_cell).to_csv(index=False))
         write_atomically(folder / STUDY_JSON, json.dumps(_study_json(record), indent=2) + "\n")
         if confirmation := record.metadata.confirmation:
             write_atomically(folder / CONFIRM_CSV, confirmation_table(record, confirmation).to_csv(index=False))

@@ -47,7 +47,7 @@ from search.record.trial import Metrics, TrialRecord
 from search.space.distributions import values_of
 from search.space.search_space import describe, describe_hyperparameter, starting_points
 from training.config import NETWORKS
-from training.console.terminal import format_metric, format_value
+from training.console.terminal import format_metric, format_value, printable
 from training.metrics import CONFIDENCE, accuracy_interval, may_be_chance
 from training.model.model_folder import read_metadata
 
@@ -72,7 +72,7 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
         certainty=_certainty(record),
         recommendations=findings.recommendations,
         failures=_failures(record),
-        columns=list(table.columns),
+        columns=list(map(printable, table.columns)),
         rows=[[_cell(value) for value in row] for row in table.itertuples(index=False)],
         best=_best_number(record),
         provenance=_provenance(record),

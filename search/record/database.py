@@ -159,11 +159,15 @@ def check_file(file: Path) -> None:
     """Refuse a damaged file without changing it, because Optuna would silently repair it.
 
     Raises:
-        ValueError: A page is damaged, or rows are missing to which other rows refer, or the rows with the versions of
+        ValueError: The file has views or triggers, which would run SQL of the sender; a file beside it could harm other
+            files; a page is damaged, or rows are missing to which other rows refer, or the rows with the versions of
             the schema, without which Optuna treats the file as a new database.
         sqlite3.Error: The file cannot be read, or is not a database of sqlite.
     """
     with closing(_connect(file)) as database:
+        foreign = database.execute(_NOT_OF_A_RECORD).fetchone()
+        if foreign:
+            raise ValueError(f"{foreign[0]} is a view, a trigger or a computed table, which a record does not have")
         ((damage,),) = database.execute("PRAGMA integrity_check(1)").fetchall()
         if damage != "ok":
             raise ValueError(damage)
@@ -179,7 +183,35 @@ def open_file(file: Path, *, new: bool) -> StudyStorage:
     return StudyStorage(f"sqlite:///{file.name}", {"creator": lambda: _connect(file)}, new=new)
 
 
+_JOURNAL_END = bytes.fromhex("d9d505f920a163d7")
+"""Last bytes of a journal that names a super-journal, a file that sqlite deletes (https://sqlite.org/fileformat.html)."""
+_NOT_OF_A_RECORD = """
+    SELECT name FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'
+    UNION ALL
+    SELECT s.name FROM sqlite_schema AS s, pragma_table_xinfo(s.name) AS c WHERE s.type = 'table' AND c.hidden != 0
+"""
+"""What can compute without an end when it is read."""
+
+
+def _check_companions(file: Path) -> None:
+    """Refuse files beside a database by which a sender could harm other files, or stop this process.
+
+    Our own journals name no super-journal, because a process writes one database only.
+    """
+    for suffix in ("-journal", "-wal", "-shm"):
+        companion = Path(f"{file.resolve()}{suffix}")
+        if companion.is_symlink() or (companion.exists() and not companion.is_file()):
+            raise ValueError(f"{companion.name} is no file")
+    journal = Path(f"{file.resolve()}-journal")
+    if journal.is_file():
+        with journal.open("rb") as stream:
+            stream.seek(max(0, journal.stat().st_size - len(_JOURNAL_END)))
+            if stream.read() == _JOURNAL_END:
+                raise ValueError(f"{journal.name} names a file that sqlite would delete; delete the journal")
+
+
 def _connect(file: Path) -> sqlite3.Connection:
+    _check_companions(file)
     # not rwc: a file that was removed is an error, not a new empty record;
     # not ro: sqlite undoes the unfinished writes of a killed process when it opens the file
     return sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, timeout=LOCK_SECONDS, check_same_thread=False)

@@ -1,6 +1,8 @@
 """Learning curves of a grid of configurations, against which studies are replayed."""
 
+import gzip
 import hashlib
+import io
 import json
 import math
 import random
@@ -22,6 +24,8 @@ Curve = Sequence[EpochMetrics | Failure]
 """The metrics of each epoch of a trial that is not stopped, and the failure at its end, if it fails."""
 
 GRID_COLUMNS = ("optimizer", "batch_size", "learning_rate", "seed")
+LARGEST_TABLE = 1 << 28
+"""Bytes of a table; a small compressed file may hold much more."""
 METRICS = ("train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss", "seconds")
 """Columns that a table of learning curves and the `epochs.csv` of every study have."""
 
@@ -100,7 +104,11 @@ def read_csv(file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise ValueError(f"there is no file {file}")
     try:
-        return pd.read_csv(file, compression="gzip" if file.suffix == ".gz" else None)
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            content = stream.read(LARGEST_TABLE + 1)
+        if len(content) > LARGEST_TABLE:
+            raise ValueError(f"it has more than {LARGEST_TABLE >> 20} MiB")
+        return pd.read_csv(io.BytesIO(content))
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{file} cannot be read as a table: {error}") from None
 

@@ -25,6 +25,8 @@ def read_image(file: Path, shape: tuple[int, int, int], *, invert: bool = False)
     Returns:
         The pixels, uint8, of this shape; transparent pixels are white. A ValueError says that there is no image.
     """
+    if file.is_fifo():
+        raise ValueError(f"{file} is a pipe and no file")
     channels, height, width = shape
     try:
         with warnings.catch_warnings():
