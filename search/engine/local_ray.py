@@ -28,7 +28,7 @@ from training.config import PROJECT
 
 ANSWER_SECONDS = 5.0
 """Seconds in which the page of the dashboard must answer."""
-LEAST_VIRTUAL_MEMORY = 16 << 30
+LEAST_VIRTUAL_MEMORY = 8 << 30
 """Bytes of addresses that Ray needs, most of them unused: it reserves far more than it writes."""
 QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
