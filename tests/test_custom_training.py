@@ -24,7 +24,7 @@ from search.space.toml_file import read_space
 from training.loop import TrainingDivergedError
 from training.networks.network_config import config_type
 from training.networks.networks import build_network
-from training.user_code import annotated_config, load_function
+from training.user_code import annotated_config, load_code
 
 FUNCTIONS = """
 import math, random
@@ -128,7 +128,8 @@ def test_what_a_file_draws_while_it_is_imported_changes_no_number_and_is_always_
     )
     measured = []
     for _ in range(2):
-        load_function.cache_clear()  # another worker imports the file again
+        load_code.cache_clear()  # another worker imports the file again
+        sys.modules.pop(file.stem, None)
         for _ in range(2):
             epochs = epochs_of(file, "train", epochs=2)
             measured.append([(value(metrics, "loss"), value(metrics, "draw")) for metrics in epochs])

@@ -1,6 +1,8 @@
 import dataclasses
 import itertools
 import random
+import sys
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,7 +21,7 @@ from training.networks.network_config import config_type
 from training.networks.networks import NeuralNetwork, build_network
 from training.optimization.lr_schedule import learning_rate_at
 from training.random_state import get_random_state, set_random_state
-from training.user_code import load_function
+from training.user_code import load_code
 
 
 def without_seconds(epochs: list[EpochMetrics]) -> list[EpochMetrics]:
@@ -280,7 +282,8 @@ def test_all_generators_are_seeded_and_restored(digits: ImageData, networks: Pat
         for _ in range(finished):
             next(interrupted)
         np.random.rand(7), random.gauss(0, 1), torch.rand(7)  # whatever happens in between
-        load_function.cache_clear()  # another process imports the file again
+        load_code.cache_clear()  # another process imports the file again
+        del sys.modules[networks.stem]
         assert without_seconds(list(loop.train(config, digits, checkpoint))) == whole
         assert checkpoint.take_warning() is None
 
@@ -330,3 +333,20 @@ def test_only_a_last_batch_of_one_is_merged(digits: ImageData) -> None:
         sizes = [len(labels) for _, labels in batches(split, batch_size, merge_single=True)]
         assert sizes == [len(labels) for _, labels in batches(split, batch_size)]
     assert [len(labels) for _, labels in batches(few(digits, 129).train, 64, merge_single=True)] == [64, 65]
+
+
+def test_auxiliary_logits_are_a_part_of_the_training_loss() -> None:
+    """GoogLeNet and Inception of torchvision return named tuples while training, with None for what is switched off."""
+    outputs = namedtuple("outputs", ["logits", "aux_logits2", "aux_logits1", "features"])
+    logits, first, second = torch.randn(3, 4, 10)
+    labels, loss_fn = torch.tensor([0, 3, 9, 1]), nn.CrossEntropyLoss()
+    both = loss_fn(logits, labels) + 0.3 * (loss_fn(first, labels) + loss_fn(second, labels))
+    for returned, loss in (
+        (logits, loss_fn(logits, labels)),
+        ((logits, None), loss_fn(logits, labels)),
+        ([logits, first, second], both),
+        (outputs(logits, first, second, torch.randn(4, 7)), both),
+    ):
+        torch.testing.assert_close(loop.training_loss(returned, labels, loss_fn), loss)
+    with pytest.raises(ValueError, match="the network must return logits while training, got dict"):
+        loop.training_loss({"logits": logits}, labels, loss_fn)  # type: ignore[arg-type]

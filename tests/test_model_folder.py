@@ -1,6 +1,8 @@
 """A model that was shipped: it loads without its study, exactly, or is refused in one sentence."""
 
+import importlib.util
 import json
+import py_compile
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -398,3 +400,26 @@ def test_model_that_was_not_kept_or_not_measured_is_not_shipped(tmp_path: Path, 
     assert export_model(record) is None
     assert exported_best(record) is None
     assert not (tmp_path / "study" / "model").exists()
+
+
+def test_code_that_was_added_to_a_model_is_not_run(own_network: tuple[StudyRecord, Path], tmp_path: Path) -> None:
+    """Only what was read runs: no module beside it, none in a linked folder, no compiled code in its place."""
+    folder = export_model(own_network[0])
+    assert folder is not None
+    for added in ("torch.py", "dataclasses.pyc", "pathlib/__init__.py"):
+        (folder / added).parent.mkdir(exist_ok=True)
+        (folder / added).write_text("raise SystemExit")
+        with pytest.raises(ValueError, match="is not the code that the model was trained with"):
+            load_model(folder, trust_network=True)
+        (folder / added).unlink()
+    (folder / "pathlib").rmdir()
+    (folder / "pathlib").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(ValueError, match="is a link to a folder"):
+        load_model(folder, trust_network=True)
+    (folder / "pathlib").unlink()
+    compiled = Path(importlib.util.cache_from_source(str(folder / CODE)))
+    compiled.parent.mkdir()
+    hostile = tmp_path / "hostile.py"
+    hostile.write_text("raise SystemExit")
+    py_compile.compile(str(hostile), str(compiled), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    load_model(folder, trust_network=True)

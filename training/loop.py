@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
@@ -25,6 +25,8 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 STEPS_BETWEEN_CHECKS = 100
 """Optimizer steps between two checks of the loss: to read it, the processor has to wait for a GPU."""
+AUXILIARY_WEIGHT = 0.3
+"""Weight of the loss of auxiliary logits while training; that of the logits is 1."""
 EVALUATION_BATCH_SIZE = 1000
 """Images per forward pass in the evaluation: large for speed; the metrics do not depend on it."""
 CONVOLUTION_EVALUATION_BATCH_SIZE = 200
@@ -37,7 +39,9 @@ class TrainingDivergedError(ArithmeticError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch or Python says that there is not enough memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    cause = error.__cause__
+    is_itself = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return is_itself or (cause is not None and is_out_of_memory(cause))
 
 
 def train_loop(
@@ -51,7 +55,7 @@ def train_loop(
 
     Args:
         batches: Pairs of images (B, C, H, W), float32 in [0, 1], and labels (B,), int64.
-        model: Turns images into logits (B, classes).
+        model: Turns images into logits (B, classes), or into a sequence that begins with them.
         loss_fn: Mean loss of (logits, labels).
         optimizer: Holds the parameters of `model`.
         autocast: Context in which the logits are computed; `training.optimization.precision` builds it.
@@ -62,12 +66,34 @@ def train_loop(
     model.train()
     for images, labels in batches:
         with autocast:
-            logits = model(images)
-        loss = loss_fn(logits.float(), labels)
+            outputs = model(images)
+        loss = training_loss(outputs, labels, loss_fn)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         yield loss.detach(), len(labels)
+
+
+def training_loss(outputs: Tensor | Sequence[Tensor | None], labels: Tensor, loss_fn: LossFunction) -> Tensor:
+    """The loss of a batch, of which auxiliary logits are a part (Szegedy et al. 2015, section 5).
+
+    Args:
+        outputs: Logits (B, classes); or a sequence of them and others, of which those of the same shape are auxiliary
+            logits, as GoogLeNet and Inception of torchvision return them while training.
+        labels: (B,), int64.
+        loss_fn: Mean loss of (logits, labels).
+
+    Raises:
+        ValueError: The network returned something else.
+    """
+    logits, *others = [outputs] if isinstance(outputs, Tensor) or not isinstance(outputs, Sequence) else outputs
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"the network must return logits while training, got {type(outputs).__name__}")
+    loss = loss_fn(logits.float(), labels)
+    for other in others:
+        if isinstance(other, Tensor) and other.shape == logits.shape:
+            loss = loss + AUXILIARY_WEIGHT * loss_fn(other.float(), labels)
+    return loss
 
 
 @torch.no_grad()

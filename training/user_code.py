@@ -1,52 +1,207 @@
-"""Imports functions of the user from files and modules, and finds the dataclasses that they take."""
+"""Imports functions of the user from files and modules, and runs them as Python runs a script."""
 
-import ast
-import hashlib
 import importlib
 import importlib.util
+import os
 import sys
-from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
 from training.config import PROJECT
+from training.program_files import program_files
 from training.random_state import seeded
 
 PACKAGES = ("search", "training")
 """Names of the packages of this project."""
 
 
-@cache
+@dataclass(frozen=True)
+class UserCode:
+    """A function of the user, and what belongs to it."""
+
+    function: Callable[..., Any]
+    files: dict[str, Path]
+    """The file of its module, under its path in the folder where its imports begin, and those that it imports there."""
+    script: str
+    """Its module as the user wrote it, which is its `sys.argv[0]`."""
+    root: Path | None
+    """The folder that is first on `sys.path` while it runs; None for an installed package."""
+    working_folder: Path | None
+    """The working folder if the module changed it when it was imported; otherwise None: that of the command."""
+
+
 def load_function(option: str, path: str) -> Callable[..., Any]:
     """The function with an import path; a ValueError with the option says that it cannot be imported."""
-    module_name, _, name = path.rpartition(":")
+    return load_code(option, path).function
+
+
+@cache
+def load_code(option: str, path: str) -> UserCode:
+    """The function with an import path, and its files; a ValueError with the option says that it cannot be imported."""
+    script, _, name = path.rpartition(":")
+    is_file = script.endswith(".py")
     _hide_commands()
+    importlib.invalidate_caches()  # the file may have been written just now
     try:
-        is_file = module_name.endswith(".py")
-        with seeded(0):  # what a file draws while it is imported is the same in each process
-            module = _import_file(Path(module_name)) if is_file else importlib.import_module(module_name)
-    except Exception as error:  # whatever the file does
-        raise ValueError(f"{option} {path} cannot be imported: {type(error).__name__}: {error}") from error
+        root = Path(script).resolve().parent if is_file else _folder_of_module(script)
+        before = Path.cwd()
+        with _as_script(script, root, None), seeded(0):  # what a file draws at its import is the same in each process
+            module = _import_file(Path(script).resolve()) if is_file else importlib.import_module(script)
+            working_folder = _changed_folder(before)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the file does
+        raise ValueError(f"{option} {path} cannot be imported: {describe_error(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise ValueError(f"{option} {path}: {module_name} has no function {name}")
-    return function  # type: ignore[no-any-return]
+        raise ValueError(f"{option} {path}: {script} has no function {name}")
+    files = _files_of(module, root)
+    return UserCode(function, files, script, root, working_folder)
+
+
+@contextmanager
+def running(option: str, path: str) -> Iterator[Callable[..., Any]]:
+    """Call a function of the user as if Python ran its file as a script.
+
+    It sees its own `sys.argv` and the modules beside it, and processes that it starts find them, too. When the block
+    ends, the working folder is that of before, whatever the function did.
+    """
+    code = load_code(option, path)
+    with _as_script(code.script, code.root, code.working_folder):
+        yield code.function
+
+
+@contextmanager
+def errors_as_sentences(failure: str, *, own_rules: bool = False) -> Iterator[None]:
+    """Raise a ValueError that says what failed if code of the user raises an error or exits.
+
+    With `own_rules`, a ValueError is the user's own sentence about a wrong value, and stays.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if own_rules and isinstance(error, ValueError):
+            raise
+        raise ValueError(f"{failure}: {describe_error(error)}") from error
+
+
+def describe_error(error: BaseException) -> str:
+    """The type and text of an error in code of the user, and the line of that code."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return ": ".join(filter(None, [type(error).__name__, str(error)])) + place
+
+
+_replaced_modules: dict[Path, dict[str, ModuleType]] = {}
+"""For each folder of the user: its modules that are not in `sys.modules`, because another folder has such ones, too.
+
+The last folder is the one in which imports begin now."""
+
+
+@contextmanager
+def _as_script(script: str, root: Path | None, working_folder: Path | None) -> Iterator[None]:
+    """Run a block with the `sys.argv`, the `sys.path` and the working folder of a script.
+
+    `__main__` is empty meanwhile, because processes that are started by spawn or forkserver would import ours.
+    """
+    if root is not None:
+        _activate(root)
+    argv, main, folder_before = sys.argv, sys.modules["__main__"], Path.cwd()
+    sys.argv, sys.modules["__main__"] = [script], ModuleType("__main__")
+    try:
+        if working_folder is not None:
+            os.chdir(working_folder)
+        yield
+    finally:
+        sys.argv, sys.modules["__main__"] = argv, main
+        with suppress(OSError):  # the user's code may have removed the folder
+            if _changed_folder(folder_before) is not None:
+                os.chdir(folder_before)
+
+
+def _changed_folder(before: Path) -> Path | None:
+    """The working folder; None if it is still that of before."""
+    now = Path.cwd()
+    return None if now == before else now
+
+
+def _activate(root: Path) -> None:
+    """Let imports find the modules in a folder of the user before all others.
+
+    If modules of the same name were imported from another folder of the user, they are put aside.
+    """
+    active = next(reversed(_replaced_modules), None)
+    if root == active and str(root) in sys.path:
+        return
+    for name in {name.partition(".")[0] for name in sys.modules}:
+        if (root / name).is_dir() or (root / f"{name}.py").is_file():
+            owner = next((other for other in _replaced_modules if other != root and _lies_in(other, name)), None)
+            if owner is not None:
+                names = [other for other in sys.modules if other.partition(".")[0] == name]
+                _replaced_modules[owner] |= {other: sys.modules.pop(other) for other in names}
+    if str(active) in sys.path:
+        sys.path.remove(str(active))
+    sys.path.insert(0, str(root))
+    sys.modules.update(_replaced_modules.pop(root, {}))
+    _replaced_modules[root] = {}
+
+
+def _lies_in(root: Path, name: str) -> bool:
+    """Whether an imported module is a file or a package in a folder."""
+    module = sys.modules.get(name)
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+    return str(root / f"{name}.py") in places or str(root / name) in places
 
 
 def _import_file(file: Path) -> ModuleType:
+    """Import a file under its own name, by which other processes find it, unless another module has this name."""
     if not file.is_file():
         raise ValueError(f"there is no file {file}")
     _check_names(file)
-    name = f"tunesmith_file_{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
+    if _file_of_module(file.stem) == file:
+        return importlib.import_module(file.stem)
+    name = f"tunesmith_file_{file.stem}_{sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None, "a .py file has a loader"  # noqa: PT018
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up while the file runs
     spec.loader.exec_module(module)
     return module
+
+
+def _file_of_module(name: str) -> Path | None:
+    """The file that an import would take for a module; None if there is none."""
+    with suppress(ImportError, ValueError):  # for example a name with a dot
+        spec = importlib.util.find_spec(name)
+        return Path(spec.origin).resolve() if spec is not None and spec.origin is not None else None
+    return None
+
+
+def _folder_of_module(name: str) -> Path | None:
+    """The current folder if a module lies in it, as with `python -m`; None if the module is installed."""
+    folder = Path.cwd().resolve()
+    top = folder / name.partition(".")[0]
+    return folder if top.is_dir() or top.with_suffix(".py").is_file() else None
+
+
+def _files_of(module: ModuleType, root: Path | None) -> dict[str, Path]:
+    file = Path(module.__file__ or "").resolve()
+    if root is not None:
+        return program_files(file, root)
+    top = module.__name__.partition(".")[0]
+    packages = [parent for parent in file.parents if parent.name == top]
+    return program_files(file, packages[-1].parent, only=top) if packages else {file.name: file}
+
+
+def _is_users(file: str) -> bool:
+    return any(Path(file).is_relative_to(root) for root in _replaced_modules) and "site-packages" not in file
 
 
 def _hide_commands() -> None:
@@ -56,16 +211,10 @@ def _hide_commands() -> None:
 
 
 def _check_names(file: Path) -> None:
-    """Refuse a file that imports a module beside it with the name of our package, which would be imported instead."""
-    imported = set()
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            imported.add((node.module or "").partition(".")[0])
-    for package in PACKAGES:
-        beside = [file.with_name(f"{package}.py"), file.with_name(package)]
-        if package in imported and file.parent != PROJECT and any(path.exists() for path in beside):
+    """Refuse a program with a module of its own that has the name of our package, which would be imported instead."""
+    for name in program_files(file, file.parent):
+        package = name.partition("/")[0].removesuffix(".py")
+        if package in PACKAGES and name != file.name:
             raise ValueError(
                 f"it imports {package}, which is a package of Tunesmith and the name of a module beside it: "
                 "give that module another name"
@@ -77,12 +226,13 @@ def annotated_config(option: str, path: str) -> type[Any] | None:
 
     A ValueError names the option if the annotations cannot be read or if a field of the dataclass has no default.
     """
+    function = load_function(option, path)
     try:
-        annotation = next(iter(get_type_hints(load_function(option, path)).values()), None)
+        annotation = next(iter(get_type_hints(function).values()), None)
         if not (isinstance(annotation, type) and is_dataclass(annotation)):
             return None
         get_type_hints(annotation)
-    except (NameError, TypeError, AttributeError) as error:  # Python cannot resolve an annotation
+    except Exception as error:  # Python cannot resolve an annotation
         raise ValueError(f"{option} {path}: its annotations cannot be read: {error}") from error
     for field in fields(annotation):
         if field.init and field.default is MISSING and field.default_factory is MISSING:

@@ -4,7 +4,6 @@ import re
 import socket
 import subprocess
 import sys
-from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +14,7 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.engine import local_ray
+from search.engine.local_ray import StudyJobConfig
 from search.ray_environment import set_ray_environment
 from search.record import provenance
 from search.record.provenance import ClusterSize
@@ -100,9 +100,12 @@ def join(address: str) -> Cluster:
     _check_answers(address, where)
     packages = [str(PROJECT / name) for name in ("search", "training")]
     try:
-        # Workers import from the driver's current folder first, and a node may have an older copy of our code there
-        with TemporaryDirectory() as empty, chdir(empty):
-            context = ray.init(address=address, runtime_env={"py_modules": packages}, **local_ray.QUIET)
+        context = ray.init(
+            address=address,
+            runtime_env={"py_modules": packages},
+            job_config=StudyJobConfig(None),
+            **local_ray.QUIET,
+        )
     except ConnectionError:  # it did answer, but Ray found no process of a node for a minute
         raise ValueError(f"the Ray cluster {where} cannot be joined: this machine is not one of its nodes") from None
     except Exception as error:  # whatever Ray raises

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from search.record.custom_metrics import CustomMetrics
@@ -10,7 +10,7 @@ from search.settings import check_metric_name
 from training.config_fields import field_types, make_config
 from training.loop import TrainingDivergedError
 from training.random_state import seed_generators
-from training.user_code import annotated_config, load_function
+from training.user_code import annotated_config, running
 
 OPTION = "train_function"
 
@@ -18,7 +18,7 @@ OPTION = "train_function"
 def train_custom(
     import_path: str, hyperparameters: Mapping[str, Any], epochs: int, seed: int, metric: str
 ) -> Iterator[CustomMetrics]:
-    """Run a training function; yield the metrics of each epoch.
+    """Run a training function; yield the metrics of each epoch. It ends when it returns or calls `sys.exit(0)`.
 
     The random generators of Python, NumPy and torch start from the seed, so that the same call yields the same metrics.
 
@@ -32,27 +32,37 @@ def train_custom(
     Raises:
         TrainingDivergedError: The metric is not finite.
         ValueError: The function yields something else, or nothing. One that ends early has stopped by itself.
+        SystemExit: The function exits with a text or with a status other than 0.
     """
-    function = load_function(OPTION, import_path)
     config_class = annotated_config(OPTION, import_path)
-    seed_generators(seed)
     values = {"epochs": epochs, "seed": seed, **hyperparameters}
-    if config_class is None:
-        config: Any = values
-    else:
-        unused = {"epochs", "seed"} - field_types(config_class).keys()
-        config = make_config(config_class, {name: value for name, value in values.items() if name not in unused})
-    start = time.perf_counter()
     epoch = 0
-    for epoch, yielded in enumerate(iter(function(config)), start=1):
-        seconds = round(time.perf_counter() - start, 3)
-        metrics = _check_metrics(yielded, metric, epoch)
-        yield CustomMetrics(epoch=epoch, seconds=seconds, values=metrics)
-        if epoch == epochs:
-            return
+    with running(OPTION, import_path) as function:
+        seed_generators(seed)
+        if config_class is None:
+            config: Any = values
+        else:
+            unused = {"epochs", "seed"} - field_types(config_class).keys()
+            config = make_config(config_class, {name: value for name, value in values.items() if name not in unused})
         start = time.perf_counter()
+        for epoch, yielded in enumerate(_until_exit(function, config), start=1):
+            seconds = round(time.perf_counter() - start, 3)
+            metrics = _check_metrics(yielded, metric, epoch)
+            yield CustomMetrics(epoch=epoch, seconds=seconds, values=metrics)
+            if epoch == epochs:
+                return
+            start = time.perf_counter()
     if epoch == 0:
         raise ValueError(f"the training function yielded only 0 of {epochs} epochs")
+
+
+def _until_exit(function: Callable[..., Any], config: Any) -> Iterator[Any]:
+    """What a training function yields until it ends or exits with status 0."""
+    try:
+        yield from function(config)
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise
 
 
 def _check_metrics(yielded: object, metric: str, epoch: int) -> dict[str, float | None]:

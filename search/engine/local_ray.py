@@ -8,14 +8,16 @@ import resource
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import chdir, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import ray
 import torch
@@ -31,6 +33,25 @@ ANSWER_SECONDS = 5.0
 LEAST_VIRTUAL_MEMORY = 8 << 30
 """Bytes of addresses that Ray needs, most of them unused: it reserves far more than it writes."""
 QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+
+
+class StudyJobConfig(JobConfig):  # type: ignore[misc]
+    """A job whose workers import our code from one folder, and then what lies beside the script of this process.
+
+    Ray puts the driver's current folder before all others, where a module may have the name of one of ours.
+    """
+
+    def __init__(self, folder: Path | None = PROJECT, **options: Any) -> None:
+        """Set the folder; None if the runtime environment brings our code."""
+        super().__init__(**options)
+        script = Path(sys.argv[0]).resolve()
+        is_of_user = script.is_file() and str(script.parent) in sys.path and script.parent != PROJECT
+        folders = [script.parent if is_of_user else None, folder]  # Ray puts each before those that precede it
+        self._folders = [str(folder) for folder in folders if folder is not None]
+
+    def _serialize(self) -> str:
+        self._py_driver_sys_path = self._folders
+        return super()._serialize()  # type: ignore[no-any-return]
 
 
 class LocalRay:
@@ -52,7 +73,7 @@ class LocalRay:
         self._ended = Event()
 
     def begin(self, job_name: str) -> None:
-        """Begin to start Ray; until `wait` returns, the current folder may be another one.
+        """Begin to start Ray.
 
         Args:
             job_name: Name of this process in the dashboard.
@@ -60,7 +81,8 @@ class LocalRay:
         if self._started is None:
             self._started = Future()
             atexit.register(self.close)
-            Thread(target=self._run, args=[self._started, job_name], daemon=True).start()
+            job_config = StudyJobConfig(metadata={"job_name": job_name})
+            Thread(target=self._run, args=[self._started, job_config], daemon=True).start()
 
     def wait(self, job_name: str = "tunesmith") -> str | None:
         """Wait until Ray has started; returns the address of the dashboard if it was started here and answers."""
@@ -99,32 +121,31 @@ class LocalRay:
             ray.shutdown()
         self._ended.set()
 
-    def _run(self, started: "Future[str | None]", job_name: str) -> None:
+    def _run(self, started: "Future[str | None]", job_config: StudyJobConfig) -> None:
         # Ray's processes inherit this: `timeout`, systemd and scancel send SIGTERM to all processes of a study, and
         # Ray has to last until the driver has ended the trials
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         with _temporary_token():
             try:
-                started.set_result(self._start(job_name))
+                started.set_result(self._start(job_config))
             except Exception as error:  # whatever Ray raises
                 started.set_exception(OSError(f"Ray cannot start on this machine: {' '.join(str(error).split())}"))
             self._ended.wait()
 
-    def _start(self, job_name: str) -> str | None:
+    def _start(self, job_config: StudyJobConfig) -> str | None:
         if ray.is_initialized():
             return None
         set_ray_environment()
         _protect_token()
-        with chdir(PROJECT):  # Ray lets workers import from the current folder, before any other
-            context = ray.init(
-                address="local",  # plain ray.init() fails if a killed cluster left its address behind
-                num_cpus=provenance.available_cpus(),
-                num_gpus=torch.cuda.device_count(),
-                include_dashboard=self._dashboard,
-                dashboard_host="127.0.0.1",
-                job_config=JobConfig(metadata={"job_name": job_name}),
-                **QUIET,
-            )
+        context = ray.init(
+            address="local",  # plain ray.init() fails if a killed cluster left its address behind
+            num_cpus=provenance.available_cpus(),
+            num_gpus=torch.cuda.device_count(),
+            include_dashboard=self._dashboard,
+            dashboard_host="127.0.0.1",
+            job_config=job_config,
+            **QUIET,
+        )
         # Ray's colorama would write an escape sequence at exit, which our standard output prints as text
         atexit.unregister(importlib.import_module("colorama.initialise").reset_all)
         self._is_ours = True

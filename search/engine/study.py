@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import optuna
@@ -62,6 +62,8 @@ class Study:
     """Ray on this machine, which runs the trials if there is no cluster."""
     cluster: Cluster | None = None
     """The cluster that runs the trials; None if this machine runs them."""
+    working_folder: Path = field(default_factory=Path.cwd)
+    """The folder of the command, in which code of the user runs."""
 
     @property
     def trials_to_run(self) -> int:
@@ -100,7 +102,6 @@ def prepare_study(
     """
     began = time.monotonic() if began is None else began
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # absolute paths, because the current folder changes for a moment while Ray starts
     settings = replace(settings, data_dir=settings.data_dir.absolute(), dataset=absolute_dataset(settings.dataset))
     check_packages(settings)
     if not settings.address:

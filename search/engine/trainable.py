@@ -1,11 +1,12 @@
 """The trainable: the function that Ray Tune calls for each trial."""
 
 import faulthandler
+import os
 import signal
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def trainable(
     metric: str,
     mode: Mode,
     timeout: float | None,
+    working_folder: Path,
 ) -> None:
     """Train one sampled configuration and report the metrics of each epoch.
 
@@ -50,6 +52,7 @@ def trainable(
         metric: Field of `EpochMetrics` that decides which epoch is the best.
         mode: `max` or `min`.
         timeout: Seconds after which the worker ends itself; None for never.
+        working_folder: The folder of the command, in which the user's code runs.
     """
     last_report = time.perf_counter()
     torch.set_num_threads(threads)
@@ -61,8 +64,11 @@ def trainable(
     print(f"trial {number}: {point}; seed of the trial {sample['seed']}", flush=True)
     checkpoint = Checkpoint(file, metric, mode)
     try:
-        with _time_limit(timeout, file):
-            for metrics in _train(fixed, sample, data.to(device) if data else None, checkpoint, metric):
+        if working_folder.is_dir():  # a node of a cluster may not have it
+            os.chdir(working_folder)
+        training = _train(fixed, sample, data.to(device) if data else None, checkpoint, metric)
+        with _time_limit(timeout, file), closing(training):
+            for metrics in training:
                 if metrics.epoch > epochs_recorded:
                     now = time.perf_counter()
                     earlier = metrics.epoch <= checkpoint.epochs_restored  # trained, but not reported
@@ -86,12 +92,18 @@ def trainable(
 
 def _train(
     fixed: dict[str, Any], sample: dict[str, Any], data: ImageData | None, checkpoint: Checkpoint, metric: str
-) -> Iterator[EpochMetrics | CustomMetrics]:
+) -> Generator[EpochMetrics | CustomMetrics, None, None]:
     hyperparameters, seed = sample["hyperparameters"], sample["seed"]
-    if data is None:
-        return train_custom(fixed["train_function"], hyperparameters, fixed["epochs"], seed, metric)
-    config = make_config(config_type(fixed["network"]), {**fixed, **hyperparameters, "seed": seed})
-    return train(config, data, checkpoint)
+    try:
+        if data is None:
+            yield from train_custom(fixed["train_function"], hyperparameters, fixed["epochs"], seed, metric)
+        else:
+            config = make_config(config_type(fixed["network"]), {**fixed, **hyperparameters, "seed": seed})
+            yield from train(config, data, checkpoint)
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException as error:  # SystemExit of the user's code; that of Ray, from `tune.report`, ends the trial
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def timeout_file(checkpoint: Path) -> Path:

@@ -161,6 +161,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
         metric=record.metric,
         mode=record.mode,
         timeout=settings.trial_timeout_seconds,
+        working_folder=study.working_folder,
     )
     resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
     worker = worker_class(run, record.folder.name, resources)

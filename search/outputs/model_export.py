@@ -14,9 +14,10 @@ from training.checkpoint import Checkpoint, read_metrics, read_weights
 from training.config import NETWORKS, TrialConfig
 from training.config_fields import plain_fields
 from training.metrics import EpochMetrics
-from training.model.model_folder import save_model
+from training.model.model_folder import model_code, save_model
 from training.model.model_metadata import CODE, DARK_BACKGROUND, ModelMetadata
-from training.networks.networks import network_checksum, network_file
+from training.networks.networks import network_checksum
+from training.program_files import checksum
 
 
 def export_model(record: StudyRecord) -> Path | None:
@@ -79,7 +80,7 @@ def _export_confirmed(record: StudyRecord, confirmation: Confirmation) -> Path |
 def _save(record: StudyRecord, weights: Path, metadata: ModelMetadata) -> Path:
     folder, network = record.folder / MODEL, record.metadata.task.network
     assert network is not None, "a model that is exported classifies images"
-    save_model(folder, read_weights(weights), metadata, network_file(network))
+    save_model(folder, read_weights(weights), metadata, model_code(network))
     return folder
 
 
@@ -88,13 +89,13 @@ def _metadata(record: StudyRecord, best: TrialRecord, metrics: EpochMetrics) -> 
     values = plain_fields(config)
     network = str(values.pop("network"))
     shared = {field.name for field in fields(TrialConfig)}
-    checksum = network_checksum(network)
-    if checksum != record.metadata.code.get(network, checksum):
+    current = network_checksum(network)
+    if current != record.metadata.code.get(network, current):
         raise ValueError(f"the code of network {network} has changed since the study was run")
     return ModelMetadata(
         network=network if network in NETWORKS else f"{CODE}:{network.rpartition(':')[2]}",
         network_hyperparameters={name: value for name, value in values.items() if name not in shared},
-        network_sha256=checksum,
+        network_sha256=None if network in NETWORKS else checksum(model_code(network)),
         image_shape=dataset.image_shape,
         background="dark" if dataset.name in DARK_BACKGROUND else "unknown",
         classes=dataset.classes,

@@ -20,7 +20,8 @@ from search.record.trial import MOST_SECONDS
 from training.config import PROJECT
 from training.console.command_line import mask_password
 from training.networks.networks import network_checksum
-from training.user_code import load_function
+from training.program_files import checksum
+from training.user_code import load_code
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
 _DECISIVE_FILES = (
@@ -107,13 +108,13 @@ def command() -> str:
 def code(network: str) -> dict[str, str]:
     """Checksums of the code that decides what a trial measures, by name of the module without the folder.
 
-    The file of a user's network is imported; its checksum has the network's name.
+    The file of a user's network is imported; the checksum of its files has the network's name.
     """
     files = [PROJECT / "training" / name for name in _DECISIVE_FILES]
-    checksum = network_checksum(network)
+    of_network = network_checksum(network)
     return {
         **{file.stem: code_checksum(file.read_text()) for file in files},
-        **({network: checksum} if checksum else {}),
+        **({network: of_network} if of_network else {}),
     }
 
 
@@ -128,9 +129,9 @@ def code_checksum(source: str) -> str:
 
 
 def custom_code(train_function: str) -> dict[str, str]:
-    """The checksum of the file of a training function, by the function's import path."""
-    module = sys.modules[load_function("train_function", train_function).__module__]
-    return {train_function: hashlib.sha256(Path(module.__file__ or "").read_bytes()).hexdigest()}
+    """The checksum of the files of a training function, by the function's import path."""
+    files = load_code("train_function", train_function).files
+    return {train_function: checksum({name: file.read_bytes() for name, file in files.items()})}
 
 
 def format_field(value: object) -> str:

@@ -18,7 +18,7 @@ from training.config import TrialConfig
 from training.config_fields import field_types, is_plain, make_config, normalize, read_text
 from training.console.terminal import shorten
 from training.networks.network_config import config_type
-from training.user_code import annotated_config
+from training.user_code import annotated_config, errors_as_sentences
 
 FOLDER = Path(__file__).parent / "spaces"
 LARGEST_FILE = 1_000_000
@@ -87,7 +87,8 @@ def fix_values(space: SearchSpace, assignments: Sequence[str], config_class: typ
                 raise ValueError("must be NAME=VALUE")
             values[name] = read_text(_field_type(name, config_class), text)
             if config_class:
-                make_config(config_class, values)
+                with errors_as_sentences(config_class.__name__, own_rules=True):
+                    make_config(config_class, values)
         except ValueError as error:
             raise ValueError(f"set {assignment}: {error}") from None
     fixed = space.fix(values)
@@ -198,7 +199,8 @@ def _read_value(key: str, value: object, field_type: Any) -> Any:
 def _check_points(space: SearchSpace, config_class: type[Any]) -> None:
     """Refuse a space with a point that the training does not accept; bounds and random points are checked."""
     for point in _points_to_check(space):
-        make_config(config_class, space.add_fixed(point))
+        with errors_as_sentences(config_class.__name__, own_rules=True):
+            make_config(config_class, space.add_fixed(point))
 
 
 def _points_to_check(space: SearchSpace) -> Iterator[Point]:

@@ -46,7 +46,10 @@ def shorten_middle(text: str, length: int) -> str:
 
 def short_path(path: Path) -> Path:
     """A path relative to the current folder, or the path itself if that is shorter."""
-    return min((path, Path(os.path.relpath(path))), key=lambda form: len(str(form)))
+    try:
+        return min((path, Path(os.path.relpath(path))), key=lambda form: len(str(form)))
+    except FileNotFoundError:  # a training has removed the current folder
+        return path
 
 
 def text_width() -> int:

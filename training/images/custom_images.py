@@ -8,7 +8,7 @@ from torch import Tensor
 
 from training.images.image_folder import Part, check_classes
 from training.random_state import seeded
-from training.user_code import load_function
+from training.user_code import errors_as_sentences, running
 
 
 def load_by_function(path: str) -> tuple[Part, Part, tuple[str, ...]]:
@@ -27,12 +27,9 @@ def load_by_function(path: str) -> tuple[Part, Part, tuple[str, ...]]:
         ValueError: The function does not exist, fails, or returns other data.
     """
     source = f"dataset {path}"
-    load = load_function("dataset", path)
-    try:
-        with seeded(0):  # what it draws is the same in each process, for example a split into training and test
-            returned = load()
-    except Exception as error:  # whatever the function does
-        raise ValueError(f"{source} failed: {type(error).__name__}: {error}") from error
+    # seeded: what it draws is the same in each process, for example a split into training and test
+    with running("dataset", path) as load, errors_as_sentences(f"{source} failed"), seeded(0):
+        returned = load()
     try:
         (images, labels), (test_images, test_labels), names = returned
         classes = tuple(names)

@@ -1,14 +1,14 @@
 """The README.md of a model that is passed on: what it was trained on, how it was chosen, how good it is, its limits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from training.console.terminal import printable
 from training.metrics import accuracy_interval
-from training.model.model_metadata import ModelMetadata
+from training.model.model_metadata import CODE, ModelMetadata
 
 
-def model_card(metadata: ModelMetadata) -> str:
-    """The card of a model as Markdown."""
+def model_card(metadata: ModelMetadata, files: Iterable[str] = ()) -> str:
+    """The card of a model as Markdown; `files` are those of the code that builds the network."""
     _, height, width = metadata.image_shape
     classes = ", ".join(f"`{printable(name)}`" for name in metadata.classes)
     shape = f" ({_listed(metadata.network_hyperparameters)})" if metadata.network_hyperparameters else ""
@@ -24,7 +24,7 @@ def model_card(metadata: ModelMetadata) -> str:
         f"    python training/export.py {_HERE} --onnx model.onnx   # for ONNX Runtime",
         "",
         "`model.safetensors` holds the weights, `config.json` all that is needed to rebuild the network and use it.",
-        *_code(metadata),
+        *_code(metadata, files),
         "",
         "## Data",
         "",
@@ -75,10 +75,14 @@ def _listed(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _code(metadata: ModelMetadata) -> list[str]:
+def _code(metadata: ModelMetadata, files: Iterable[str]) -> list[str]:
     if metadata.network_sha256 is None:
         return []
-    return ["`network.py` is the Python code that builds the network; run only with `--trust-network`: read it before."]
+    others = ", ".join(f"`{printable(name)}`" for name in files if name != CODE)
+    return [
+        "`network.py` is the Python code that builds the network; run only with `--trust-network`: read it before.",
+        *([f"It imports {others}: read these, too."] if others else []),
+    ]
 
 
 def _measured(images: str, accuracy: float | None, loss: float | None, number: int) -> list[str]:

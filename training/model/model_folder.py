@@ -1,13 +1,16 @@
 """A trained network as a folder: it loads without the study, and runs its code only with the user's permission."""
 
-import hashlib
+import importlib.machinery
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,7 +26,8 @@ from training.loop import EVALUATION_BATCH_SIZE
 from training.model.model_card import model_card
 from training.model.model_metadata import CODE, FORMAT, ModelMetadata
 from training.networks.network_config import config_type
-from training.networks.networks import build_network
+from training.networks.networks import build_network, network_code
+from training.program_files import checksum
 from training.random_state import seeded
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -61,14 +65,19 @@ class TrainedModel:
         return torch.cat(logits).softmax(1) if logits else torch.zeros(0, len(self.metadata.classes))
 
 
-def save_model(folder: Path, weights: Mapping[str, Tensor], metadata: ModelMetadata, code: Path | None = None) -> None:
+def save_model(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    metadata: ModelMetadata,
+    code: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
     """Write the folder of a model; it replaces an earlier one when it is complete.
 
     Args:
         folder: The folder of the model.
         weights: The `state_dict` of the network.
         metadata: The metadata of the network.
-        code: The file whose function builds a user's network.
+        code: From `model_code`.
 
     Raises:
         ValueError: The model cannot be loaded, for example because the weights do not fit the network.
@@ -79,12 +88,13 @@ def save_model(folder: Path, weights: Mapping[str, Tensor], metadata: ModelMetad
     draft.mkdir(parents=True)
     try:
         _save_weights(weights, draft / WEIGHTS)
-        if code is not None:
-            (draft / CODE).write_bytes(code.read_bytes())
+        for name, content in code.items():
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            (draft / name).write_bytes(content)
         (draft / CONFIG).write_text(json.dumps(asdict(metadata), indent=2) + "\n")
-        (draft / CARD).write_text(model_card(metadata), encoding="utf-8")
+        (draft / CARD).write_text(model_card(metadata, code), encoding="utf-8")
         _check_loads(draft, folder.name)
-        for file in draft.iterdir():
+        for file in filter(Path.is_file, draft.rglob("*")):
             file.chmod(0o666 & ~_umask())  # safetensors lets nobody else read the file
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -106,6 +116,24 @@ def _check_loads(folder: Path, name: str) -> None:
         copy = Path(place) / name
         shutil.copytree(folder, copy)
         load_model(copy, trust_network=True)
+
+
+def model_code(network: str) -> dict[str, bytes]:
+    """The files that build a user's network, by path in the folder of a model: `network.py`, and what it imports.
+
+    Files that import each other keep their names, so `network.py` is then a new file. A ValueError says that they have
+    a file of this name; the dictionary is empty for our networks.
+    """
+    files, function = network_code(network), network.rpartition(":")[2]
+    main = next(iter(files), CODE)
+    if main == CODE:
+        return files
+    if CODE in files:
+        raise ValueError(f"network {network} imports a file {CODE}, but a model has another one: rename it")
+    module = main.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    if len(files) > 1 and all(name.isidentifier() for name in module.split(".")):
+        return {CODE: f"from {module} import {function}\n".encode(), **files}
+    return {CODE: files.pop(main), **files}
 
 
 def _umask() -> int:
@@ -132,7 +160,8 @@ def load_model(folder: Path, *, trust_network: bool = False) -> TrainedModel:
         raise
     except Exception as error:  # whatever the damage does to safetensors and torch, or a network's own code does
         raise ValueError(f"the model in {folder} cannot be loaded: {type(error).__name__}: {error}") from None
-    return TrainedModel(network.eval(), metadata, folder)
+    network.eval()  # a network of the user's may return None here
+    return TrainedModel(network, metadata, folder)
 
 
 def read_metadata(folder: Path) -> ModelMetadata:
@@ -170,11 +199,12 @@ def _build(folder: Path, metadata: ModelMetadata, shapes: dict[str, list[int]], 
             f"loading this model runs the Python code in {folder / CODE}, which can do anything; read it, then add "
             "--trust-network"
         )
-    _check_code(folder / CODE, metadata)
+    _check_code(folder, metadata)
     path = f"{folder / CODE}:{metadata.function}"
-    config = _config(folder, path, metadata.training | metadata.network_hyperparameters)
-    with seeded(config.seed):  # as in training: a network may draw numbers that are no weights
-        return build_network(config, shape, classes)
+    with _compiled_anew():
+        config = _config(folder, path, metadata.training | metadata.network_hyperparameters)
+        with seeded(config.seed):  # as in training: a network may draw numbers that are no weights
+            return build_network(config, shape, classes)
 
 
 def _config(folder: Path, network: str, hyperparameters: Mapping[str, PlainValue]) -> TrialConfig:
@@ -197,11 +227,33 @@ def _save_weights(weights: Mapping[str, Tensor], file: Path) -> None:
         raise ValueError(f"the weights cannot be saved: {type(error).__name__}: {error}") from None
 
 
-def _check_code(file: Path, metadata: ModelMetadata) -> None:
-    if not file.is_file():
-        raise ValueError(f"the model has no {file}")
-    if hashlib.sha256(file.read_bytes()).hexdigest() != metadata.network_sha256:
-        raise ValueError(f"{file} is not the code that the model was trained with: its checksum is another one")
+def _check_code(folder: Path, metadata: ModelMetadata) -> None:
+    """Refuse a folder whose modules are not those that were saved: one more could take the place of another module."""
+    if not (folder / CODE).is_file():
+        raise ValueError(f"the model has no {folder / CODE}")
+    files = {}
+    for path in folder.rglob("*"):
+        if path.is_dir() and path.is_symlink():
+            raise ValueError(f"{path} is a link to a folder, which no model has")
+        if path.suffix in (".py", *importlib.machinery.all_suffixes()) and path.parent.name != "__pycache__":
+            files[path.relative_to(folder).as_posix()] = path.read_bytes()
+    if checksum(files) != metadata.network_sha256:
+        raise ValueError(
+            f"{folder / CODE}, or a file that it imports, is not the code that the model was trained with: "
+            "its checksum is another one"
+        )
+
+
+@contextmanager
+def _compiled_anew() -> Iterator[None]:
+    """Leave compiled code in a `__pycache__` alone, which need not be that of the file that somebody has read."""
+    prefix = sys.pycache_prefix
+    with TemporaryDirectory() as folder:
+        sys.pycache_prefix = folder
+        try:
+            yield
+        finally:
+            sys.pycache_prefix = prefix
 
 
 def _check_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

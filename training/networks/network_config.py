@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 
 from training.config import DataConfig, TrialConfig, check_network
 from training.config_fields import is_plain
-from training.user_code import annotated_config
+from training.user_code import annotated_config, errors_as_sentences
 
 COMMAND_OPTIONS = {"split_seed", "threads", "help"}
 """Options of `python training/run.py` that are in no configuration."""
@@ -57,7 +57,8 @@ def config_type(network: str) -> type[TrialConfig]:
     def check(self: TrialConfig) -> None:
         TrialConfig.__post_init__(self)
         if hasattr(declared, "__post_init__"):
-            declared.__post_init__(self)
+            with errors_as_sentences(f"network {network}: {declared.__name__}", own_rules=True):
+                declared.__post_init__(self)
 
     namespace = {"__doc__": TrialConfig.__doc__, "__post_init__": check, "__module__": __name__}
     merged = type("NetworkConfig", (TrialConfig, declared), namespace)

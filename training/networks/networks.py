@@ -1,19 +1,16 @@
 """The networks: the tutorial's, a small convolutional one, and those that functions of the user build."""
 
-import hashlib
-import sys
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training.config import NETWORKS, TrialConfig
 from training.networks.network_config import CnnHyperparameters, MlpHyperparameters, config_type
+from training.program_files import checksum
 from training.random_state import get_random_state, set_random_state
-from training.user_code import load_function
+from training.user_code import errors_as_sentences, load_code, running
 
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
@@ -103,53 +100,48 @@ def build_network(config: TrialConfig, input_shape: Shape, classes: int) -> nn.M
     full_type = config_type(config.network)
     if not isinstance(config, full_type):  # then the network has its default hyperparameters
         config = full_type(**{field.name: getattr(config, field.name) for field in fields(TrialConfig)})
-    network = _builder(config.network)(config, input_shape, classes)
-    if config.network not in NETWORKS:
-        _check_network(config.network, network, input_shape, classes)
-    return network
+    match config.network:
+        case "mlp":
+            return build_mlp(config, input_shape, classes)  # type: ignore[arg-type]
+        case "cnn":
+            return build_cnn(config, input_shape, classes)  # type: ignore[arg-type]
+    with running("network", config.network) as build:
+        name = Path(config.network).name  # without the folder, because the sentence is also a cell of a table
+        with errors_as_sentences(f"network {name} failed"):
+            network = build(config, input_shape, classes)
+        _check_network(name, network, input_shape, classes)
+    return network  # type: ignore[no-any-return]
 
 
-def network_file(network: str) -> Path | None:
-    """The file of a user's network; None for the networks of this module."""
+def network_code(network: str) -> dict[str, bytes]:
+    """The files of a user's network, by path below its folder; empty for the networks of this module."""
     if network in NETWORKS:
-        return None
-    return Path(sys.modules[_builder(network).__module__].__file__ or "")
+        return {}
+    return {name: file.read_bytes() for name, file in load_code("network", network).files.items()}
 
 
 def network_checksum(network: str) -> str | None:
-    """SHA-256 of the file of a user's network; None for the networks of this module."""
-    file = network_file(network)
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file else None
-
-
-def _builder(network: str) -> Callable[[Any, Shape, int], nn.Module]:
-    match network:
-        case "mlp":
-            return build_mlp
-        case "cnn":
-            return build_cnn
-    return load_function("network", network)
+    """SHA-256 of the files of a user's network; None for the networks of this module."""
+    return checksum(network_code(network)) if network not in NETWORKS else None
 
 
 def _check_network(name: str, network: object, input_shape: Shape, classes: int) -> None:
     """Refuse a network that cannot be trained, by a forward pass of two empty images, and of one."""
     if not isinstance(network, nn.Module):
         raise ValueError(f"network {name} returned {type(network).__name__}, which is no torch.nn.Module")
-    if not any(parameter.requires_grad for parameter in network.parameters()):
+    with errors_as_sentences(f"network {name} failed"):
+        is_trained = any(parameter.requires_grad for parameter in network.parameters())
+    if not is_trained:
         raise ValueError(f"network {name} has no parameters to train")
     for images in (2, 1):
-        state = get_random_state()
-        was_training = network.training
+        number, size = "a single image" if images == 1 else "images", " x ".join(map(str, input_shape))
+        state, was_training = get_random_state(), network.training
         try:
-            with torch.no_grad():
-                logits = network.eval()(torch.zeros(images, *input_shape))
-        except Exception as error:  # whatever the network does
-            number, size = "a single image" if images == 1 else "images", " x ".join(map(str, input_shape))
-            raise ValueError(
-                f"network {name} cannot take {number} of {size}: {type(error).__name__}: {error}"
-            ) from error
+            with errors_as_sentences(f"network {name} cannot take {number} of {size}"), torch.no_grad():
+                network.eval()  # a network of the user's may return None here
+                logits = network(torch.zeros(images, *input_shape))
+                network.train(was_training)
         finally:
-            network.train(was_training)
             set_random_state(state)
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         if shape != (images, classes):
