@@ -239,7 +239,7 @@ def test_study_in_which_nothing_completes_fails_and_says_where_to_look(
 def test_unwritable_results_folder_is_refused_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr("os.access", lambda _, mode: not mode & os.W_OK)
     with pytest.raises(ValueError, match="the results folder cannot be written"):
         study_module.prepare_study(StudySettings(dataset="digits", results_dir=tmp_path / "results"))
     assert not (tmp_path / "results").exists()
