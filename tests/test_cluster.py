@@ -114,6 +114,16 @@ class TwoNodes:
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    def takes_job(self, *documented: str) -> bool:
+        """Submit a job; Ray asks to try again later until the agent of a node is up."""
+        try:
+            self.run(*documented)
+        except AssertionError as error:
+            if "please try again later" not in str(error):
+                raise
+            return False
+        return True
+
     def notes(self) -> list[tuple[int, int, str]]:
         """Seed, session and code of each trial that was begun."""
         file = Path(self.environment[faulty.NOTES])
@@ -279,7 +289,8 @@ def test_network_of_ones_own_is_searched_and_confirmed_on_all_nodes(two_nodes: T
 def test_study_that_is_submitted_as_a_job_can_be_stopped_in_order(two_nodes: TwoNodes) -> None:
     study = two_nodes.folder / "first-job"
     *words, _ = documented("ray job submit")
-    two_nodes.run(*words, study.name, "--dataset", "digits", "--epochs", "5000", "--scheduler", "none")
+    options = ["--dataset", "digits", "--epochs", "5000", "--scheduler", "none"]
+    wait_until(lambda: two_nodes.takes_job(*words, study.name, *options), "the cluster takes the job")
     wait_until(lambda: epochs_recorded(study, 0) > 0, "the job's first trial trains")
     two_nodes.run(*documented("ray job stop"))
     output = two_nodes.run(*documented("ray job logs"))
