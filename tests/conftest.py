@@ -25,13 +25,10 @@ from training.images.image_data import ImageData, ImageSplit, load_data
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where two processes share the tests, each file is one's; those that start Ray come first, nearly all in one."""
-    for item in items:
-        starts_ray = item.get_closest_marker("ray") and item.path.stem != "test_cluster"
-        item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else item.path.stem))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    """Begin with the files that start Ray: they take longest, so two processes that share the files end together."""
+    starting_ray = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in starting_ray)
 
 
 @pytest.fixture(scope="session")

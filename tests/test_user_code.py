@@ -9,7 +9,7 @@ import pytest
 import training
 from search.record.provenance import custom_code
 from training.config import PROJECT
-from training.user_code import annotated_config, load_code, load_function, running
+from training.user_code import _as_script, annotated_config, load_code, load_function, running
 
 
 def write(file: Path, text: str) -> str:
@@ -88,6 +88,14 @@ def test_two_files_each_see_the_modules_beside_them(tmp_path: Path) -> None:
 def test_file_may_have_any_name(tmp_path: Path, stem: str) -> None:
     folder = program(tmp_path, layers=LAYERS.format(1), **{stem: "from layers import width"})
     assert load_function("network", f"{folder}/{stem}.py:width")() == 1
+    assert sys.modules["training"] is training
+
+
+def test_file_of_another_folder_under_our_name_leaves_ours_alone_after_a_file_in_the_checkout(tmp_path: Path) -> None:
+    with _as_script("", PROJECT, None):
+        pass
+    folder = program(tmp_path, training="def width():\n    return 1\n")
+    assert load_function("network", f"{folder}/training.py:width")() == 1
     assert sys.modules["training"] is training
 
 

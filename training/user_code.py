@@ -140,7 +140,7 @@ def _activate(root: Path) -> None:
     active = next(reversed(_replaced_modules), None)
     if root == active and str(root) in sys.path:
         return
-    for name in {name.partition(".")[0] for name in sys.modules}:
+    for name in {name.partition(".")[0] for name in sys.modules} - {*PACKAGES}:
         if (root / name).is_dir() or (root / f"{name}.py").is_file():
             owner = next((other for other in _replaced_modules if other != root and _lies_in(other, name)), None)
             if owner is not None:
