@@ -201,7 +201,9 @@ def _files_of(module: ModuleType, root: Path | None) -> dict[str, Path]:
 
 
 def _is_users(file: str) -> bool:
-    return any(Path(file).is_relative_to(root) for root in _replaced_modules) and "site-packages" not in file
+    """Whether a file lies in a folder of the user, and not in a folder of installed packages within."""
+    folders = [folder for folder in (*_replaced_modules, *map(Path, sys.path)) if Path(file).is_relative_to(folder)]
+    return max(folders, key=lambda folder: len(folder.parts), default=None) in _replaced_modules
 
 
 def _hide_commands() -> None:

@@ -1,12 +1,12 @@
 """Parses a command line into a frozen dataclass of settings, or prints one sentence and exits with status 2."""
 
 import gc
+import os
 import re
 import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from itertools import zip_longest
 from types import MappingProxyType
 from typing import NoReturn, TypeVar
@@ -104,8 +104,10 @@ def refuse(sentence: str) -> NoReturn:
 def complain(sentence: str) -> None:
     """Print one sentence about a user's mistake on stderr."""
     line = printable(mask_password(" ".join(sentence.split())))
-    with suppress(OSError):  # the disk of the output may be full
-        print(f"error: {shorten(line, LONGEST_SENTENCE)}", file=sys.stderr)
+    try:
+        print(f"error: {shorten(line, LONGEST_SENTENCE)}", file=sys.stderr, flush=True)
+    except OSError:  # the disk of the output may be full; what is still in the buffer would fail again at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def mask_password(text: str) -> str:
