@@ -135,7 +135,8 @@ def start_node(
     environment: dict[str, str], folder: Path, words: list[str], options: list[str], *, hidden: Path | None
 ) -> subprocess.Popen[bytes]:
     """Start a node by a command of the document, with options that have it share a machine with others."""
-    options = ["--block", "--num-cpus", "1", "--object-store-memory", "100000000", *options]
+    agent = ["--dashboard-agent-listen-port", str(free_port())]  # its usual port may be that of another Ray here
+    options = ["--block", "--num-cpus", "1", "--object-store-memory", "100000000", *agent, *options]
     command = [*RAY, *words, *options]
     if hidden and CAN_MOUNT:
         command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden), *command]

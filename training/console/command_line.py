@@ -1,7 +1,6 @@
 """Parses a command line into a frozen dataclass of settings, or prints one sentence and exits with status 2."""
 
 import gc
-import os
 import re
 import resource
 import signal
@@ -14,7 +13,7 @@ from typing import NoReturn, TypeVar
 import tyro
 from tyro import _errors as tyro_errors
 
-from training.console.terminal import guard_output, printable, shorten
+from training.console.terminal import guard_output, print_error, printable, shorten
 
 Settings = TypeVar("Settings")
 
@@ -104,10 +103,7 @@ def refuse(sentence: str) -> NoReturn:
 def complain(sentence: str) -> None:
     """Print one sentence about a user's mistake on stderr."""
     line = printable(mask_password(" ".join(sentence.split())))
-    try:
-        print(f"error: {shorten(line, LONGEST_SENTENCE)}", file=sys.stderr, flush=True)
-    except OSError:  # the disk of the output may be full; what is still in the buffer would fail again at the exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    print_error(f"error: {shorten(line, LONGEST_SENTENCE)}")
 
 
 def mask_password(text: str) -> str:

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from textwrap import fill
 
@@ -91,6 +90,14 @@ def spreadsheet_cell(text: str) -> str:
     return f"'{line}" if line.startswith(_FORMULA) else line
 
 
+def print_error(line: str) -> None:
+    """Print a line on stderr; if that cannot be written, for example because the disk is full, nothing more is."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:  # what is still in the buffer would fail again at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def guard_output(*, outlive_reader: bool) -> None:
     """Pass the output of this process through `printable_lines` from now on.
 
@@ -130,8 +137,7 @@ class _Descriptor(io.FileIO):
         except BrokenPipeError:
             return self._end(content, 128 + signal.SIGPIPE)
         except OSError as error:  # such as a full disk
-            with suppress(OSError):
-                print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+            print_error(f"error: standard output cannot be written: {error.strerror}")
             return self._end(content, 1)
 
     def _end(self, content: object, status: int) -> int:
