@@ -57,8 +57,8 @@ def read(folder: Path, text: str, kind: type[Any] | None = MLP) -> SearchSpace:
     return read_space(written(folder, text), kind)
 
 
-def asked(space: SearchSpace, sampler: SamplerName, trials: int) -> list[Point]:
-    """Points as a study draws them, where larger learning rates are better."""
+def asked(space: SearchSpace, sampler: SamplerName, trials: int, name_of_best: str = "learning_rate") -> list[Point]:
+    """Points as a study draws them, where larger values of one hyperparameter are better."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=StudySampler(space, build_sampler(sampler, 0, 0)), direction="maximize")
     points = []
@@ -69,7 +69,7 @@ def asked(space: SearchSpace, sampler: SamplerName, trials: int) -> list[Point]:
             if name in space.searched(point):
                 point[name] = trial._suggest(name, space.optuna_distributions(point)[name])
         points.append(point)
-        study.tell(trial, float(point["learning_rate"]))
+        study.tell(trial, float(point[name_of_best]))
     return points
 
 

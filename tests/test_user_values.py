@@ -6,12 +6,11 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
-import optuna
 import pandas as pd
 import pytest
 from serial_ray import run_command
+from test_space_file import asked
 
-from search.algorithms.samplers import StudySampler, build_sampler
 from search.monitoring.live_view import sparkline
 from search.record.study_record import StudyRecord
 from search.settings import SamplerName
@@ -288,17 +287,9 @@ ORDERED = [
 ]
 
 
-def drawn(space: SearchSpace, sampler: SamplerName, number: int) -> list[float]:
+def drawn(space: SearchSpace, sampler: SamplerName, number: int) -> list[Any]:
     """Values as a study draws them, where larger ones are better."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(sampler=StudySampler(space, build_sampler(sampler, 0, 0)), direction="maximize")
-    values = []
-    for _ in range(number):
-        trial = study.ask()
-        (distribution,) = space.optuna_distributions({}).values()
-        values.append(trial._suggest("x", distribution))
-        study.tell(trial, float(values[-1]))
-    return values
+    return [point["x"] for point in asked(space, sampler, number, "x")]
 
 
 @pytest.mark.parametrize("values", ORDERED, ids=str)
