@@ -42,20 +42,10 @@ Run = Callable[..., tuple[int, pd.DataFrame, str]]
 
 
 @pytest.fixture
-def run(shared_ray: None, run_study_of: Run) -> Run:
-    """The same with the real Ray."""
-    return run_study_of
-
-
-@pytest.fixture
-def run_serially(without_ray: None, run_study_of: Run) -> Run:
-    """The same without Ray."""
-    return run_study_of
-
-
-@pytest.fixture
-def run_study_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs a study with a faulty trainable; returns exit status, trials by number and output."""
+def run_serially(
+    without_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs a study with a faulty trainable without Ray; returns exit status, trials by number and output."""
 
     def run(trainable: Any, **options: Any) -> tuple[int, pd.DataFrame, str]:
         monkeypatch.setattr(tuner, "trainable", trainable)
@@ -73,46 +63,11 @@ def curve(folder: Path, trial_number: int) -> pd.DataFrame:
     return epochs.loc[epochs["trial_number"] == trial_number, NUMBERS]
 
 
-@pytest.mark.ray
-def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(run: Run, tmp_path: Path, digits: ImageData) -> None:
-    status, trials, output = run(faulty.killed_after_epoch_2, name="study")
-    assert status == 0
-    assert trials["status"].tolist() == ["completed"] * 3
-    assert trials["error"].isna().all()
-    assert re.search(r"! trial 1: worker died: .*; it will go on after epoch 2\n", output)
-    record = StudyRecord.open(tmp_path / "study")
-    assert parts(record)["lost"] > 0
-    (died,) = (trial for trial in record.trials if trial.worker_failures)
-    assert (died.number, died.worker_failures) == (1, 1)
-    config = TrialConfig(**died.hyperparameters, epochs=4, seed=1)  # type: ignore[arg-type]
-    alone = pd.DataFrame([asdict(metrics) for metrics in train(config, digits)])[NUMBERS]
-    pd.testing.assert_frame_equal(curve(tmp_path / "study", 1).reset_index(drop=True), alone, rtol=1e-12)
-
-
-@pytest.mark.ray
-def test_trial_whose_worker_dies_too_often_fails(run: Run) -> None:
-    status, trials, output = run(faulty.always_killed, max_failures=1)
-    assert status == 0
-    assert trials["status"].tolist() == ["completed", "failed", "completed"]
-    assert str(trials.loc[1, "error"]).startswith("worker died: ")
-    assert output.count("it will go on after epoch 0") == 1
-
-
 def test_same_error_three_times_in_a_row_ends_the_study(run_serially: Run) -> None:
     status, trials, output = run_serially(faulty.always_raises, num_samples=10, max_concurrent=1)
     assert status == 1
     assert trials["status"].tolist() == ["failed"] * 3
     assert "3 trials in a row raised the same error, so the study ended early. To go on: " in output
-
-
-@pytest.mark.ray
-def test_trial_that_hangs_is_ended(run: Run) -> None:
-    status, trials, _ = run(faulty.hangs, trial_timeout="10s")
-    assert status == 0
-    assert trials["status"].tolist() == ["completed", "failed", "completed"]
-    assert re.fullmatch(
-        r'took longer than trial_timeout; it was at File ".*faulty.py", line \d+ in .*', str(trials.loc[1, "error"])
-    )
 
 
 def test_batch_that_cannot_fit_is_a_failed_row(run_serially: Run, tmp_path: Path) -> None:
@@ -126,12 +81,11 @@ def test_batch_that_cannot_fit_is_a_failed_row(run_serially: Run, tmp_path: Path
     assert failure.kind == "out_of_memory"
 
 
-@pytest.mark.ray
-def test_time_budget_ends_the_study_softly_and_it_can_go_on(run: Run, tmp_path: Path) -> None:
-    status, trials, output = run(faulty.slow, name="study", epochs=30, num_samples=4, time_budget="4s")
+def test_time_budget_ends_the_study_softly_and_it_can_go_on(run_serially: Run, tmp_path: Path) -> None:
+    status, trials, output = run_serially(faulty.slow, name="study", epochs=30, num_samples=4, time_budget="2s")
     assert "The time budget is used up. To go on: " in output
     assert status == 1  # none completed
-    assert trials["status"].tolist() == ["interrupted"] * 2
+    assert trials["status"].tolist() == ["interrupted"]
     assert (trials["epochs"] > 0).all()
     resumed = prepare_study(stored_settings(tmp_path / "study"))
     assert resumed.settings.time_budget is None
@@ -265,10 +219,76 @@ def read_only(disk: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", disk], check=True)
 
 
+@pytest.fixture(scope="module")
+def study_of_failures(tmp_path_factory: pytest.TempPathFactory) -> RealSearch:
+    """A study that has ended, in which trials 1 to 5 failed, each in its own way."""
+    options = ["--num-samples", "7", "--epochs", "4", "--trial-timeout", "8s"]
+    search = RealSearch("fails_in_every_way", tmp_path_factory.mktemp("failures") / "study", *options)
+    assert search.end() == 0, search.output
+    return search
+
+
+@pytest.mark.ray
+def test_study_goes_on_when_trials_fail(study_of_failures: RealSearch) -> None:
+    trials, output = study_of_failures.trials(), study_of_failures.output
+    assert trials["status"].tolist() == [
+        "completed",
+        "failed",
+        "diverged",
+        "completed",
+        "failed",
+        "failed",
+        "completed",
+    ]
+    assert "digits: 7 of 7 trials" in output
+    assert "3 completed, 3 failed, 1 diverged" in output
+    assert "Traceback" not in output
+    assert "A worker died" not in output  # in Ray's words
+    ranked = pd.read_csv(study_of_failures.folder / "trials.csv")["trial_number"]
+    assert sorted(ranked[-4:]) == [1, 2, 4, 5]
+    assert trials.loc[1, "error"] == "ValueError: optimizer must be one of sgd, adam, adamw, rmsprop, got unknown"
+    assert "Traceback" in (study_of_failures.folder / "errors" / "trial-0001.txt").read_text()
+    assert re.fullmatch(r"train_loss is (nan|inf) in epoch 1 after \d+ images", str(trials.loc[2, "error"]))
+
+
+@pytest.mark.ray
+def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(
+    study_of_failures: RealSearch, digits: ImageData
+) -> None:
+    assert re.search(r"! trial 3: worker died: .*; it will go on after epoch 2\n", study_of_failures.output)
+    record = StudyRecord.open(study_of_failures.folder)
+    assert parts(record)["lost"] > 0
+    died = record.trials[3]
+    assert (died.status, died.failure, died.worker_failures) == ("completed", None, 1)
+    config = TrialConfig(**died.hyperparameters, epochs=4, seed=3)  # type: ignore[arg-type]
+    alone = pd.DataFrame([asdict(metrics) for metrics in train(config, digits)])[NUMBERS]
+    pd.testing.assert_frame_equal(curve(study_of_failures.folder, 3).reset_index(drop=True), alone, rtol=1e-12)
+
+
+@pytest.mark.ray
+def test_trial_whose_worker_dies_too_often_fails(study_of_failures: RealSearch) -> None:
+    assert str(study_of_failures.trials().loc[4, "error"]).startswith("worker died: ")
+    assert study_of_failures.output.count("! trial 4: ") == 1
+    assert study_of_failures.output.count("it will go on after epoch 0") == 1
+
+
+@pytest.mark.ray
+def test_trial_that_hangs_is_ended(study_of_failures: RealSearch) -> None:
+    assert re.fullmatch(
+        r'took longer than trial_timeout; it was at File ".*faulty.py", line \d+ in .*',
+        str(study_of_failures.trials().loc[5, "error"]),
+    )
+
+
 @pytest.mark.ray
 def test_study_outlives_a_full_a_read_only_and_a_removed_folder(small_disk: Path) -> None:
+    """It also runs without a home, where Ray keeps its token, and beside the remains of a cluster."""
+    remains = Path(os.environ["RAY_TMPDIR"]) / "ray" / "ray_current_cluster"
+    remains.parent.mkdir(exist_ok=True)
+    remains.write_text("192.0.2.1:6379")
+    fonts = {"MPLCONFIGDIR": matplotlib.get_cachedir()}  # without a home, matplotlib would list them anew
     study = small_disk / "study"
-    search = RealSearch("slow", study, "--num-samples", "4", "--epochs", "25")
+    search = RealSearch("slow", study, "--num-samples", "4", "--epochs", "25", HOME="/proc/1", **fonts)
     search.wait_for_output("Ended trials")
     wait_for(lambda: any(study.glob("checkpoints/*")), "the first epoch")
 
@@ -293,6 +313,8 @@ def test_study_outlives_a_full_a_read_only_and_a_removed_folder(small_disk: Path
     for number in range(4):
         assert curve(study, number)["epoch"].tolist() == list(range(1, 26))
     assert [trial.status for trial in StudyRecord.open(study).trials] == ["completed"] * 4
+    assert not list(Path("/proc/1").glob(".ray"))
+    assert not list(Path("/tmp").glob("ray-token-*"))
 
 
 def test_interrupt_ends_a_study_that_waits_for_its_disk(small_disk: Path) -> None:
@@ -326,7 +348,7 @@ def test_worker_killed_for_memory_does_not_end_the_study(tmp_path: Path) -> None
     total, available = (int(meminfo[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
     limit = (total - available + 4_000_000) / total
     search = RealSearch(
-        *("fills_the_memory", tmp_path / "study", "--num-samples", "4", "--epochs", "3"),
+        *("fills_the_memory", tmp_path / "study", "--num-samples", "4", "--epochs", "3", "--max-failures", "0"),
         RAY_memory_usage_threshold=f"{limit:.3f}",
         RAY_memory_monitor_refresh_ms="100",
     )
@@ -338,20 +360,6 @@ def test_worker_killed_for_memory_does_not_end_the_study(tmp_path: Path) -> None
     )
     assert "! trial 1: the memory was full" in search.output
     assert "Traceback" not in search.output
-
-
-@pytest.mark.ray
-def test_study_runs_without_a_home_and_beside_the_remains_of_a_cluster(tmp_path: Path) -> None:
-    """Ray keeps its token in the home folder, and the address of the last cluster in its temporary one."""
-    remains = Path(os.environ["RAY_TMPDIR"]) / "ray" / "ray_current_cluster"
-    remains.parent.mkdir(exist_ok=True)
-    remains.write_text("192.0.2.1:6379")
-    fonts = {"MPLCONFIGDIR": matplotlib.get_cachedir()}  # without a home, matplotlib would list them anew
-    search = RealSearch("trainable", tmp_path / "study", "--num-samples", "1", "--epochs", "1", HOME="/proc/1", **fonts)
-    assert search.end() == 0
-    assert search.trials()["status"].tolist() == ["completed"]
-    assert not list(Path("/proc/1").glob(".ray"))
-    assert not list(Path("/tmp").glob("ray-token-*"))
 
 
 NEIGHBOUR = """

@@ -164,28 +164,6 @@ def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **option
 
 
 @pytest.mark.ray
-def test_study_goes_on_when_trials_fail_in_three_ways(
-    shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    status, folder = run_with_trainable(
-        faulty.fails_in_three_ways, monkeypatch, num_samples=5, epochs=1, results_dir=tmp_path, scheduler="none"
-    )
-    output = capfd.readouterr()
-    assert status == 0
-    assert "Traceback" not in output.out + output.err
-    assert "A worker died" not in output.out + output.err
-    trials = read_trials(folder)
-    assert trials["status"].sort_index().tolist() == ["completed", "failed", "diverged", "failed", "completed"]
-    assert trials.loc[1, "error"] == "ValueError: optimizer must be one of sgd, adam, adamw, rmsprop, got unknown"
-    assert re.fullmatch(r"train_loss is (nan|inf) in epoch 1 after \d+ images", str(trials.loc[2, "error"]))
-    assert str(trials.loc[3, "error"]).startswith("worker died: ")
-    assert "Traceback" in (folder / "errors" / "trial-0001.txt").read_text()
-    assert trials.index[-3:].tolist() == [1, 2, 3]
-    assert "digits: 5 of 5 trials" in output.out
-    assert "2 completed, 2 failed, 1 diverged" in output.out
-
-
-@pytest.mark.ray
 def test_reused_worker_keeps_nothing_of_earlier_trials(
     shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ class WatchedStudy:
     errors: Path
     listening: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Addresses on which its processes accepted connections, by name of the process."""
+    processes: set[int] = field(default_factory=set)
     command_lines: str = ""
     environments: str = ""
     blocking_sigterm: set[str] = field(default_factory=set)
@@ -59,6 +60,7 @@ class WatchedStudy:
         while "The dashboard stays at" not in self.stdout:
             assert self.process.poll() is None, self.stdout + self.stderr
             for process in processes_below(self.process.pid):
+                self.processes.add(process)
                 with suppress(OSError):  # it has ended meanwhile
                     self.listening[Path(f"/proc/{process}/comm").read_text().strip()] |= listening(process)
                     self.command_lines += Path(f"/proc/{process}/cmdline").read_text()
@@ -73,6 +75,13 @@ def blocks_sigterm(process: int) -> bool:
     """Whether a process blocks SIGTERM in its main thread."""
     status = Path(f"/proc/{process}/status").read_text()
     return bool(int(status.partition("SigBlk:")[2].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def runs(process: int) -> bool:
+    """Whether a process has not ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def processes_below(ancestor: int) -> list[int]:
@@ -203,3 +212,8 @@ def test_processes_of_ray_block_the_signal_that_ends_the_driver(whole_study: Wat
     """`timeout`, systemd and scancel send it to all of them, and without Ray the driver could not end in order."""
     assert {"raylet", "gcs_server"} <= whole_study.blocking_sigterm
     assert "driver" not in whole_study.blocking_sigterm
+
+
+def test_no_process_is_left(whole_study: WatchedStudy) -> None:
+    assert len(whole_study.processes) > 5
+    assert not list(filter(runs, whole_study.processes))

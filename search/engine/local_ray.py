@@ -1,6 +1,7 @@
 """Starts Ray on this machine for one study, and finds or creates the token of Ray."""
 
 import atexit
+import functools
 import importlib
 import logging
 import os
@@ -115,10 +116,14 @@ class LocalRay:
         if self._is_ours:
             self._is_ours = False
             node = ray._private.worker._global_node
+            agents = _children(node.all_processes["raylet"][0].process.pid)
             kill = node.kill_all_processes
             # by SIGKILL, because these processes block SIGTERM, and Ray would wait a second for each
             node.kill_all_processes = lambda **_: kill(check_alive=False)
             ray.shutdown()
+            for pid in agents:  # they would try to reach Ray for a minute
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self._ended.set()
 
     def _run(self, started: "Future[str | None]", job_config: StudyJobConfig) -> None:
@@ -137,20 +142,43 @@ class LocalRay:
             return None
         set_ray_environment()
         _protect_token()
-        context = ray.init(
-            address="local",  # plain ray.init() fails if a killed cluster left its address behind
-            num_cpus=provenance.available_cpus(),
-            num_gpus=torch.cuda.device_count(),
-            include_dashboard=self._dashboard,
-            dashboard_host="127.0.0.1",
-            job_config=job_config,
-            **QUIET,
-        )
+        with _parameters(no_monitor=not self._dashboard, dashboard_agent_listen_port=0):
+            context = ray.init(
+                address="local",  # plain ray.init() fails if a killed cluster left its address behind
+                num_cpus=provenance.available_cpus(),
+                num_gpus=torch.cuda.device_count(),
+                include_dashboard=self._dashboard,
+                dashboard_host="127.0.0.1",
+                job_config=job_config,
+                **QUIET,
+            )
         # Ray's colorama would write an escape sequence at exit, which our standard output prints as text
         atexit.unregister(importlib.import_module("colorama.initialise").reset_all)
         self._is_ours = True
         url: str | None = context.dashboard_url
         return url if url and _answers(url) else None
+
+
+@contextmanager
+def _parameters(**values: Any) -> Iterator[None]:
+    """Set parameters of a start of Ray that `ray.init` does not have.
+
+    The port of the agent is one: the agent of a second Ray on the machine tries for 3 s to get the default port, and
+    Ray waits for its agent. The monitor is for clusters that grow; only the dashboard shows what it finds.
+    """
+    parameter = ray._private.parameter
+    original = parameter.RayParams
+    parameter.RayParams = functools.partial(original, **values)
+    try:
+        yield
+    finally:
+        parameter.RayParams = original
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that a process has started; none on systems without /proc."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def _answers(address: str) -> bool:

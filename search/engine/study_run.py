@@ -130,7 +130,7 @@ class StudyRun:
         self.stopper.handle_signals()
         if study.settings.dashboard:
             view.show_dashboard(dashboard_url)
-        Thread(target=_import_report, daemon=True).start()
+        Thread(target=_import_report, args=[study.settings.num_samples], daemon=True).start()
 
     def _end_without_ray(self, process: str) -> None:
         """End this process before Ray ends it without a word."""
@@ -177,9 +177,11 @@ def _point_latest_to(study: Study) -> None:
         show_event(f"results/latest does not point to this study ({error.strerror})")
 
 
-def _import_report() -> None:
-    """Import the libraries of the report while the trials run, because this takes seconds."""
-    import sklearn.ensemble  # noqa: F401
-
+def _import_report(num_samples: int) -> None:
+    """Import the libraries of the report of so many trials while they run, because this takes seconds."""
     import search.outputs.model_export
     import search.outputs.report  # noqa: F401
+    from search.analysis.fixing import FEWEST_TRIALS
+
+    if num_samples >= FEWEST_TRIALS:
+        import sklearn.gaussian_process  # noqa: F401
