@@ -4,7 +4,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -65,16 +64,6 @@ def _ray_in_a_folder_of_its_own() -> Iterator[None]:
     os.environ["PYTHONPATH"] = os.pathsep.join(path)  # for workers that run a function of a test module
     yield
     shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def shared_ray() -> Iterator[None]:
-    """One Ray for all studies that run in this process; each start of Ray takes seconds."""
-    from search.engine.local_ray import LocalRay  # only after RAY_TMPDIR is set
-
-    with closing(LocalRay(dashboard=False)) as ray:
-        ray.wait()
-        yield
 
 
 @pytest.fixture

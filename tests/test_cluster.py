@@ -151,9 +151,9 @@ def two_nodes() -> Iterator[TwoNodes]:
     folder = Path(tempfile.mkdtemp(prefix="tc-", dir="/tmp"))  # Ray's socket paths must stay below 107 bytes
     (folder / "hidden").mkdir()
     of_a_user = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
-    name, mode = documented("export RAY_AUTH_MODE=")[1].split("=")
+    variables = [documented(f"export {name}=")[1].split("=") for name in ("RAY_AUTH_MODE", "RAY_JOB_STOP_WAIT_TIME_S")]
     environment = of_a_user | {
-        name: mode,
+        **{name: value for name, value in variables},
         "HOME": str(folder),  # for the token
         "RAY_TMPDIR": str(folder),
         "PYTHONPATH": str(Path(__file__).parent),

@@ -358,7 +358,6 @@ def test_worker_killed_for_memory_does_not_end_the_study(tmp_path: Path) -> None
     assert re.fullmatch(
         r"the memory was full, and Ray ended its worker(, which used \d+\.\d+GB)?", str(trials.loc[1, "error"])
     )
-    assert "! trial 1: the memory was full" in search.output
     assert "Traceback" not in search.output
 
 

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from studies import NUMBERS
 
 from search.engine import study as study_module
 from search.engine import tuner
+from search.engine.local_ray import LocalRay
 from search.record.lookup import resumed_settings
 from search.record.study_record import StudyRecord
 from search.run import run_study
@@ -163,9 +166,17 @@ def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **option
     return run_study(study), study.record.folder
 
 
+@pytest.fixture
+def ray() -> Iterator[None]:
+    """Ray in this process, and no longer: a copy of a process with Ray waits for ever for threads that it lacks."""
+    with closing(LocalRay(dashboard=False)) as ray:
+        ray.wait()
+        yield
+
+
 @pytest.mark.ray
 def test_reused_worker_keeps_nothing_of_earlier_trials(
-    shared_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same configuration as the first and the last trial of one process gives the same numbers.
 
