@@ -142,7 +142,8 @@ class LocalRay:
             return None
         set_ray_environment()
         _protect_token()
-        with _parameters(no_monitor=not self._dashboard, dashboard_agent_listen_port=0):
+        spared = {"no_monitor": not self._dashboard, "include_log_monitor": False}
+        with _parameters(dashboard_agent_listen_port=0, **spared):
             context = ray.init(
                 address="local",  # plain ray.init() fails if a killed cluster left its address behind
                 num_cpus=provenance.available_cpus(),
@@ -163,8 +164,9 @@ class LocalRay:
 def _parameters(**values: Any) -> Iterator[None]:
     """Set parameters of a start of Ray that `ray.init` does not have.
 
-    The port of the agent is one: the agent of a second Ray on the machine tries for 3 s to get the default port, and
-    Ray waits for its agent. The monitor is for clusters that grow; only the dashboard shows what it finds.
+    The agent of a second Ray on the machine would try for 3 s to get the default port, and Ray waits for its agent. Two
+    processes are spared: the monitor is for clusters that grow, and only the dashboard shows what it says; the log
+    monitor sends the logs of workers to the driver, which does not print them.
     """
     parameter = ray._private.parameter
     original = parameter.RayParams
