@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from optuna.trial import TrialState
 from postgresql import PASSWORD, SECRET, USER, PostgreSQL, programs
-from serial_ray import CompletedRun, StartedRun, run_command
+from serial_ray import CompletedRun, run_command
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from studies import NUMBERS, HandDrivenStudy, metrics
@@ -239,34 +239,25 @@ def test_passwords_are_shown_as_stars(word: str, shown: str) -> None:
 
 
 class WholeStudy:
-    """A study of 2 trials on digits, called `whole`, by `python search/run.py` as another process."""
+    """A study of 2 trials on digits, called `whole`, by `python search/run.py` in another process, with Ray."""
 
-    def __init__(self, results: Path, server: PostgreSQL, *, real: bool) -> None:
+    def __init__(self, results: Path, server: PostgreSQL) -> None:
         """Start it.
 
         Args:
             results: Folder for its files.
             server: What keeps its record.
-            real: Whether it runs with the real Ray.
         """
         self._folder = results / "whole"
         self._server = server
         self._output = results / "output"
         options = ["--dataset", "digits", "--num-samples", "2", "--epochs", str(EPOCHS), "--scheduler", "none"]
         options += ["--max-concurrent", "1", "--no-dashboard", "--results-dir", str(results), "--name", "whole"]
-        command = ["search/run.py", *options, "--storage", server.address()]
+        command = [sys.executable, "search/run.py", *options, "--storage", server.address()]
         with self._output.open("w") as stream:
-            if real:
-                words = [sys.executable, *command]
-                started = subprocess.Popen(
-                    words, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-                )
-                self.pid = self.known_as = started.pid
-                self._is_running: Callable[[], bool] = lambda: started.poll() is None
-            else:
-                run = StartedRun(*command, stdout=stream.fileno())
-                self.pid, self.known_as = run.pid, os.getpid()  # a copy of this process has its name on the server
-                self._is_running = run.is_running
+            self.process = subprocess.Popen(
+                command, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+            )
 
     def wait_for(self, words: str) -> None:
         """Wait until it has printed this."""
@@ -280,21 +271,11 @@ class WholeStudy:
             f"{number} epochs",
         )
 
-    def send(self, number: signal.Signals) -> None:
-        """Send its driver a signal."""
-        os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        """End it as nothing can hinder."""
-        self.send(signal.SIGKILL)
-        while self._is_running():
-            time.sleep(0.01)
-
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + 90
         while not condition():
             assert time.monotonic() < deadline, f"waited in vain for: {what}"
-            assert self._is_running(), self._output.read_text()
+            assert self.process.poll() is None, self._output.read_text()
             time.sleep(0.1)
 
 
@@ -318,13 +299,11 @@ def files_with_the_password(folder: Path) -> list[Path]:
     return [file for file in files if SECRET.encode() in file.read_bytes()]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("real", marks=pytest.mark.ray), "serial"])
-def killed(
-    server: PostgreSQL, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def killed(server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A study that saw its server go away and come back, and then was killed, and its folder removed."""
     results, nothing = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("nothing")
-    study = WholeStudy(results, server, real=request.param == "real")
+    study = WholeStudy(results, server)
     try:
         study.wait_for("Ended trials")
         study.wait_for_epochs(5)
@@ -332,12 +311,13 @@ def killed(
         study.wait_for("the study waits until it can")
         server.start()
         study.wait_for("the record can be written again")
-        study.send(signal.SIGSTOP)  # it has the lock still
+        study.process.send_signal(signal.SIGSTOP)  # it has the lock still
         for words in (["--resume", "whole"], ["--name", "whole", "--dataset", "digits"]):
             sentence = refused("run.py", nothing, *words, "--storage", server.address())
-            assert sentence.startswith(f"error: study whole is being run by process {study.known_as} on ")
+            assert sentence.startswith(f"error: study whole is being run by process {study.process.pid} on ")
     finally:
-        study.kill()
+        study.process.kill()
+        study.process.wait()
     assert files_with_the_password(results) == []
     assert not (results / "whole" / "study.db").exists()
     shutil.rmtree(results)
@@ -357,6 +337,7 @@ def resumed(server: PostgreSQL, killed: None, tmp_path_factory: pytest.TempPathF
     return results / "whole"
 
 
+@pytest.mark.ray
 def test_files_are_rebuilt_from_the_server_alone(server: PostgreSQL, killed: None, tmp_path: Path) -> None:
     run = start("report.py", "whole", "--storage", server.address(), "--results-dir", str(tmp_path))
     assert run.status == 0, run.stdout + run.stderr
@@ -366,6 +347,7 @@ def test_files_are_rebuilt_from_the_server_alone(server: PostgreSQL, killed: Non
     assert files_with_the_password(tmp_path) == []
 
 
+@pytest.mark.ray
 def test_killed_study_goes_on_where_its_folder_never_was(resumed: Path, digits: ImageData) -> None:
     trials = pd.read_csv(resumed / "trials.csv")
     assert sorted(trials["trial_number"]) == [0, 1]
@@ -379,36 +361,43 @@ def test_killed_study_goes_on_where_its_folder_never_was(resumed: Path, digits: 
     assert files_with_the_password(resumed) == []
 
 
-def test_fork_takes_its_evidence_from_the_server(server: PostgreSQL, resumed: Path, tmp_path: Path) -> None:
-    words = ["--resume", "whole", "--fork", "--storage", server.address(), "--results-dir", str(tmp_path)]
+@pytest.fixture(scope="module")
+def small(server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a study of 2 trials, called `small`, without Ray."""
+    results = tmp_path_factory.mktemp("small")
+    options = ["--storage", server.address(), "--results-dir", str(results)]
+    run = start("run.py", "--dataset", "digits", "--num-samples", "2", "--epochs", "2", "--name", "small", *options)
+    assert run.status == 0, run.stdout + run.stderr
+    return results / "small"
+
+
+def test_fork_takes_its_evidence_from_the_server(server: PostgreSQL, small: Path, tmp_path: Path) -> None:
+    words = ["--resume", small.name, "--fork", "--storage", server.address(), "--results-dir", str(tmp_path)]
     study = prepare_study(read_settings(words))
     with closing(study.folder), closing(study.record):
-        assert study.record.metadata.warm_start == WarmStart(study="whole", trials=2, of=2)
+        assert study.record.metadata.warm_start == WarmStart(study="small", trials=2, of=2)
         assert study.record.folder.name.startswith("digits-")
         assert open_server(server.address()).has_study(study.record.folder.name)
 
 
-def test_study_on_a_server_is_confirmed_and_reproduced(server: PostgreSQL, tmp_path: Path) -> None:
-    options = ["--storage", server.address(), "--results-dir", str(tmp_path)]
-    study = tmp_path / "small"
-    run = start("run.py", "--dataset", "digits", "--num-samples", "2", "--epochs", "2", "--name", study.name, *options)
+def test_study_on_a_server_is_confirmed_and_reproduced(server: PostgreSQL, small: Path) -> None:
+    options = ["--storage", server.address(), "--results-dir", str(small.parent)]
+    run = start("confirm.py", small.name, "--top", "2", "--seeds", "2", "--no-dashboard", *options)
     assert run.status == 0, run.stdout + run.stderr
-    run = start("confirm.py", study.name, "--top", "2", "--seeds", "2", "--no-dashboard", *options)
-    assert run.status == 0, run.stdout + run.stderr
-    assert len(pd.read_csv(study / "confirm.csv")) == 2
-    assert (study / "model" / "model.safetensors").is_file()
-    record = StudyRecord.open(study, open_server(server.address()))
+    assert len(pd.read_csv(small / "confirm.csv")) == 2
+    assert (small / "model" / "model.safetensors").is_file()
+    record = StudyRecord.open(small, open_server(server.address()))
     assert len(record.trials) == 2  # those of the confirmation have a record of their own
     assert record.metadata.confirmation is not None
     assert record.metadata.confirmation.final.training_images == 1438
-    run = start("reproduce.py", study.name, "1", *options)
+    run = start("reproduce.py", small.name, "1", *options)
     assert run.status == 0, run.stdout + run.stderr
-    assert files_with_the_password(study) == []
+    assert files_with_the_password(small) == []
 
 
-def test_name_that_the_server_knows_is_refused(server: PostgreSQL, resumed: Path, tmp_path: Path) -> None:
-    words = ["--name", "whole", "--dataset", "digits", "--storage", server.address()]
-    assert refused("run.py", tmp_path, *words) == f"error: name whole is taken: {server.address(password=None)}\n"
+def test_name_that_the_server_knows_is_refused(server: PostgreSQL, small: Path, tmp_path: Path) -> None:
+    words = ["--name", small.name, "--dataset", "digits", "--storage", server.address()]
+    assert refused("run.py", tmp_path, *words) == f"error: name small is taken: {server.address(password=None)}\n"
 
 
 def test_study_that_the_server_does_not_know_is_refused(server: PostgreSQL, tmp_path: Path) -> None:
