@@ -1,4 +1,4 @@
-"""Compare studies: their best values and costs, their differences, and whether chance alone explains the gain."""
+"""Compare the best values, costs and settings of studies."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,18 +21,19 @@ class CompareSettings:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="STUDY STUDY...", help_behavior_hint="(two or more)"),
     ]
-    """The studies, each by its name, its folder or as latest; repeats (tpe-1, tpe-2) form one group."""
+    """The studies: the name or the folder of each, or latest for the newest one. Studies whose names differ only in
+    their last number (tpe-1, tpe-2) are repeats and form one group."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
-    """Folder that holds the studies' folders."""
+    """Folder of all studies."""
     output: Path | None = None
-    """File for the HTML page; by default comparison.html in the results folder."""
+    """HTML file for the page of charts; by default comparison.html in the results folder."""
     storage: str | None = None
-    """PostgreSQL server that holds the records of the studies that have no study.db."""
+    """PostgreSQL server that stores the records of the studies without a study.db."""
 
     def __post_init__(self) -> None:
         """Refuse fewer than two studies."""
         if len(self.studies) < 2:
-            raise ValueError(f"a comparison needs two studies or more, got {len(self.studies)}")
+            raise ValueError(f"a comparison needs at least two studies, got {len(self.studies)}")
 
 
 def main() -> int:

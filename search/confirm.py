@@ -1,4 +1,4 @@
-"""Confirm a study: train its best configurations again from new seeds, and the winner once on all training images."""
+"""Confirm a study: train its best configurations again from new seeds."""
 
 import sys
 import time

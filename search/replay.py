@@ -1,4 +1,4 @@
-"""Replay studies in seconds: against a table of learning curves, or the trials of a finished study in hindsight."""
+"""Replay studies on recorded learning curves, without training."""
 
 from search.settings import RENAMED_SCHEDULING
 from search.simulation.settings import ReplaySettings

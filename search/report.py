@@ -1,4 +1,4 @@
-"""Write the report and the files of a study again from its record, and print its summary; the study may still run."""
+"""Write the report and the tables of a study again, and print its summary."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,19 +21,19 @@ class ReportSettings:
     """Options of `python search/report.py`."""
 
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
-    """The study: its name, its folder or latest."""
+    """The study, which may still be running: its name, its folder, or latest for the newest study."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
-    """Folder that holds the studies' folders."""
+    """Folder of all studies."""
     data_dir: Path | None = None
-    """Folder of the images, on which errors of the best model are shown; by default the study's folder of images."""
+    """Folder of the data sets, for the errors of the best model on the test images; by default that of the study."""
     storage: str | None = None
-    """PostgreSQL server that holds the record, if the study was run with this option."""
+    """PostgreSQL server that stores the record, if the study was run with this option."""
     network: str | None = None
-    """Import path of the study's network, if you wrote it: its code is run, to show and export the best model, only
-    when you name it again."""
+    """Import path of the study's network, if you wrote it. Its code runs, to show and export the best model, only if
+    you name it again."""
     dataset: str | None = None
-    """Import path of the function that loads the study's data set, if you wrote it: its code is run only when you name
-    it again."""
+    """Import path of the function that loads the study's images, if you wrote it. Its code runs only if you name it
+    again."""
 
 
 def _export_best(

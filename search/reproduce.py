@@ -1,4 +1,4 @@
-"""Train a trial of a study again from its record, and say whether its metrics are the same."""
+"""Train a trial of a study again, and compare its metrics with the record."""
 
 import sys
 from dataclasses import dataclass, field, replace
@@ -10,6 +10,7 @@ import tyro
 from search.record.lookup import check_code_named, check_is_of_images, find_study, stored_settings
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
+from training.console.terminal import counted
 
 if TYPE_CHECKING:
     from search.record.study_record import StudyRecord
@@ -23,20 +24,20 @@ class ReproduceSettings:
     """Options of `python search/reproduce.py`."""
 
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
-    """The study: its name, its folder or latest."""
+    """The study: its name, its folder, or latest for the newest study."""
     trial: Annotated[int, tyro.conf.Positional, tyro.conf.arg(metavar="TRIAL")]
-    """Number of the trial, as in trials.csv."""
+    """Number of the trial, as in the column trial_number of trials.csv."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
-    """Folder that holds the studies' folders."""
+    """Folder of all studies."""
     data_dir: Path | None = None
-    """Folder of the images; by default the study's folder of images."""
+    """Folder of the data sets; by default that of the study."""
     storage: str | None = None
-    """PostgreSQL server that holds the record, if the study was run with this option."""
+    """PostgreSQL server that stores the record, if the study was run with this option."""
     network: str | None = None
-    """Import path of the study's network, if you wrote it: its code is run only when you name it again."""
+    """Import path of the study's network, if you wrote it. Its code runs only if you name it again."""
     dataset: str | None = None
-    """Import path of the function that loads the study's data set, if you wrote it: its code is run only when you name
-    it again."""
+    """Import path of the function that loads the study's images, if you wrote it. Its code runs only if you name it
+    again."""
 
 
 def main() -> int:
@@ -75,7 +76,7 @@ def main() -> int:
         for pair in reproduction.train(data):
             _show_epoch(pair, with_validation=len(data.val) > 0)
     except KeyboardInterrupt:
-        print(f"\nInterrupted after {len(reproduction.pairs)} epochs.", file=sys.stderr)
+        print(f"\nInterrupted after {counted(len(reproduction.pairs), 'epoch')}.", file=sys.stderr)
         return EXIT_INTERRUPTED
     return _show_result(reproduction)
 
@@ -87,7 +88,7 @@ def _show_trial(record: "StudyRecord", reproduction: "Reproduction") -> None:
     hyperparameters = ", ".join(f"{name} {format_value(value)}" for name, value in trial.hyperparameters.items())
     failure = f": {trial.failure.error}" if trial.failure else ""
     print(f"Trial {trial.number} of study {record.folder.name}: {hyperparameters}, seed {trial.seed}")
-    print(f"  {trial.status} after {len(trial.epochs)} of {record.epochs} epochs{failure}\n")
+    print(f"  {trial.status} after {len(trial.epochs)} of {counted(record.epochs, 'epoch')}{failure}\n")
     if trial.epochs:
         names = _displayed_metrics(with_validation=trial.epochs[0].val_accuracy is not None)
         print("epoch" + "".join(f"  {name:>20}" for name in names))
@@ -113,7 +114,7 @@ def _show_result(reproduction: "Reproduction") -> int:
     agrees = reproduction.agrees()
     if agrees:
         end = f", and it {failure.status} as recorded: {failure.error}" if failure else ""
-        epochs = f"{len(reproduction.pairs)} epoch{'s' * (len(reproduction.pairs) != 1)}"
+        epochs = counted(len(reproduction.pairs), "epoch")
         print(f"\nThe trial agrees with its record: all metrics of {epochs} are equal to the last digit{end}.")
     else:
         print(f"\nThe trial differs from its record. {' '.join(reproduction.differences())}")

@@ -1,4 +1,4 @@
-"""Search learning rate, batch size and optimizer of the tutorial's network with Ray Tune and Optuna."""
+"""Search hyperparameters of a network with Ray Tune and Optuna."""
 
 import sys
 import time

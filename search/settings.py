@@ -38,86 +38,93 @@ class StudySettings(DataConfig):
     """Options of a study."""
 
     num_samples: int = 20
-    """Trials to run, the baseline included; >= 1."""
+    """Number of trials, the baseline included; >= 1."""
     epochs: int = 10
-    """Passes over the training images of a trial that is not stopped early; >= 1."""
+    """Number of passes over the training images in a trial that is not stopped early; >= 1."""
     metric: str | None = None
-    """Highest accuracy or lowest loss to search for; by default val_accuracy (test_accuracy if val_fraction is 0). With
-    train_function, what it yields under this name."""
+    """Metric by which trials are compared; the highest accuracy or the lowest loss is the best. By default
+    val_accuracy, or test_accuracy if --val-fraction is 0. With --train-function, a metric that your function yields."""
     mode: Mode | None = None
-    """With train_function, whether the metric is to be high (max) or low (min)."""
+    """Only with --train-function: whether the highest value of --metric is the best (max) or the lowest one (min)."""
     train_function: str | None = None
-    """Search the hyperparameters of your own training: the import path of a generator function that yields a dictionary
-    of metrics for each epoch, path/to/file.py:train or package.module:train. Needs space, metric and mode."""
+    """Search the hyperparameters of your own training function, for which this is the import path,
+    path/to/file.py:train or package.module:train. The function is a generator that yields a dictionary of metrics after
+    each epoch. The options --space, --metric and --mode are needed with it."""
     space: Path | None = None
-    """File with the search space, see search/space/spaces/; by default learning rate, batch size and optimizer."""
+    """TOML file with the search space. docs/spaces.md explains it, and search/space/spaces/ holds examples. By default
+    learning rate, batch size and optimizer are searched."""
     set: tuple[str, ...] = ()
-    """Hyperparameters that are not searched but fixed, for example learning_rate=0.05 optimizer=adam."""
+    """Hyperparameters that are fixed instead of searched, for example learning_rate=0.05 optimizer=adam."""
     show_space: bool = False
-    """Print the search space in the form of such a file, and stop."""
+    """Print the search space as such a TOML file, and run no trial."""
     sampler: SamplerName = "tpe"
-    """What proposes configurations. tpe: tree-structured Parzen estimator; gp: Gaussian process; qmc: Sobol sequence;
-    random: uniform."""
+    """Algorithm that proposes configurations. tpe: tree-structured Parzen estimator; gp: Gaussian process; qmc: Sobol
+    sequence; random: random search."""
     scheduler: SchedulerName = "asha"
-    """What stops weak trials early. asha: successive halving; hyperband: the same from several first epochs on; median:
-    worse than the median trial; none: all epochs are run."""
+    """Algorithm that stops weak trials early. asha: asynchronous successive halving; hyperband: successive halving
+    whose first decision comes later for some trials; median: a trial stops if it is worse than the median of the
+    others; none: every trial runs all epochs."""
     grace_period: int = 1
-    """Epochs that every trial runs before a scheduler may stop it; >= 1."""
+    """Number of epochs that every trial runs before the scheduler may stop it; >= 1."""
     reduction_factor: int = 3
-    """asha and hyperband: one of this many trials continues at each decision, and the next decision comes after this
-    many times as many epochs; >= 2."""
+    """For asha and hyperband: one of this many trials continues at each decision, and the next decision comes after
+    this many times as many epochs; >= 2."""
     baseline: bool = True
-    """Begin with the tutorial's own settings, in full, so that the study can report its gain, and then with the same
-    settings and each other optimizer."""
+    """Begin with the tutorial's settings, which are trained in full, so that the study can report its gain over them;
+    then try the same settings with each other optimizer."""
     network: str = "mlp"
-    """mlp: the tutorial's network; cnn: a small convolutional one; or the import path of a function that builds yours,
-    path/to/file.py:build or package.module:build. See docs/guide.md."""
+    """mlp: the tutorial's network; cnn: a small convolutional network; or the import path of your own function that
+    builds a network, path/to/file.py:build or package.module:build. docs/guide.md explains it."""
     seed: int = 0
-    """Fixes the proposals and the validation split; trial N trains with seed + N."""
+    """Seed of the proposals and of the validation split; trial N trains with this seed + N."""
     max_concurrent: int | None = None
-    """Trials that run at the same time; by default as many as the machine has cores and GPUs for."""
+    """Largest number of trials that run at the same time; by default as many as there are cores and GPUs for."""
     cpus_per_trial: int = 1
-    """Cores for each trial, which are also its torch threads; >= 1."""
+    """Number of cores for each trial, and of its torch threads; >= 1."""
     gpus_per_trial: float = 0.0
-    """GPUs for each trial, a fraction to share one; >= 0."""
+    """Number of GPUs for each trial; with a fraction, several trials share a GPU; >= 0."""
     name: str | None = None
     """Name of the study and of its folder; by default the data set, the date and the time."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
-    """Folder that receives the study's folder."""
+    """Folder of all studies; each study gets a folder of its own in it."""
     dashboard: bool = True
-    """Start the Ray dashboard on this machine, or say where that of the cluster is."""
+    """Start the Ray dashboard on this machine; on a cluster, print the address of its dashboard."""
     quiet: bool = False
-    """Print a line for each ended trial instead of a live view, as where the output is no terminal."""
+    """Print one line for each ended trial instead of the live view. If the output is not a terminal, this is always
+    so."""
     dashboard_linger: str | None = None
     """Keep the Ray dashboard open for this time after the study, for example 10m; Ctrl-C closes it."""
     log: tuple[LoggerName, ...] = ()
-    """Where else the study is shown while it runs, one or several: tensorboard, mlflow, wandb (Weights & Biases). See
-    docs/dashboards.md."""
+    """Also show the study in one or several of these tools: tensorboard, mlflow, wandb (Weights & Biases).
+    docs/dashboards.md explains them."""
     mlflow_uri: str | None = None
-    """Database or server of MLflow, for example http://host:5000; by default what MLFLOW_TRACKING_URI says, or else
-    mlflow.db in results_dir."""
+    """Database or server for --log mlflow, for example http://host:5000. By default the environment variable
+    MLFLOW_TRACKING_URI decides, and without it mlflow.db in the results folder is used."""
     max_failures: int = 1
-    """How often a trial whose worker died goes on in another worker, from its last epoch; >= 0."""
+    """How many times a trial continues in another worker, from its last epoch, after its worker died; >= 0."""
     trial_timeout: str | None = None
-    """Longest time that a trial may take, for example 90s, 10m or 1h; a longer trial ends as failed."""
+    """Longest time that a trial may take, for example 90s, 10m or 1h; a trial that takes longer fails."""
     time_budget: str | None = None
-    """End the study softly after this time, for example 30m: no new trials begin, running ones finish their epoch."""
+    """Time after which no new trial starts, for example 30m; running trials finish their epoch, and the study can be
+    resumed."""
     resume: str | None = None
-    """Continue a study: its name, its folder or latest. It keeps its own settings; num_samples is the total number of
-    trials, and +N adds N."""
+    """Continue an earlier study: its name, its folder, or latest for the newest study. The study keeps its own
+    settings. With this option, --num-samples is the total number of trials, and --num-samples +N adds N trials."""
     fork: bool = False
-    """With resume: leave that study as it is and start a new one with its settings, unless others are given, and with
-    its trials as a warm start."""
+    """With --resume: leave that study unchanged, and start a new one. The new study has the same settings, except those
+    that you give, and the trials of that study as a warm start."""
     warm_start: str | None = None
-    """An earlier study, as for resume: the sampler learns from those of its trials that lie in this search space."""
+    """Name or folder of an earlier study: the sampler also learns from those of its trials that lie in the new search
+    space."""
     confirm: str | None = None
-    """After the study, train its best configurations again from new seeds and the winner on all images, for example
-    3x5: three configurations, five seeds. See docs/confirm.md."""
+    """After the study, train its best configurations again from new seeds, and then the winner on all images. For
+    example, 3x5 means three configurations from five seeds. docs/confirm.md explains it."""
     storage: str | None = None
-    """PostgreSQL server for the record instead of study.db, for example postgresql://user@host/database; the password
-    best in PGPASSWORD or ~/.pgpass."""
+    """PostgreSQL server that stores the record instead of study.db, for example postgresql://user@host/database. Put
+    the password into PGPASSWORD or ~/.pgpass."""
     address: str | None = None
-    """Ray cluster to join instead of starting Ray here: auto, or host:port of its head. See docs/cluster.md."""
+    """Ray cluster to join instead of starting Ray on this machine: auto, or host:port of the head node. docs/cluster.md
+    explains it."""
 
     def __post_init__(self) -> None:
         """Check every field; nothing on disk is touched."""
@@ -144,7 +151,7 @@ class StudySettings(DataConfig):
         if self.space is not None and not self.space.is_file():
             raise ValueError(f"there is no file {self.space} to read the search space from")
         if self.fork and self.resume is None and self.warm_start is None:
-            raise ValueError("fork needs resume, which says what to fork from")
+            raise ValueError("fork needs resume, which names the study to fork")
         _ = self.trial_timeout_seconds, self.time_budget_seconds, self.dashboard_linger_seconds, self.confirm_size
         check_choice("sampler", self.sampler, SamplerName)
         check_choice("scheduler", self.scheduler, SchedulerName)
@@ -187,9 +194,11 @@ class StudySettings(DataConfig):
             return None
         numbers = re.fullmatch(r"(\d{1,4})x(\d{1,4})", self.confirm)
         if numbers is None:
-            raise ValueError(f"confirm must be configurations x seeds, for example 3x5, got {self.confirm}")
+            raise ValueError(
+                f"confirm must be two numbers, configurations x seeds, for example 3x5, got {self.confirm}"
+            )
         if self.val_fraction == 0:
-            raise ValueError("confirm needs validation images, but val_fraction is 0: the test set would choose")
+            raise ValueError("confirm needs validation images, but val_fraction is 0: the test images would choose")
         top, seeds = int(numbers[1]), int(numbers[2])
         check_size(top, seeds)
         return top, seeds
@@ -197,17 +206,23 @@ class StudySettings(DataConfig):
     def _check_train_function(self) -> None:
         if self.train_function is None:
             if self.mode is not None:
-                raise ValueError("mode is for train_function; of images accuracies are maximised and losses minimised")
+                raise ValueError(
+                    "mode is only for train_function; otherwise an accuracy is maximised and a loss is minimised"
+                )
             return
         check_import_path("train_function", self.train_function)
         object.__setattr__(self, "train_function", absolute_import_path(self.train_function))
         if self.metric is None or self.mode is None:
-            raise ValueError("train_function needs metric and mode: what to search for, and whether max or min is best")
+            raise ValueError(
+                "train_function needs metric and mode: the name of a metric, and whether max or min is the best"
+            )
         check_choice("mode", self.mode, Mode)
         if self.space is None and not (self.resume or self.warm_start):
-            raise ValueError("train_function needs space, a file that says what it takes; see search/space/spaces/")
+            raise ValueError(
+                "train_function needs space, a file with the search space; search/space/spaces/ has examples"
+            )
         if self.confirm is not None:
-            raise ValueError("confirm is for images: it trains the winner on all of them, which train_function cannot")
+            raise ValueError("confirm trains the winner on all images, so it cannot be used with train_function")
 
     def _check_metric(self) -> None:
         if self.train_function is not None:
@@ -215,7 +230,7 @@ class StudySettings(DataConfig):
             return
         check_choice("metric", self.metric_name, MetricName)
         if self.val_fraction > 0 and self.metric_name.startswith("test_"):
-            raise ValueError(f"metric {self.metric_name} would choose by the test set; that needs val_fraction 0")
+            raise ValueError(f"metric {self.metric_name} would choose by the test images; this needs val_fraction 0")
         if self.val_fraction == 0 and self.metric_name.startswith("val_"):
             raise ValueError(f"metric {self.metric_name} needs validation images, but val_fraction is 0")
 
@@ -223,13 +238,13 @@ class StudySettings(DataConfig):
         for logger in self.log:
             check_choice("log", logger, LoggerName)
         if len(set(self.log)) < len(self.log):
-            raise ValueError(f"log must name each of them once, got {' '.join(self.log)}")
+            raise ValueError(f"log must name each tool only once, got {' '.join(self.log)}")
         if self.mlflow_uri is not None and "mlflow" not in self.log:
             raise ValueError("mlflow_uri needs log mlflow")
 
     def _check_folders(self) -> None:
         if self.results_dir.exists() and not self.results_dir.is_dir():
-            raise ValueError(f"the results folder is not a folder: {self.results_dir}")
+            raise ValueError(f"results_dir must be a folder, got {self.results_dir}")
         if self.name is None:
             return
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
@@ -246,31 +261,34 @@ class ConfirmSettings:
     """Options of `python search/confirm.py`."""
 
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
-    """The study: its name, its folder or latest."""
+    """The study: its name, its folder, or latest for the newest study."""
     top: int = 3
     """Number of configurations that are trained again, the best by validation; >= 1."""
     seeds: int = 5
-    """Fresh seeds, the same for each configuration; the winner is then trained from as many others; >= 2."""
+    """Number of new seeds from which each configuration is trained; the winner is then trained from the same number of
+    further seeds; >= 2."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
-    """Folder that holds the studies' folders."""
+    """Folder of all studies."""
     data_dir: Path | None = None
-    """Folder of the images; by default that of the study."""
+    """Folder of the data sets; by default that of the study."""
     max_concurrent: int | None = None
-    """Trainings that run at the same time; by default as in the study."""
+    """Largest number of trainings that run at the same time; by default as in the study."""
     time_budget: str | None = None
-    """End softly after this time, for example 30m; the same command goes on later."""
+    """Time after which no new training starts, for example 30m; the same command continues later."""
     quiet: bool = False
-    """Print a line for each ended training instead of a live view, as where the output is no terminal."""
+    """Print one line for each ended training instead of the live view. If the output is not a terminal, this is always
+    so."""
     dashboard: bool = True
-    """Start the Ray dashboard on this machine, or say where that of the cluster is."""
+    """Start the Ray dashboard on this machine; on a cluster, print the address of its dashboard."""
     network: str | None = None
-    """The study's network, if it is a function of yours: its code is run only when it is named again."""
+    """Import path of the study's network, if you wrote it. Its code runs only if you name it again."""
     dataset: str | None = None
-    """The study's data set, if a function of yours loads it: its code is run only when it is named again."""
+    """Import path of the function that loads the study's images, if you wrote it. Its code runs only if you name it
+    again."""
     storage: str | None = None
-    """PostgreSQL server that holds the study's record, if it was run with this option."""
+    """PostgreSQL server that stores the record, if the study was run with this option."""
     address: str | None = None
-    """Ray cluster to join instead of starting Ray here, as for search/run.py."""
+    """Ray cluster to join instead of starting Ray on this machine: auto, or host:port of the head node."""
 
     def __post_init__(self) -> None:
         check_size(self.top, self.seeds)
@@ -282,15 +300,17 @@ def check_size(top: int, seeds: int) -> None:
     if top < 1:
         raise ValueError(f"top must be >= 1, got {top}")
     if seeds < 2:
-        raise ValueError(f"seeds must be >= 2, because one number has no spread, got {seeds}")
+        raise ValueError(f"seeds must be >= 2, because one number has no standard deviation, got {seeds}")
     if top * seeds > 10_000:
-        raise ValueError(f"top x seeds must be at most 10000 trainings, got {top * seeds}")
+        raise ValueError(f"top x seeds must be at most 10000, got {top * seeds} trainings")
 
 
 def check_metric_name(name: str) -> None:
-    """Raise a ValueError if a metric's name is no plain word."""
+    """Raise a ValueError if the name of a metric has other characters than letters, digits and some signs."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_./:-]{0,59}", name):
-        raise ValueError(f"a metric's name must be letters, digits and _ . / : -, a letter first, got {name!r:.80}")
+        raise ValueError(
+            f"a metric's name must consist of letters, digits and _ . / : - and begin with a letter, got {name!r:.80}"
+        )
 
 
 def _seconds(option: str, duration: str | None) -> float | None:

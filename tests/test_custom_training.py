@@ -172,14 +172,14 @@ def test_metric_that_is_not_a_number_any_more_has_diverged(place: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"metric": "two words"}, "a metric's name must be letters, digits and _ . / : -"),
+        ({"metric": "two words"}, "a metric's name must consist of letters, digits and _ . / : -"),
         ({"metric": None}, "train_function needs metric and mode"),
         ({"mode": None}, "train_function needs metric and mode"),
         ({"mode": "least"}, "mode must be one of max, min, got least"),
         ({"space": None}, "train_function needs space"),
-        ({"confirm": "2x2"}, "confirm is for images"),
+        ({"confirm": "2x2"}, "confirm trains the winner on all images"),
         ({"train_function": "functions.py"}, "train_function must be an import path like path/to/file.py:function"),
-        ({"train_function": None, "metric": "val_loss", "space": None}, "mode is for train_function"),
+        ({"train_function": None, "metric": "val_loss", "space": None}, "mode is only for train_function"),
     ],
 )
 def test_settings_of_a_training_function_are_checked(
@@ -313,7 +313,7 @@ def test_network_from_a_file_has_hyperparameters_of_its_own(networks: Path) -> N
         ("wrong_outputs", "must return logits of shape (N, 10), got (2, 11) for 2 images"),
         ("raising", "cannot take images of 1 x 8 x 8: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         ("single", "cannot take a single image of 1 x 8 x 8: ValueError: Expected more than 1 value per channel"),
-        ("no_module", "returned function, which is no torch.nn.Module"),
+        ("no_module", "returned function, which is not a torch.nn.Module"),
         ("no_parameters", "has no parameters to train"),
         ("melting", "Melting must be a frozen dataclass"),
         ("taken", "learning_rate is already an option of every training"),
@@ -340,4 +340,4 @@ def test_what_needs_images_refuses_a_study_without_them(
     with pytest.raises(SystemExit) as end:
         importlib.import_module(f"search.{script}").main()
     assert end.value.code == 2
-    assert "study own is not about images" in capsys.readouterr().err
+    assert "study own searched the training function" in capsys.readouterr().err

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from make_commands import FILE, written
 
+from search.settings import StudySettings
 from search.space.toml_file import default_space, fix_values, read_space
 from training.config import PROJECT
+from training.console.command_line import parse
 from training.networks.network_config import config_type
 
 SPACES = PROJECT / "docs" / "spaces.md"
@@ -22,6 +24,21 @@ DOCUMENTS = sorted(
 
 def test_command_reference_is_what_the_settings_say() -> None:
     assert FILE.read_text() == written(), "run python docs/make_commands.py"
+
+
+def test_help_has_each_text_of_the_command_reference_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The terminal alone decides where lines are broken."""
+    monkeypatch.setenv("COLUMNS", "2000")
+    with pytest.raises(SystemExit):
+        parse(StudySettings, "", ["--help"])
+    printed = capsys.readouterr().out
+    (section,) = re.findall(r"## python search/run.py\n(.*?)\n## ", FILE.read_text(), re.DOTALL)
+    texts = re.findall(r"^- `--[^`]+`(?: \(default .*?\))?: (.+)", section, re.MULTILINE)
+    assert len(texts) > 30
+    for text in texts:
+        assert text in printed
 
 
 def refused_space(folder: Path, text: str) -> str:

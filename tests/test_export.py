@@ -67,7 +67,7 @@ def test_mistakes_are_one_sentence(
 ) -> None:
     pytest.importorskip("onnxruntime")
     assert run(monkeypatch, model.parent, "--onnx", model.parent / "model.onnx") == 2
-    assert capsys.readouterr().err == f"error: {model.parent} is no model's folder: it has no config.json\n"
+    assert capsys.readouterr().err == f"error: {model.parent} is not the folder of a model: it has no config.json\n"
     assert run(monkeypatch, model, "--onnx", model.parent / "nowhere" / "model.onnx") == 2
     assert capsys.readouterr().err == f"error: there is no folder {model.parent / 'nowhere'}\n"
 
@@ -79,4 +79,4 @@ def test_missing_packages_are_named_with_the_command_that_brings_them() -> None:
     hidden += f"sys.argv = ['export.py', 'model', '--onnx=file']; runpy.run_path({str(script)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == ("error: an export needs onnxruntime: pip install --constraint constraints.txt '.[onnx]'\n")
+    assert done.stderr == ("error: the export needs onnxruntime: pip install --constraint constraints.txt '.[onnx]'\n")

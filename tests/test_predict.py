@@ -97,11 +97,11 @@ def test_folder_gives_a_table_in_which_bad_files_are_rows(
     ]
     bad = rows[5]
     assert (bad["class"], bad["probability"]) == ("", "")
-    assert bad["error"] == "'=1+1.png is no image that can be read"
+    assert bad["error"] == "'=1+1.png cannot be read as an image"
     assert all(0 < float(row["probability"]) <= 1 for row in rows if row is not bad)
     assert output.err.splitlines()[:2] == [
-        "note: 1 file is left out (not in a format of images that can be read here): \\x1b[2Jnotes.txt",
-        "note: 2 files are left out (hidden, or added by a system): .hidden.png and others",
+        "note: 1 file is left out (not an image format that can be read here): \\x1b[2Jnotes.txt",
+        "note: 2 files are left out (hidden, or added by an operating system): .hidden.png and others",
     ]
 
 
@@ -121,9 +121,9 @@ def test_bad_image_is_one_sentence_and_the_others_are_told(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["{model}"], "there is no image to classify"),
+        (["{model}"], "name at least one image file or folder to classify"),
         (["{model}", "{empty}"], "there is no image in {empty}"),
-        (["{empty}", "x.png"], "{empty} is no model's folder: it has no config.json"),
+        (["{empty}", "x.png"], "{empty} is not the folder of a model: it has no config.json"),
         (["{model}", "x.png", "--top", "0"], "top must be >= 1, got 0"),
         (["{model}", "x.png", "--output", "{empty}"], "{empty} cannot be written: Is a directory"),
     ],
@@ -148,7 +148,7 @@ def test_light_background_is_told_and_inverted(
     scan = tmp_path / "scan.png"
     Image.fromarray(255 - digits.test.images[0, 0].numpy()).save(scan)
     assert run(monkeypatch, model, scan) == 0
-    assert "note: 1 of 1 images have a light background" in capsys.readouterr().err
+    assert "note: 1 of 1 image has a light background" in capsys.readouterr().err
     assert run(monkeypatch, model, scan, "--invert") == 0
     output = capsys.readouterr()
     assert output.out.startswith(f"{scan}: {int(digits.test.labels[0])} ")
@@ -183,7 +183,7 @@ def test_modes_come_out_right(tmp_path: Path) -> None:
     turned[0x0112] = 6  # the camera was held upright: a quarter turn to the right
     upright = read_image(saved(wide, tmp_path / "turned.png", exif=turned), (1, 4, 2))
     assert upright[0].argmax().item() == 1
-    with pytest.raises(ValueError, match="its pixels are fractions"):
+    with pytest.raises(ValueError, match="its pixels are floating-point numbers"):
         read_image(saved(Image.new("F", (2, 2)), tmp_path / "fractions.tiff"), (1, 2, 2))
 
 
@@ -215,7 +215,7 @@ def test_image_that_would_fill_the_memory_or_run_a_program_is_refused(
         read_image(bomb, (1, 8, 8))
     program = tmp_path / "program.png"
     program.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 5\n%%EndComments\nshowpage\n")
-    with pytest.raises(ValueError, match="is no image that can be read"):
+    with pytest.raises(ValueError, match="cannot be read as an image"):
         read_image(program, (1, 8, 8))
 
 

@@ -27,7 +27,10 @@ from search.settings import StudySettings
         ({"grace_period": 3, "epochs": 2}, "grace_period must be at most epochs, 2, got 3"),
         ({"reduction_factor": 1}, "reduction_factor must be >= 2, got 1"),
         ({"metric": "f1"}, "metric must be one of val_accuracy, val_loss, test_accuracy, test_loss, got f1"),
-        ({"metric": "test_accuracy"}, "metric test_accuracy would choose by the test set; that needs val_fraction 0"),
+        (
+            {"metric": "test_accuracy"},
+            "metric test_accuracy would choose by the test images; this needs val_fraction 0",
+        ),
         ({"metric": "val_loss", "val_fraction": 0}, "metric val_loss needs validation images, but val_fraction is 0"),
         ({"seed": 2**32 - 1}, "the last trial's seed must be between 0 and 4294967295, got 4294967314"),
         *(
@@ -52,9 +55,9 @@ def test_name_of_an_existing_study_is_refused(tmp_path: Path) -> None:
 def test_folders_that_are_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(ValueError, match="the results folder is not a folder"):
+    with pytest.raises(ValueError, match="results_dir must be a folder"):
         StudySettings(results_dir=file)
-    with pytest.raises(ValueError, match="the data folder is not a folder"):
+    with pytest.raises(ValueError, match="data_dir must be a folder"):
         StudySettings(data_dir=file)
 
 

@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 MAX_SEED = 2**32 - 1
 """The largest seed that torch, numpy and Optuna all take."""
 MAX_IMAGE_SIZE = 1024
-"""Pixels; a thousand colour images of this size take 3 GB."""
+"""Largest side of an image in pixels; a thousand colour images of this size take 3 GB."""
 
 
 def _default_data_dir() -> Path:
@@ -54,7 +54,7 @@ def is_folder(dataset: str) -> bool:
 
 
 def check_dataset(dataset: str) -> None:
-    """Raise a ValueError if a text is no data set, no folder and no import path of a function; read nothing."""
+    """Raise a ValueError if a text is not a data set, a folder or the import path of a function; read nothing."""
     known = ("auto", *DATASETS)
     if dataset in known or is_import_path(dataset) or is_folder(dataset):
         return
@@ -89,7 +89,7 @@ def absolute_dataset(dataset: str) -> str:
 
 
 def check_network(network: str) -> None:
-    """Raise a ValueError if a name is no network and no import path of a function; import nothing."""
+    """Raise a ValueError if a name is not a network or the import path of a function; import nothing."""
     if network not in NETWORKS and not is_import_path(network):
         raise ValueError(
             f"network must be one of {', '.join(NETWORKS)} or an import path like path/to/file.py:build, got {network}"
@@ -97,7 +97,7 @@ def check_network(network: str) -> None:
 
 
 def check_import_path(option: str, path: str) -> None:
-    """Raise a ValueError if a text has not the form of an import path; import nothing."""
+    """Raise a ValueError if a text does not have the form of an import path; import nothing."""
     if not is_import_path(path):
         raise ValueError(f"{option} must be an import path like path/to/file.py:function, got {path}")
 
@@ -115,34 +115,36 @@ class TrialConfig:
     learning_rate: float = 1e-3
     """Learning rate of the optimizer; > 0."""
     batch_size: int = 64
-    """Images per optimizer step; >= 1."""
+    """Number of images per optimizer step; >= 1."""
     optimizer: OptimizerName = "sgd"
-    """Rule that turns gradients into steps."""
+    """Algorithm that updates the weights."""
     momentum: float = 0.0
-    """Part of the last step that is added to the next one, for sgd and rmsprop; in [0, 1)."""
+    """For sgd and rmsprop: fraction of the last step that is added to the next one; in [0, 1)."""
     weight_decay: float = 0.0
-    """Pull of the weights towards zero (L2 penalty; decoupled for adamw); >= 0."""
+    """Strength of the pull of the weights towards zero (L2 penalty; decoupled for adamw); >= 0."""
     lr_schedule: LrScheduleName = "none"
-    """How the learning rate changes from step to step, over all epochs. none: not at all; cosine: down to 0 along half
-    a cosine; onecycle: up to learning_rate in the first 3 of 10 steps, then down to almost 0."""
+    """How the learning rate changes during the training. none: it stays the same; cosine: it falls to 0 along half a
+    cosine; onecycle: it rises to the given learning rate in the first 30 % of the steps, and then falls to almost 0."""
     label_smoothing: float = 0.0
-    """Part of each training label that is distributed over all classes; in [0, 1)."""
+    """Fraction of each training label that is distributed over all classes; in [0, 1)."""
     shift: int = 0
-    """Largest random shift of the training images in pixels, up or down and left or right, anew in each epoch; >= 0."""
+    """Largest shift of a training image in pixels, up, down, left and right. The shifts are random, and new in each
+    epoch; >= 0."""
     flip: bool = False
-    """Mirror a random half of the training images left to right, another half in each epoch."""
+    """Mirror a random half of the training images left to right; each epoch chooses another half."""
     epochs: int = 10
-    """Passes over the training images; >= 1."""
+    """Number of passes over the training images; >= 1."""
     shuffle: bool = True
-    """New random order of the images in each epoch."""
+    """Train on the images in a new random order in each epoch."""
     network: str = "mlp"
-    """mlp: the tutorial's network, 784-512-512-10 with ReLU; cnn: a small convolutional one; or the import path of a
-    function that builds yours, path/to/file.py:build or package.module:build."""
+    """mlp: the tutorial's network, 784-512-512-10 with ReLU; cnn: a small convolutional network; or the import path of
+    your own function that builds a network, path/to/file.py:build or package.module:build."""
     precision: PrecisionName = "fp32"
-    """fp32: 32-bit numbers throughout; bf16: 16-bit numbers in the matrix products of the training; auto: bf16 where it
-    was measured to be faster, which is batch size 64 and more on a processor made for it."""
+    """Number format of the matrix products in training. fp32: 32 bits; bf16: 16 bits; auto: bf16 where it was measured
+    to be faster, which is from batch size 64 on, on processors with instructions for it; otherwise fp32."""
     seed: int = 0
-    """Fixes the first weights, the order of the images, their shifts and flips, and what a network draws at random."""
+    """Seed of the first weights, of the order, shifts and flips of the images, and of what a network draws at
+    random."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -173,15 +175,17 @@ class DataConfig:
     """The data set, its folder and the part that is held out for validation."""
 
     dataset: str = "auto"
-    """fashion-mnist, mnist, kmnist or cifar10, downloaded if not in the data folder; digits, small and bundled; a
-    folder of images by class, or one with such folders train and test; or the import path of a function that loads
-    yours, path/to/file.py:load or package.module:load. auto: fashion-mnist if it is available, otherwise digits."""
+    """fashion-mnist, mnist, kmnist or cifar10: downloaded if they are not in the data folder; digits: small and
+    bundled; a folder that has a folder of images for each class, or such folders in train/ and test/; or the import
+    path of your own function that returns images, path/to/file.py:load or package.module:load. auto: fashion-mnist if
+    it is available, otherwise digits."""
     image_size: int = 32
-    """Side in pixels to which the images of a folder are resized, whatever their shape; from 1 to 1024."""
+    """Width and height in pixels to which the images of a folder are resized, whatever their shape; from 1 to 1024."""
     data_dir: Path = field(default_factory=_default_data_dir)
     """Folder of the data sets in torchvision's layout; the environment variable TUNESMITH_DATA changes the default."""
     val_fraction: float = 1 / 6
-    """Part of the training images held out for validation, in [0, 1); 0 trains on all, as the tutorial does."""
+    """Fraction of the training images that is held out for validation, in [0, 1); 0 trains on all of them, as the
+    tutorial does."""
 
     def __post_init__(self) -> None:
         """Check every field; nothing on disk is touched."""
@@ -191,4 +195,4 @@ class DataConfig:
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
         if self.data_dir.exists() and not self.data_dir.is_dir():
-            raise ValueError(f"the data folder is not a folder: {self.data_dir}")
+            raise ValueError(f"data_dir must be a folder, got {self.data_dir}")

@@ -1,4 +1,4 @@
-"""Export a model that a study left to ONNX: a file that other programs classify with, without PyTorch."""
+"""Export the model of a study to an ONNX file, which needs no PyTorch."""
 
 import io
 import warnings
@@ -32,9 +32,9 @@ class ExportSettings:
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Folder of the model, for example results/latest/model."""
     onnx: Path
-    """The ONNX file that is written, for example model.onnx."""
+    """ONNX file that is written, for example model.onnx."""
     trust_network: bool = False
-    """Run the Python code of the model's own network.py, if it has one: read it first."""
+    """Run the Python code in the model's network.py, if it has this file. Read the code first."""
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
     settings = parse(ExportSettings, __doc__ or "")
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
-        refuse(f"an export needs {', '.join(missing)}: pip install --constraint constraints.txt '.[onnx]'")
+        refuse(f"the export needs {', '.join(missing)}: pip install --constraint constraints.txt '.[onnx]'")
 
     from training.model.model_folder import load_model  # torch takes a second or two
 
@@ -53,7 +53,7 @@ def main() -> int:
         refuse(str(error))
     shape = ", ".join(map(str, model.metadata.image_shape))
     print(f"{settings.onnx}: images, uint8 (N, {shape}) -> probabilities, float32 (N, {len(model.metadata.classes)})")
-    print(f"Checked with ONNX Runtime: {CHECKED_IMAGES} images, at most {off:.1e} off PyTorch")
+    print(f"Checked with ONNX Runtime: {CHECKED_IMAGES} images, largest difference from PyTorch {off:.1e}")
     return 0
 
 
@@ -88,7 +88,7 @@ def export(model: "TrainedModel", file: Path) -> float:
         onnx.save(program, draft)
         off = _largest_difference(draft, model, images)
         if not off <= TOLERANCE:
-            raise ValueError(f"the exported network gives other probabilities than PyTorch: {off:.1e} off")
+            raise ValueError(f"the exported network gives other probabilities than PyTorch: they differ by {off:.1e}")
     return off
 
 

@@ -1,4 +1,4 @@
-"""Classify images with a model that a study left: the class of each, and how probable the model finds it."""
+"""Classify images with the model of a study."""
 
 import csv
 import sys
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import tyro
 
 from training.console.command_line import complain, parse, refuse, run_command
-from training.console.terminal import spreadsheet_cell
+from training.console.terminal import counted, spreadsheet_cell
 
 if TYPE_CHECKING:
     from training.model.model_folder import TrainedModel
@@ -27,20 +27,20 @@ class PredictSettings:
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Folder of the model, for example results/latest/model."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
-    """Image files; or a folder of them, for which a table (CSV) is written."""
+    """Image files, or folders of image files. For a folder, the predictions are printed as a table (CSV)."""
     top: int = 1
     """Number of classes that are printed for each image, the most probable first; >= 1."""
     invert: bool = False
-    """Exchange dark and light, for a photograph or scan of something dark on light where the model knows light on
-    dark."""
+    """Exchange dark and light before the classification. A photograph of a dark object on a light background needs this
+    if the model was trained on light objects on a dark background."""
     output: Path | None = None
-    """File for the table, which otherwise goes to the terminal."""
+    """CSV file for the predictions; by default they are printed."""
     trust_network: bool = False
-    """Run the Python code of the model's own network.py, if it has one: read it first."""
+    """Run the Python code in the model's network.py, if it has this file. Read the code first."""
 
     def __post_init__(self) -> None:
         if not self.images:
-            raise ValueError("there is no image to classify")
+            raise ValueError("name at least one image file or folder to classify")
         if self.top < 1:
             raise ValueError(f"top must be >= 1, got {self.top}")
 
@@ -66,7 +66,7 @@ def main() -> int:
     try:
         model = load_model(settings.model, trust_network=settings.trust_network)
         if model.metadata.image_shape[0] not in (1, 3):
-            raise ValueError(f"this model takes images of {model.metadata.color}, which no image file has")
+            raise ValueError(f"this model needs images of {model.metadata.color}, but image files have 1 or 3 channels")
         files = list(_files(settings.images))
     except (ValueError, OSError) as error:
         refuse(str(error))
@@ -172,9 +172,10 @@ def _hint(model: "TrainedModel", done: list[Prediction], *, invert: bool) -> Non
     """Print a note if images are light where the training images were dark, which often spoils predictions."""
     light = sum(prediction.light_border for prediction in done)
     if model.metadata.background == "dark" and light:
+        images = f"{light} of {counted(len(done), 'inverted image' if invert else 'image')}"
         print(
-            f"note: {light} of {len(done)} {'inverted ' if invert else ''}images have a light background, and the "
-            f"model knows light things on dark: {'leave out' if invert else 'try'} --invert",
+            f"note: {images} {'has' if light == 1 else 'have'} a light background, but the model was trained on light "
+            f"objects on a dark background: {'leave out' if invert else 'try'} --invert",
             file=sys.stderr,
         )
 

@@ -13,9 +13,9 @@ class TrainingSettings(DataConfig, TrialConfig):
     """Options of `python training/run.py`."""
 
     split_seed: int | None = None
-    """Fixes which training images are held out for validation; by default the same as seed."""
+    """Seed of the choice of the validation images; by default the same as --seed."""
     threads: int | None = None
-    """Threads that torch uses; by default torch chooses their number."""
+    """Number of torch threads; by default torch chooses it."""
 
     def __post_init__(self) -> None:
         TrialConfig.__post_init__(self)
@@ -53,7 +53,7 @@ def main() -> int:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        refuse(f"this training takes more memory than there is: {error}")
+        refuse(f"this training needs more memory than is available: {error}")
 
 
 def _train(settings: TrainingSettings) -> int:

@@ -14,29 +14,33 @@ class ReplaySettings:
     """Options of `python search/replay.py`."""
 
     table: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
-    """A table that benchmarks/learning_curves.py recorded (.csv.gz); or the epochs.csv of a study, to show what each
-    scheduler would have saved and whether fewer trials would have been enough."""
+    """Table of learning curves from benchmarks/learning_curves.py (.csv.gz), on which whole studies are replayed. Or
+    epochs.csv of a study: then the command prints what each scheduler would have saved, and whether fewer trials would
+    have been enough."""
     sampler: SamplerName | None = None
-    """What proposes configurations, by default tpe; not for a study's own trials."""
+    """Algorithm that proposes configurations, by default tpe; only for a table of learning curves."""
     scheduler: SchedulerName | None = None
-    """What stops weak trials early, by default asha; with a study's own trials, by default each in turn."""
+    """Algorithm that stops weak trials early. By default asha; for the epochs.csv of a study, each of them in turn."""
     grace_period: int = StudySettings.grace_period
-    """Epochs that every trial runs before a scheduler may stop it; >= 1."""
+    """Number of epochs that every trial runs before the scheduler may stop it; >= 1."""
     reduction_factor: int = StudySettings.reduction_factor
-    """asha and hyperband: one of this many trials continues at each decision, and the next decision comes after this
-    many times as many epochs; >= 2."""
+    """For asha and hyperband: one of this many trials continues at each decision, and the next decision comes after
+    this many times as many epochs; >= 2."""
     num_samples: int | None = None
-    """Trials of a study, by default 20; not for a study's own trials."""
+    """Number of trials in each study, by default 20; only for a table of learning curves."""
     baseline: bool = True
-    """Begin with the tutorial's own settings, in full, and with each other optimizer in them."""
+    """Begin each study with the tutorial's settings, which are trained in full; then try the same settings with each
+    other optimizer."""
     metric: MetricName | None = None
-    """Highest accuracy or lowest loss to search for; by default val_accuracy, or what there is."""
+    """Metric by which trials are compared; the highest accuracy or the lowest loss is the best. By default
+    val_accuracy, or test_accuracy if there are no validation metrics."""
     workers: int = 2
-    """Trials at the same time; >= 1."""
+    """Number of trials that run at the same time; >= 1."""
     seed: int = 0
-    """Fixes the first study; each further one has another seed."""
+    """Seed of the first replayed study; each further study has another seed."""
     seeds: int = 20
-    """Studies to replay, or random orders of a study's own trials; >= 1."""
+    """Number of studies that are replayed; for the epochs.csv of a study, number of random orders of its trials; >=
+    1."""
 
     def study_settings(self, **changes: Any) -> StudySettings:
         """The settings of a study with the options of this replay and with `changes`."""

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NoReturn, TypeVar
 
 import tyro
+from tyro import _docstrings as tyro_docstrings
 from tyro import _errors as tyro_errors
 
 from training.console.terminal import guard_output, print_error, printable, shorten
@@ -74,11 +75,22 @@ def parse(
     args = sys.argv[1:] if args is None else args
     for option, new in renamed.items():
         if any(arg.partition("=")[0].replace("_", "-") == option for arg in args):
-            refuse(f"{option} is no option any more: use {new}")
+            refuse(f"{option} has another name now: use {new}")
     with tyro_errors.on_parse_error(_refuse_parse_error):
         if default is None:
             return tyro.cli(settings, description=description, args=args)
         return tyro.cli(settings, description=description, args=args, default=default)
+
+
+_docstrings_of_fields = tyro_docstrings.parse_docstring_from_object
+
+
+def _help_of_fields(settings: object) -> dict[str, str]:
+    """The help of each field in one line; tyro would break the lines of `--help` where the source code does."""
+    return {name: " ".join(text.split()) for name, text in _docstrings_of_fields(settings).items()}
+
+
+tyro_docstrings.parse_docstring_from_object = _help_of_fields  # type: ignore[assignment]
 
 
 def option_value(args: list[str], option: str) -> str | None:
@@ -115,15 +127,24 @@ def _mask(password: re.Match[str]) -> str:
     return f"{password[2]}***" if password[2] else f"{password[1]}:***@"
 
 
+_RULES = {
+    "invalid literal for int() with base 10: ": "must be a whole number",
+    "could not convert string to float: ": "must be a number",
+}
+"""What a value of a type must be, by the beginning of Python's error message."""
+
+
 def _refuse_parse_error(event: tyro_errors.ParseErrorEvent) -> None:
     """Print one sentence instead of the box of tyro; other events are left to tyro."""
     match event:
         case tyro_errors.InstantiationFailure(argument=None):
             refuse(event.message)
         case tyro_errors.InstantiationFailure(argument=argument) if argument is not None:
-            refuse(
-                f"{argument.display_name()} cannot be read: {event.message.rpartition('>: ')[2]}"
-            )  # not the NoneType's
+            reason = event.message.rpartition(">: ")[2]  # not the NoneType's
+            for error, rule in _RULES.items():
+                if reason.startswith(error):
+                    refuse(f"{argument.display_name()} {rule}, got {reason.removeprefix(error)}")
+            refuse(f"{argument.display_name()} cannot be read: {reason}")
         case tyro_errors.InvalidChoice():
             known = ", ".join(event.choices)
             refuse(f"{event.argument.display_name()} must be one of {known}, got {event.value}")
@@ -135,6 +156,6 @@ def _refuse_parse_error(event: tyro_errors.ParseErrorEvent) -> None:
             names = ", ".join(
                 missing.arg.lowered.metavar or missing.arg.display_name() for missing in event.missing_arguments
             )
-            refuse(f"{names} is missing; --help says what it is")
+            refuse(f"{names} is missing; --help explains it")
         case _:
             pass

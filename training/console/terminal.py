@@ -29,6 +29,11 @@ def format_metric(value: float) -> str:
     return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, which gets an s unless the number is 1: 1 epoch, 1,000 epochs."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def shorten(text: str, length: int) -> str:
     """A text cut to at most `length` characters; an ellipsis replaces the end."""
     return text if len(text) <= length else text[: length - 1] + "…"
@@ -91,7 +96,7 @@ def spreadsheet_cell(text: str) -> str:
 
 
 def print_error(line: str) -> None:
-    """Print a line on stderr; if that cannot be written, for example because the disk is full, nothing more is."""
+    """Print a line on stderr; if this fails, for example because the disk is full, nothing more is printed there."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:  # what is still in the buffer would fail again at the exit

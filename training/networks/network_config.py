@@ -17,11 +17,11 @@ class MlpHyperparameters:
     """Hyperparameters of `--network mlp`; the defaults are the tutorial's network."""
 
     depth: int = 2
-    """Hidden layers of the mlp; >= 1."""
+    """Number of hidden layers of the mlp; >= 1."""
     width: int = 512
-    """Units of each hidden layer of the mlp; >= 1."""
+    """Number of units in each hidden layer of the mlp; >= 1."""
     dropout: float = 0.0
-    """Part of the hidden units that each training step leaves out, in [0, 1)."""
+    """Fraction of the hidden units that each training step leaves out, in [0, 1)."""
 
     def __post_init__(self) -> None:
         _check_network_shape(depth=self.depth, width=self.width, dropout=self.dropout)
@@ -32,11 +32,11 @@ class CnnHyperparameters:
     """Hyperparameters of `--network cnn`."""
 
     channels: int = 16
-    """Channels of the first convolution of the cnn; the second has twice as many; >= 1."""
+    """Number of channels of the first convolution of the cnn; the second one has twice as many; >= 1."""
     width: int = 128
-    """Units of the hidden layer after the convolutions; >= 1."""
+    """Number of units in the hidden layer after the convolutions; >= 1."""
     dropout: float = 0.3
-    """Part of the inputs and outputs of the hidden layer that each training step leaves out, in [0, 1)."""
+    """Fraction of the inputs and outputs of the hidden layer that each training step leaves out, in [0, 1)."""
 
     def __post_init__(self) -> None:
         _check_network_shape(channels=self.channels, width=self.width, dropout=self.dropout)
