@@ -54,7 +54,7 @@ def test_folders_train_and_test_are_used(tmp_path: Path) -> None:
     make(tmp_path / "val", bag=1, coat=1)
     data, note = load(tmp_path)
     assert (len(data.train), len(data.test)) == (5, 2)
-    first, why = tmp_path / "val" / "bag" / "000.png", "neither in the folder for training nor in that for the test"
+    first, why = tmp_path / "val" / "bag" / "000.png", "neither in the training folder nor in the test folder"
     assert note == f"2 files are left out ({why}): {first} and others"
 
 
@@ -81,7 +81,7 @@ def test_parts_for_training_and_test_are_known_by_their_names(tmp_path: Path, tr
         write(tmp_path / more / "0.png")
     data, note = load(tmp_path)
     assert (data.classes, len(data.train), len(data.test)) == (("bag", "coat"), 5, 2)
-    assert str(note).startswith("2 files are left out (neither in the folder for training nor in that for the test)")
+    assert str(note).startswith("2 files are left out (neither in the training folder nor in the test folder)")
 
 
 UNCLEAR = {
@@ -90,10 +90,10 @@ UNCLEAR = {
     "test/a test/b val/a val/b": "has test and val but no train: the layout must be CLASS/IMAGE, or train/CLASS/IMAGE",
     "train test1": "{0}/train has no folder for each class: the layout must be CLASS/IMAGE, or train/CLASS/IMAGE",
     "train/a train/b test": "{0}/test has no folder for each class: the layout must be CLASS/IMAGE, or train/CLASS",
-    "train1/a train1/b train2/a train2/b test/a test/b": "has several folders of one kind (test, train1, train2)",
+    "train1/a train1/b train2/a train2/b test/a test/b": "has several folders for one purpose (test, train1, train2)",
     "train_val/a train_val/b test/a test/b": "test and {0}/train_val have folders of the same names: the layout must",
     "Lerntrain/a Lerntrain/b Rest/a Rest/b": "Lerntrain and {0}/Rest have folders of the same names: the layout must",
-    "cat/train cat/test dog/train dog/test": "{0}/cat has folders for training and test inside of a class: the layout",
+    "cat/train cat/test dog/train dog/test": "{0}/cat has folders for training and test inside a class: the layout",
     "all/train/a all/train/b all/test/a all/test/b": "has 1 class; if the classes are in {0}/all, give that folder",
 }
 
@@ -137,7 +137,7 @@ def test_images_are_turned_as_the_camera_noted(tmp_path: Path) -> None:
 
 def test_files_that_are_no_images_are_told(tmp_path: Path) -> None:
     make(tmp_path, one=2, two=2)
-    notes, why = tmp_path / "one" / "notes.txt", "not in a format of images that can be read here"
+    notes, why = tmp_path / "one" / "notes.txt", "not an image format that can be read here"
     for file in (notes, notes.with_name(".DS_Store"), notes.with_name("Thumbs.db")):
         file.touch()
     assert load(tmp_path)[1] == f"1 file is left out ({why}): {notes}"
@@ -164,7 +164,7 @@ def test_images_that_are_hidden_or_were_added_by_a_system_are_left_out_and_told(
     data, note = load(tmp_path)
     assert data.sha256 == before.sha256
     first = tmp_path / ".ipynb_checkpoints" / "0-checkpoint.png"
-    assert note == f"7 files are left out (hidden, or added by a system): {first} and others"
+    assert note == f"7 files are left out (hidden, or added by an operating system): {first} and others"
 
 
 def test_links_are_followed_as_torchvision_does(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_links_are_followed_as_torchvision_does(tmp_path: Path) -> None:
     os.mkfifo(folder / "cat" / "pipe.png")
     again, note = load(folder)
     assert again.sha256 == data.sha256
-    why = "no regular file, or a link that leads nowhere or back"
+    why = "not a regular file, or a link to nothing or to a folder above it"
     assert note == f"3 files are left out ({why}): {folder / 'cat' / 'again'} and others"
 
 
@@ -202,13 +202,13 @@ def test_file_that_would_run_a_program_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "one" / "000.png").write_text(
         "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 5\n%%EndComments\nshowpage\n"
     )
-    with pytest.raises(ValueError, match=r"broken image \S+000.png: it is not the content of an image"):
+    with pytest.raises(ValueError, match=r"broken image \S+000.png: its content is not that of an image"):
         load(tmp_path)
 
 
 def test_unequal_classes_are_told(tmp_path: Path) -> None:
     data, note = load(make(tmp_path, shirt=12, coat=34, hat=20))
-    assert note == 'classes are unequal: "shirt" has 12 images, "coat" 34'
+    assert note == 'the sizes of classes differ a lot: "shirt" has 12 images, and "coat" has 34'
     assert data.class_sizes() == [34, 20, 12]
 
 
@@ -219,7 +219,7 @@ def test_broken_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"broken image {file}: "):
         load(tmp_path)
     file.write_text("no image")
-    with pytest.raises(ValueError, match=f"broken image {file}: it is not the content of an image"):
+    with pytest.raises(ValueError, match=f"broken image {file}: its content is not that of an image"):
         load(tmp_path)
 
 
@@ -228,39 +228,39 @@ def test_animated_image_is_named(tmp_path: Path, suffix: str) -> None:
     make(tmp_path, one=2, two=2)
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "one" / f"moves.{suffix}", save_all=True, append_images=frames[1:])
-    with pytest.raises(ValueError, match=rf"animated image, or one of several pages: .*moves\.{suffix}"):
+    with pytest.raises(ValueError, match=rf"image with several frames or pages: .*moves\.{suffix}"):
         load(tmp_path)
 
 
 def test_image_of_16_bits_is_named(tmp_path: Path) -> None:
     make(tmp_path, one=2, two=2)
     Image.fromarray(np.full((8, 8), 4000, dtype=np.uint16)).save(tmp_path / "one" / "deep.png")
-    with pytest.raises(ValueError, match=r"more than 8 bits for a pixel: .*deep\.png"):
+    with pytest.raises(ValueError, match=r"more than 8 bits per channel: .*deep\.png"):
         load(tmp_path)
 
 
 def test_classes_that_make_no_task_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="has 0 classes; there must be 2 at least"):
+    with pytest.raises(ValueError, match="has 0 classes; there must be at least 2"):
         load(tmp_path)
     make(tmp_path, one=2)
-    with pytest.raises(ValueError, match="has 1 class; there must be 2 at least"):
+    with pytest.raises(ValueError, match="has 1 class; there must be at least 2"):
         load(tmp_path)
     make(tmp_path, two=2, three=2)
     monkeypatch.setattr(image_folder, "MAX_CLASSES", 2)
-    with pytest.raises(ValueError, match="has 3 classes; there may be 2 at most"):
+    with pytest.raises(ValueError, match="has 3 classes; at most 2 are possible"):
         load(tmp_path)
 
 
 def test_ten_thousand_classes_are_refused_before_an_image_is_read(tmp_path: Path) -> None:
     for number in range(10_000):
         (tmp_path / str(number)).mkdir()
-    with pytest.raises(ValueError, match="has 10,000 classes; there may be 1,000 at most"):
+    with pytest.raises(ValueError, match="has 10,000 classes; at most 1,000 are possible"):
         load(tmp_path)
 
 
 def test_class_without_enough_images_is_named(tmp_path: Path) -> None:
     make(tmp_path, one=2, two=1)
-    with pytest.raises(ValueError, match='class "two" has 1 image; it needs one for training and one for the test'):
+    with pytest.raises(ValueError, match='class "two" has 1 image; it needs at least 2, one for training'):
         load(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match='class "empty" has no images'):
@@ -268,7 +268,7 @@ def test_class_without_enough_images_is_named(tmp_path: Path) -> None:
 
 
 def test_class_without_a_training_image_after_the_split_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r'class "(one|two)" has no image left to train on, of 2'):
+    with pytest.raises(ValueError, match=r'class "(one|two)" has 2 images, but none of them is a training image'):
         load(make(tmp_path, one=2, two=2), val_fraction=0.5)
 
 
@@ -283,7 +283,7 @@ def test_train_and_test_of_other_classes_are_refused(tmp_path: Path) -> None:
 
 def test_image_outside_of_the_classes_is_named(tmp_path: Path) -> None:
     stray = write(make(tmp_path, one=2, two=2) / "stray.png")
-    with pytest.raises(ValueError, match=f"image outside of a class: {stray}"):
+    with pytest.raises(ValueError, match=f"image outside all classes: {stray}"):
         load(tmp_path)
 
 

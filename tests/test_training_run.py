@@ -30,7 +30,7 @@ def test_divergence_is_said_in_one_line() -> None:
 def test_want_of_memory_is_said_in_one_line() -> None:
     run = run_training("--dataset", "digits", "--width", "1000000")
     assert run.status == 2
-    assert run.stderr.startswith("error: this training takes more memory than there is: ")
+    assert run.stderr.startswith("error: this training needs more memory than is available: ")
     assert run.stderr.count("\n") == 1
 
 

@@ -23,7 +23,7 @@ def write(file: Path, text: str) -> str:
 def test_import_of_a_module_beside_it_under_our_name_is_refused(tmp_path: Path, package: str, statement: str) -> None:
     (tmp_path / f"{package}.py").write_text("part = 1\n")
     path = write(tmp_path / "mine.py", statement.format(package))
-    with pytest.raises(ValueError, match=f"it imports {package}, which is a package of Tunesmith and the name"):
+    with pytest.raises(ValueError, match=f"it imports {package}, which is the name of a package of Tunesmith"):
         load_function("train_function", path)
 
 

@@ -204,7 +204,7 @@ def test_network_of_several_files_is_trained_exported_and_used_elsewhere(tmp_pat
     assert run.status == 0, run.stdout + run.stderr
     (folder / "out" / "s" / "model").rename(elsewhere)
     assert {file.name for file in elsewhere.glob("*.py")} == {"network.py", "net.py", "layers.py"}
-    assert "It imports `net.py`, `layers.py`: read these, too." in (elsewhere / "README.md").read_text()
+    assert "It imports `net.py`, `layers.py`. Read these files, too." in (elsewhere / "README.md").read_text()
     for file in folder.glob("*.py"):
         file.write_text("raise SystemExit('the model has its own')")
     Image.new("L", (8, 8)).save(tmp_path / "black.png")

@@ -127,7 +127,7 @@ def read_metrics(file: Path) -> EpochMetrics:
 
 def _read(file: Path, part: str) -> Any:
     if not file.is_file():
-        raise ValueError(f"{file.name} is no file")
+        raise ValueError(f"{file.name} is not a file")
     try:
         # weights_only: a checkpoint from somebody else runs no code
         return torch.load(file, map_location="cpu", weights_only=True)[part]

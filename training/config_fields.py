@@ -180,7 +180,7 @@ def _members(field_type: Any) -> Iterator[Any]:
 
 
 def _rule(member: Any) -> str | None:
-    """What a value of a type that is no union must be; None if it has no plain values."""
+    """What a value of a type, which is not a union, must be; None if the type has no plain values."""
     if get_origin(member) is Literal:
         return f"one of {', '.join(map(str, get_args(member)))}"
     if isinstance(member, type) and issubclass(member, Enum):

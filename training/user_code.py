@@ -218,8 +218,8 @@ def _check_names(file: Path) -> None:
         package = name.partition("/")[0].removesuffix(".py")
         if package in PACKAGES and name != file.name:
             raise ValueError(
-                f"it imports {package}, which is a package of Tunesmith and the name of a module beside it: "
-                "give that module another name"
+                f"it imports {package}, which is the name of a package of Tunesmith and of a module beside it: "
+                "rename that module"
             )
 
 

@@ -39,7 +39,7 @@ def load_by_function(path: str) -> tuple[Part, Part, tuple[str, ...]]:
             f"got {type(returned).__name__}"
         ) from None
     if not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
-        raise ValueError(f"{source} must return class names that are strings and differ")
+        raise ValueError(f"{source} must return class names that are strings and all different")
     check_classes(source, len(classes))
     pool = _checked(source, "training", images, labels, classes)
     test = _checked(source, "test", test_images, test_labels, classes)
@@ -61,7 +61,7 @@ def _checked(source: str, which: str, images: Any, labels: Any, classes: tuple[s
             "its channels seem to be last"
         )
     if labels.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
-        raise ValueError(f"{source} must return {which} labels of a type of integer, got {_name(labels.dtype)}")
+        raise ValueError(f"{source} must return {which} labels of an integer type, got {_name(labels.dtype)}")
     if tuple(labels.shape) != (len(images),):
         raise ValueError(f"{source} must return a label for each of {len(images)} {which} images, got {_shape(labels)}")
     if not len(images):
@@ -85,7 +85,7 @@ def _tensor(source: str, which: str, values: Any) -> Tensor:
                 array = array.astype(np.int64)
             return torch.tensor(array)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{source} returns {which} that are no numbers: {error}") from None
+            raise ValueError(f"{source} returns {which} that are not numbers: {error}") from None
     raise ValueError(f"{source} must return {which} as an array or a tensor, got {type(values).__name__}")
 
 

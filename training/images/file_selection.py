@@ -53,13 +53,13 @@ def select_images(folder: Path) -> tuple[list[Path], LeftOut]:
     for file, is_hidden in sorted(_walk(folder)):
         is_image = file.suffix.lower() in image_suffixes()
         if is_hidden:
-            left_out += [("hidden, or added by a system", file)] if is_image else []
+            left_out += [("hidden, or added by an operating system", file)] if is_image else []
         elif not file.is_file():
-            left_out.append(("no regular file, or a link that leads nowhere or back", file))
+            left_out.append(("not a regular file, or a link to nothing or to a folder above it", file))
         elif is_image:
             images.append(file)
         else:
-            left_out.append(("not in a format of images that can be read here", file))
+            left_out.append(("not an image format that can be read here", file))
     return images, left_out
 
 

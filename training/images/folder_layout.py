@@ -48,7 +48,7 @@ def find_parts(folder: Path) -> Parts | None:
     (roles, *others) = splits
     if others or any(len(same) > 1 for same in roles.values()):
         names = ", ".join(part.name for split in splits for same in split.values() for part in same)
-        raise ValueError(f"{folder} has several folders of one kind ({names}): {LAYOUT}")
+        raise ValueError(f"{folder} has several folders for one purpose ({names}): {LAYOUT}")
     if "train" not in roles:
         raise ValueError(f"{folder} has {' and '.join(part.name for (part,) in roles.values())} but no train: {LAYOUT}")
     (train,) = roles["train"]
@@ -68,7 +68,7 @@ def check_no_parts_inside(class_folder: Path, files: Iterable[Path]) -> None:
     """Refuse a class whose files lie in parts for training and test."""
     inside = {file.relative_to(class_folder).parts[0] for file in files if file.parent != class_folder}
     if _splits([class_folder / name for name in sorted(inside)]):
-        raise ValueError(f"{class_folder} has folders for training and test inside of a class: {LAYOUT}")
+        raise ValueError(f"{class_folder} has folders for training and test inside a class: {LAYOUT}")
 
 
 def _splits(folders: list[Path]) -> list[dict[str, list[Path]]]:

@@ -16,16 +16,17 @@ import torch
 from torch import Tensor
 
 from training.config import DATASETS, DataConfig, dataset_name, is_folder, is_import_path
+from training.console.terminal import counted
 from training.images import cifar10, mnist
 from training.images.augmentation import Augmentation
 from training.images.custom_images import load_by_function
 from training.images.image_folder import Part, load_image_folder
 
 UNEQUAL = 2
-"""A note says that a class is more than this times as large as another: it then dominates the accuracy."""
+"""A note is printed if a class has more than this times the images of another, because it dominates the accuracy."""
 
 RETRY_SECONDS = 3600
-"""So long `--dataset auto` does not ask a server again that did not answer."""
+"""Seconds for which `--dataset auto` does not ask a server again that did not answer."""
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, H, W), float32 in [0, 1], and labels (B,), int64."""
@@ -221,8 +222,8 @@ def _check_classes_are_trained(data: ImageData) -> None:
         missing = data.classes[int(sizes.argmin())]
         size = data.class_sizes()[int(sizes.argmin())]
         raise ValueError(
-            f'class "{missing}" has no image left to train on, of {size}: all are for validation or the test; '
-            "it needs more images, or val_fraction must be smaller"
+            f'class "{missing}" has {counted(size, "image")}, but none of them is a training image: '
+            "add images, or make val_fraction smaller"
         )
 
 
@@ -233,7 +234,7 @@ def _inequality(data: ImageData) -> str | None:
     if largest <= UNEQUAL * smallest:
         return None
     few, many = data.classes[sizes.index(smallest)], data.classes[sizes.index(largest)]
-    return f'classes are unequal: "{few}" has {smallest:,} image{"" if smallest == 1 else "s"}, "{many}" {largest:,}'
+    return f'the sizes of classes differ a lot: "{few}" has {counted(smallest, "image")}, and "{many}" has {largest:,}'
 
 
 def _choose_dataset(config: DataConfig) -> tuple[str, str | None]:
@@ -243,7 +244,7 @@ def _choose_dataset(config: DataConfig) -> tuple[str, str | None]:
         return "fashion-mnist", None  # if it is damaged, loading raises an error
     unanswered = config.data_dir / ".fashion-mnist-unanswered"
     if unanswered.exists() and 0 <= (age := time.time() - unanswered.stat().st_mtime) < RETRY_SECONDS:
-        minutes = f"{age // 60:.0f} minutes ago"
+        minutes = f"{counted(int(age // 60), 'minute')} ago"
         return "digits", (
             f"the server of fashion-mnist did not answer {minutes}; using the small digits data set instead "
             "(--dataset fashion-mnist asks the server again)"

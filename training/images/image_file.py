@@ -26,7 +26,7 @@ def read_image(file: Path, shape: tuple[int, int, int], *, invert: bool = False)
         The pixels, uint8, of this shape; transparent pixels are white. A ValueError says that there is no image.
     """
     if file.is_fifo():
-        raise ValueError(f"{file} is a pipe and no file")
+        raise ValueError(f"{file} is a pipe, not a file")
     channels, height, width = shape
     try:
         with warnings.catch_warnings():
@@ -36,7 +36,7 @@ def read_image(file: Path, shape: tuple[int, int, int], *, invert: bool = False)
     except FileNotFoundError:
         raise ValueError(f"there is no file {file}") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{file} is no image that can be read") from None
+        raise ValueError(f"{file} cannot be read as an image") from None
     except Exception as error:  # Pillow raises many errors for damaged files
         raise ValueError(f"{file} cannot be read: {error or type(error).__name__}") from None
     if image.size != (width, height):
@@ -62,7 +62,7 @@ def turn_upright(image: Image.Image) -> Image.Image:
 
 def _convert_to_8_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("its pixels are fractions, and nobody says which is white")
+        raise ValueError("its pixels are floating-point numbers, and it does not say which number is white")
     if not image.mode.startswith("I"):
         return image
     levels = np.clip(np.asarray(ImageOps.exif_transpose(image)), 0, 65535) // 257  # Pillow would clip 16 bits at 255

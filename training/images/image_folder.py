@@ -55,7 +55,7 @@ def load_image_folder(folder: Path, image_size: int) -> tuple[Part, Part, tuple[
         _check_folders(root)
     images, left_out = select_images(folder)
     outside = [file for file in images if not any(_below(root, file) for root in roots)]
-    left_out += [("neither in the folder for training nor in that for the test", file) for file in outside]
+    left_out += [("neither in the training folder nor in the test folder", file) for file in outside]
     train, *tests = (_by_class(root, images, left_out) for root in roots)
     if tests:
         (test,) = tests
@@ -77,9 +77,9 @@ def load_image_folder(folder: Path, image_size: int) -> tuple[Part, Part, tuple[
 def check_classes(source: str, classes: int) -> None:
     """Raise a ValueError for fewer than 2 or more than 1,000 classes."""
     if classes < 2:
-        raise ValueError(f"{source} has {classes} class{'' if classes == 1 else 'es'}; there must be 2 at least")
+        raise ValueError(f"{source} has {classes} class{'' if classes == 1 else 'es'}; there must be at least 2")
     if classes > MAX_CLASSES:
-        raise ValueError(f"{source} has {classes:,} classes; there may be {MAX_CLASSES:,} at most")
+        raise ValueError(f"{source} has {classes:,} classes; at most {MAX_CLASSES:,} are possible")
 
 
 def _check_folders(root: Path) -> None:
@@ -96,7 +96,7 @@ def _by_class(root: Path, images: list[Path], left_out: LeftOut) -> dict[str, li
     for file in images:
         below = _below(root, file)
         if len(below) == 1:
-            raise ValueError(f"image outside of a class: {file}; each must be in the folder of its class")
+            raise ValueError(f"image outside all classes: {file}; each image must be in the folder of its class")
         if below:
             class_files[below[0]].append(file)
     for name, files in class_files.items():
@@ -119,7 +119,7 @@ def _split(class_files: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], d
     generator = torch.Generator().manual_seed(0)
     for name, files in class_files.items():
         if len(files) < 2:
-            raise ValueError(f'class "{name}" has 1 image; it needs one for training and one for the test at least')
+            raise ValueError(f'class "{name}" has 1 image; it needs at least 2, one for training and one for the test')
         order = torch.randperm(len(files), generator=generator).tolist()
         test_numbers = set(order[: max(1, round(len(files) * TEST_FRACTION))])
         train[name] = [file for number, file in enumerate(files) if number not in test_numbers]
@@ -147,9 +147,9 @@ def _reader(image_size: int) -> Callable[[Path], np.ndarray]:
                 if (
                     getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
                 ):  # MPO is a format of cameras, whose further frames are previews
-                    raise ValueError(f"animated image, or one of several pages: {file}")
+                    raise ValueError(f"image with several frames or pages: {file}")
                 if image.mode.startswith(("I", "F")):
-                    raise ValueError(f"image with more than 8 bits for a pixel: {file}")
+                    raise ValueError(f"image with more than 8 bits per channel: {file}")
                 colours = turn_upright(image).convert("RGB")
                 return np.array(colours.resize((image_size, image_size), Image.Resampling.BILINEAR))
         except ValueError as error:
@@ -157,7 +157,7 @@ def _reader(image_size: int) -> Callable[[Path], np.ndarray]:
                 raise
             raise ValueError(f"broken image {file}: {error}") from error
         except Exception as error:  # PIL raises many errors for damaged files
-            reason = "it is not the content of an image" if isinstance(error, UnidentifiedImageError) else error
+            reason = "its content is not that of an image" if isinstance(error, UnidentifiedImageError) else error
             raise ValueError(f"broken image {file}: {reason}") from error
 
     return read

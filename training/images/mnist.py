@@ -18,7 +18,7 @@ from training.images.image_folder import Part
 from training.images.torchvision_import import import_torchvision_datasets
 
 CONNECT_SECONDS = 5.0
-"""So long `--dataset auto` waits for the first answer of the download server before it takes digits instead."""
+"""Seconds that `--dataset auto` waits for an answer of the download server before it takes digits instead."""
 STALL_SECONDS = 30.0
 """A download fails if it receives nothing for this time."""
 

@@ -17,13 +17,13 @@ def model_card(metadata: ModelMetadata, files: Iterable[str] = ()) -> str:
     lines = [
         f"# Classifier of {metadata.dataset}",
         "",
-        f"Tells {len(metadata.classes)} classes apart: {classes}.",
+        f"This model classifies images into {len(metadata.classes)} classes: {classes}.",
         "",
         f"    python training/predict.py {_HERE} IMAGE              # class and probability",
         f"    python training/predict.py {_HERE} FOLDER --output predictions.csv",
         f"    python training/export.py {_HERE} --onnx model.onnx   # for ONNX Runtime",
         "",
-        "`model.safetensors` holds the weights, `config.json` all that is needed to rebuild the network and use it.",
+        "`model.safetensors` holds the weights, and `config.json` all that is needed to rebuild and use the network.",
         *_code(metadata, files),
         "",
         "## Data",
@@ -34,9 +34,10 @@ def model_card(metadata: ModelMetadata, files: Iterable[str] = ()) -> str:
         "",
         "## How it was made",
         "",
-        f"Network {metadata.network}{shape}, trained for {metadata.epoch} of {epochs} epochs with {hyperparameters}.",
+        f"The network is {metadata.network}{shape}. It was trained for {metadata.epoch} of {epochs} epochs with "
+        f"{hyperparameters}.",
         printable(metadata.selection),
-        *(["", f"    {printable(metadata.command)}", "", "trains it again."] if metadata.command else []),
+        *(["", "This command trains it again:", "", f"    {printable(metadata.command)}"] if metadata.command else []),
         "",
         "## How good it is",
         "",
@@ -45,16 +46,18 @@ def model_card(metadata: ModelMetadata, files: Iterable[str] = ()) -> str:
         *_measured("validation", metadata.val_accuracy, metadata.val_loss, metadata.validation_images),
         *_measured("test", metadata.test_accuracy, metadata.test_loss, metadata.test_images),
         "",
-        "Loss is the mean cross-entropy, in nats per image. The intervals are Wilson's: they cover what another draw",
-        "of as many images would change, not what a training from another seed would.",
+        "The loss is the mean cross-entropy, in nats per image. The intervals (Wilson) say how much the accuracy may",
+        "differ on other images of the same kind and number. They do not say how much it differs between trainings",
+        "from other seeds.",
         "",
         "## Limits",
         "",
-        f"- It gives every image one of its {len(metadata.classes)} classes, however little it looks like any of them.",
-        f"- An image is made {metadata.color}, stretched to {height} x {width} pixels, its shape not kept, and",
-        "  divided by 255. The figures above hold for images like those of the data set, not for any photograph.",
+        f"- It gives every image one of its {len(metadata.classes)} classes, even an image that shows none of them.",
+        f"- Every image is converted to {metadata.color}, resized to {height} x {width} pixels without keeping its",
+        "  aspect ratio, and divided by 255. The accuracies above are for images like those of the data set, not for",
+        "  any photograph.",
         *_BACKGROUND[metadata.background],
-        "- Its probabilities were not calibrated: they tell which class is likelier, not how often it is right.",
+        "- Its probabilities are not calibrated: they rank the classes, and do not say how often one is right.",
         "",
     ]
     return "\n".join(lines)
@@ -64,8 +67,8 @@ _HERE = "THIS-FOLDER"
 
 _BACKGROUND = {
     "dark": [
-        "- It was trained on light things on a dark background (0). A photograph or a scan with a light background",
-        "  must be inverted: `--invert`.",
+        "- It was trained on light objects on a dark background (0). A photograph or a scan with a light background",
+        "  must be inverted with `--invert`.",
     ],
     "unknown": [],
 }
@@ -80,8 +83,8 @@ def _code(metadata: ModelMetadata, files: Iterable[str]) -> list[str]:
         return []
     others = ", ".join(f"`{printable(name)}`" for name in files if name != CODE)
     return [
-        "`network.py` is the Python code that builds the network; run only with `--trust-network`: read it before.",
-        *([f"It imports {others}: read these, too."] if others else []),
+        "`network.py` is the Python code that builds the network. It runs only with `--trust-network`. Read it first.",
+        *([f"It imports {others}. Read these files, too."] if others else []),
     ]
 
 

@@ -129,7 +129,9 @@ def model_code(network: str) -> dict[str, bytes]:
     if main == CODE:
         return files
     if CODE in files:
-        raise ValueError(f"network {network} imports a file {CODE}, but a model has another one: rename it")
+        raise ValueError(
+            f"network {network} imports a file {CODE}, but a model has another file of this name: rename yours"
+        )
     module = main.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     if len(files) > 1 and all(name.isidentifier() for name in module.split(".")):
         return {CODE: f"from {module} import {function}\n".encode(), **files}
@@ -168,14 +170,14 @@ def read_metadata(folder: Path) -> ModelMetadata:
     """The metadata of the model in a folder; a ValueError says that they are missing or damaged."""
     file = folder / CONFIG
     if not file.is_file():
-        raise ValueError(f"{folder} is no model's folder: it has no {CONFIG}")
+        raise ValueError(f"{folder} is not the folder of a model: it has no {CONFIG}")
     try:
         if file.stat().st_size > LARGEST_CONFIG:
             raise ValueError(f"it is larger than {LARGEST_CONFIG} bytes")
         values = json.loads(file.read_bytes())
         version = check_type(CONFIG, values, dict[str, Any]).get("format")
         if version != FORMAT:
-            raise ValueError(f"its format is {version!r:.20}, and this version knows {FORMAT}")
+            raise ValueError(f"its format is {version!r:.20}, but this version reads only format {FORMAT}")
         return from_json(ModelMetadata, values)
     except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{file} does not describe a model: {error}") from None
@@ -188,11 +190,11 @@ def _build(folder: Path, metadata: ModelMetadata, shapes: dict[str, list[int]], 
     if metadata.network in NETWORKS:
         config = _config(folder, metadata.network, metadata.network_hyperparameters)
         if getattr(config, "depth", 1) > len(shapes):
-            raise ValueError(f"{folder / CONFIG}: depth is more than {WEIGHTS} has weights for")
+            raise ValueError(f"{folder / CONFIG}: depth is larger than the number of layers in {WEIGHTS}")
         with torch.device("meta"):
             network = build_network(config, shape, classes)
         if {name: list(tensor.shape) for name, tensor in network.state_dict().items()} != shapes:
-            raise ValueError(f"{folder / WEIGHTS} holds the weights of another network than {CONFIG} describes")
+            raise ValueError(f"{folder / WEIGHTS} does not hold the weights of the network that {CONFIG} describes")
         return network
     if not trust_network:
         raise ValueError(
@@ -219,7 +221,7 @@ def _save_weights(weights: Mapping[str, Tensor], file: Path) -> None:
     try:
         for name, tensor in weights.items():
             if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-                raise ValueError(f"{name} repeats its numbers")  # a view, which would need much more memory when copied
+                raise ValueError(f"{name} is an expanded view of fewer numbers")  # a copy would need much more memory
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, file)
     except OSError:
         raise
@@ -234,13 +236,13 @@ def _check_code(folder: Path, metadata: ModelMetadata) -> None:
     files = {}
     for path in folder.rglob("*"):
         if path.is_dir() and path.is_symlink():
-            raise ValueError(f"{path} is a link to a folder, which no model has")
+            raise ValueError(f"{path} is a link to a folder, but a model has no such links")
         if path.suffix in (".py", *importlib.machinery.all_suffixes()) and path.parent.name != "__pycache__":
             files[path.relative_to(folder).as_posix()] = path.read_bytes()
     if checksum(files) != metadata.network_sha256:
         raise ValueError(
             f"{folder / CODE}, or a file that it imports, is not the code that the model was trained with: "
-            "its checksum is another one"
+            "its checksum differs"
         )
 
 

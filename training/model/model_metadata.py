@@ -35,7 +35,7 @@ class ModelMetadata:
     pixels: Literal["uint8 / 255"] = "uint8 / 255"
     """How whole numbers from 0 to 255 become what the network takes."""
     background: Background = "unknown"
-    """What lies around the things in the images that it was trained on; dark: 0."""
+    """What surrounds the objects in the training images: `dark` (0) or `unknown`."""
     classes: list[str]
     dataset: str
     dataset_sha256: str
@@ -62,13 +62,13 @@ class ModelMetadata:
         if len(self.image_shape) != 3 or not all(1 <= size <= LARGEST_SIDE for size in self.image_shape):
             raise ValueError(f"image_shape cannot be {self.image_shape}")
         if len(self.classes) < 2:
-            raise ValueError("there are not two classes to tell apart")
+            raise ValueError("it has fewer than two classes")
         if self.epoch < 1 or self.training_images < 1 or self.test_images < 1 or self.validation_images < 0:
-            raise ValueError("a number of epochs or images cannot be")
+            raise ValueError("a number of epochs or images is too small")
         if not all(0 <= accuracy <= 1 for accuracy in (self.val_accuracy or 0.0, self.test_accuracy)):
             raise ValueError("an accuracy is not in [0, 1]")
         if self.val_accuracy is not None and not self.validation_images:
-            raise ValueError("it has a val_accuracy and no validation images")
+            raise ValueError("it has a val_accuracy, but no validation images")
         if self.network not in NETWORKS and not (
             self.network_sha256 and self.network.partition(":")[0] == CODE and self.function.isidentifier()
         ):

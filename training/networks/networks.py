@@ -128,7 +128,7 @@ def network_checksum(network: str) -> str | None:
 def _check_network(name: str, network: object, input_shape: Shape, classes: int) -> None:
     """Refuse a network that cannot be trained, by a forward pass of two empty images, and of one."""
     if not isinstance(network, nn.Module):
-        raise ValueError(f"network {name} returned {type(network).__name__}, which is no torch.nn.Module")
+        raise ValueError(f"network {name} returned {type(network).__name__}, which is not a torch.nn.Module")
     with errors_as_sentences(f"network {name} failed"):
         is_trained = any(parameter.requires_grad for parameter in network.parameters())
     if not is_trained:
