@@ -121,7 +121,8 @@ def test_where_trials_diverge_is_told(tmp_path: Path) -> None:
     diverged = [trial for trial in record.trials if trial.status == "diverged"]
     lowest = min(float(trial.hyperparameters["learning_rate"]) for trial in diverged)
     told = sentences(analyse(record))
-    assert f"{len(diverged)} of 60, all with optimizer sgd and learning_rate from {lowest:.4g} on" in told
+    assert f"{len(diverged)} of 60 trials diverged" in told
+    assert f"all of them with optimizer sgd and learning_rate from {lowest:.4g} on" in told
 
 
 def test_few_divergences_are_no_matter(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_accuracy_of_one_has_an_interval_too(tmp_path: Path) -> None:
     record.trials[0].epochs[0] = record.trials[0].best_epoch = replace(record.trials[0].epochs[0], test_accuracy=1.0)
     page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", without_plotly(page_of(record))))
     assert "test_accuracy 1.0000 95 % interval 0.9894 to 1.0000, 359 images" in page
-    assert "2 trials (0, 1; val_accuracy 0.9958 to 1.0000) cannot be distinguished" in page
+    assert "2 trials (0, 1; val_accuracy 0.9958 to 1.0000) are not significantly different" in page
 
 
 def test_plotly_knows_every_attribute_of_every_chart(reference_page: str) -> None:
@@ -142,7 +142,7 @@ def test_study_of_every_kind_of_end_is_reported(tmp_path: Path) -> None:
     page = without_plotly(page_of(study.record))
     assert "<h2>Failures</h2>" in page
     assert "ValueError: boom" in page
-    assert "1 can go on from their last epoch" in page
+    assert "1 interrupted trial can continue" in page
     for figure in (figure for of_section in figures_of(page) for figure in of_section):
         plotly.graph_objects.Figure(figure)
 
@@ -239,25 +239,28 @@ def test_running_study_is_reported_too(tmp_path: Path) -> None:
         process.kill()
     assert done.status == 0, done.stderr
     assert "The files of the study are not written again: study study is being run by process" in done.stdout
-    assert "1 can go on" in (folder / "report.html").read_text()
+    assert "1 interrupted trial can continue" in (folder / "report.html").read_text()
 
 
 def test_images_are_those_of_the_study_or_none(tmp_path: Path, digits: ImageData) -> None:
     record = planted_study(tmp_path, lambda point: rises_to(hill(point)), trials=1)
     settings = StudySettings(dataset="digits")
-    assert images_of(settings, record) == "digits in the data folder is not what the study was run on"
+    assert images_of(settings, record) == "the images of digits are not those on which the study was run"
     record.metadata = replace(record.metadata, dataset=replace(record.metadata.images, sha256=digits.sha256))
     assert isinstance(images_of(settings, record), ImageData)
     record.metadata = replace(record.metadata, dataset=replace(record.metadata.images, name="kmnist"))
     assert images_of(replace(settings, data_dir=tmp_path), record) == "kmnist is not in the data folder"
 
 
-def test_failed_trials_are_in_the_history_and_contours_share_their_axes(tmp_path: Path) -> None:
+def test_failed_trials_are_in_the_history_and_the_slices_and_contours_share_their_axes(tmp_path: Path) -> None:
     study = HandDrivenStudy(tmp_path)
     study.run_one_of_each()
     names = {trace["name"]: trace["x"] for trace in charts.optimisation_history(study.record)["data"]}
     assert names["diverged"] == [3]
     assert names["failed"] == [4, 5]
+    names = {trace["name"]: trace["x"] for trace in charts.slice_plot(study.record, "batch_size")["data"]}
+    assert names["diverged"] == [study.record.trials[3].hyperparameters["batch_size"]]
+    assert len(names["failed"]) == 2
     planted = planted_study(tmp_path / "planted", lambda _: [0.5, 0.6], trials=30, epochs=2)
     compared = equal_budget(planted)
     assert compared is not None

@@ -37,13 +37,13 @@ class Comparison:
         metric = self.groups[0].first.metric
         is_loss = metric.endswith("_loss")
         sentences = [
-            f"Best {metric} against that of {self.groups[0].name}; above 0 is better"
-            + (", which is a lower loss." if is_loss else "."),
-            f"The intervals ({CONFIDENCE} %, bootstrap) are for the luck of the search"
-            + ("; the luck of the images is not known for a loss." if is_loss else " and of the images."),
+            f"The best {metric} is compared with that of {self.groups[0].name}; a difference above 0 is better"
+            + (", that is, a lower loss." if is_loss else "."),
+            f"The {CONFIDENCE} % intervals (bootstrap) take into account the chance of the search"
+            + (", but not the choice of the images." if is_loss else " and the choice of the images."),
         ]
         if len(self.significances) > 1:
-            sentences.append("Each interval holds by itself: of many, one may miss by chance.")
+            sentences.append(f"About {100 - CONFIDENCE} of 100 such intervals are wrong, so one of many may be wrong.")
         return " ".join(sentences)
 
 

@@ -1,15 +1,16 @@
-"""The equal budget: trials compared after the same number of epochs, so that stopped trials are no worse for it."""
+"""The equal budget: trials are compared after the same number of epochs, which is fair to trials that were stopped."""
 
 from dataclasses import dataclass
 
 from search.record.ranking import valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
+from training.console.terminal import counted
 
 ENOUGH_TRIALS = 10
-"""An effect of a hyperparameter may show in this number of trials."""
+"""Fewer trials are not compared, because they hardly show the effect of a hyperparameter."""
 NEARLY_ALL = 0.9
-"""This part of the trials must be compared: a scheduler chooses the others by their values, which hides effects."""
+"""At least this part of the trials is compared: a scheduler keeps trials with good values, which hides effects."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class EqualBudget:
 
     epochs: int
     is_full: bool
-    """Whether `epochs` is the number of a full trial."""
+    """Whether `epochs` is the number of epochs of a trial that is not stopped early."""
     trials: tuple[TrialRecord, ...]
     values: tuple[float, ...]
     costs: tuple[float, ...]
@@ -32,7 +33,7 @@ class EqualBudget:
         if self.is_full:
             return f"of the {len(self.trials)} trials that ran in full"
         which = f"all {len(self.trials)}" if self.part == 1 else str(len(self.trials))
-        return f"after {self.epochs} epoch{'s' * (self.epochs > 1)}, which {which} trials reached"
+        return f"after {counted(self.epochs, 'epoch')}, which {which} trials reached"
 
 
 def equal_budget(record: StudyRecord) -> EqualBudget | None:

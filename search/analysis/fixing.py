@@ -20,13 +20,13 @@ from search.space.search_space import ConditionalRange, Point, SearchSpace
 WORTHWHILE = 0.01
 """An effect worth having: one point of accuracy, or this part of the best value of another metric."""
 CLIPPED = 3
-"""Trials are alike if they are worse than the best by more than this times a worthwhile effect, and than the median."""
+"""Values that are worse than the median and by more than this times a worthwhile effect worse than the best are cut."""
 LONGEST_SCALE = 2.0
-"""The longest length scale, in ranges: longer ones would take it for granted that a hyperparameter has no effect."""
+"""Longest length scale, in multiples of the range: a longer one would assume that a hyperparameter has no effect."""
 FEWEST_TRIALS = 20
 """Fewer trials are not judged."""
 FEWEST_TO_FIX = 30
-"""With fewer trials nothing is said to stay fixed: with 20, one of five such sentences was wrong on a table."""
+"""With fewer trials no hyperparameter is said to stay fixed: with 20, one of five such sentences was wrong."""
 MOST_TRIALS = 300
 """At most this number of random trials is fitted: the time grows with its third power."""
 BEST_POINTS, RANDOM_POINTS = 12, 24
@@ -51,7 +51,7 @@ class ValueCosts:
     name: str
     values: list[HyperparameterValue]
     costs: Numbers
-    """Of each draw and value, >= 0; shape (draws, values)."""
+    """The cost of each value in each draw, >= 0; shape (draws, values)."""
 
 
 @dataclass(frozen=True)

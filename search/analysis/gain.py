@@ -10,6 +10,7 @@ from search.record.study_record import StudyRecord
 from search.record.trial import Metrics, TrialRecord
 from search.space.search_space import starting_points
 from training.config import TrialConfig
+from training.console.terminal import counted
 
 TUTORIAL_DATASET = "fashion-mnist"
 """The data set for which the tutorial's settings were made; on others they may learn nothing."""
@@ -32,7 +33,7 @@ class Gain:
     @property
     def over(self) -> str:
         """What the gain is over, and after how many epochs if the trials ran different numbers of them."""
-        return self.name if self.is_full else f"{self.name}, both after {self.epochs} epoch{'s' * (self.epochs > 1)}"
+        return self.name if self.is_full else f"{self.name}, both after {counted(self.epochs, 'epoch')}"
 
     def difference(self, record: StudyRecord, name: str) -> str:
         """The difference of a metric in words; empty if one of the two epochs has not measured it."""

@@ -54,7 +54,7 @@ def check_comparable(records: Sequence[StudyRecord]) -> None:
     first, *others = records
     for number, record in enumerate(records):
         if record.folder in [earlier.folder for earlier in records[:number]]:
-            raise ValueError(f"study {record.folder.name} is given twice; there must be two to compare")
+            raise ValueError(f"study {record.folder.name} is named twice; a comparison needs different studies")
     for other in others:
         names = f"{first.folder.name} and {other.folder.name} cannot be compared"
         if other.metric != first.metric:
@@ -64,7 +64,7 @@ def check_comparable(records: Sequence[StudyRecord]) -> None:
         data, others_data = first.metadata.dataset, other.metadata.dataset
         if data and others_data and others_data.sha256 != data.sha256:
             checksums = f"sha256 {data.sha256[:12]} and {others_data.sha256[:12]}"
-            raise ValueError(f"{names}: their files of data set {data.name} are not the same, {checksums}")
+            raise ValueError(f"{names}: their images of {data.name} differ, {checksums}")
 
 
 def group_studies(records: Sequence[StudyRecord]) -> list[Group]:
@@ -131,7 +131,7 @@ def _properties(record: StudyRecord) -> Iterator[tuple[str, str]]:
     yield "commit", _join_changes(str(session.git_commit)[:12] for session in sessions)
     for name in (field.name for field in fields(Machine)):
         yield f"machine {name}", _join_changes(format_field(getattr(session.machine, name)) for session in sessions)
-    yield "trials at once", _join_changes(str(session.max_concurrent_trials) for session in sessions)
+    yield "trials at the same time", _join_changes(str(session.max_concurrent_trials) for session in sessions)
 
 
 def _join_changes(values: Iterable[str]) -> str:

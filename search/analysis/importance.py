@@ -16,7 +16,7 @@ from search.space.search_space import Point, SearchSpace
 from training.metrics import CONFIDENCE
 
 TARGET_QUANTILE = 0.1
-"""What is explained is how trials get into this best part of all trials; it is the evaluator's default."""
+"""The evaluator explains how trials get into this best part of all trials; the value is its default."""
 FEWEST_TARGETS = 5
 """The best part has at least this number of trials, as the documentation of the evaluator recommends."""
 EVALUATOR = (

@@ -19,7 +19,7 @@ from search.space.distributions import OrderedChoice, Range, bounds, describe_di
 from search.space.search_space import SearchSpace
 from search.space.toml_file import to_table
 from training.config import NETWORKS
-from training.console.terminal import format_value
+from training.console.terminal import counted, format_value
 from training.networks.network_config import config_type
 
 SURE = 0.9
@@ -33,7 +33,7 @@ FEW_BEST = 5
 STILL_IMPROVING = 0.002
 """A mean gain of this accuracy, or of this part of another metric, in the last fifth of the epochs asks for more."""
 SURE_OF_MEAN = 0.95
-"""A mean gain is above a threshold if its lower bound at this one-sided level is."""
+"""A mean gain counts as above a threshold if the lower bound of its one-sided interval of this level is above it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def describe_fixing(record: StudyRecord, fixing: Fixing) -> str:
             return f"{fixing.name} matters: its worst value costs at least {cost} ({sure})."
         case _:
             number = "many" if fixing.more_trials is None else f"about {fixing.more_trials}"
-            return f"{fixing.name}: too few trials to tell whether it can stay fixed ({number} more would)."
+            return f"{fixing.name}: too few trials to tell whether it can stay fixed ({number} more are needed)."
 
 
 def describe_size(record: StudyRecord, size: float) -> str:
@@ -164,11 +164,11 @@ def _diverged(record: StudyRecord, space: SearchSpace) -> Iterator[Recommendatio
     if len(diverged) < FEW or len(diverged) < MANY_DIVERGED * len(ended):
         return
     region = min(_regions(ended, diverged, space), key=lambda region: len(region.trials))
-    sentence = f"{len(diverged) / len(ended):.0%} of the trials diverged, {len(diverged)} of {len(ended)}"
+    sentence = f"{len(diverged)} of {len(ended)} trials diverged ({len(diverged) / len(ended):.0%})"
     others = len(region.trials) - len(diverged)
     if region.description and others <= len(diverged) / 2:
-        sentence += f", all with {region.description}"
-        sentence += f", where {others} did not" if others else ", where no other was tried"
+        sentence += f", all of them with {region.description}; "
+        sentence += f"{counted(others, 'other such trial')} did not diverge" if others else "no other such trial ran"
     yield Recommendation("diverged", sentence + ".")
 
 
@@ -244,5 +244,5 @@ def _plateau(record: StudyRecord) -> Iterator[Recommendation]:
     if since >= max(LONG_WITHOUT_GAIN, math.ceil(len(ended) / 2)):
         yield Recommendation(
             "plateau",
-            f"The last {since} of {len(ended)} trials found nothing better: more of the same may help little.",
+            f"The last {since} of {len(ended)} trials found nothing better, so more trials may help little.",
         )

@@ -9,6 +9,7 @@ from scipy.stats import t
 
 from search.analysis.groups import Group
 from search.record.ranking import valid_trials
+from training.console.terminal import counted
 from training.metrics import CONFIDENCE
 
 UPPER_END = 0.5 + CONFIDENCE / 200
@@ -52,12 +53,15 @@ class Significance:
     def sentence(self) -> str:
         """The difference with its interval, as one sentence."""
         digits = 2 if self.unit == "points" else 4
-        within = f", by the first {self.first} trials of each study" if self.first else ""
+        within = f", in the first {self.first} trials of each study" if self.first else ""
         if not self.is_clear:
-            interval = f"interval {_signed(self.low, digits)} to {_signed(self.high, digits)} {self.unit}"
-            told = f"no difference that this data can show ({interval})."
+            bounds = f"{_signed(self.low, digits)} to {_signed(self.high, digits)} {self.unit}"
+            told = f"no significant difference ({CONFIDENCE} % interval {bounds})."
             if min(-self.low, self.high) > self.useful:
-                told = f"too little data to tell ({interval}): either may be much better. Compare more studies of each."
+                told = (
+                    f"too few data to tell, because either may be much better ({CONFIDENCE} % interval {bounds}). "
+                    "Compare more studies of each."
+                )
             return f"{self.group} against {self.reference}{within}: {told}"
         low, high = sorted((abs(self.low), abs(self.high)))
         comparison = "better" if self.low > 0 else "worse"
@@ -96,8 +100,8 @@ def test_groups(group: Group, reference: Group) -> list[Significance | TooFewTri
         if trials < LEAST_TRIALS:
             return [
                 TooFewTrials(
-                    f"{group.name} against {reference.name}: not compared, because only {trials} trials of {side.name} "
-                    f"have valid metrics; at least {LEAST_TRIALS} are needed to estimate the influence of chance."
+                    f"{group.name} against {reference.name}: not compared, because {side.name} has only "
+                    f"{counted(trials, 'trial')} with valid metrics; at least {LEAST_TRIALS} are needed."
                 )
             ]
     significances: list[Significance | TooFewTrials] = [_compare(group, reference)]

@@ -2,12 +2,12 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from plotly.colors import sample_colorscale
 from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import QhullError
@@ -35,7 +35,7 @@ from search.record.ranking import baseline_trial, best_trial, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
 from search.space.distributions import Distribution, HyperparameterValue, OrderedChoice, from_unit, to_unit
-from training.console.terminal import format_metric, format_value
+from training.console.terminal import counted, format_metric, format_value
 from training.metrics import CONFIDENCE
 
 PART_COLOURS = dict(zip(PART_NAMES, ("#3f7fd0", "#8bb6ea", "#8e5bd0", "#b08a2e", "#d23f3f", "#8a9099"), strict=True))
@@ -110,7 +110,7 @@ def optimisation_history(record: StudyRecord) -> Figure:
         traces.append(_scatter("lines", numbers, y, name="best so far", line=line, hoverinfo="skip"))
     values = [trial.best_value for trial in valid_trials(record.trials)]
     if values:
-        traces += _failed_points(record, max(values) if record.mode == "min" else min(values))
+        traces += _failed_points(record, values, {trial.number: trial.number for trial in record.trials})
     figure = chart(traces, x={"title": "trial"}, y=metric_axis(record, values))
     baseline = baseline_trial(record.trials)
     if baseline and baseline.is_valid:
@@ -120,13 +120,17 @@ def optimisation_history(record: StudyRecord) -> Figure:
     return figure
 
 
-def _failed_points(record: StudyRecord, height: float) -> list[Figure]:
-    """Mark the trials that diverged or failed, which have no value, at the height of the worst value."""
+def _failed_points(record: StudyRecord, values: Sequence[float], places: Mapping[int, Any]) -> list[Figure]:
+    """Mark the trials that diverged or failed, which have no value, at the height of the worst value.
+
+    `places` has the position on the x axis by number of the trial; trials without a position are left out.
+    """
+    height = axis_value(record, max(values) if record.mode == "min" else min(values))
     traces = []
     for status in FAILED:
-        trials = [trial for trial in record.trials if trial.status == status]
+        trials = [trial for trial in record.trials if trial.status == status and trial.number in places]
         if trials:
-            x, y = [trial.number for trial in trials], [axis_value(record, height)] * len(trials)
+            x, y = [places[trial.number] for trial in trials], [height] * len(trials)
             marker = {"color": STATUS_COLOURS[status], "size": 8, "symbol": "x"}
             labels = [_label(trial) for trial in trials]
             traces.append(_scatter("markers", x, y, name=status, text=labels, hovertemplate=HOVER_TEXT, marker=marker))
@@ -206,6 +210,8 @@ def slice_plot(record: StudyRecord, name: str) -> Figure:
         star = _points(record, [best], "best", x=[_category(record, name, best)])
         traces.append(star | {"marker": {"color": BEST, "size": 13, "symbol": "star"}})
     values = [trial.best_value for trial in valid_trials(record.trials)]
+    places = {trial.number: _category(record, name, trial) for trial in record.trials if name in trial.hyperparameters}
+    traces += _failed_points(record, values, places) if values else []
     figure = chart(traces, x=hyperparameter_axis(name, record.space[name]), y=metric_axis(record, values), height=300)
     figure["layout"]["showlegend"] = False
     return figure
@@ -393,6 +399,7 @@ def timeline(runs: Sequence[WorkerTrial]) -> Figure:
                     "text": [str(run.trial.number) for run in bars],
                     "textposition": "inside",
                     "insidetextanchor": "middle",
+                    "textangle": 0,
                     "customdata": [_label(run.trial) for run in bars],
                     "hovertemplate": "%{customdata}<br>from %{base} s, %{x} s<extra></extra>",
                     "marker": {"color": colour, "line": {"color": "rgba(255,255,255,0.7)", "width": 1}},
@@ -402,7 +409,7 @@ def timeline(runs: Sequence[WorkerTrial]) -> Figure:
     figure = chart(
         traces, x={"title": "seconds since the command", "rangemode": "tozero"}, y=y, height=120 + 42 * len(workers)
     )
-    figure["layout"]["barmode"] = "overlay"
+    figure["layout"] |= {"barmode": "overlay", "uniformtext": {"minsize": 11, "mode": "hide"}}
     return figure
 
 
@@ -464,7 +471,8 @@ def _points(record: StudyRecord, trials: list[TrialRecord], status: str, x: list
         [axis_value(record, trial.best_value) for trial in trials],
         name=status.replace("_", " "),
         text=[
-            f"{_label(trial)}<br>{len(trial.epochs)} epochs<br>{record.metric} {format_metric(trial.best_value)}"
+            f"{_label(trial)}<br>{counted(len(trial.epochs), 'epoch')}<br>"
+            f"{record.metric} {format_metric(trial.best_value)}"
             for trial in trials
         ],
         hovertemplate=HOVER_TEXT,
@@ -493,4 +501,5 @@ def _ticks(distribution: Distribution) -> list[Any]:
         case CategoricalDistribution():
             return list(distribution.choices)
         case _:
-            return [from_unit(distribution, unit) for unit in np.linspace(0, 1, 4)]
+            number = 5 if isinstance(distribution, FloatDistribution) and not distribution.log else 4
+            return [from_unit(distribution, unit) for unit in np.linspace(0, 1, number)]

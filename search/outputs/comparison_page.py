@@ -56,18 +56,14 @@ def render(comparison: Comparison) -> str:
 def _sections(comparison: Comparison) -> list[Section]:
     metric = comparison.groups[0].first.metric
     bands = (
-        " A line is the mean of a group's studies, and the band reaches from the worst of them to the best."
+        " A line is the mean over the studies of a group, and the band reaches from the worst of them to the best."
         if comparison.has_repeats
         else ""
     )
     best = f"Each line shows the best {metric} so far"
     over_trials = f"{best}, over the number of trials that had ended.{bands}"
-    over_epochs = (
-        f"{best}, over the number of epochs that had run. A trial that was stopped early ran few epochs.{bands}"
-    )
-    over_time = (
-        f"{best}, over time: wall clock since the command, without the time between an end and a resumption.{bands}"
-    )
+    over_epochs = f"{best}, over the number of epochs that all trials together had run.{bands}"
+    over_time = f"{best}, over the wall-clock time since the command; the time between two sessions is left out.{bands}"
     time_axis = "seconds since the command"
     return [
         Section("Best value over trials", over_trials, [incumbents(comparison, "trials", "ended trials")]),

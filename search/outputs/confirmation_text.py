@@ -8,7 +8,7 @@ from search.record.confirmation import Configuration, Confirmation
 from search.record.file_names import MODEL
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
-from training.console.terminal import format_value, short_path, wrapped
+from training.console.terminal import counted, format_value, short_path, wrapped
 from training.metrics import CONFIDENCE
 
 CONFIRM_COLUMNS = (
@@ -93,19 +93,24 @@ def describe_choice(confirmation: Confirmation) -> list[str]:
     confirmed, winner, final = confirmation.confirmed, confirmation.winner, confirmation.final
     number = len(confirmation.configurations)
     if number > 1:
-        trained = f"The {number} best configurations of the search were trained again, each from the same new seeds."
-        chosen = f"Trial {winner.trial} was chosen, because the worse bound of its interval is the best one."
+        trained = f"The {number} best configurations of the search were trained again, all from the same new seeds."
+        bound = (
+            "lower bound of its interval is the highest"
+            if winner.metric_name.endswith("accuracy")
+            else ("upper bound of its interval is the lowest")
+        )
+        chosen = f"Trial {winner.trial} was chosen, because the {bound}."
         comparison = f" {difference.sentence}" if (difference := confirmation.first_two) else ""
         choice = f"{trained} {chosen}{comparison}"
     else:
         choice = "The best configuration of the search was trained again from new seeds."
-    failed = f" ({confirmed.failed} more trainings failed)" if confirmed.failed else ""
+    failed = f" ({counted(confirmed.failed, 'more training')} failed)" if confirmed.failed else ""
     return [
         choice,
-        f"It was then trained from {len(confirmed.seeds)} further seeds, which chose nothing{failed}: their mean is "
+        f"It was then trained from {len(confirmed.seeds)} further seeds, which chose nothing{failed}. Their mean is "
         f"the value to expect. {describe_optimism(confirmed)}",
-        f"The model is one more training, for {describe_epochs(final.epochs)} with seed {final.seed}. The test images "
-        "chose nothing.",
+        f"The model comes from one more training, for {describe_epochs(final.epochs)} with seed {final.seed}. The test "
+        "images chose nothing.",
     ]
 
 
@@ -129,9 +134,9 @@ def _row(one: Configuration) -> list[str]:
 def describe_optimism(one: Configuration) -> str:
     """Describe by how much the value in the search was better than the mean over new seeds."""
     size, unit = (100 * one.optimism, "points") if one.metric_name.endswith("accuracy") else (one.optimism, "nats")
-    better = "better" if size > 0 else "worse"
-    comparison = f"{abs(size):.2f} {unit} {better} than" if round(abs(size), 2) else "equal to"
-    return f"The value of its trial in the search was {one.search_value:.4f}, {comparison} that."
+    direction = "optimistic" if size > 0 else "pessimistic"
+    comparison = f"{abs(size):.2f} {unit} too {direction}" if round(abs(size), 2) else "the same"
+    return f"The search had measured {one.search_value:.4f}, which was {comparison}."
 
 
 def describe_stale(record: StudyRecord, confirmation: Confirmation) -> str | None:
@@ -140,9 +145,9 @@ def describe_stale(record: StudyRecord, confirmation: Confirmation) -> str | Non
     if {*now} == {one.trial for one in confirmation.configurations}:
         return None
     listed = ", ".join(map(str, now))
-    return f"The study has gone on since then: its best trials are {listed} now, which are not confirmed."
+    return f"The study has continued since then. Its best trials are now {listed}, and these were not all confirmed."
 
 
 def describe_epochs(number: int) -> str:
     """Write a number of epochs."""
-    return f"{number} epoch{'s' * (number > 1)}"
+    return counted(number, "epoch")

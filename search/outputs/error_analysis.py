@@ -1,4 +1,4 @@
-"""Error analysis: which test images the best model of a study classifies wrongly, if weights and images are there."""
+"""Error analysis: which test images the best model of a study misclassifies, if weights and images are available."""
 
 import base64
 import io

@@ -44,7 +44,7 @@ class StudyFiles:
             self._has_failed = False
         except OSError as error:
             if not self._has_failed:
-                show_event(f"the tables cannot be written ({error.strerror}); search/report.py writes them later")
+                show_event(f"the tables cannot be written ({error.strerror}); search/report.py can write them later")
             self._has_failed = True
         ended = time.monotonic()
         self._next_writing = ended + (ended - started) / SHARE_OF_TIME

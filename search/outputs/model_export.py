@@ -13,6 +13,7 @@ from search.record.trial import TrialRecord
 from training.checkpoint import Checkpoint, read_metrics, read_weights
 from training.config import NETWORKS, TrialConfig
 from training.config_fields import plain_fields
+from training.console.terminal import counted
 from training.metrics import EpochMetrics
 from training.model.model_folder import model_code, save_model
 from training.model.model_metadata import CODE, DARK_BACKGROUND, ModelMetadata
@@ -44,7 +45,7 @@ def export_model(record: StudyRecord) -> Path | None:
     if file is None:
         return None
     if read_metrics(file) != metrics:
-        raise ValueError(f"{file.name} is not the epoch that was measured")
+        raise ValueError(f"{file.name} does not hold the weights of the epoch that was measured")
     return _save(record, file, _metadata(record, best, metrics))
 
 
@@ -64,9 +65,9 @@ def _export_confirmed(record: StudyRecord, confirmation: Confirmation) -> Path |
         validation_images=0,
         epoch=final.epochs,
         selection=(
-            f"The model is trial {final.trial} of study {record.folder.name}, confirmed from "
-            f"{len(confirmation.confirmed.seeds)} new seeds, and then trained on all training images, validation "
-            "included. The test images were looked at once, after that."
+            f"The configuration is trial {final.trial} of study {record.folder.name}, confirmed from "
+            f"{len(confirmation.confirmed.seeds)} new seeds. The model was then trained on all training images, "
+            "validation images included. The test images were used once, after that."
         ),
         command=None,
         val_accuracy=None,
@@ -120,10 +121,11 @@ def _selection(record: StudyRecord, best: TrialRecord, metrics: EpochMetrics) ->
     extreme = "lowest" if record.mode == "min" else "highest"
     selection = (
         f"The model is epoch {metrics.epoch} of trial {best.number} of study {record.folder.name}, with the {extreme} "
-        f"{record.metric} among {epochs_run(record.trials)} epochs of {len(record.trials)} trials."
+        f"{record.metric} of {counted(epochs_run(record.trials), 'epoch')} in {counted(len(record.trials), 'trial')}."
     )
     if record.metric.startswith("test_"):
         return f"{selection} The test images chose it, so the test figures are optimistic."
     return (
-        f"{selection} The test images chose nothing; the validation figures, those of the best of many, are optimistic."
+        f"{selection} The test images chose nothing. The validation figures are optimistic, because they are the best "
+        "of many."
     )

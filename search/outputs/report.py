@@ -30,11 +30,11 @@ def write_outputs(record: StudyRecord, data: ImageData | str | None) -> Findings
     try:
         export_model(record)
     except (ValueError, OSError) as error:
-        show_event(f"the best model cannot be exported ({error}); search/report.py tries again")
+        show_event(f"the best model cannot be exported ({error}); search/report.py can try it again later")
     try:
         write_report(record, findings, data or NO_IMAGES)
     except OSError as error:
-        show_event(f"the report cannot be written ({error.strerror}); search/report.py writes it later")
+        show_event(f"the report cannot be written ({error.strerror}); search/report.py can write it later")
     return findings
 
 
@@ -83,7 +83,7 @@ def same_images(settings: StudySettings, record: StudyRecord) -> ImageData:
     """
     data, _ = load_data(settings, settings.seed)
     if data.sha256 != record.metadata.images.sha256:
-        raise ValueError(f"{data.name} in the data folder is not what the study was run on")
+        raise ValueError(f"the images of {data.name} are not those on which the study was run")
     return data
 
 

@@ -43,11 +43,11 @@ from search.record.ranking import (
     valid_trials,
 )
 from search.record.study_record import StudyRecord
-from search.record.trial import Metrics, TrialRecord
+from search.record.trial import FAILED, Metrics, TrialRecord
 from search.space.distributions import values_of
 from search.space.search_space import describe, describe_hyperparameter, starting_points
 from training.config import NETWORKS
-from training.console.terminal import format_metric, format_value, printable
+from training.console.terminal import counted, format_metric, format_value, printable
 from training.metrics import CONFIDENCE, accuracy_interval, may_be_chance
 from training.model.model_folder import read_metadata
 
@@ -85,8 +85,8 @@ def _state(record: StudyRecord) -> str:
     if ended >= num_samples:
         return ""
     unfinished = len(record.trials) - ended
-    return f"{ended} of {num_samples} trials have ended" + (
-        f"; {unfinished} can go on from their last epoch." if unfinished else "."
+    return f"{ended} of {counted(num_samples, 'trial')} have ended" + (
+        f"; {counted(unfinished, 'interrupted trial')} can continue." if unfinished else "."
     )
 
 
@@ -109,7 +109,7 @@ def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
         total = saved + epochs_run(record.trials)
         cards.append(("epochs saved", f"{saved / total:.0%}", f"{saved} of {total}, by stopping weak trials early"))
     sessions = record.metadata.sessions
-    machine = f"{sessions[-1].cpus} cores, {sessions[-1].machine.processor}" if sessions else ""
+    machine = f"{counted(sessions[-1].cpus, 'core')}, {sessions[-1].machine.processor}" if sessions else ""
     return [*cards, ("time", duration(wall_seconds(record)), machine)]
 
 
@@ -119,9 +119,10 @@ def _confirmed_cards(confirmation: Confirmation) -> Iterator[tuple[str, str, str
     remark = f"trial {confirmed.trial} after {describe_epochs(confirmed.epochs)}, confirmed from new seeds"
     yield "best configuration", _listed(confirmed.hyperparameters), remark
     expected = confirmed.metric
-    remark = f"{describe_interval(expected.low, expected.high)}; {len(confirmed.seeds)} seeds that chose nothing"
-    yield f"{confirmed.metric_name} to expect", f"{expected.mean:.4f}", remark
-    remark = f"{describe_interval(*final.interval)}; trained once, on all training images"
+    seeds = f"mean over {len(confirmed.seeds)} new seeds that chose nothing"
+    remark = f"{seeds}, {describe_interval(expected.low, expected.high)}"
+    yield f"expected {confirmed.metric_name}", f"{expected.mean:.4f}", remark
+    remark = f"trained once, on all training images; {describe_interval(*final.interval)}"
     yield "test_accuracy of the model", f"{final.test_accuracy:.4f}", remark
 
 
@@ -148,11 +149,11 @@ def _metric_cards(record: StudyRecord, best: TrialRecord, metrics: Metrics) -> I
             yield (
                 f"gain over the {gain.over}",
                 gain.difference(record, record.metric),
-                f"it was {format_metric(reference)} there",
+                f"these settings reached {record.metric} {format_metric(reference)}",
             )
         return
     if metrics.val_accuracy is not None:
-        yield "val_accuracy", f"{metrics.val_accuracy:.4f}", "it chose this trial, so it is slightly optimistic"
+        yield "val_accuracy", f"{metrics.val_accuracy:.4f}", "this metric chose the trial, so it is slightly optimistic"
     images = record.metadata.images.test_images
     low, high = accuracy_interval(metrics.test_accuracy, images)
     interval = f"{CONFIDENCE} % interval {low:.4f} to {high:.4f}, {images:,} images"
@@ -160,10 +161,10 @@ def _metric_cards(record: StudyRecord, best: TrialRecord, metrics: Metrics) -> I
     yield (
         "test_accuracy",
         f"{metrics.test_accuracy:.4f}",
-        "it chose this trial, so it is optimistic" if by_test else interval,
+        "this metric chose the trial, so it is optimistic" if by_test else interval,
     )
     if gain:
-        remark = f"test_accuracy was {gain.reference_metrics.test_accuracy:.4f} there"
+        remark = f"these settings reached test_accuracy {gain.reference_metrics.test_accuracy:.4f}"
         if gain.reference.is_baseline:
             remark += _other_starting_points(record)
         yield f"gain over the {gain.over}", gain.difference(record, "test_accuracy").partition(" of ")[0], remark
@@ -176,7 +177,7 @@ def _other_starting_points(record: StudyRecord) -> str:
     best = next((trial for trial in ranked(record.trials) if trial.hyperparameters in others), None)
     metrics = best.best_epoch if best else None
     return (
-        f", and {metrics.test_accuracy:.4f} with optimizer {best.hyperparameters['optimizer']}"
+        f"; the same with optimizer {best.hyperparameters['optimizer']}: {metrics.test_accuracy:.4f}"
         if best and metrics
         else ""
     )
@@ -192,14 +193,15 @@ def _certainty(record: StudyRecord) -> list[str]:
     rivals = [trial for trial in others if may_be_chance(best.best_value, trial.best_value, images)]
     if not rivals:
         alone = (
-            f"All other trials are worse than the best one by more than {images:,} validation images leave to chance."
+            f"The best trial is significantly better than all others: with {images:,} validation images, chance alone "
+            "does not explain the differences."
         )
         return [alone, *_best_of_each_choice(record)]
     rivals.insert(0, best)
     numbers = ", ".join(str(trial.number) for trial in rivals[:8]) + (" …" if len(rivals) > 8 else "")
     sentences = [
         f"{len(rivals)} trials ({numbers}; {record.metric} {rivals[-1].best_value:.4f} to {best.best_value:.4f}) "
-        f"cannot be distinguished on {images:,} validation images: their differences can be chance."
+        f"are not significantly different: with {images:,} validation images, chance alone can explain the differences."
     ]
     return sentences + _choices_among(record, rivals) + _best_of_each_choice(record)
 
@@ -214,14 +216,15 @@ def _choices_among(record: StudyRecord, rivals: list[TrialRecord]) -> list[str]:
         if isinstance(distribution, CategoricalDistribution):
             tried = Counter(trial.hyperparameters[name] for trial in record.trials if name in trial.hyperparameters)
             counts = Counter(values)
-            listed = ", ".join(f"{count} with {value}" for value, count in counts.most_common())
+            listed = ", ".join(f"{value} ({number})" for value, number in counts.most_common())
             missing = [value for value in tried if value not in counts]
-            none = f"; none of the {sum(tried[value] for value in missing)} trials with " if missing else ""
-            sentences.append(f"Among these trials, by {name}: {listed}{none}{' or '.join(map(str, missing))}.")
+            others = counted(sum(tried[value] for value in missing), "trial")
+            none = f"; none has {' or '.join(map(str, missing))} ({others} of the study)" if missing else ""
+            sentences.append(f"These trials have {name} {listed}{none}.")
         else:
             low, high = min(values, key=float), max(values, key=float)
-            limits = format_value(low) if low == high else f"{format_value(low)} to {format_value(high)}"
-            sentences.append(f"The {name} of these trials is {limits}.")
+            limits = format_value(low) if low == high else f"from {format_value(low)} to {format_value(high)}"
+            sentences.append(f"These trials have {name} {limits}.")
     return sentences
 
 
@@ -237,9 +240,10 @@ def _best_of_each_choice(record: StudyRecord) -> list[str]:
         bests = []
         for choice, trials in groups.items():
             full = sum(trial.status == "completed" for trial in trials)
-            bests.append(f"{choice} {format_metric(trials[0].best_value)} ({full} of {len(trials)} trials ran in full)")
+            best = format_metric(trials[0].best_value)
+            bests.append(f"{choice} {best} ({full} of {counted(len(trials), 'trial')} ran in full)")
         if bests:
-            sentences.append(f"Best {record.metric} of all trials with each {name}: {', '.join(bests)}.")
+            sentences.append(f"Best {record.metric} by {name}: {', '.join(bests)}.")
     return sentences
 
 
@@ -254,7 +258,7 @@ def _sections(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | s
     if isinstance(errors, ErrorAnalysis):
         yield _confusion(errors, record.metadata.images.classes)
     elif best and record.metadata.task.has_images:
-        yield Section(ERRORS_TITLE, f"The errors are not shown: {errors}.")
+        yield Section(ERRORS_TITLE, f"The errors cannot be shown, because {errors}.")
     yield from _exported_model(record)
 
 
@@ -262,9 +266,13 @@ def _trials(record: StudyRecord, best: TrialRecord) -> Iterator[Section]:
     """Show what each trial reached, and with which hyperparameters."""
     metric, measured = record.metric, valid_trials(record.trials)
     stopped = sum(trial.status == "stopped_early" for trial in measured)
-    early = f" The lines of trials that were stopped early ({stopped}) end before the last epoch." if stopped else ""
+    lines = "line of the trial that was" if stopped == 1 else f"lines of the {stopped} trials that were"
+    early = f" The {lines} stopped early end{'s' * (stopped == 1)} before the last epoch." if stopped else ""
+    failed = any(trial.status in FAILED for trial in record.trials)
+    crosses = f" Crosses are trials that diverged or failed, which have no valid {metric}." if failed else ""
+    left_out = " Trials that diverged or failed are left out." if failed else ""
     scale = " The scale is wider near 1, where small differences matter." if record.metadata.is_accuracy else ""
-    baseline = f" The dashed line is the {baseline_name(record.metadata)}." if baseline_trial(record.trials) else ""
+    baseline = f" The dashed line shows the {baseline_name(record.metadata)}." if baseline_trial(record.trials) else ""
     yield Section(
         "Learning curves",
         f"Each line shows the {metric} of a trial after each epoch; the orange line is the best trial, "
@@ -273,20 +281,22 @@ def _trials(record: StudyRecord, best: TrialRecord) -> Iterator[Section]:
     )
     yield Section(
         "Optimisation history",
-        f"Each point is the best {metric} of a trial; trials are in the order of their proposal. The last gain "
-        f"came with trial {best.number}. Hollow points are trials that were stopped early and might have improved.",
+        f"Each point is the best {metric} of a trial, in the order in which the trials were proposed. Trial "
+        f"{best.number} is the best one. Hollow points are trials that were stopped early and might have improved."
+        f"{crosses}",
         [charts.optimisation_history(record)],
     )
     yield Section(
         "Parallel coordinates",
         f"Each line is a trial: its hyperparameters and its best {metric}. Bright lines are the best trials; where "
-        "they run together, these values work well.",
+        f"they run together, these values work well.{left_out}",
         [charts.parallel_coordinates(record)],
     )
     yield Section(
         "One hyperparameter at a time",
-        f"Each chart shows the best {metric} of each trial over one hyperparameter. The star is the best trial. "
-        "Hollow points are trials that were stopped early, so only filled points show how good a value is.",
+        f"Each chart shows the best {metric} of each trial against one hyperparameter. The star is the best trial. "
+        "Hollow points are trials that were stopped early; only filled points show what a value reaches in full."
+        f"{crosses}",
         [
             charts.slice_plot(record, name)
             for name in record.space
@@ -303,8 +313,8 @@ def _cost(record: StudyRecord) -> Iterator[Section]:
         workers = len({run.worker for run in runs})
         yield Section(
             "Workers",
-            f"Each row is a worker process ({workers} in all), and each bar is a trial with its number. Gaps are time "
-            "in which the worker was idle or its work was lost.",
+            f"Each row is a worker process ({workers} in all), and each bar is a trial, with its number where there "
+            "is room. Gaps are time in which the worker was idle or its work was lost.",
             [charts.timeline(runs)],
         )
     seconds = time_accounting(record)
@@ -356,7 +366,9 @@ def _importances(record: StudyRecord, findings: Findings) -> Iterator[Section]:
         yield Section(title, "Importances are not shown: all trials have the same value.")
         return
     full = (
-        "" if compared.is_full else f" Importances may differ in full trials, of which fewer than {ENOUGH_TRIALS} ran."
+        ""
+        if compared.is_full
+        else f" Fewer than {ENOUGH_TRIALS} trials ran in full, so importances over all epochs may be different."
     )
     yield Section(
         title,
@@ -376,10 +388,11 @@ def _describe_fixings(record: StudyRecord, findings: Findings, compared: EqualBu
     full = sum(trial.is_valid and len(trial.epochs) >= record.epochs for trial in record.trials)
     if len(valid_trials(record.trials)) < FEWEST_TRIALS:
         more = FEWEST_TRIALS - full
-        return [f"{unknown} too few trials to tell (about {more} more full trials would)."]
+        return [f"{unknown} there are too few trials (about {counted(more, 'more full trial')} needed)."]
     if not compared.is_full or compared.part < NEARLY_ALL:
         stopped = "the others were stopped because their values were low"
-        return [f"{unknown} only {full} trials ran in full; {stopped}. A study with --scheduler none can tell."]
+        ran = f"only {counted(full, 'trial')} ran in full"
+        return [f"{unknown} {ran}; {stopped}. A study with --scheduler none can tell."]
     return []
 
 
@@ -393,14 +406,15 @@ def _confusion(errors: ErrorAnalysis, classes: list[str]) -> Section:
     ]
     number = sum(count for count, _, _ in confusions)
     sentence = (
-        f"The best model (trial {errors.trial}, epoch {errors.epoch}) classifies {number:,} of {total:,} test images "
-        "wrongly."
+        f"The best model (trial {errors.trial}, epoch {errors.epoch}) misclassifies {number:,} of "
+        f"{counted(total, 'test image')}."
     )
     if number:
-        count, true_class, predicted_class = max(confusions)
-        sentence += f" The most frequent error is {true_class}, predicted as {predicted_class}: {count} times."
+        most, true_class, predicted_class = max(confusions)
+        often = counted(most, "image")
+        sentence += f" The most frequent error is {true_class}, predicted as {predicted_class} ({often})."
     if errors.wrong_images:
-        sentence += " The images below the table are the wrong predictions with the highest probability."
+        sentence += " The images below the table are the errors with the highest predicted probability."
     images = [
         CaptionedImage(
             wrong.png, f"{wrong.true_class}, predicted as {wrong.predicted_class} ({100 * wrong.probability:.1f} %)"

@@ -23,7 +23,7 @@ from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training.config import NETWORKS
 from training.console.command_line import mask_password
-from training.console.terminal import format_metric, format_value, printable, short_path, text_width, wrapped
+from training.console.terminal import counted, format_metric, format_value, printable, short_path, text_width, wrapped
 from training.run import TrainingSettings
 
 
@@ -51,7 +51,7 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
     show_confirmation(record)
     if findings.recommendations:
         first, *others = findings.recommendations
-        more = f" ({len(others)} more in the report)" if others else ""
+        more = f" (the report has {counted(len(others), 'more recommendation')})" if others else ""
         print(wrapped(f"Next: {first.sentence}{more}", hanging="  "))
         if first.snippet and "\n" not in first.snippet:
             print(f"  {first.snippet}")
@@ -77,7 +77,7 @@ def _show_best(record: StudyRecord, best: TrialRecord) -> None:
     point = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
     print(wrapped(point, indent="  "))
     if record.metric.startswith("test_") and record.metadata.task.has_images:
-        reason = "The test images chose this trial, because there are no validation images: its value is optimistic."
+        reason = "There are no validation images, so the test images chose this trial, and its value is optimistic."
         print(wrapped(reason, indent="  "))
     line = _describe_gain(record, best, names)
     if line:
@@ -148,8 +148,8 @@ def _show_by_optimizer(measured: pd.DataFrame, record: StudyRecord) -> None:
     optimizer, metric = hyperparameter_columns(record)["optimizer"], metric_columns(record)[record.metric]
     groups = measured.groupby(optimizer)[metric].agg(["count", record.mode])
     groups = groups.sort_values(record.mode, ascending=record.mode == "min")
-    listed = [f"{name} {format_metric(best)} ({trials})" for name, trials, best in groups.itertuples()]
-    print(wrapped(f"Best by optimizer (trials): {', '.join(listed)}", hanging="  "))
+    listed = [f"{name} {format_metric(best)} ({counted(size, 'trial')})" for name, size, best in groups.itertuples()]
+    print(wrapped(f"Best by optimizer: {', '.join(listed)}", hanging="  "))
 
 
 def reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
@@ -161,7 +161,7 @@ def reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
 
 def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *, can_resume: bool) -> None:
     """Print why a study ended before all its trials had ended, and the command that resumes it."""
-    print(f"\n{reason}" + (f" To go on: {resume_command(settings, record)}" if can_resume else ""), flush=True)
+    print(f"\n{reason}" + (f" To continue: {resume_command(settings, record)}" if can_resume else ""), flush=True)
 
 
 def resume_command(settings: StudySettings, record: StudyRecord) -> str:
