@@ -276,12 +276,12 @@ def test_network_of_ones_own_is_searched_and_confirmed_on_all_nodes(two_nodes: T
     assert number == "100"
     options = ["--name", study.name, "--dataset", "digits", "--epochs", "3", *network]
     output = two_nodes.run(*words, "4", *options, "--space", f"{two_nodes.folder}/my_space.toml")
-    assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
+    assert "  cluster    2 cores on 2 nodes; 2 trials at a time, 1 core each\n" in output
     trials = pd.read_csv(study / "trials.csv")
     assert (len(trials), trials["filters"].isna().sum()) == (4, 0)
     confirm = ["search/confirm.py", str(study), "--top", "2", "--seeds", "2"]
     output = two_nodes.run("python", *confirm, "--address", "HEAD:6379", *network)
-    assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
+    assert "  cluster    2 cores on 2 nodes; 2 trials at a time, 1 core each\n" in output
     assert len(pd.read_csv(study / "confirm.csv")) == 2
     assert len(pd.read_csv(study / "confirm" / "trials.csv")) == 6  # four that choose, two that measure
 
@@ -295,7 +295,7 @@ def test_study_that_is_submitted_as_a_job_can_be_stopped_in_order(two_nodes: Two
     wait_until(lambda: epochs_recorded(study, 0) > 0, "the job's first trial trains")
     two_nodes.run(*documented("ray job stop"))
     output = two_nodes.run(*documented("ray job logs"))
-    assert "Interrupted. To go on:" in output
+    assert "Interrupted. To continue:" in output
     trials = pd.read_csv(study / "trials.csv")
     assert set(trials["status"]) == {"interrupted"}
 
@@ -319,9 +319,9 @@ def test_study_outlives_its_driver_and_a_node(two_nodes: TwoNodes) -> None:
     output, errors = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, output + errors
     assert errors == ""
-    assert "from their last epoch" in output
-    assert "  cluster    2 trials at a time, 1 of 2 cores each, 2 nodes\n" in output
-    assert "worker lost: its node died or cannot be reached; it will go on after epoch" in output
+    assert "after the last epoch" in output
+    assert "  cluster    2 cores on 2 nodes; 2 trials at a time, 1 core each\n" in output
+    assert "worker lost: its node died or cannot be reached; the trial continues after epoch" in output
     check_every_trial_completed_once(study)
     nodes = {two_nodes.head.pid, two_nodes.second.pid}
     assert {session for _, session, _ in two_nodes.notes()[begun:]} == nodes

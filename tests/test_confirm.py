@@ -394,7 +394,7 @@ def test_report_shows_it(finished: object, results: Path) -> None:
     assert "<h2>Confirmation</h2>" in page
     table = pd.read_csv(results / "study" / "confirm.csv")
     assert f"<td>{table['low'][0]:.4f} to {table['high'][0]:.4f}</td>" in page
-    confirmed = f"<dt>val_accuracy to expect</dt><dd>{table['confirmed_mean'][0]:.4f}</dd>"
+    confirmed = f"<dt>expected val_accuracy</dt><dd>{table['confirmed_mean'][0]:.4f}</dd>"
     assert confirmed in page
     assert page.count("<dt>best configuration</dt>") == 1
     assert "<dt>val_accuracy</dt>" not in page  # that of the search is history
@@ -418,10 +418,10 @@ def test_other_size_and_other_trials_are_refused(
 ) -> None:
     assert "is confirmed with --top 2 --seeds 2" in refused(monkeypatch, capsys, "study", results)
     confirm_itself = refused(monkeypatch, capsys, str(results / "study" / "confirm"), results)
-    assert "is the confirmation of study study: name that study" in confirm_itself
+    assert "is the confirmation of study study: name study instead" in confirm_itself
     resumed = run("run.py", "--resume", str(results / "study" / "confirm"))
     assert resumed.status == 2
-    assert re.search(r"to go on: python search/confirm.py \S*/study\n", resumed.stderr)
+    assert re.search(r"to continue it: python search/confirm.py \S*/study\n", resumed.stderr)
 
 
 def refused(
@@ -449,7 +449,7 @@ def by_hand(tmp_path: Path) -> HandDrivenStudy:
     ("words", "rule"),
     [
         (["--top", "0"], "top must be >= 1, got 0"),
-        (["--seeds", "1"], "seeds must be >= 2, because one number has no spread, got 1"),
+        (["--seeds", "1"], "seeds must be >= 2, because one number has no standard deviation, got 1"),
         (["--top", "1000", "--seeds", "1000"], "at most 10000"),
         (["--time-budget", "soon"], "time_budget must be a time like"),
     ],
@@ -463,7 +463,7 @@ def test_bad_sizes_are_refused_with_the_rule(
 @pytest.mark.parametrize(
     ("option", "rule"),
     [
-        ("--confirm=3", "confirm must be configurations x seeds, for example 3x5, got 3"),
+        ("--confirm=3", "confirm must be two numbers, configurations x seeds, for example 3x5, got 3"),
         ("--confirm=0x5", "top must be >= 1, got 0"),
         ("--confirm=3x1", "seeds must be >= 2"),
         ("--confirm=3x5 --val-fraction=0", "confirm needs validation images, but val_fraction is 0"),
@@ -498,7 +498,7 @@ def test_study_on_other_images_is_refused_and_nothing_is_made(
     by_hand.run_trial(0.5, 0.6, 0.6)
     monkeypatch.setattr("search.engine.local_ray.LocalRay.begin", lambda *_: None)
     monkeypatch.setattr("search.engine.local_ray.LocalRay.wait", lambda *_: None)
-    assert "study hand was run on other data than digits" in refused(monkeypatch, capsys, "hand", tmp_path)
+    assert "study hand was run on other images than those of digits" in refused(monkeypatch, capsys, "hand", tmp_path)
     assert not (tmp_path / "hand" / "confirm").exists()
 
 
@@ -519,7 +519,7 @@ def test_study_in_the_way_is_refused(
     by_hand.run_trial(0.5, 0.6, 0.6)
     (tmp_path / "hand" / "confirm").mkdir()
     StudyRecord.create(tmp_path / "hand" / "confirm", metadata()).close()
-    assert "holds a study that is no confirmation" in refused(monkeypatch, capsys, "hand", tmp_path)
+    assert "holds a study that is not a confirmation" in refused(monkeypatch, capsys, "hand", tmp_path)
 
 
 def test_damaged_confirmation_in_a_record_is_refused(by_hand: HandDrivenStudy, tmp_path: Path) -> None:
@@ -578,9 +578,9 @@ def test_killed_confirmation_goes_on_and_repeats_nothing(
         wait_for(lambda: final_epoch(folder) > 0)
         interrupted.send(signal.SIGINT)
         status, output = interrupted.end()
-    assert "4 trials have ended; 2 to run, 1 of them from their last epoch" in output
+    assert "4 ended trials; 2 to run, 1 of them continues after the last epoch" in output
     if status == 130:  # else it was faster than the signal
-        assert output.rstrip().endswith(f"To go on: python search/confirm.py --no-dashboard {' '.join(words)}")
+        assert output.rstrip().endswith(f"To continue: python search/confirm.py --no-dashboard {' '.join(words)}")
     assert before < epochs_recorded(folder) == 6 * EPOCHS
     done = run("confirm.py", *words)
     assert done.status == 0, done.stdout + done.stderr
@@ -622,5 +622,7 @@ def test_confirmation_in_which_nothing_completes_has_no_result(
     status = confirm_study.confirm(run, command="the command")
     output = capfd.readouterr().out
     assert status == 1
-    assert re.search(r"There is no result: no configuration completed its training from 2 seeds or more \(.+\)", output)
+    assert re.search(
+        r"There is no result: no configuration completed its training from at least 2 seeds \(.+\)", output
+    )
     assert not (study.record.folder / "confirm.csv").exists()

@@ -51,7 +51,7 @@ def test_failure_after_a_signal_is_an_interrupted_trial(tmp_path: Path) -> None:
     status, output = started(tmp_path, trainable).end()
     assert status == 128 + signal.SIGTERM
     assert "Traceback" not in output
-    assert f"Interrupted. To go on: python search/run.py --resume {short_path(tmp_path / 'study')}" in output
+    assert f"Interrupted. To continue: python search/run.py --resume {short_path(tmp_path / 'study')}" in output
     assert pd.read_csv(tmp_path / "study" / "trials.csv")["status"].tolist() == ["interrupted"]
 
 
@@ -132,7 +132,7 @@ def test_study_without_ray_ends_with_the_command_that_goes_on(tmp_path: Path, mo
     assert status == 1
     assert output.endswith(
         "\nStopped: raylet, a process of Ray, has died. What was recorded is safe. "
-        f"To go on: python search/run.py --resume {short_path(tmp_path / 'study')}\n"
+        f"To continue: python search/run.py --resume {short_path(tmp_path / 'study')}\n"
     )
 
 

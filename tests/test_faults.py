@@ -67,7 +67,7 @@ def test_same_error_three_times_in_a_row_ends_the_study(run_serially: Run) -> No
     status, trials, output = run_serially(faulty.always_raises, num_samples=10, max_concurrent=1)
     assert status == 1
     assert trials["status"].tolist() == ["failed"] * 3
-    assert "3 trials in a row raised the same error, so the study ended early. To go on: " in output
+    assert "3 trials in a row raised the same error, so the study ended early. To continue: " in output
 
 
 def test_batch_that_cannot_fit_is_a_failed_row(run_serially: Run, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_batch_that_cannot_fit_is_a_failed_row(run_serially: Run, tmp_path: Path
     assert status == 0
     assert trials["status"].tolist() == ["completed", "failed", "completed"]
     assert "can't allocate memory" in str(trials.loc[1, "error"])
-    assert "it will go on" not in output
+    assert "; the trial" not in output
     failure = StudyRecord.open(tmp_path / "study").trials[1].failure
     assert failure is not None
     assert failure.kind == "out_of_memory"
@@ -83,7 +83,7 @@ def test_batch_that_cannot_fit_is_a_failed_row(run_serially: Run, tmp_path: Path
 
 def test_time_budget_ends_the_study_softly_and_it_can_go_on(run_serially: Run, tmp_path: Path) -> None:
     status, trials, output = run_serially(faulty.slow, name="study", epochs=30, num_samples=4, time_budget="2s")
-    assert "The time budget is used up. To go on: " in output
+    assert "The time budget is used up. To continue: " in output
     assert status == 1  # none completed
     assert trials["status"].tolist() == ["interrupted"]
     assert (trials["epochs"] > 0).all()
@@ -255,7 +255,7 @@ def test_study_goes_on_when_trials_fail(study_of_failures: RealSearch) -> None:
 def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(
     study_of_failures: RealSearch, digits: ImageData
 ) -> None:
-    assert re.search(r"! trial 3: worker died: .*; it will go on after epoch 2\n", study_of_failures.output)
+    assert re.search(r"! trial 3: worker died: .*; the trial continues after epoch 2\n", study_of_failures.output)
     record = StudyRecord.open(study_of_failures.folder)
     assert parts(record)["lost"] > 0
     died = record.trials[3]
@@ -269,7 +269,7 @@ def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(
 def test_trial_whose_worker_dies_too_often_fails(study_of_failures: RealSearch) -> None:
     assert str(study_of_failures.trials().loc[4, "error"]).startswith("worker died: ")
     assert study_of_failures.output.count("! trial 4: ") == 1
-    assert study_of_failures.output.count("it will go on after epoch 0") == 1
+    assert study_of_failures.output.count("the trial starts again") == 1
 
 
 @pytest.mark.ray
@@ -295,7 +295,7 @@ def test_study_outlives_a_full_a_read_only_and_a_removed_folder(small_disk: Path
     filler = small_disk / "filler"
     fill = ["dd", "if=/dev/zero", f"of={filler}", "bs=4096"]
     assert subprocess.run(fill, capture_output=True, check=False).returncode == 1  # it ends when nothing is left
-    search.wait_for_output("! the record cannot be written (database or disk is full); the study waits until it can")
+    search.wait_for_output("! the record cannot be written (database or disk is full); the study waits until this")
     filler.unlink()
     search.wait_for_output("! the record can be written again")
 
@@ -338,7 +338,7 @@ def test_second_interrupt_ends_the_process_at_once(tmp_path: Path) -> None:
     interrupted = time.monotonic()
     assert search.end() == 130
     assert time.monotonic() - interrupted < 5
-    assert search.output.endswith("Stopped at once; what was recorded is safe.\n")
+    assert search.output.endswith("Stopped immediately; what was recorded is safe.\n")
     assert {trial.status for trial in StudyRecord.open(tmp_path / "study").trials} == {"interrupted"}
 
 
@@ -391,7 +391,7 @@ def test_second_study_on_a_machine_leaves_the_first_its_cores(
     settings = StudySettings(dataset="digits", results_dir=tmp_path)
     with neighbour(cpus=6):
         beside = prepare_study(settings)
-    assert "  also runs  study first, which uses 6 cores" in header_lines(beside)
+    assert "  also runs  study first, on 6 cores of this machine" in header_lines(beside)
     assert beside.max_concurrent_trials == 2
     with neighbour(cpus=8) as process:
         assert prepare_study(settings).max_concurrent_trials == 1  # at least one

@@ -68,7 +68,7 @@ def test_fork_of_nothing_is_refused(tmp_path: Path) -> None:
 def test_evidence_by_another_metric_or_data_set_is_refused(earlier: Study, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"a study cannot start from the trials of earlier, which has metric val_accuracy \(here val_loss\)",
+        match=r"the trials of study earlier cannot be a warm start: it has metric val_accuracy \(here val_loss\)",
     ):
         prepared(tmp_path, "--warm-start", "earlier", "--metric", "val_loss")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["earlier"]
@@ -79,7 +79,7 @@ def test_study_does_not_go_on_with_other_code(earlier: Study, tmp_path: Path, mo
     assert "loop" in code
     monkeypatch.setattr(provenance, "code", lambda _: {**code, "loop": "another checksum"})
     with pytest.raises(
-        ValueError, match=r"by other code: loop changed since .*; resume it without that, or add --fork"
+        ValueError, match=r"with other code: loop changed since .*; resume it without this change, or add --fork"
     ):
         prepared(tmp_path, "--resume", "earlier")
     assert len(warm_start_points(prepared(tmp_path, "--resume", "earlier", "--fork"))) == 2
@@ -87,7 +87,7 @@ def test_study_does_not_go_on_with_other_code(earlier: Study, tmp_path: Path, mo
 
 def test_study_does_not_go_on_with_other_data(earlier: Study, tmp_path: Path) -> None:
     earlier.record.update(dataset=replace(earlier.record.metadata.images, sha256="another"))
-    with pytest.raises(ValueError, match="study earlier was run on other data than digits"):
+    with pytest.raises(ValueError, match="study earlier was run on other data than those of digits"):
         prepared(tmp_path, "--resume", "earlier")
 
 

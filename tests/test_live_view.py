@@ -79,8 +79,8 @@ def test_interrupted_study_gives_the_terminal_back(tmp_path: Path) -> None:
     terminal.wait_for(lambda: "/200" in terminal.text)
     terminal.send(signal.SIGINT)
     assert terminal.wait() == 130
-    assert "Stopping; once more to stop at once." in terminal.text
-    assert "To go on: python search/run.py --resume" in terminal.text
+    assert "Stopping the study; press Ctrl-C again to stop immediately." in terminal.text
+    assert "To continue: python search/run.py --resume" in terminal.text
     assert "━" not in terminal.text
 
 
@@ -92,7 +92,7 @@ def test_second_interrupt_says_so_before_it_ends_at_once(tmp_path: Path) -> None
     terminal.send(signal.SIGINT)
     terminal.send(signal.SIGTERM)
     assert terminal.wait() in (130, 143)
-    assert "Stopped at once" in terminal.text
+    assert "Stopped immediately" in terminal.text
 
 
 @pytest.mark.parametrize(

@@ -303,8 +303,8 @@ def test_wandb_is_switched_off_if_it_would_have_to_ask_who_you_are(
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "online")
     logged(began.record, "wandb").close()
-    sentence = "WANDB_MODE is online and nobody is logged in: run wandb login"
-    assert capfd.readouterr().out == f"  ! wandb is switched off (ValueError: {sentence}); the study goes on\n"
+    sentence = "WANDB_MODE is online, but you are not logged in: run wandb login"
+    assert capfd.readouterr().out == f"  ! wandb is switched off (ValueError: {sentence}); the study continues\n"
 
 
 class Raises:
@@ -339,7 +339,7 @@ def test_logger_that_raises_is_switched_off_and_that_is_said_once(
     assert [trial.status for trial in study.record.trials] == ["completed"] * 3
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("  ! tensorboard is switched off (ConnectionError: cannot reach https://user:***@host")
-    assert line.endswith("; the study goes on")
+    assert line.endswith("; the study continues")
     assert "\x1b" not in line
 
 
@@ -374,7 +374,7 @@ def test_study_does_not_wait_for_a_logger_for_ever(
 def test_unknown_logger_is_refused() -> None:
     with pytest.raises(ValueError, match="log must be one of tensorboard, mlflow, wandb, got aim"):
         StudySettings(log=("aim",))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="log must name each of them once"):
+    with pytest.raises(ValueError, match="log must name each tool only once"):
         StudySettings(log=("tensorboard", "tensorboard"))
 
 

@@ -215,8 +215,8 @@ Replay = Callable[..., tuple[int, str]]
 def test_command_tells_what_studies_find_on_one_screen(replay: Replay, file: Path) -> None:
     status, told = replay(str(file), "--seeds", "3", "--num-samples", "7", "--sampler", "random", "--scheduler", "none")
     assert status == 0, told
-    assert "3 studies of 7 trials of 4 epochs: random, no scheduler, 2 workers" in told
-    assert "  epochs                28   28 to 28   100% of every trial in full" in told
+    assert "3 replayed studies, each with 7 trials of 4 epochs: sampler random, no scheduler, 2 workers" in told
+    assert "  epochs                28   28 to 28   100% of the same trials in full" in told
     assert [line.split()[0] for line in told.splitlines()[-2:]] == ["5", "7"]
     assert len(told.splitlines()) <= 24
 
@@ -226,11 +226,11 @@ def test_command_tells_what_a_finished_study_could_have_saved(replay: Replay) ->
     assert status == 0, told
     trials = pd.read_csv(REFERENCE / "trials.csv")
     best = trials.iloc[0]
-    found = f"trial {best['trial_number']}, val_accuracy {best['val_accuracy']:.4f} in epoch {best['best_epoch']}"
-    assert f"the best: {found}" in told
-    assert f"{(trials['status'] == 'stopped_early').sum()} of them did not run in full" in told
+    found = f"trial {best['trial_number']}: val_accuracy {best['val_accuracy']:.4f} in epoch {best['best_epoch']}"
+    assert f"The best is {found}" in told
+    assert f"{(trials['status'] == 'stopped_early').sum()} trials did not run in full" in told
     # the study was run with just this scheduler and two workers
-    assert "saves 0% of the epochs, 0% of the seconds, and keeps the best trial" in told
+    assert "saves 0% of the epochs and 0% of the seconds; the best value is the same" in told
     assert len(told.splitlines()) <= 24
 
 
@@ -269,7 +269,7 @@ BAD_TABLES = [
     (lambda folder: folder, "there is no file"),
     (cut_short, "cannot be read as a table"),
     (alone, "table.json, which belongs to the table, cannot be read"),
-    (lambda folder: tables.write(folder, tables.rows(), sha256="0"), "its SHA-256 is another"),
+    (lambda folder: tables.write(folder, tables.rows(), sha256="0"), "its SHA-256 differs"),
     (damaged(lambda table: table[table["learning_rate"] > 2e-4]), "is incomplete"),
     (damaged(lambda table: table.assign(val_accuracy="good")), "is not a number >= 0"),
     (damaged(lambda table: table.assign(seconds=-1.0)), "is not a number >= 0"),
@@ -326,8 +326,8 @@ def test_study_without_its_trials_is_refused(tmp_path: Path) -> None:
         (["{table}", "--workers", "0"], "workers must be >= 1, got 0"),
         (["{table}", "--num-samples", "0"], "num_samples must be >= 1, got 0"),
         (["{table}", "--grace-period", "5"], "grace_period must be at most epochs, 4, got 5"),
-        (["{table}", "--metric", "test_accuracy"], "metric test_accuracy would choose by the test set"),
-        (["{study}", "--sampler", "gp"], "a study's own trials are replayed: leave out --sampler"),
+        (["{table}", "--metric", "test_accuracy"], "metric test_accuracy would choose by the test images"),
+        (["{study}", "--sampler", "gp"], "the recorded trials of a study are replayed: leave out --sampler"),
     ],
 )
 def test_mistake_is_one_sentence_and_status_2(

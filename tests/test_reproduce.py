@@ -139,7 +139,7 @@ def test_difference_is_told_with_its_epoch_its_size_and_what_has_changed(
         "differs",
         "equal",
     ]
-    assert "1 of 3 epochs differ, the first is 2; the largest differences are val_loss 0.25 in epoch 2." in output
+    assert "1 of 3 epochs differ, the first is epoch 2; the largest differences are val_loss 0.25 in epoch 2." in output
     now = provenance.versions()["torch"], provenance.machine().cpus
     assert f"These have changed since the study was run: torch 1.0 (now {now[0]}); cpus 999 (now {now[1]}); " in output
     assert "code: loop of an unknown commit (now " in output
@@ -230,9 +230,9 @@ def test_mistakes_are_one_sentence(
     folder = study.close()
     for words, sentence in (
         ([folder, 7], "study study has no trial 7: its trials are 0 to 0"),
-        ([folder, 0], "trial 0 has no epoch that ended, so there is nothing to compare: worker died: killed"),
+        ([folder, 0], "trial 0 has finished no epoch, so there is nothing to compare: worker died: killed"),
         (["nowhere", 0, "--results-dir", tmp_path], "there is no study nowhere"),
-        ([folder, "best"], "trial cannot be read"),
+        ([folder, "best"], "trial must be a whole number"),
         ([folder], "TRIAL is missing"),
     ):
         assert run(*words) == 2
@@ -247,7 +247,7 @@ def test_other_images_are_refused(
     study.run_trial(1)
     study.record.update(dataset=replace(study.record.metadata.images, sha256="another"))
     assert run(study.close(), 0) == 2
-    assert "digits in the data folder is not what the study was run on" in capsys.readouterr().err
+    assert "the images of digits are not those on which the study was run" in capsys.readouterr().err
 
 
 def test_network_that_a_sent_record_names_runs_only_when_named_again(
@@ -263,7 +263,7 @@ def test_network_that_a_sent_record_names_runs_only_when_named_again(
     assert trial["status"] == "stopped_early"
     (file.parent / "was-run").unlink()
     for words, sentence in (
-        ([], "study study runs the code of"),
+        ([], "study study needs the code of"),
         (["--network", "other.py:build"], "study study was run with --network"),
     ):
         assert run(folder, 0, *words) == 2

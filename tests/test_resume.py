@@ -99,7 +99,7 @@ def resumed(killed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(shutil.copytree(killed, tmp_path_factory.mktemp("resumed") / killed.name))
     run = search("--resume", str(folder))
     assert run.status == 0, run.stdout + run.stderr
-    assert "0 trials have ended; 2 to run, 1 of them from their last epoch" in run.stdout
+    assert "0 ended trials; 2 to run, 1 of them continues after the last epoch" in run.stdout
     return folder
 
 
@@ -157,7 +157,7 @@ def test_interrupt_keeps_everything_and_says_how_to_go_on(
     returned, output = interrupt_in_first_trial(tmp_path, number, real=real)
     assert returned == status
     said, resumed = output.splitlines()[-1].split(" --resume ")
-    assert said == "Interrupted. To go on: python search/run.py"
+    assert said == "Interrupted. To continue: python search/run.py"
     assert (PROJECT / resumed).resolve() == tmp_path / "study"
     trials = pd.read_csv(tmp_path / "study" / "trials.csv")
     assert trials["status"].tolist() == ["interrupted"]
@@ -185,7 +185,7 @@ def test_report_of_a_missing_study_is_refused(tmp_path: Path) -> None:
 
 def test_report_needs_a_study() -> None:
     run = run_command("search/report.py")
-    assert (run.status, run.stderr) == (2, "error: STUDY is missing; --help says what it is\n")
+    assert (run.status, run.stderr) == (2, "error: STUDY is missing; --help explains it\n")
 
 
 def test_what_would_make_trials_incomparable_is_refused(killed: Path) -> None:
@@ -198,7 +198,7 @@ def test_what_would_make_trials_incomparable_is_refused(killed: Path) -> None:
         run = search("--resume", str(killed), *options)
         assert run.status == 2
         assert run.stderr.startswith(
-            f"error: the study was started with {difference}, so its trials would not be compar"
+            f"error: the study was started with {difference}, so new trials would not be compar"
         )
     assert (killed / "study.db").read_bytes() == before
 

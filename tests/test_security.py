@@ -117,7 +117,7 @@ def test_report_runs_no_network_that_a_record_names(tmp_path: Path) -> None:
     file.write_bytes(b"")
     run = report(folder)
     assert run.status == 0, run.stderr
-    assert "not shown, and the model is not exported: study sent runs the code of" in run.stdout
+    assert "not shown, and the model is not exported: study sent needs the code of" in run.stdout
     assert not (tmp_path / "marker").exists()
 
 
@@ -368,7 +368,7 @@ def test_pipe_beside_a_record_is_refused(name: str, sent: Path) -> None:
     os.mkfifo(sent / name)
     run = report(sent)
     assert run.status == 2
-    assert f"{name} is no file" in run.stderr
+    assert f"{name} is not a file" in run.stderr
 
 
 def test_pipes_in_place_of_files_are_not_waited_for(sent: Path, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_record_without_patience_tells_that_it_cannot_be_used(study: HandDrivenS
         ("mysql://{user}:{password}@127.0.0.1/postgres", "storage must be an address like postgresql://"),
         ("nonsense " + SECRET, "storage must be an address like postgresql://"),
         ("", "storage must be an address like postgresql://"),
-        ("sqlite:///study.db", "storage is for a database server; in sqlite, every study has a study.db without it"),
+        ("sqlite:///study.db", "storage must be a PostgreSQL server; leave it out to have the record in sqlite"),
     ],
 )
 def test_address_that_cannot_be_used_is_refused_without_its_password(
@@ -308,7 +308,7 @@ def killed(server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iter
         study.wait_for("Ended trials")
         study.wait_for_epochs(5)
         server.stop()
-        study.wait_for("the study waits until it can")
+        study.wait_for("the study waits until this is possible")
         server.start()
         study.wait_for("the record can be written again")
         study.process.send_signal(signal.SIGSTOP)  # it has the lock still
@@ -333,7 +333,7 @@ def resumed(server: PostgreSQL, killed: None, tmp_path_factory: pytest.TempPathF
     run = start("run.py", *words, PGPASSWORD=PASSWORD)
     assert run.status == 0, run.stdout + run.stderr
     assert f"record     {server.address(password=None)}" in run.stdout
-    assert "1 of them from their last epoch" in run.stdout
+    assert "1 of them continues after the last epoch" in run.stdout
     return results / "whole"
 
 
@@ -408,23 +408,23 @@ def test_study_that_the_server_does_not_know_is_refused(server: PostgreSQL, tmp_
 
 def test_study_of_another_program_is_refused(server: PostgreSQL, tmp_path: Path) -> None:
     optuna.create_study(storage=open_server(server.address()), study_name="foreign")
-    sentence = f"error: study foreign in {server.address(password=None)} is not one of this project\n"
+    sentence = f"error: study foreign in {server.address(password=None)} is not a study of Tunesmith\n"
     assert refused("run.py", tmp_path, "--resume", "foreign", "--storage", server.address()) == sentence
 
 
 def test_record_on_a_server_is_not_sought_without_its_address(tmp_path: Path) -> None:
     sentence = refused("run.py", tmp_path, "--resume", "whole")
     assert sentence.startswith(
-        f"error: there is no study whole: neither {tmp_path / 'whole'} nor whole holds a study.db"
+        f"error: there is no study whole: neither {tmp_path / 'whole'} nor whole contains a study.db"
     )
-    assert sentence.endswith("; for a record on a server add --storage\n")
+    assert sentence.endswith("; if its record is on a server, add --storage\n")
 
 
 def test_wrong_password_is_refused_in_one_sentence(server: PostgreSQL, tmp_path: Path) -> None:
     address = server.address(password=f"wrong{SECRET}")
     for words in (["--dataset", "digits"], ["--resume", "whole"]):
         sentence = refused("run.py", tmp_path, *words, "--storage", address)
-        assert sentence.startswith("error: storage cannot be used: ")
+        assert sentence.startswith("error: the server of storage cannot be used: ")
 
 
 def test_study_with_a_study_db_is_not_sought_on_a_server(server: PostgreSQL, tmp_path: Path) -> None:

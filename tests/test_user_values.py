@@ -118,7 +118,7 @@ def test_field_is_read_by_its_annotation_on_the_command_line_and_from_a_file(
         ("part=inf", 'must be a number or "None"'),
         ("flag=None", "must be true or false"),
         ("sizes=3", "sizes cannot be searched: its type is tuple"),
-        ("inner=3", "inner is no hyperparameter"),
+        ("inner=3", "inner is not a hyperparameter"),
         ("inner.betas=3", "inner.betas cannot be searched: its type is tuple"),
     ],
 )
@@ -254,13 +254,13 @@ def test_network_has_such_fields_in_training_and_in_the_shipped_model(tmp_path: 
     [
         (
             {"choices": [1, 1.0, "sqrt"]},
-            "choices must be different values, for Python and as text, but 1 and 1.0",
+            "choices must differ in value and as text, but 1 and 1.0",
         ),
-        ({"choices": [True, 0, 1]}, "but true and 1 are not"),
-        ({"choices": [0.0, -0.0]}, "but 0.0 and -0.0 are not"),
-        ({"choices": [False, "x", 0.0]}, "but false and 0.0 are not"),
-        ({"choices": [1, "1"]}, 'but 1 and "1" are not'),
-        ({"choices": ["True", True]}, 'but "True" and true are not'),
+        ({"choices": [True, 0, 1]}, "but true and 1 do not"),
+        ({"choices": [0.0, -0.0]}, "but 0.0 and -0.0 do not"),
+        ({"choices": [False, "x", 0.0]}, "but false and 0.0 do not"),
+        ({"choices": [1, "1"]}, 'but 1 and "1" do not'),
+        ({"choices": ["True", True]}, 'but "True" and true do not'),
         ({"choices": [1.0, float("nan")]}, "choices cannot be nan"),
         ({"low": 0.0, "high": 1.0, "step": 1e-300}, "step 1e-300 is too small for a range from 0.0 to 1.0"),
         ({"low": 0.0, "high": 1e300, "step": 1e-10}, "step 1e-10 is too small"),
@@ -268,8 +268,8 @@ def test_network_has_such_fields_in_training_and_in_the_shipped_model(tmp_path: 
         ({"low": 1e-300, "high": 1e300, "log": True}, "low and high lie too far apart"),
         ({"low": 0, "high": 2**53 + 1}, "a whole number must lie between -2**53 and 2**53"),
         ({"ordered": [1, 2**60]}, "a whole number must lie between -2**53 and 2**53"),
-        ({"ordered": [-1e308, 0.0, 1e308]}, "the numbers of an ordered choice lie too far apart"),
-        ({"ordered": [1e-300, 1e300]}, "the numbers of an ordered choice lie too far apart"),
+        ({"ordered": [-1e308, 0.0, 1e308]}, "the numbers of ordered lie too far apart"),
+        ({"ordered": [1e-300, 1e300]}, "the numbers of ordered lie too far apart"),
     ],
 )
 def test_values_that_cannot_be_kept_apart_are_refused(described: dict[str, Any], sentence: str) -> None:

@@ -19,7 +19,7 @@ from search.space.encoding import SpaceEncoding
 from search.space.search_space import Point, SearchSpace, contains, distance, distributions_of, num_points
 
 MAX_SAMPLES = 20
-"""So often a configuration is sampled again; then the last sample is proposed."""
+"""A configuration is sampled again at most this number of times; then the last sample is proposed."""
 
 
 def tpe(seed: int, startup_trials: int = 5) -> TPESampler:

@@ -13,7 +13,7 @@ from ray.tune import Stopper
 from search.record.trial import TrialRecord
 
 SAME_FAILURES = 3
-"""So many trials in a row that raise the same error end the study: the next ones would too."""
+"""This number of trials in a row with the same error ends the study, because the next trials would fail, too."""
 
 
 class StudyStopper(Stopper):  # type: ignore[misc]
@@ -99,9 +99,9 @@ class StudyStopper(Stopper):  # type: ignore[misc]
 
     def _handle_signal(self, number: int, _frame: object) -> None:
         if self.signal is not None:
-            end_at_once("Stopped at once; what was recorded is safe.", 128 + number)
+            end_at_once("Stopped immediately; what was recorded is safe.", 128 + number)
         self.signal = number
-        _write("Stopping; once more to stop at once.")
+        _write("Stopping the study; press Ctrl-C again to stop immediately.")
 
 
 def end_at_once(sentence: str, status: int) -> NoReturn:

@@ -137,7 +137,7 @@ def _check_answers(address: str, where: str) -> None:
     if re.search("InvalidAuthToken|RAY_AUTH_TOKEN|authentication token", status.stderr):
         raise ValueError(
             f"the Ray cluster {where} requires its token, but this machine has no token or another one: "
-            "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token must be the token file of its head"
+            "copy the token file of the head node to ~/.ray/auth_token, or name it in RAY_AUTH_TOKEN_PATH"
         )
     raise ValueError(f"the Ray cluster {where} cannot be joined: {_last_line(status.stderr)}")
 

@@ -3,6 +3,7 @@
 from search.engine.cluster import Cluster, Node, this_machine
 from search.engine.running_studies import RunningStudy
 from search.settings import StudySettings
+from training.console.terminal import counted
 
 
 def max_concurrent_trials(settings: StudySettings, joined: Cluster | None, running_studies: list[RunningStudy]) -> int:
@@ -18,13 +19,17 @@ def max_concurrent_trials(settings: StudySettings, joined: Cluster | None, runni
         cpus_taken = sum(study.cpus for study in running_studies)
     cpus, gpus = max(node.cpus for node in nodes), max(node.gpus for node in nodes)
     if settings.cpus_per_trial > cpus:
-        raise ValueError(f"cpus_per_trial is {settings.cpus_per_trial}, but {machine} has {cpus} cores")
+        raise ValueError(f"cpus_per_trial is {settings.cpus_per_trial}, but {machine} has {counted(cpus, 'core')}")
     if settings.gpus_per_trial > gpus:
-        raise ValueError(f"gpus_per_trial is {settings.gpus_per_trial:g}, but {library} finds {gpus} on {machine}")
+        raise ValueError(
+            f"gpus_per_trial is {settings.gpus_per_trial:g}, but {library} finds {counted(gpus, 'GPU')} on {machine}"
+        )
     capacity = sum(_node_capacity(node, settings, cpus_taken) for node in nodes)
     if joined and capacity == 0:
-        resources = f"{settings.cpus_per_trial} cores and {settings.gpus_per_trial:g} GPUs"
-        raise ValueError(f"no node of the cluster has {resources} for a trial")
+        raise ValueError(
+            f"no node of the cluster has enough cores and GPUs for a trial: cpus_per_trial is "
+            f"{settings.cpus_per_trial}, gpus_per_trial is {settings.gpus_per_trial:g}"
+        )
     capacity = max(1, capacity)
     return min(capacity, settings.num_samples, settings.max_concurrent or capacity)
 

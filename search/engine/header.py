@@ -7,7 +7,7 @@ from search.monitoring.terminal import header_line
 from search.record.provenance import available_cpus
 from search.record.ranking import ended_trials
 from training.config import TrialConfig
-from training.console.terminal import printable
+from training.console.terminal import counted, printable
 
 
 def header_lines(study: Study) -> list[str]:
@@ -30,40 +30,42 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
     if settings.network != TrialConfig.network:
         yield "network", settings.network
     if plan := record.metadata.plan:
-        trials = ", ".join(map(str, plan.trials))
-        seeds = f"from {len(plan.seeds)} new seeds each, the winner from {len(plan.winner_seeds)} more"
-        yield "retrain", f"trials {trials} {seeds}"
+        trials = f"trial{'s' * (len(plan.trials) > 1)} {', '.join(map(str, plan.trials))}"
+        seeds = f"from {len(plan.seeds)} new seeds each, then the winner from {len(plan.winner_seeds)} more"
+        yield "retrain", f"{trials} {seeds}"
     else:
         extreme = "highest" if settings.direction == "max" else "lowest"
-        trials = f"{settings.num_samples} trials of {settings.epochs} epochs"
+        trials = f"{counted(settings.num_samples, 'trial')} of {counted(settings.epochs, 'epoch')}"
         yield "search", f"{trials} for the {extreme} {settings.metric_name}, sampler {settings.sampler}"
     stops = settings.scheduler != "none"
     yield (
         "scheduler",
         f"{settings.scheduler}, {'which stops weak trials early' if stops else 'every trial runs in full'}",
     )
-    machine, cpus, nodes = "machine", available_cpus(), ""
+    machine, cores = "machine", counted(available_cpus(), "core")
     if study.cluster:
         size = study.cluster.size()
-        machine, cpus, nodes = "cluster", size.cpus, f", {size.nodes} node{'s' * (size.nodes > 1)}"
-    concurrent = study.max_concurrent_trials
-    trials = f"{concurrent} trial{'s' * (concurrent > 1)} at a time"
-    yield machine, f"{trials}, {settings.cpus_per_trial} of {cpus} cores each{nodes}"
+        machine, cores = "cluster", f"{counted(size.cpus, 'core')} on {counted(size.nodes, 'node')}"
+    trials = f"{counted(study.max_concurrent_trials, 'trial')} at a time"
+    yield machine, f"{cores}; {trials}, {counted(settings.cpus_per_trial, 'core')} each"
     yield "results", str(record.folder)
     if record.address:
         yield "record", record.address
     if settings.log:
         yield "log", f"{', '.join(settings.log)}; docs/dashboards.md says how to view it"
     for running in study.running_studies:
-        yield "also runs", f"study {printable(running.study)}, which uses {running.cpus} cores"
+        yield "also runs", f"study {printable(running.study)}, on {counted(running.cpus, 'core')} of this machine"
     if warm_start := record.metadata.warm_start:
         yield "warm start", f"{warm_start.trials} of {warm_start.of} trials of study {warm_start.study}"
     if record.trials:
-        yield "resumed", f"{len(ended_trials(record.trials))} trials have ended; {_trials_left(study)}"
+        yield "resumed", f"{counted(len(ended_trials(record.trials)), 'ended trial')}; {_trials_left(study)}"
 
 
 def _trials_left(study: Study) -> str:
     if study.trials_to_run <= 0:
-        return "nothing to run" + ("; --num-samples +20 adds twenty" if study.record.metadata.plan is None else "")
+        return "nothing to run" + ("; --num-samples +20 adds 20 trials" if study.record.metadata.plan is None else "")
     interrupted = sum(trial.status == "interrupted" for trial in study.record.trials)
-    return f"{study.trials_to_run} to run" + (f", {interrupted} of them from their last epoch" if interrupted else "")
+    continued = (
+        f", {interrupted} of them continue{'s' * (interrupted == 1)} after the last epoch" if interrupted else ""
+    )
+    return f"{study.trials_to_run} to run{continued}"

@@ -199,11 +199,12 @@ def check_system() -> None:
         ValueError: There is no bash, or the memory is limited.
     """
     if shutil.which("bash") is None:
-        raise ValueError("Ray starts its workers by bash, and no folder in PATH has it")
+        raise ValueError("Ray needs bash to start its workers, but no folder in PATH has it")
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < LEAST_VIRTUAL_MEMORY:
         raise ValueError(
-            f"the limit of virtual memory (ulimit -v) is {limit >> 20} MiB, and Ray needs {LEAST_VIRTUAL_MEMORY >> 20}"
+            f"the limit of virtual memory (ulimit -v) is {limit >> 20} MiB, "
+            f"but Ray needs {LEAST_VIRTUAL_MEMORY >> 20} MiB"
         )
 
 

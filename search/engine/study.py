@@ -218,7 +218,9 @@ def _check_repetition(repetition: Repetition, metadata: StudyMetadata) -> None:
     """Refuse to train configurations again on other data; changed code is only reported."""
     parent = repetition.parent.metadata
     if metadata.images.sha256 != parent.images.sha256:
-        raise ValueError(f"study {repetition.plan.study} was run on other data than {metadata.task.name} here")
+        raise ValueError(
+            f"study {repetition.plan.study} was run on other images than those of {metadata.task.name} now"
+        )
     if parent.code != metadata.code:
         show_event("the training code has changed since the study was run, which may explain a part of the optimism")
 
@@ -242,7 +244,7 @@ def _resume_record(
     if old.metadata.plan and repetition is None:
         study = old.metadata.plan.study
         go_on = command_line("search/confirm.py", *study_args(path.parent, old.address))
-        raise ValueError(f"{path} is the confirmation of study {study}; to go on: {go_on}")
+        raise ValueError(f"{path} is the confirmation of study {study}; to continue it: {go_on}")
     if repetition is None:
         check_same_study(old.metadata.settings, settings)
     space = old.space if repetition else active_space(settings, old.space)

@@ -133,9 +133,9 @@ class StudyRun:
         Thread(target=_import_report, args=[study.settings.num_samples], daemon=True).start()
 
     def _end_without_ray(self, process: str) -> None:
-        """End this process before Ray ends it without a word."""
+        """Print a sentence and end this process, before Ray ends it without a sentence."""
         end_at_once(
-            f"Stopped: {process}, a process of Ray, has died. What was recorded is safe. To go on: {self._command}",
+            f"Stopped: {process}, a process of Ray, has died. What was recorded is safe. To continue: {self._command}",
             EXIT_NOTHING_COMPLETED,
         )
 
@@ -146,10 +146,10 @@ class StudyRun:
             return
         dashboard_url = self.study.ray.wait(self.study.record.folder.name)
         if dashboard_url is None:
-            print("\nThere is no dashboard to hold open.")
+            print("\nThere is no dashboard that could stay open.")
             return
         print(
-            f"\nThe dashboard stays at http://{dashboard_url} for {settings.dashboard_linger}; Ctrl-C ends it.",
+            f"\nThe dashboard stays open for {settings.dashboard_linger}: http://{dashboard_url} (Ctrl-C closes it)",
             flush=True,
         )
         signal.signal(

@@ -113,7 +113,8 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             and (not counts or self._record.add_worker_failure(trial_id) <= self._max_failures)
         ):
             epoch = len(trial.epochs)
-            show_event(f"trial {trial.number}: {failure.error}; it will go on after epoch {epoch}")
+            after = f"continues after epoch {epoch}" if epoch else "starts again"
+            show_event(f"trial {trial.number}: {failure.error}; the trial {after}")
             self._finish(trial_id, interrupted=True)
         else:
             self._record.add_failure(trial_id, failure)
@@ -209,7 +210,7 @@ def _interrupt_after_crash(callback: RecordingCallback, record: StudyRecord, err
         callback.memory_ran_out(str(error))
     else:
         record.interrupt_running()  # first: if the record cannot be written, the study does not go on
-        show_event(f"Ray Tune crashed ({_reason(str(error))}); the study goes on")
+        show_event(f"Ray Tune crashed ({_reason(str(error))}); the study continues")
 
 
 def _reason(text: str) -> str:

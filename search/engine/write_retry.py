@@ -32,7 +32,7 @@ class WriteRetry(NoRetry):
         if self._stopper.signal is not None:
             raise RecordUnwritableError(f"the record cannot be written ({reason(error)})") from error
         if not self._is_waiting:
-            show_event(f"the record cannot be written ({reason(error)}); the study waits until it can")
+            show_event(f"the record cannot be written ({reason(error)}); the study waits until this is possible")
             self._is_waiting = True
         with suppress(OSError, ValueError):  # it cannot be restored yet; `wait` is called again after the next failure
             self._folder.restore()

@@ -146,7 +146,7 @@ class LiveView(View):
             gain = gain_over_start(record, best)
             if gain:
                 difference = gain.difference(record, record.metric).removesuffix(f" of {record.metric}")
-                first.append(f", {difference.removeprefix(f'{record.metric} ')} against the {gain.over}")
+                first.append(f", {difference.removeprefix(f'{record.metric} ')} compared with the {gain.over}")
             values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
             lines = [first, _line(f"         {values}")]
         saved = epochs_saved(record.trials, record.epochs)

@@ -109,7 +109,7 @@ class _LoggerThread:
         """Print once that the logger was switched off; the thread that writes to the terminal calls this."""
         if self._error:
             error, self._error = self._error, None
-            show_event(f"{self._name} is switched off ({error}); the study goes on")
+            show_event(f"{self._name} is switched off ({error}); the study continues")
 
     def wait(self, deadline: float) -> None:
         """Wait until the logger has written everything, or until a time of the monotonic clock."""
@@ -118,7 +118,7 @@ class _LoggerThread:
             show_event(f"waiting for {self._name}, at most {MAX_WAIT_SECONDS:.0f} seconds")
             self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            show_event(f"{self._name} has not written everything; --resume with --log writes the rest")
+            show_event(f"{self._name} has not written everything; --resume together with --log writes the rest")
         self.show_error()
 
     def _run(self) -> None:

@@ -15,7 +15,7 @@ def header_line(label: str, text: str) -> str:
 
 def dashboard_line(url: str | None) -> str:
     """Format the line of the header that names the address of the Ray dashboard."""
-    text = f"http://{url} (it asks for a token: ray get-auth-token)" if url else "the Ray dashboard does not answer"
+    text = f"http://{url} (ray get-auth-token prints its token)" if url else "the Ray dashboard does not answer"
     return header_line("dashboard", text)
 
 

@@ -75,7 +75,7 @@ class WandbLog:
         progress.write()
 
     def close(self) -> None:
-        """End the runs of interrupted trials; they are continued when the trials go on."""
+        """End the runs of interrupted trials; they are continued when the trials continue."""
         for run in self._runs.values():
             run.summary["status"] = "interrupted"
             run.finish(exit_code=0)
@@ -113,7 +113,7 @@ def _mode() -> Any:
     if wandb.login(prompt=False, verify=False):
         return mode or "online"
     if mode:
-        raise ValueError(f"WANDB_MODE is {mode} and nobody is logged in: run wandb login")
+        raise ValueError(f"WANDB_MODE is {mode}, but you are not logged in: run wandb login")
     return "offline"
 
 

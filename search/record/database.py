@@ -18,7 +18,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 LOCK_SECONDS = 30
-"""So long another process, such as optuna-dashboard, may lock the file before the access fails."""
+"""Seconds for which another process, such as optuna-dashboard, may lock the file before an access fails."""
 Result = TypeVar("Result")
 
 
@@ -175,7 +175,7 @@ def check_file(file: Path) -> None:
             raise ValueError("rows refer to a study or a trial that is missing")
         for table in ("version_info", "alembic_version"):
             if database.execute(f"SELECT count(*) FROM {table}").fetchall() != [(1,)]:
-                raise ValueError(f"{table} is empty")
+                raise ValueError(f"its table {table} is empty")
 
 
 def open_file(file: Path, *, new: bool) -> StudyStorage:
@@ -190,7 +190,7 @@ _NOT_OF_A_RECORD = """
     UNION ALL
     SELECT s.name FROM sqlite_schema AS s, pragma_table_xinfo(s.name) AS c WHERE s.type = 'table' AND c.hidden != 0
 """
-"""What can compute without an end when it is read."""
+"""Names of parts of a database that no record has, because they could compute without an end when they are read."""
 
 
 def _check_companions(file: Path) -> None:
@@ -201,7 +201,7 @@ def _check_companions(file: Path) -> None:
     for suffix in ("-journal", "-wal", "-shm"):
         companion = Path(f"{file.resolve()}{suffix}")
         if companion.is_symlink() or (companion.exists() and not companion.is_file()):
-            raise ValueError(f"{companion.name} is no file")
+            raise ValueError(f"{companion.name} is not a file")
     journal = Path(f"{file.resolve()}-journal")
     if journal.is_file():
         with journal.open("rb") as stream:

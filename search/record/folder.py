@@ -127,7 +127,7 @@ def check_writable(folder: Path) -> Path:
         raise ValueError(f"the results folder cannot be written: {folder}")
     latest = folder / "latest"
     if latest.exists() and not latest.is_symlink():
-        raise ValueError(f"{latest} is in the way of the link to the newest study; give it another name")
+        raise ValueError(f"{latest} must be a link to the newest study, but is not a link: rename it")
     return existing
 
 

@@ -46,8 +46,8 @@ def find_study(study: str, results_dir: Path, server: str | None = None) -> Path
     if server is not None:
         return (Path(study) if os.sep in study else results_dir / study).resolve()
     raise ValueError(
-        f"there is no study {study}: neither {results_dir / study} nor {study} holds a {STUDY_DB}; "
-        "for a record on a server add --storage"
+        f"there is no study {study}: neither {results_dir / study} nor {study} contains a {STUDY_DB}; "
+        "if its record is on a server, add --storage"
     )
 
 
@@ -167,7 +167,10 @@ def check_same_study(stored: StudySettings, new: StudySettings) -> None:
 def check_is_of_images(study: str, stored: StudySettings) -> None:
     """Raise a ValueError for a study of a training function, whose data and seeds are unknown."""
     if stored.train_function is not None:
-        raise ValueError(f"study {study} is not about images: only {stored.train_function} knows its data and seeds")
+        raise ValueError(
+            f"study {study} searched the training function {stored.train_function}; this command can only train "
+            "networks on images again"
+        )
 
 
 def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str | None]) -> None:
@@ -179,8 +182,8 @@ def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str 
         path = named.get(option)
         if path is None:
             raise ValueError(
-                f"study {study} runs the code of {stored_path}: add {option} with this import path, since code is run "
-                "only where you name it"
+                f"study {study} needs the code of {stored_path}: add {option} with this import path, because code runs "
+                "only if you name it"
             )
         if absolute_import_path(path) != stored_path:
             raise ValueError(f"study {study} was run with {option} {stored_path}, not {path}")
@@ -199,6 +202,6 @@ def code_paths(settings: StudySettings) -> dict[str, str]:
 def not_comparable(difference: str) -> str:
     """The sentence that refuses to go on with a study and says what the user can do."""
     return (
-        f"{difference}, so its trials would not be comparable; resume it without that, or add --fork for a new study "
-        "with these trials as a warm start"
+        f"{difference}, so new trials would not be comparable with the old ones; resume it without this change, or add "
+        "--fork to start a new study with the old trials as a warm start"
     )

@@ -189,19 +189,21 @@ def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata) -> None
     """
     differences = []
     if (old.dataset and old.dataset.sha256) != (new.dataset and new.dataset.sha256):
-        differences.append(f"on other data than {new.task.name} in {new.settings.data_dir}")
+        differences.append(f"on other data than those of {new.task.name} in {new.settings.data_dir}")
     if old.space != new.space:
         before, now = describe(old.space), describe(new.space)
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         differences.append(f"with another search space: {', '.join(names)} differ")
     changed = [name for name, checksum in new.code.items() if old.code.get(name) != checksum]
     if changed:
-        commit = (old.sessions[-1].git_commit if old.sessions else None) or "an unknown commit"
-        differences.append(f"by other code: {', '.join(changed)} changed since {commit}")
+        commit = (old.sessions[-1].git_commit if old.sessions else None) or "unknown"
+        differences.append(f"with other code: {', '.join(changed)} changed since Tunesmith's commit {commit}")
     if differences:
         difference = f"study {study} was run {' and '.join(differences)}"
         if old.plan:  # a confirmation has no other trials to learn from
-            raise ValueError(f"{difference}, so its trainings would not be comparable; remove its folder to begin anew")
+            raise ValueError(
+                f"{difference}, so new trainings would not be comparable; to begin again, remove its folder"
+            )
         raise ValueError(not_comparable(difference))
 
 
@@ -211,7 +213,8 @@ def check_warm_start(study: str, old: StudyMetadata, new: StudyMetadata) -> None
     The earlier study must be no confirmation, and metric, network and data must be the same in both metadata.
     """
     if old.plan:
-        raise ValueError(f"{study} confirms study {old.plan.study}: start from that one")
+        parent = old.plan.study
+        raise ValueError(f"study {study} is the confirmation of study {parent}: start from {parent} instead")
     differences = [
         f"{name} {before} (here {now})"
         for name, before, now in (
@@ -222,4 +225,4 @@ def check_warm_start(study: str, old: StudyMetadata, new: StudyMetadata) -> None
         if before != now
     ]
     if differences:
-        raise ValueError(f"a study cannot start from the trials of {study}, which has {', '.join(differences)}")
+        raise ValueError(f"the trials of study {study} cannot be a warm start: it has {', '.join(differences)}")

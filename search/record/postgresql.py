@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from search.record.database import RecordUnwritableError, StudyStorage, reason
 
 TAKE_OVER_SECONDS = 2.0
-"""So long the server may need to notice that the process with a lock has ended."""
+"""Seconds that the server may need to notice that the process with a lock has ended."""
 
 _CONNECTION = {  # these notice within a minute that the server does not answer any more
     "application_name": f"process {os.getpid()} on {platform.node()}",
@@ -116,7 +116,7 @@ def open_server(address: str) -> ServerStorage:
         missing = error.__cause__ or error
         raise ValueError(f"storage needs a driver ({missing}): pip install 'psycopg[binary]'") from None
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
-        raise ValueError(f"storage cannot be used: {reason(error)}") from None
+        raise ValueError(f"the server of storage cannot be used: {reason(error)}") from None
 
 
 def settings_on_server(address: str, study: str) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def settings_on_server(address: str, study: str) -> dict[str, Any]:
         raise ValueError(f"there is no study {study} in {server.address}")
     settings = server.get_study_user_attrs(server.get_study_id_from_name(study)).get("settings")
     if not isinstance(settings, dict):
-        raise ValueError(f"study {study} in {server.address} is not one of this project")
+        raise ValueError(f"study {study} in {server.address} is not a study of Tunesmith")
     return settings
 
 
@@ -137,7 +137,7 @@ def _read(address: str) -> tuple[URL, dict[str, Any]]:
     except (ArgumentError, ValueError):
         url = URL.create("unreadable")
     if url.get_backend_name() == "sqlite":
-        raise ValueError("storage is for a database server; in sqlite, every study has a study.db without it")
+        raise ValueError("storage must be a PostgreSQL server; leave it out to have the record in sqlite, in study.db")
     if url.get_backend_name() != "postgresql" or "@" in f"{url.host}{url.database}":
         raise ValueError(
             "storage must be an address like postgresql://user@host/database, with %40 for an @ in a password"

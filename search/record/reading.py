@@ -36,16 +36,16 @@ def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialR
     """Read all trials that were begun, but no queued or warm-start trials; an error says which trial is damaged."""
     stored_trials = study.get_trials(deepcopy=False)
     if [stored.number for stored in stored_trials] != list(range(len(stored_trials))):
-        raise ValueError("a trial is missing or there twice")
+        raise ValueError("a trial is missing, or is recorded twice")
     for stored in stored_trials:
         attributes = upgrade_trial(stored.user_attrs, has_images=metadata.task.has_images)
         if "ray_trial_id" in attributes:
             trial = _read_trial(stored, attributes, metadata)
             if not _agrees(stored, trial, metadata):
-                raise ValueError(f"what it says of trial {trial.number} contradicts itself")
+                raise ValueError(f"its values of trial {trial.number} contradict each other")
             yield trial
         elif stored.state.is_finished() and "warm_start" not in attributes:
-            raise ValueError(f"trial {stored.number} has ended and never begun")
+            raise ValueError(f"trial {stored.number} has ended, but it never began")
 
 
 def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: StudyMetadata) -> TrialRecord:

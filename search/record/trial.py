@@ -120,8 +120,8 @@ class TrialRecord:
     best_epoch: Metrics | None = None
     """The best epoch by the objective, the earliest of equals; None before the first report."""
     timings: dict[int, Timing] = field(default_factory=dict)
-    """By epoch; a failure has the timing of the epoch in which it happened. An epoch that was trained in one session
-    and reported in the next has no timing."""
+    """The timing of each epoch; a failure has the timing of the epoch in which it happened. An epoch that was trained
+    in one session and reported in the next has no timing."""
     failure: Failure | None = None
     worker_failures: int = 0
     """How often a worker of the trial died without a report."""

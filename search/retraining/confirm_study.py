@@ -126,7 +126,7 @@ def confirm(confirmation: ConfirmationRun, command: str) -> int:
                 print(f"\nThere is no result: {error}.")
                 return run.stopper.exit_status(EXIT_NOTHING_COMPLETED)
             if not is_finished:
-                print(f"\n{run.stopper.reason} To go on: {command}", flush=True)
+                print(f"\n{run.stopper.reason} To continue: {command}", flush=True)
                 return run.stopper.exit_status(EXIT_NOTHING_COMPLETED)
             return run.stopper.exit_status(_publish(confirmation, study.record, study.data))
         return run.stopper.exit_status(EXIT_NOTHING_COMPLETED)  # the record could not be written
@@ -136,7 +136,7 @@ def _plan(record: StudyRecord, options: ConfirmSettings) -> Plan:
     name = record.folder.name
     if record.metadata.plan:
         study = record.metadata.plan.study
-        raise ValueError(f"{record.folder} is the confirmation of study {study}: name that study")
+        raise ValueError(f"{record.folder} is the confirmation of study {study}: name {study} instead")
     if not record.metadata.images.validation_images:
         raise ValueError(
             f"study {name} has no validation images (val_fraction 0): the test images would choose the winner, and "
@@ -161,16 +161,16 @@ def _check_same(earlier: StudyRecord, plan: Plan) -> None:
     """Refuse to resume a confirmation of other configurations, or of another size."""
     before, folder = earlier.metadata.plan, earlier.folder
     if before is None:
-        raise ValueError(f"{folder} holds a study that is no confirmation: remove it or rename it")
+        raise ValueError(f"{folder} holds a study that is not a confirmation: remove it or rename it")
     if (before.top, len(before.seeds)) != (plan.top, len(plan.seeds)):
         raise ValueError(
-            f"study {plan.study} is confirmed with --top {before.top} --seeds {len(before.seeds)}, and a change "
-            f"after a look at the numbers would bias them; to begin again, remove {folder}"
+            f"study {plan.study} is confirmed with --top {before.top} --seeds {len(before.seeds)}; a change "
+            f"after you have seen numbers would bias them; to begin again, remove {folder}"
         )
     if before.trials != plan.trials:
         now, then = (", ".join(map(str, trials)) for trials in (plan.trials, before.trials))
         raise ValueError(
-            f"study {plan.study} has gone on since its confirmation began: its best trials are now {now} and not "
+            f"study {plan.study} has continued since its confirmation began: its best trials are now {now} and not "
             f"{then}; to confirm the new ones, remove {folder}"
         )
 
@@ -227,14 +227,14 @@ def _finish(study: Study, parent: StudyRecord, stopper: StudyStopper) -> bool:
     if len(ended_trials(record.trials)) < _plan_of(record).choosing_trainings:
         return False
     winner, *_ = _ranked(record, parent)
-    enough = f"completed its training from {FEWEST_SEEDS} seeds or more"
+    enough = f"completed its training from at least {FEWEST_SEEDS}"
     errors = "; ".join(dict.fromkeys(trial.failure.error for trial in record.trials if trial.failure))
     if not winner.is_measured:
-        raise ValueError(f"no configuration {enough} ({errors})")
+        raise ValueError(f"no configuration {enough} seeds ({errors})")
     if study.trials_to_run > 0:
         return False
     if not _confirmed(record, winner).is_measured:
-        raise ValueError(f"the winner, trial {winner.trial}, has not {enough}, of those that chose nothing ({errors})")
+        raise ValueError(f"the winner, trial {winner.trial}, has not {enough} of the further seeds ({errors})")
     if record.metadata.final is None:
         final = _train_winner(study, parent, winner, stopper)
         if final is None:
@@ -301,7 +301,7 @@ def _publish(run: ConfirmationRun, record: StudyRecord, data: ImageData | None) 
     try:
         parent.update(confirmation=result)
     except RecordUnwritableError as error:
-        print(f"\nStopped: {error}. Run the same command again to go on.")
+        print(f"\nStopped: {error}. To continue, run the same command again.")
         return EXIT_NOTHING_COMPLETED
     for changed in (parent, record):
         StudyFiles(changed).refresh(force=True)

@@ -10,6 +10,7 @@ from search.record.provenance import format_field
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.settings import StudySettings
+from training.console.terminal import counted
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, train
 from training.metrics import EpochMetrics
@@ -97,10 +98,8 @@ class Reproduction:
                 if any(name in values for values in deviations.values())
             }
             listed = ", ".join(f"{name} {value:.2g} in epoch {epoch}" for name, (value, epoch) in largest.items())
-            sentences.append(
-                f"{len(deviations)} of {len(self.pairs)} epochs differ, the first is {min(deviations)}; "
-                f"the largest differences are {listed}."
-            )
+            differ = f"{len(deviations)} of {counted(len(self.pairs), 'epoch')} differ"
+            sentences.append(f"{differ}, the first is epoch {min(deviations)}; the largest differences are {listed}.")
         if not self._same_end():
             now = _describe_end(self.failure, len(self.pairs))
             failure = self.trial.failure if _is_repeatable(self.trial.failure) else None
@@ -156,7 +155,7 @@ def find_trial(record: StudyRecord, number: int) -> TrialRecord:
         raise ValueError(f"study {record.folder.name} has no trial {number}: {known}")
     if not trial.epochs and not _is_repeatable(trial.failure):
         why = trial.failure.error if trial.failure else trial.status
-        raise ValueError(f"trial {number} has no epoch that ended, so there is nothing to compare: {why}")
+        raise ValueError(f"trial {number} has finished no epoch, so there is nothing to compare: {why}")
     return trial
 
 
@@ -167,5 +166,5 @@ def _is_repeatable(failure: Failure | None) -> bool:
 
 def _describe_end(failure: Failure | None, epochs: int) -> str:
     if failure is None:
-        return f"went on after epoch {epochs}"
+        return f"continued after epoch {epochs}"
     return f"{'diverged' if failure.kind == 'diverged' else 'failed'} in epoch {epochs + 1} ({failure.error})"

@@ -12,6 +12,7 @@ from search.simulation.grid_study import reported_numbers
 from search.simulation.settings import ReplaySettings
 from search.simulation.simulator import Incumbent, incumbents, replay_trials
 from search.simulation.study_curves import StudyTrial
+from training.console.terminal import counted
 from training.metrics import EpochMetrics
 
 Order = list[StudyTrial]
@@ -25,11 +26,12 @@ def show(trials: Order, options: ReplaySettings) -> None:
     orders = [trials, *_random_orders(trials, options.seed, options.seeds)]
     whole = [incumbents(replay_trials(order, settings, options.workers), settings) for order in orders]
     if len(trials) not in whole[0]:
-        raise ValueError("there is nothing to replay: no trial of the study has valid metrics")
+        raise ValueError("there is nothing to replay, because no trial of the study has valid metrics")
     best = whole[0][len(trials)]
     _show_study(trials, best, settings)
     print(
-        f"\nWith each scheduler, {options.workers} workers (and in {options.seeds} random orders after the baseline):"
+        f"\nEach scheduler with {counted(options.workers, 'worker')}, in the order of the study and in "
+        f"{counted(options.seeds, 'random order')} (the baseline is always first):"
     )
     for name in (options.scheduler,) if options.scheduler else SCHEDULERS:
         stopping = replace(settings, scheduler=name)
@@ -44,10 +46,10 @@ def _settings(trials: Order, options: ReplaySettings) -> StudySettings:
         f"--{name.replace('_', '-')}" for name in ("sampler", "num_samples") if getattr(options, name) is not None
     ]
     if unusable:
-        raise ValueError(f"a study's own trials are replayed: leave out {' and '.join(unusable)}")
+        raise ValueError(f"the recorded trials of a study are replayed: leave out {' and '.join(unusable)}")
     epochs = [step for trial in trials for step in trial.curve if isinstance(step, EpochMetrics)]
     if not epochs:
-        raise ValueError("there is nothing to replay: no trial of the study finished an epoch")
+        raise ValueError("there is nothing to replay, because no trial of the study finished an epoch")
     return options.study_settings(
         epochs=max(metrics.epoch for metrics in epochs),
         num_samples=len(trials),
@@ -65,14 +67,15 @@ def _random_orders(trials: Order, seed: int, number: int) -> list[Order]:
 
 def _show_study(trials: Order, best: Incumbent, settings: StudySettings) -> None:
     print(
-        f"{len(trials)} trials, {best.epochs_run} epochs, {best.seconds_used:.0f} seconds of training; the best: trial "
-        f"{trials[best.trial.number].number}, {settings.metric_name} {best.value:.4f} in epoch {best.epoch}"
+        f"{counted(len(trials), 'trial')}, {counted(best.epochs_run, 'epoch')}, {best.seconds_used:.0f} seconds of "
+        f"training. The best is trial {trials[best.trial.number].number}: {settings.metric_name} {best.value:.4f} in "
+        f"epoch {best.epoch}."
     )
     stopped = sum(trial.status in ("stopped_early", "interrupted") for trial in trials)
     if stopped:
         print(
-            f"{stopped} of them did not run in full, and nobody knows how they would have gone on: a scheduler saves"
-            "\nless here than it would in a study that was run with --scheduler none."
+            f"{counted(stopped, 'trial')} did not run in full, so the later epochs are unknown: a scheduler saves\n"
+            "less here than it would in a study with --scheduler none."
         )
 
 
@@ -81,21 +84,24 @@ def _show_savings(settings: StudySettings, stopped: list[Incumbent], whole: Incu
     seconds = [1 - one.seconds_used / whole.seconds_used for one in stopped]
     own, *others = (abs(whole.value - one.value) for one in stopped)
     unchanged = sum(loss == 0 for loss in others)
-    outcome = "keeps the best trial" if own == 0 else f"stops the best trial; the best is then {own:.4f} worse"
+    outcome = "the same" if own == 0 else f"{own:.4f} worse"
     print(
         f"  {describe(settings)}\n"
-        f"    saves {epochs[0]:.0%} of the epochs, {seconds[0]:.0%} of the seconds, and {outcome}\n"
-        f"    (random orders: {np.mean(epochs[1:]):.0%}, {np.mean(seconds[1:]):.0%}; "
-        f"keeps it in {unchanged} of {len(others)}, and loses {np.mean(others):.4f} on average)"
+        f"    saves {epochs[0]:.0%} of the epochs and {seconds[0]:.0%} of the seconds; the best value is {outcome}\n"
+        f"    (random orders: saves {np.mean(epochs[1:]):.0%} and {np.mean(seconds[1:]):.0%}; the best value is the "
+        f"same in {unchanged} of {len(others)}, and {np.mean(others):.4f} worse on average)"
     )
 
 
 def _show_fewer_trials(studies: list[dict[int, Incumbent]], settings: StudySettings) -> None:
     metric, (own, *others) = settings.metric_name, studies
-    print(f"\nWith fewer trials, each as far as it went\n  trials  {metric:>13}  in random orders  seconds")
+    print(
+        "\nBest value after fewer trials, each with its recorded epochs\n"
+        f"  trials  {metric:>13}  in random orders  seconds"
+    )
     for ended in reported_numbers(max(own)):
         if ended in own:
             value, on_average = own[ended].value, np.mean([study[ended].value for study in others if ended in study])
             print(f"  {ended:>6}  {value:>13.4f}  {on_average:>16.4f}  {own[ended].seconds_used:>7.0f}")
     enough = min(ended for ended, incumbent in own.items() if incumbent.value == own[max(own)].value)
-    print(f"The best was there when {enough} of {max(own)} trials had ended.")
+    print(f"The best value was reached when {enough} of {counted(max(own), 'trial')} had ended.")

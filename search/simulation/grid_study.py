@@ -10,6 +10,7 @@ from search.simulation.learning_curves import GridCurves
 from search.simulation.settings import ReplaySettings
 from search.simulation.simulator import Incumbent, incumbents, replay_grid
 from search.space.toml_file import default_space
+from training.console.terminal import counted
 from training.metrics import EpochMetrics
 
 SEED_STEP = 1000
@@ -35,17 +36,18 @@ def show(curves: GridCurves, options: ReplaySettings) -> None:
 
     last, (epochs, seconds) = [study[max(study)] for study in studies], np.mean(in_full, axis=0)
     print(
-        f"{options.seeds} studies of {settings.num_samples} trials of {curves.epochs} epochs: "
-        f"{settings.sampler}, {describe(settings)}, {options.workers} workers\n"
-        f"Curves of {len(curves.metrics) * len(curves.learning_rates)} configurations, {curves.seeds} seeds; "
-        f"the best has {metric} {best:.4f}, mean over the seeds\n\n"
+        f"{options.seeds} replayed studies, each with {counted(settings.num_samples, 'trial')} of "
+        f"{counted(curves.epochs, 'epoch')}: sampler {settings.sampler}, {describe(settings)}, "
+        f"{counted(options.workers, 'worker')}\n"
+        f"The table has {len(curves.metrics) * len(curves.learning_rates)} configurations from "
+        f"{counted(curves.seeds, 'seed')}; the best one has a mean {metric} of {best:.4f}\n\n"
         f"{'':16} {'mean':>9}   80 % of the studies\n"
         f"{_row(metric, [one.value for one in last], 4)}\n"
-        f"{_row(f'regret, {unit}', [regret(one) for one in last], 2)}   what was chosen is worse than the best\n"
+        f"{_row(f'regret, {unit}', [regret(one) for one in last], 2)}   by how much the choice is worse than the best\n"
         f"{_row('epochs', [one.epochs_run for one in last], 0, epochs)}\n"
         f"{_row('CPU seconds', [one.seconds_used for one in last], 1, seconds)}\n"
-        f"{_row('on the clock', [one.clock for one in last], 1)}\n\n"
-        f"After so many trials, on average\n{'trials':>8}  {metric:>13}  {'regret':>6}  CPU seconds"
+        f"{_row('wall seconds', [one.clock for one in last], 1)}\n\n"
+        f"Means after this number of trials\n{'trials':>8}  {metric:>13}  {'regret':>6}  CPU seconds"
     )
     for ended in reported_numbers(settings.num_samples):
         present = [study[ended] for study in studies if ended in study]
@@ -61,4 +63,4 @@ def reported_numbers(trials: int) -> list[int]:
 def _row(name: str, values: Sequence[float], digits: int, in_full: float | None = None) -> str:
     low, high = np.percentile(values, [10, 90])
     row = f"  {name:<14} {np.mean(values):>9.{digits}f}   {low:.{digits}f} to {high:.{digits}f}"
-    return row if in_full is None else f"{row}   {np.mean(values) / in_full:.0%} of every trial in full"
+    return row if in_full is None else f"{row}   {np.mean(values) / in_full:.0%} of the same trials in full"

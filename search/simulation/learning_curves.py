@@ -25,7 +25,7 @@ Curve = Sequence[EpochMetrics | Failure]
 
 GRID_COLUMNS = ("optimizer", "batch_size", "learning_rate", "seed")
 LARGEST_TABLE = 1 << 28
-"""Bytes of a table; a small compressed file may hold much more."""
+"""Largest size of a table in bytes; a small compressed file may contain much more."""
 METRICS = ("train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss", "seconds")
 """Columns that a table of learning curves and the `epochs.csv` of every study have."""
 
@@ -37,9 +37,9 @@ class GridCurves:
     metadata: dict[str, Any]
     """The content of the JSON file beside the table."""
     learning_rates: tuple[float, ...]
-    """Ascending."""
+    """The learning rates of the grid, in ascending order."""
     metrics: dict[tuple[str, int], NDArray[np.float64]]
-    """By optimizer and batch size: (learning rates, seeds, epochs, metrics); NaN after a run diverged."""
+    """For each optimizer and batch size, (learning rates, seeds, epochs, metrics); NaN after a training diverged."""
 
     @property
     def epochs(self) -> int:
@@ -100,7 +100,7 @@ def is_grid(table: pd.DataFrame) -> bool:
 
 
 def read_csv(file: Path) -> pd.DataFrame:
-    """Read a table; a ValueError says that the file is missing or is no table."""
+    """Read a table; a ValueError says that the file is missing or is not a table."""
     if not file.is_file():
         raise ValueError(f"there is no file {file}")
     try:
@@ -133,13 +133,15 @@ def read_grid(file: Path, table: pd.DataFrame) -> GridCurves:
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{json_file}, which belongs to the table, cannot be read: {type(error).__name__}") from None
     if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
-        raise ValueError(f"{file} is not the table that {json_file.name} describes: its SHA-256 is another")
+        raise ValueError(f"{file} is not the table that {json_file.name} describes: its SHA-256 differs")
     numbers = numbers_of(file, table, ("batch_size", "learning_rate", "seed", "epoch", *METRICS))
     batch_sizes, rates, seeds = (tuple(np.unique(column).tolist()) for column in numbers.T[:3])
     optimizers = tuple(dict.fromkeys(table["optimizer"]))
     combinations = len(optimizers) * len(batch_sizes) * len(rates) * len(seeds)
     if combinations == 0 or combinations != runs:
-        raise ValueError(f"{file} is incomplete: {runs} runs were recorded, and a whole grid has {combinations}")
+        raise ValueError(
+            f"{file} is incomplete: {runs} trainings were recorded, but a complete grid has {combinations}"
+        )
     shape = len(rates), len(seeds), epochs, len(METRICS)
     metrics = {(name, int(size)): np.full(shape, np.nan) for name in optimizers for size in batch_sizes}
     for optimizer, (batch_size, rate, seed, epoch, *values) in zip(table["optimizer"], numbers.tolist(), strict=True):

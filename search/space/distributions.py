@@ -14,7 +14,7 @@ from training.json_data import check_type
 HyperparameterValue = float | int | str | bool
 
 MOST_VALUES = 1000
-"""The values of a range of whole numbers that has more than these are not listed."""
+"""The values of a range of whole numbers are listed only if there are at most this number of them."""
 
 
 LARGEST_INTEGER = 2**53
@@ -37,10 +37,10 @@ class OrderedChoice:
         """Refuse values that have no order."""
         ascending = all(low < high for low, high in pairwise(self.values))
         if len(self.values) < 2 or not ascending:
-            raise ValueError(f"an ordered choice needs two or more ascending numbers, got {list(self.values)}")
+            raise ValueError(f"ordered must be two or more ascending numbers, got {list(self.values)}")
         low, high = self._ends()
         if not math.isfinite(high - low):
-            raise ValueError(f"the numbers of an ordered choice lie too far apart: {self.values[0]}, {self.values[-1]}")
+            raise ValueError(f"the numbers of ordered lie too far apart: {self.values[0]}, {self.values[-1]}")
 
     @property
     def log(self) -> bool:
@@ -200,7 +200,7 @@ def parse_distribution(described: dict[str, Any]) -> Distribution:
             for one, other in combinations(values, 2):
                 if one == other or str(one) == str(other):
                     alike = f"{json.dumps(one)} and {json.dumps(other)}"
-                    raise ValueError(f"choices must be different values, for Python and as text, but {alike} are not")
+                    raise ValueError(f"choices must differ in value and as text, but {alike} do not")
             return CategoricalDistribution(values)
         case {"low": low, "high": high, **rest} if rest.keys() <= {"log", "step"}:
             log, step = check_type("log", rest.get("log", False), bool), rest.get("step")
@@ -213,7 +213,7 @@ def parse_distribution(described: dict[str, Any]) -> Distribution:
                 return IntDistribution(low, high, log=log, step=step or 1)
             return FloatDistribution(low, high, log=log, step=step)
     raise ValueError(
-        f"must have low and high (and log or step), or choices, or ordered, or value, and has {', '.join(described)}"
+        f"must have low and high (with log or step), or choices, or ordered, or value, got {', '.join(described)}"
     )
 
 
@@ -225,7 +225,7 @@ def _check_range(low: float, high: float, *, log: bool, step: float | None) -> N
     if not math.isfinite(high / low if log else high - low):
         raise ValueError(f"low and high lie too far apart: {low} and {high}")
     if step is not None and log:
-        raise ValueError("step and log exclude each other; ordered = [...] lists the values that you want")
+        raise ValueError("step and log cannot be combined; list the values with ordered = [...] instead")
     if step is not None and not 0 < step <= high - low:
         raise ValueError(f"step must be > 0 and at most high - low, {high - low}, got {step}")
     if step is not None and (high - low) / step > LARGEST_INTEGER:

@@ -34,7 +34,7 @@ Condition = Mapping[str, tuple[HyperparameterValue, ...]]
 
 LONGEST_NAME = 100
 MOST_POINTS = 100_000
-"""A space that has at least as many is treated as infinite."""
+"""A space with at least this number of points is treated as infinite."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class SearchSpace(Mapping[str, Distribution]):
             self.order = tuple(sorter.static_order())
         except CycleError as error:
             *_, cycle = error.args
-            raise ValueError(f"conditions go round in a circle: {' -> '.join(cycle)}") from None
+            raise ValueError(f"the conditions form a cycle: {' -> '.join(cycle)}") from None
         self._unions = {
             name: union(distributions_of(self, name))
             for name, ranges in self.ranges.items()
@@ -175,13 +175,15 @@ class SearchSpace(Mapping[str, Distribution]):
             for distribution in (one.distribution for one in self.ranges[other]):
                 values = (distribution.value,) if isinstance(distribution, Fixed) else values_of(distribution)
                 if values is None:
-                    raise ValueError(f"{name}: its condition is on {other}, a range; only choices can be conditions")
+                    raise ValueError(
+                        f"{name}: its condition is on {other}, which has a range of numbers; list its values instead"
+                    )
                 possible |= set(values)
             never = [value for value in allowed if value not in possible]
             # a value fixed by --set may make a condition that never holds
             is_fixed = isinstance(self.ranges[other][0].distribution, Fixed)
             if not allowed or (never and not is_fixed):
-                raise ValueError(f"{name}: its condition asks for {other} {never or 'nothing'}, which is never so")
+                raise ValueError(f"{name}: its condition requires a value that {other} never has, got {never}")
 
 
 def _check_name(name: str) -> None:
@@ -196,17 +198,17 @@ def _check_name(name: str) -> None:
 
 def _check_ranges(name: str, ranges: Sequence[ConditionalRange]) -> None:
     if not ranges:
-        raise ValueError(f"{name}: there is no range")
+        raise ValueError(f"{name} has no range")
     if not all(one.condition for one in ranges[:-1]):
-        raise ValueError(f"{name}: what follows a range without a condition is never reached")
+        raise ValueError(f"{name}: only its last range can be without a condition")
     types = {_type_name(one.distribution) for one in ranges}
     if len(types) > 1:
-        raise ValueError(f"{name}: its ranges must be of one kind, got {' and '.join(sorted(types))}")
+        raise ValueError(f"{name}: its ranges must be of one type, got {' and '.join(sorted(types))}")
     choices = {
         tuple(one.distribution.choices) for one in ranges if isinstance(one.distribution, CategoricalDistribution)
     }
     if len(choices) > 1:
-        raise ValueError(f"{name}: choices cannot depend on a condition; a fixed list of them can")
+        raise ValueError(f"{name}: its choices must be the same under every condition")
 
 
 def _type_name(distribution: Distribution | Fixed) -> str:

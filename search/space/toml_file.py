@@ -22,15 +22,15 @@ from training.user_code import annotated_config, errors_as_sentences
 
 FOLDER = Path(__file__).parent / "spaces"
 LARGEST_FILE = 1_000_000
-"""Bytes: a thousand times what a space of forty hyperparameters takes."""
+"""Largest size of a file in bytes, a thousand times that of a space with forty hyperparameters."""
 KEYS = ("low", "high", "log", "step", "choices", "ordered", "value", "when")
 VALUE_KEYS = ("low", "high", "step", "choices", "ordered", "value")
 """Keys whose content is a value of the hyperparameter, or a list of them."""
 NOT_SEARCHED = {"epochs": "--epochs sets it"}
-IMAGES_NOT_SEARCHED = NOT_SEARCHED | {"network": "--network sets it", "seed": "each trial has its own"}
+IMAGES_NOT_SEARCHED = NOT_SEARCHED | {"network": "--network sets it", "seed": "each trial has its own seed"}
 """Why some fields of `TrialConfig` are not searched; a training function may search its own seed and network."""
 POINTS_CHECKED = 100
-"""So many random points of a space are checked against the rules of the training."""
+"""Number of random points of a space that are checked against the rules of the training."""
 
 
 def default_space(network: str) -> SearchSpace:
@@ -93,7 +93,7 @@ def fix_values(space: SearchSpace, assignments: Sequence[str], config_class: typ
             raise ValueError(f"set {assignment}: {error}") from None
     fixed = space.fix(values)
     if not fixed:
-        raise ValueError(f"set {' '.join(assignments)} leaves nothing to search")
+        raise ValueError(f"set {' '.join(assignments)} fixes every hyperparameter, so nothing is left to search")
     if config_class:
         _check_points(fixed, config_class)
     return fixed
@@ -141,7 +141,7 @@ def _field_type(name: str, config_class: type[Any] | None) -> Any:
     types = field_types(config_class)
     known = [field for field in types if field not in not_searched]
     if name not in known:
-        raise ValueError(f"{name} is no hyperparameter{_suggest(name, known)}")
+        raise ValueError(f"{name} is not a hyperparameter{_suggest(name, known)}")
     if not is_plain(types[name]):
         raise ValueError(f"{name} cannot be searched: its type is {getattr(types[name], '__name__', types[name])}")
     return types[name]
@@ -167,7 +167,9 @@ def _read_tables(name: str, content: object, config_class: type[Any] | None) -> 
     if isinstance(content, list) and content and all(isinstance(table, dict) for table in content):
         return [_read_table(name, table, field_type, config_class) for table in content]
     if not isinstance(content, dict):
-        raise ValueError(f"{name} must be a table: [{name}] and, to fix it, value = {_value(content)} in the next line")
+        raise ValueError(
+            f"{name} must be a table: write [{name}], and value = {_value(content)} in the next line to fix it"
+        )
     return _read_table(name, content, field_type, config_class)
 
 
