@@ -24,5 +24,5 @@ $(READY): pyproject.toml constraints.txt
 	@echo "2 of 3: installing $$(grep -c == constraints.txt) packages, which takes one to three minutes"
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@echo "3 of 3: checking that torchvision fits torch"
-	@$(VENV)/bin/python -c 'import torchvision' 2>/dev/null || echo "Note: 'import torchvision' fails in $(VENV), because it was built for another torch. Tunesmith does not need that import; scripts of your own do: install the torchvision that fits (see pytorch.org)."
+	@$(VENV)/bin/python -c 'import torchvision' 2>/dev/null || echo "Note: 'import torchvision' fails in $(VENV), because it was built for another torch. Tunesmith does not need that import, but your own scripts may: then install the torchvision for your torch (see pytorch.org)."
 	@touch $(READY)
