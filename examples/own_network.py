@@ -10,7 +10,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What can be searched or fixed, besides the hyperparameters that every training has."""
+    """The hyperparameters of the network; they can be searched or fixed, like those that every training has."""
 
     filters: int = 8
     """Filters of the convolution; >= 1."""

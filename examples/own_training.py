@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 
 @dataclass(frozen=True)
 class Config:
-    """What can be searched or fixed; the study sets the seed."""
+    """The hyperparameters of the training; they can be searched or fixed, and the study sets the seed."""
 
     learning_rate: float = 0.1
     max_depth: int = 3
