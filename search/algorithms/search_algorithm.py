@@ -88,7 +88,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         searches = self._record.metadata.plan is None  # a confirmation repeats configurations with other seeds
         points = {tuple(trial.hyperparameters.items()) for trial in trials}
         if searches and waiting == 0 and len(points) >= self._num_points:
-            self._stopper.exhausted = f"All {self._num_points} points of the search space have been tried."
+            self._stopper.exhausted = f"Every point of the search space has been tried ({self._num_points})."
             return True
         return len(trials) - waiting >= self._num_ended
 

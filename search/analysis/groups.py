@@ -9,7 +9,7 @@ from search.record.lookup import settings_to_json
 from search.record.provenance import Machine, format_field
 from search.record.study_record import StudyRecord
 from search.space.search_space import describe, describe_hyperparameter
-from training.console.terminal import short_path
+from training.console.terminal import counted, short_path
 
 REPEAT = re.compile(r"[-_](seed)?\d+$", re.IGNORECASE)
 """The end of the names of repeats: tpe-1, tpe_2, tpe-seed3."""
@@ -120,7 +120,7 @@ def _properties(record: StudyRecord) -> Iterator[tuple[str, str]]:
         yield "validation images", f"{dataset.validation_images:,}"
         yield "test images", f"{dataset.test_images:,}"
     if warm_start := metadata.warm_start:
-        yield "warm start", f"{warm_start.trials} trials of {warm_start.study}"
+        yield "warm start", f"{counted(warm_start.trials, 'trial')} of study {warm_start.study}"
     for module, checksum in metadata.code.items():
         yield f"code of {module}", checksum[:12]
     sessions = metadata.sessions

@@ -56,7 +56,7 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
     for running in study.running_studies:
         yield "also runs", f"study {printable(running.study)}, on {counted(running.cpus, 'core')} of this machine"
     if warm_start := record.metadata.warm_start:
-        yield "warm start", f"{warm_start.trials} of {warm_start.of} trials of study {warm_start.study}"
+        yield "warm start", f"{warm_start.trials} of {counted(warm_start.of, 'trial')} of study {warm_start.study}"
     if record.trials:
         yield "resumed", f"{counted(len(ended_trials(record.trials)), 'ended trial')}; {_trials_left(study)}"
 

@@ -22,7 +22,7 @@ from search.monitoring.terminal import View, column_names, column_value, dashboa
 from search.record.ranking import ended_trials, epochs_run, epochs_saved, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import Status, TrialRecord
-from training.console.terminal import format_metric, format_value, printable
+from training.console.terminal import counted, format_metric, format_value, printable
 
 FRAMES_PER_SECOND = 2
 """Each frame costs the driver some milliseconds, which the trials could use."""
@@ -132,7 +132,7 @@ class LiveView(View):
         grid = Table.grid(padding=(0, 1), expand=True)
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True)
-        grid.add_row(ProgressBar(total=max(1, total), completed=ended), f"{ended} of {total} trials")
+        grid.add_row(ProgressBar(total=max(1, total), completed=ended), f"{ended} of {counted(total, 'trial')}")
         return grid
 
     def _best(self) -> list[RenderableType]:

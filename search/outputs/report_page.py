@@ -469,7 +469,9 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
     settings = {name: value for name, value in settings_to_json(metadata.settings).items() if value is not None}
     lines.append(("settings", ", ".join(f"{name} {format_value(value)}" for name, value in settings.items())))
     if warm_start := metadata.warm_start:
-        lines.append(("warm start", f"{warm_start.trials} of {warm_start.of} trials of study {warm_start.study}"))
+        lines.append(
+            ("warm start", f"{warm_start.trials} of {counted(warm_start.of, 'trial')} of study {warm_start.study}")
+        )
     for number, session in enumerate(metadata.sessions, start=1):
         machine = session.machine
         gpus = f", {', '.join(machine.gpus)}" if machine.gpus else ""
@@ -477,7 +479,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
             (f"session {number}" if len(metadata.sessions) > 1 else "session", session.time),
             ("command", session.command),
             ("commit", session.git_commit or "unknown"),
-            ("machine", f"{machine.processor}, {machine.cpus} cores, {machine.memory_gib} GiB{gpus}"),
+            ("machine", f"{machine.processor}, {counted(machine.cpus, 'core')}, {machine.memory_gib} GiB{gpus}"),
             ("versions", ", ".join(f"{name} {version}" for name, version in session.versions.items())),
         ]
     return [*lines, ("report written", datetime.now().astimezone().isoformat(timespec="seconds"))]

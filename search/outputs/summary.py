@@ -33,7 +33,7 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
     counts = Counter(trial.status for trial in ranked(record.trials))
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     print(
-        f"\n{record.metadata.task.name}: {len(ended)} of {record.metadata.settings.num_samples} trials in "
+        f"\n{record.metadata.task.name}: {len(ended)} of {counted(record.metadata.settings.num_samples, 'trial')} in "
         f"{duration(wall_seconds(record))}: {listed or 'none'}"
     )
     _show_time(record)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from training.console.terminal import printable
+from training.console.terminal import counted, printable
 from training.metrics import accuracy_interval
 from training.model.model_metadata import CODE, ModelMetadata
 
@@ -12,7 +12,7 @@ def model_card(metadata: ModelMetadata, files: Iterable[str] = ()) -> str:
     _, height, width = metadata.image_shape
     classes = ", ".join(f"`{printable(name)}`" for name in metadata.classes)
     shape = f" ({_listed(metadata.network_hyperparameters)})" if metadata.network_hyperparameters else ""
-    epochs = metadata.training.get("epochs", metadata.epoch)
+    duration = counted(int(metadata.training.get("epochs", metadata.epoch)), "epoch")
     hyperparameters = _listed({name: value for name, value in metadata.training.items() if name != "epochs"})
     lines = [
         f"# Classifier of {metadata.dataset}",
@@ -34,7 +34,7 @@ def model_card(metadata: ModelMetadata, files: Iterable[str] = ()) -> str:
         "",
         "## How it was made",
         "",
-        f"The network is {metadata.network}{shape}. It was trained for {metadata.epoch} of {epochs} epochs with "
+        f"The network is {metadata.network}{shape}. It was trained for {metadata.epoch} of {duration} with "
         f"{hyperparameters}.",
         printable(metadata.selection),
         *(["", "This command trains it again:", "", f"    {printable(metadata.command)}"] if metadata.command else []),
