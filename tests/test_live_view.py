@@ -17,6 +17,7 @@ from terminal_emulator import Terminal
 from test_model_folder import model_metadata
 
 from search.engine import tuner
+from search.engine.header import header_lines
 from search.engine.study import prepare_study
 from search.engine.study_run import build_view
 from search.monitoring.live_view import LiveView, clock, sparkline
@@ -25,6 +26,7 @@ from search.record import lookup
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training.config import PROJECT
+from training.console.terminal import counted
 from training.images.image_data import ImageData
 
 
@@ -111,6 +113,14 @@ def test_view_is_live_where_somebody_sees_it(
     monkeypatch.setenv("TERM", kind)
     settings = StudySettings(dataset="digits", results_dir=tmp_path, quiet=quiet)
     assert type(build_view(prepare_study(settings))) is view
+
+
+def test_sentences_are_right_for_one_too(tmp_path: Path) -> None:
+    settings = StudySettings(dataset="digits", results_dir=tmp_path, num_samples=1, epochs=1, max_concurrent=1)
+    header = "\n".join(header_lines(prepare_study(settings)))
+    assert "  search     1 trial of 1 epoch for the highest val_accuracy" in header
+    assert "; 1 trial at a time, 1 core each" in header
+    assert (counted(0, "image"), counted(1, "image"), counted(1000, "image")) == ("0 images", "1 image", "1,000 images")
 
 
 def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: ImageData) -> None:
