@@ -57,7 +57,7 @@ class WatchedStudy:
 
     def watch(self) -> None:
         """Look at its processes until its dashboard lingers."""
-        while "The dashboard stays at" not in self.stdout:
+        while "The dashboard stays open" not in self.stdout:
             assert self.process.poll() is None, self.stdout + self.stderr
             for process in processes_below(self.process.pid):
                 self.processes.add(process)
@@ -147,7 +147,7 @@ def whole_study(lingering: WatchedStudy) -> WatchedStudy:
 
 def test_ray_dashboard_knows_the_study(lingering: WatchedStudy) -> None:
     """Its jobs page has the name, its actors too, and the gauges are at the metrics endpoint."""
-    (url,) = re.findall(r"stays at (http://127\.0\.0\.1:\d+) for 5m", lingering.stdout)
+    (url,) = re.findall(r"stays open for 5m: (http://127\.0\.0\.1:\d+)", lingering.stdout)
 
     def ask(path: str) -> Any:
         request = urllib.request.Request(url + path, headers={"Authorization": f"Bearer {TOKEN}"})
