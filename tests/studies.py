@@ -1,7 +1,7 @@
 """Studies driven by hand, without Ray and without training, for tests."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -11,17 +11,20 @@ import optuna
 from search.algorithms.samplers import tpe
 from search.algorithms.search_algorithm import SearchAlgorithm
 from search.algorithms.stopping import StudyStopper
+from search.engine.custom_training import train_custom
+from search.record.custom_metrics import CustomMetrics
 from search.record.metadata import Dataset, StudyMetadata
 from search.record.postgresql import ServerStorage
 from search.record.provenance import Machine, Session
 from search.record.study_record import StudyRecord
-from search.record.trial import Failure, Timing, TrialRecord
+from search.record.trial import Failure, Objective, Timing, TrialRecord
 from search.settings import MetricName, StudySettings
 from search.simulation.simulator import MemoryStorage
 from search.space.distributions import OrderedChoice
 from search.space.encoding import SpaceEncoding
 from search.space.search_space import SearchSpace
 from search.space.toml_file import default_space
+from training.custom_checkpoint import CustomCheckpoint
 from training.metrics import EpochMetrics
 from training.networks.network_config import config_type
 
@@ -49,6 +52,16 @@ def metrics(epoch: int, val_accuracy: float) -> EpochMetrics:
 def search(record: StudyRecord, num_ended: int = 1000) -> SearchAlgorithm:
     """A search algorithm that has as many trials to propose as a test wants."""
     return SearchAlgorithm(record, tpe(len(record.trials)), seed=0, num_ended=num_ended, stopper=StudyStopper())
+
+
+def run_function(
+    import_path: str, hyperparameters: dict[str, Any], *, epochs: int, seed: int = 0, folder: Path
+) -> Iterator[CustomMetrics]:
+    """Run a training function for its `loss`, the lowest of which is the best."""
+    objective, checkpoint = Objective("loss", "min"), CustomCheckpoint(folder / "trial-0000.pt")
+    return train_custom(
+        import_path, hyperparameters, epochs=epochs, seed=seed, objective=objective, checkpoint=checkpoint
+    )
 
 
 SESSION = Session(

@@ -8,11 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import pytest
 import torch
-from studies import search
+from serial_ray import CompletedRun, run_command
+from studies import run_function, search
 
-from search.engine.custom_training import train_custom
 from search.outputs.summary import show_summary
 from search.outputs.tables import epoch_table, trial_table
 from search.record.custom_metrics import CustomMetrics
@@ -87,7 +88,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def epochs_of(place: Path, name: str, epochs: int = 3, seed: int = 5) -> Iterator[CustomMetrics]:
-    return train_custom(f"{place}:{name}", {"slope": 6.0}, epochs, seed, "loss")
+    return run_function(f"{place}:{name}", {"slope": 6.0}, epochs=epochs, seed=seed, folder=place.parent)
 
 
 def metadata_of(function: str, space: SearchSpace) -> StudyMetadata:
@@ -207,7 +208,7 @@ def test_study_of_a_training_function_is_recorded_read_and_told(
     for trial_id in "ab":
         proposal = searcher.suggest(trial_id)
         assert isinstance(proposal, dict)
-        for metrics in train_custom(function, proposal["hyperparameters"], 3, proposal["seed"], "loss"):
+        for metrics in run_function(function, proposal["hyperparameters"], epochs=3, folder=folder):
             record.add_epoch(trial_id, record.read_metrics({"metrics": asdict(metrics)}))
         record.finish(trial_id)
     again = StudyRecord.open(folder)
@@ -341,3 +342,95 @@ def test_what_needs_images_refuses_a_study_without_them(
         importlib.import_module(f"search.{script}").main()
     assert end.value.code == 2
     assert "study own searched the training function" in capsys.readouterr().err
+
+
+ENDS = """
+import sys
+
+def stops_early(config):
+    losses = [3.0, 2.0, 1.0, 2.0] if config["slope"] < 1.5 else [5.0] * 10
+    for loss in losses:
+        yield {"loss": loss}
+
+def saves_at_its_end(slope, epochs):
+    for epoch in range(epochs):
+        yield {"loss": 1.0}
+    with open("saved.txt", "a") as notes:
+        notes.write("saved\\n")
+
+def by_name(slope, bias=2.0, *, seed, checkpoint=None):
+    yield {"loss": slope * bias + 0 * seed}
+
+async def asynchronous(config):
+    yield {"loss": 1.0}
+
+class Class:
+    pass
+
+def other_name(rate):
+    yield {"loss": 1.0}
+
+def two_names(slope, rate):
+    yield {"loss": 1.0}
+
+def no_place(bias=1.0, rate=1.0):
+    yield {"loss": 1.0}
+"""
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> Path:
+    (tmp_path / "ends.py").write_text(ENDS)
+    (tmp_path / "space.toml").write_text("[slope]\nlow = 1.0\nhigh = 2.0\n")
+    return tmp_path
+
+
+def run_own(folder: Path, name: str, *options: str) -> CompletedRun:
+    function = ["--train-function", f"{folder}/ends.py:{name}", "--space", f"{folder}/space.toml", "--name", name]
+    searched = ["--metric", "loss", "--mode", "min", "--num-samples", "8", "--epochs", "10"]
+    return run_command("search/run.py", *function, *searched, "--results-dir", f"{folder}/out", *options, cwd=folder)
+
+
+def test_training_that_ends_by_itself_is_complete_and_its_best_value_counts(ends: Path) -> None:
+    run = run_own(ends, "stops_early", "--sampler", "random", "--grace-period", "5")
+    assert run.status == 0, run.stderr
+    trials = pd.read_csv(ends / "out" / "stops_early" / "trials.csv").set_index("trial_number")
+    short = trials["slope"] < 1.5
+    assert 0 < short.sum() < 8
+    assert (trials["status"][short] == "completed").all()
+    assert (trials["epochs"][short] == 4).all()
+    assert (trials["loss"][short] == 1.0).all()
+    assert short.iloc[: short.sum()].all()  # they are the best
+    assert "stopped_early" in set(trials["status"][~short])  # by comparison with one that ended before
+    record = StudyRecord.open(ends / "out" / "stops_early")
+    assert [trial.ended_by_itself for trial in record.trials] == [bool(short[number]) for number in range(8)]
+    assert record.study.best_value == 1.0
+
+
+def test_what_stands_behind_the_loop_is_run(ends: Path) -> None:
+    run = run_own(ends, "saves_at_its_end", "--num-samples", "2")
+    assert run.status == 0, run.stderr
+    assert (ends / "saved.txt").read_text() == "saved\n" * 2
+
+
+def test_function_takes_its_hyperparameters_by_name(ends: Path) -> None:
+    run = run_own(ends, "by_name", "--num-samples", "2")
+    assert run.status == 0, run.stderr
+    trials = pd.read_csv(ends / "out" / "by_name" / "trials.csv")
+    assert trials["loss"].tolist() == pytest.approx((2 * trials["slope"]).tolist())
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("asynchronous", "is asynchronous; its definition must begin with def, not async def"),
+        ("Class", "is a class; name a function that yields metrics"),
+        ("two_names", "needs rate, which is no hyperparameter of the search space"),
+        ("no_place", "has no parameter for the hyperparameter slope"),
+    ],
+)
+def test_function_that_cannot_be_called_is_refused_before_any_trial(ends: Path, name: str, sentence: str) -> None:
+    run = run_own(ends, name)
+    assert (run.status, run.stdout) == (2, "")
+    assert run.stderr == f"error: train_function {ends}/ends.py:{name} {sentence}\n"
+    assert not (ends / "out" / name).exists()

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 from serial_ray import CompletedRun, run_command
+from studies import run_function
 
-from search.engine.custom_training import train_custom
 from search.engine.local_ray import StudyJobConfig
 from training.config import PROJECT
 
@@ -122,7 +122,7 @@ def test_exit_with_status_0_ends_a_training_as_return_does(tmp_path: Path, end: 
     def outcome(name: str) -> list[str]:
         seen = []
         try:
-            for metrics in train_custom(f"{tmp_path}/{name}.py:train", {}, 2, 0, "loss"):
+            for metrics in run_function(f"{tmp_path}/{name}.py:train", {}, epochs=2, folder=tmp_path):
                 seen.append(str(replace(metrics, seconds=0)))
         except ValueError as error:
             seen.append(str(error))

@@ -97,7 +97,7 @@ class Checkpoint:
         older_files = self.best_files()
         best = self.file.with_name(f"{self.file.stem}-epoch-{metrics.epoch:04}.pt")
         with replacing(best) as draft:
-            _link_or_copy(self.file, draft)
+            link_or_copy(self.file, draft)
         for file in older_files:
             if file != best:
                 file.unlink(missing_ok=True)
@@ -135,7 +135,8 @@ def _read(file: Path, part: str) -> Any:
         raise ValueError(f"{file.name} is damaged ({type(error).__name__})") from None
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let a second name lead to a file that is never overwritten, or copy it where that is impossible."""
     try:
         os.link(source, target)  # needs no space; the file of the last epoch is replaced, never overwritten
     except OSError:

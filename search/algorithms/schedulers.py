@@ -37,6 +37,14 @@ class SuccessiveHalving(AsyncHyperBandScheduler):  # type: ignore[misc]
         weights = [math.exp(len(bracket._rungs)) for bracket in self._brackets]
         (self._trial_info[trial.trial_id],) = random.Random(trial.seed).choices(self._brackets, weights)
 
+    def on_trial_end(self, trial: _Trial, result: dict[str, Any]) -> None:
+        """Count a trial that ended by itself at all later decisions, with its best value."""
+        bracket = self._trial_info[trial.trial_id]
+        value = self._metric_op * result["objective"]
+        for milestone, values in bracket._rungs:
+            if milestone > result["epoch"]:
+                values[trial.trial_id] = value
+
 
 class MedianRule(MedianStoppingRule):  # type: ignore[misc]
     """Stops a trial whose best epoch is worse than the median of the other trials' means up to the same epoch.
@@ -52,7 +60,7 @@ class MedianRule(MedianStoppingRule):  # type: ignore[misc]
 
 
 class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Applies one of Ray's schedulers to the trials of a record; the baseline is never stopped.
+    """Applies one of Ray's schedulers to the trials of a record; never stops the baseline or a trial at its end.
 
     Ray's scheduler sees all epochs of a trial as one run, also those before an interruption, so a resumed trial is
     judged only for its new epochs, and by all of its epochs. The results of the baseline are compared with those of
@@ -68,17 +76,27 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         for trial in record.trials:
             for metrics in trial.epochs:
                 self._judge(trial, metrics.epoch, record.objective.value(metrics))
+            if trial.ended_by_itself:
+                self._end(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         """Decide whether a trial goes on."""
-        if "epoch" not in result:
-            return CONTINUE  # the report of a failure
         recorded = self._record.running(trial.trial_id)
+        if "ended" in result:
+            self._end(recorded)
+        if "epoch" not in result:
+            return CONTINUE  # the report of a failure, or of an end
         decision = self._judge(recorded, result["epoch"], result["objective"])
-        return CONTINUE if recorded.is_baseline else decision
+        ends_by_itself = result["epoch"] >= self._record.epochs
+        return CONTINUE if recorded.is_baseline or ends_by_itself else decision
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles the scheduler into its scratch folder
+
+    def _end(self, trial: TrialRecord) -> None:
+        if isinstance(self._scheduler, SuccessiveHalving) and trial.number in self._trials:
+            result = {"epoch": len(trial.epochs), "objective": trial.best_value}
+            self._scheduler.on_trial_end(self._trials[trial.number], result)
 
     def _judge(self, trial: TrialRecord, epoch: int, value: float) -> str:
         if trial.number not in self._trials:

@@ -57,7 +57,8 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
 
         Returns:
             The `hyperparameters`, searched and fixed, by name; the `seed` and the `number` of the trial; and
-            `checkpoint` (a path) and `epochs_recorded`, from which a worker goes on with it. None while the running
+            `checkpoint` (a path), `epochs_recorded` and `best` (their lowest cost, or None), from which a worker goes
+            on with it. None while the running
             trials decide whether more are needed; `FINISHED` when the study is over.
         """
         if self._stopper.starts_no_trial():
@@ -79,6 +80,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
             "number": trial.number,
             "checkpoint": str(self._record.checkpoint(trial)),
             "epochs_recorded": len(trial.epochs),
+            "best": self._record.objective.minimized(trial.best_epoch) if trial.best_epoch else None,
         }
 
     def _nothing_left(self) -> bool:

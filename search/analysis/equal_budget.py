@@ -15,7 +15,10 @@ NEARLY_ALL = 0.9
 
 @dataclass(frozen=True)
 class EqualBudget:
-    """The trials of a study that ran at least `epochs` epochs, with the best value of each in these epochs."""
+    """The trials of a study that ran at least `epochs` epochs, with the best value of each in these epochs.
+
+    A training that ended by itself before counts, too: it would not have got better.
+    """
 
     epochs: int
     is_full: bool
@@ -44,7 +47,7 @@ def equal_budget(record: StudyRecord) -> EqualBudget | None:
     """
     measured = valid_trials(record.trials)
     for epochs in range(record.epochs, 0, -1):
-        trials = [trial for trial in measured if len(trial.epochs) >= epochs]
+        trials = [trial for trial in measured if trial.reached(epochs)]
         is_full = epochs == record.epochs
         if len(trials) >= ENOUGH_TRIALS and (is_full or len(trials) >= NEARLY_ALL * len(measured)):
             best = [min(trial.epochs[:epochs], key=record.objective.minimized) for trial in trials]

@@ -207,7 +207,7 @@ def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
     recorded tables 0 of 50 such sentences were wrong, on planted functions 0 of 295 (docs/advice.md).
     """
     best = best_full_trials(record)
-    if len(best) < FEW or record.epochs < 2:
+    if len(best) < FEW or record.epochs < 2 or any(trial.ended_by_itself for trial in best):
         return
     part = max(1, record.epochs // 5)
     costs = np.array([[record.objective.minimized(metrics) for metrics in trial.epochs] for trial in best])
@@ -230,7 +230,7 @@ def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
 
 def best_full_trials(record: StudyRecord) -> list[TrialRecord]:
     """The best quarter of the trials that ran in full, but at least some."""
-    full = [trial for trial in ranked(record.trials) if trial.is_valid and len(trial.epochs) >= record.epochs]
+    full = [trial for trial in ranked(record.trials) if trial.is_valid and trial.reached(record.epochs)]
     return full[: max(FEW_BEST, round(len(full) / 4))]
 
 

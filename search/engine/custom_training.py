@@ -1,65 +1,164 @@
-"""Runs a custom training function: a generator that yields a dictionary of metrics for each epoch."""
+"""Runs a training function of the user's own: a generator that yields a dictionary of metrics for each epoch."""
 
+import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from typing import Any, TypeAlias, get_type_hints
+
+import torch
 
 from search.record.custom_metrics import CustomMetrics
+from search.record.trial import Objective
 from search.settings import check_metric_name
-from training.config_fields import field_types, make_config
+from training.config_fields import field_types, make_config, read_value
+from training.custom_checkpoint import CustomCheckpoint
 from training.loop import TrainingDivergedError
 from training.random_state import seed_generators
-from training.user_code import annotated_config, running
+from training.user_code import annotated_config, load_function, running
 
 OPTION = "train_function"
+CHECKPOINT = "checkpoint"
+"""A parameter of this name receives the checkpoint."""
+Parameters: TypeAlias = Mapping[str, inspect.Parameter]
+OURS = ("epochs", "seed")
+"""Values that a function receives if it has a place for them and does not search them."""
+
+
+def check_call(import_path: str, names: Collection[str]) -> None:
+    """Check that a training function can be called with hyperparameters of these names; nothing is trained.
+
+    Raises:
+        ValueError: It cannot be called so, or is no function that yields metrics.
+    """
+    function = load_function(OPTION, import_path)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise ValueError(f"{OPTION} {import_path} is asynchronous; its definition must begin with def, not async def")
+    if inspect.isclass(function):
+        raise ValueError(f"{OPTION} {import_path} is a class; name a function that yields metrics")
+    if annotated_config(OPTION, import_path) is None:
+        _check_names(import_path, _parameters(import_path, function), {*names, *OURS})
 
 
 def train_custom(
-    import_path: str, hyperparameters: Mapping[str, Any], epochs: int, seed: int, metric: str
+    import_path: str,
+    hyperparameters: Mapping[str, Any],
+    *,
+    epochs: int,
+    seed: int,
+    objective: Objective,
+    checkpoint: CustomCheckpoint,
 ) -> Iterator[CustomMetrics]:
-    """Run a training function; yield the metrics of each epoch. It ends when it returns or calls `sys.exit(0)`.
+    """Run a training function; yield the metrics of each epoch until it returns, or calls `sys.exit(0)`.
 
     The random generators of Python, NumPy and torch start from the seed, so that the same call yields the same metrics.
+    After `epochs` epochs it may return by itself if it knows their number; otherwise it is closed at its last `yield`.
 
     Args:
         import_path: Import path of the function, `path/to/file.py:train` or `package.module:train`.
-        hyperparameters: Searched and fixed ones; the function receives them as its dataclass, or as a dictionary.
-        epochs: Number of epochs; the function receives it if its dataclass has a field `epochs`.
-        seed: Seed of the trial; the function receives it if its dataclass has a field `seed` that is not searched.
-        metric: The metric that is searched for; each epoch must have it.
+        hyperparameters: Searched and fixed ones.
+        epochs: The largest number of epochs.
+        seed: Seed of the trial.
+        objective: What is searched for; each epoch must have its metric.
+        checkpoint: The function receives it if it has a parameter `checkpoint`. The first epoch that it yields is the
+            one after those that it has loaded.
 
     Raises:
         TrainingDivergedError: The metric is not finite.
-        ValueError: The function yields something else, or nothing. One that ends early has stopped by itself.
+        ValueError: The function yields something else, or nothing.
         SystemExit: The function exits with a text or with a status other than 0.
     """
-    config_class = annotated_config(OPTION, import_path)
-    values = {"epochs": epochs, "seed": seed, **hyperparameters}
-    epoch = 0
     with running(OPTION, import_path) as function:
+        values = {"epochs": epochs, "seed": seed, **hyperparameters}
+        positional, named = _arguments(import_path, function, values, checkpoint)
         seed_generators(seed)
-        if config_class is None:
-            config: Any = values
-        else:
-            unused = {"epochs", "seed"} - field_types(config_class).keys()
-            config = make_config(config_class, {name: value for name, value in values.items() if name not in unused})
-        start = time.perf_counter()
-        for epoch, yielded in enumerate(_until_exit(function, config), start=1):
+        training = _until_exit(function, positional, named)
+        epoch, start = 0, time.perf_counter()
+        for epoch, yielded in enumerate(training, start=1):
+            number = checkpoint.epochs_restored + epoch
             seconds = round(time.perf_counter() - start, 3)
-            metrics = _check_metrics(yielded, metric, epoch)
-            yield CustomMetrics(epoch=epoch, seconds=seconds, values=metrics)
-            if epoch == epochs:
+            metrics = _check_metrics(yielded, objective.metric, number)
+            measured = CustomMetrics(epoch=number, seconds=seconds, values=metrics)
+            try:
+                yield measured
+            finally:
+                checkpoint.reported(number, objective.minimized(measured))
+            if number >= epochs:
+                if _takes_epochs(import_path, named):
+                    next(training, None)  # what stands behind its loop
+                training.close()
                 return
             start = time.perf_counter()
-    if epoch == 0:
+    if epoch + checkpoint.epochs_restored == 0:
         raise ValueError(f"the training function yielded only 0 of {epochs} epochs")
 
 
-def _until_exit(function: Callable[..., Any], config: Any) -> Iterator[Any]:
-    """What a training function yields until it ends or exits with status 0."""
+def _arguments(
+    import_path: str, function: Callable[..., Any], values: Mapping[str, Any], checkpoint: CustomCheckpoint
+) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a training function, by position and by name.
+
+    It takes one configuration, a dataclass or a dictionary; or each hyperparameter under its name.
+    """
+    parameters = _parameters(import_path, function)
+    ours = {CHECKPOINT: checkpoint} if CHECKPOINT in parameters else {}
+    config_class = annotated_config(OPTION, import_path)
+    if config_class is not None:
+        unused = {*OURS} - field_types(config_class).keys()
+        return [make_config(config_class, {name: value for name, value in values.items() if name not in unused})], ours
+    if _takes_dictionary(parameters, values):
+        return [dict(values)], ours
+    _check_names(import_path, parameters, values)
+    types = get_type_hints(function)
+    return [], ours | {
+        name: read_value(types[name], value) if name in types else value
+        for name, value in values.items()
+        if name in parameters or _takes_all(parameters)
+    }
+
+
+def _parameters(import_path: str, function: Callable[..., Any]) -> Parameters:
     try:
-        yield from function(config)
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError) as error:  # something that is written in C
+        raise ValueError(f"{OPTION} {import_path} does not say which parameters it has") from error
+
+
+def _takes_dictionary(parameters: Parameters, names: Collection[str]) -> bool:
+    """Whether a function has one parameter for all hyperparameters, which has the name of none."""
+    others = [name for name in parameters if name != CHECKPOINT]
+    return len(others) == 1 and others[0] not in names and not _takes_all(parameters)
+
+
+def _takes_all(parameters: Parameters) -> bool:
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _check_names(import_path: str, parameters: Parameters, names: Collection[str]) -> None:
+    """Refuse a function that takes hyperparameters by name, but not these."""
+    if _takes_dictionary(parameters, names):
+        return
+    for name, parameter in parameters.items():
+        is_required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        if is_required and name not in {CHECKPOINT, *names}:
+            raise ValueError(f"{OPTION} {import_path} needs {name}, which is no hyperparameter of the search space")
+    for name in names:
+        if name not in {*parameters, *OURS} and not _takes_all(parameters):
+            raise ValueError(f"{OPTION} {import_path} has no parameter for the hyperparameter {name}")
+
+
+def _takes_epochs(import_path: str, named: Mapping[str, Any]) -> bool:
+    """Whether a function was told the number of epochs, so that its loop ends by itself."""
+    config_class = annotated_config(OPTION, import_path)
+    return "epochs" in (field_types(config_class) if config_class else named)
+
+
+def _until_exit(
+    function: Callable[..., Any], positional: list[Any], named: dict[str, Any]
+) -> Generator[Any, None, None]:
+    """What a training function yields until it returns or exits with status 0."""
+    try:
+        yield from function(*positional, **named)
     except SystemExit as end:
         if end.code not in (None, 0):
             raise
@@ -84,6 +183,6 @@ def _number(name: str, value: Any) -> float:
     try:
         if isinstance(value, str):
             raise TypeError  # float would convert it
-        return float(value)
+        return float(value.detach() if isinstance(value, torch.Tensor) else value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"metric {name} must be a number, got {value!r:.50}") from None

@@ -10,6 +10,7 @@ import optuna
 from search.engine import cluster
 from search.engine.cluster import Cluster
 from search.engine.concurrency import max_concurrent_trials
+from search.engine.custom_training import check_call
 from search.engine.local_ray import LocalRay, check_system
 from search.engine.running_studies import RunningStudy, find_running_studies
 from search.monitoring.loggers import check_packages
@@ -118,6 +119,8 @@ def prepare_study(
         _check_free(Path(settings.resume), server)
     earlier = _warm_start_record(settings, server) if settings.warm_start else None
     space = None if settings.resume else _new_space(settings, earlier, repetition)
+    if settings.train_function is not None and space:
+        check_call(settings.train_function, space.order)
     ray, starts_ray = LocalRay(dashboard=settings.dashboard), runs_now and not joined
     name = _name_without_data(settings)
     if name and starts_ray:

@@ -21,6 +21,7 @@ from search.settings import Mode
 from training.checkpoint import Checkpoint
 from training.config_fields import make_config
 from training.console.terminal import format_metric
+from training.custom_checkpoint import CustomCheckpoint
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, is_out_of_memory, train
 from training.metrics import EpochMetrics
@@ -41,7 +42,8 @@ def trainable(
 ) -> None:
     """Train one sampled configuration and report the metrics of each epoch.
 
-    A failure is reported with its text, because the driver does not receive the text of an exception.
+    A failure is reported with its text, because the driver does not receive the text of an exception. A training that
+    ends before the last epoch reports that it has ended by itself.
 
     Args:
         sample: The proposal of `SearchAlgorithm.suggest`.
@@ -62,23 +64,27 @@ def trainable(
     point = ", ".join(f"{name} {value}" for name, value in sample["hyperparameters"].items())
     # the log of a worker is what the Ray dashboard shows of a trial
     print(f"trial {number}: {point}; seed of the trial {sample['seed']}", flush=True)
-    checkpoint = Checkpoint(file, metric, mode)
+    objective, epoch = Objective(metric, mode), epochs_recorded
+    checkpoint = Checkpoint(file, metric, mode) if data else CustomCheckpoint(file, epoch, sample["best"])
     try:
         if working_folder.is_dir():  # a node of a cluster may not have it
             os.chdir(working_folder)
-        training = _train(fixed, sample, data.to(device) if data else None, checkpoint, metric)
+        training = _train(fixed, sample, data.to(device) if data else None, checkpoint, objective)
         with _time_limit(timeout, file), closing(training):
             for metrics in training:
-                if metrics.epoch > epochs_recorded:
+                if metrics.epoch > epoch:
+                    epoch = metrics.epoch
                     now = time.perf_counter()
                     earlier = metrics.epoch <= checkpoint.epochs_restored  # trained, but not reported
                     waiting_seconds = None if earlier else now - last_report - metrics.seconds
                     last_report = now
-                    value = Objective(metric, mode).value(metrics)
-                    print(f"trial {number}: epoch {metrics.epoch}: {metric} {format_metric(value)}", flush=True)
-                    report = {"epoch": metrics.epoch, "objective": value, "metrics": asdict(metrics)}
+                    value = objective.value(metrics)
+                    print(f"trial {number}: epoch {epoch}: {metric} {format_metric(value)}", flush=True)
+                    report = {"epoch": epoch, "objective": value, "metrics": asdict(metrics)}
                     notes = {"waiting_seconds": waiting_seconds, "warning": checkpoint.take_warning()}
                     tune.report(report | notes)
+        if epoch < fixed["epochs"]:
+            tune.report({"ended": True})
     except TrainingDivergedError as error:
         seconds = time.perf_counter() - last_report
         tune.report({"failure": {"kind": "diverged", "error": str(error), "seconds": seconds}})
@@ -91,13 +97,21 @@ def trainable(
 
 
 def _train(
-    fixed: dict[str, Any], sample: dict[str, Any], data: ImageData | None, checkpoint: Checkpoint, metric: str
+    fixed: dict[str, Any],
+    sample: dict[str, Any],
+    data: ImageData | None,
+    checkpoint: Checkpoint | CustomCheckpoint,
+    objective: Objective,
 ) -> Generator[EpochMetrics | CustomMetrics, None, None]:
     hyperparameters, seed = sample["hyperparameters"], sample["seed"]
     try:
-        if data is None:
-            yield from train_custom(fixed["train_function"], hyperparameters, fixed["epochs"], seed, metric)
+        if isinstance(checkpoint, CustomCheckpoint):
+            limits = {"epochs": fixed["epochs"], "seed": seed}
+            yield from train_custom(
+                fixed["train_function"], hyperparameters, **limits, objective=objective, checkpoint=checkpoint
+            )
         else:
+            assert data is not None, "the data of an image classification"
             config = make_config(config_type(fixed["network"]), {**fixed, **hyperparameters, "seed": seed})
             yield from train(config, data, checkpoint)
     except (Exception, GeneratorExit):

@@ -60,6 +60,8 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             if self._stopper.signal is not None:
                 return  # the signal may have ended the processes of the training; the study is resumed with this trial
             self._record.add_failure(trial.trial_id, Failure(**result["failure"]), self._timing(result, 0.0))
+        elif "ended" in result:
+            self._record.end_by_itself(trial.trial_id)
         else:
             metrics = self._record.read_metrics(result)
             waiting_seconds = result["waiting_seconds"]

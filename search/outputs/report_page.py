@@ -385,7 +385,7 @@ def _describe_fixings(record: StudyRecord, findings: Findings, compared: EqualBu
     if findings.fixings:
         return [describe_fixing(record, fixing) for fixing in findings.fixings]
     unknown = "It is not known which hyperparameters can stay fixed:"
-    full = sum(trial.is_valid and len(trial.epochs) >= record.epochs for trial in record.trials)
+    full = sum(trial.is_valid and trial.reached(record.epochs) for trial in record.trials)
     if len(valid_trials(record.trials)) < FEWEST_TRIALS:
         more = FEWEST_TRIALS - full
         return [f"{unknown} there are too few trials (about {counted(more, 'more full trial')} needed)."]

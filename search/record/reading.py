@@ -61,6 +61,7 @@ def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: Study
         metadata.objective,
         check_type("baseline", attributes.get("baseline", False), bool),
         check_type("status", attributes["status"], Status) if has_ended else "interrupted",
+        ended_by_itself=check_type("ended_by_itself", attributes.get("ended_by_itself", False), bool),
         worker_failures=check_type("worker_failures", attributes.get("worker_failures", 0), int),
     )
     measured = [
@@ -95,7 +96,7 @@ def _agrees(stored: FrozenTrial, trial: TrialRecord, metadata: StudyMetadata) ->
     return (
         stored.state == OPTUNA_STATE.get(trial.status)
         and stored.value == value.get(trial.status)
-        and (trial.status != "completed" or len(trial.epochs) >= metadata.settings.epochs)
+        and (trial.status != "completed" or trial.ended_by_itself or len(trial.epochs) >= metadata.settings.epochs)
         and (trial.failure.status if trial.failure else None) == (trial.status if trial.status in FAILED else None)
     )
 

@@ -256,6 +256,12 @@ class StudyRecord:
         """Store the failure that is about to end a trial; `finish` records it."""
         self.running(trial_id).add_failure(failure, timing)
 
+    def end_by_itself(self, trial_id: str) -> None:
+        """Record that a training has returned before the last epoch of the study, so that it is complete."""
+        trial, proposal = self._running[trial_id]
+        trial.ended_by_itself = True
+        self.change(lambda: proposal.set_user_attr("ended_by_itself", True))
+
     def add_worker_failure(self, trial_id: str) -> int:
         """Record that a worker of a trial died; returns how many have died."""
         trial, proposal = self._running[trial_id]
@@ -268,7 +274,7 @@ class StudyRecord:
         trial, proposal = self._running.pop(trial_id)
         if trial.failure:
             trial.status = trial.failure.status
-        elif len(trial.epochs) >= self.epochs:
+        elif trial.ended_by_itself or len(trial.epochs) >= self.epochs:
             trial.status = "completed"
         else:
             trial.status = "interrupted" if interrupted else "stopped_early"
@@ -320,6 +326,6 @@ class StudyRecord:
         best_files = {file.name for file in Checkpoint(self.checkpoint(best)).best_files()} if best else set()
         unfinished = {self.checkpoint(trial).stem for trial in self.trials if not trial.has_ended}
         for file in (self.folder / "checkpoints").glob("trial-*"):
-            if file.name not in best_files and re.split(r"-epoch|\.", file.name)[0] not in unfinished:
+            if file.name not in best_files and re.split(r"-epoch|-last|\.", file.name)[0] not in unfinished:
                 with suppress(OSError):  # the file only takes space
                     file.unlink()

@@ -123,6 +123,8 @@ class TrialRecord:
     """The timing of each epoch; a failure has the timing of the epoch in which it happened. An epoch that was trained
     in one session and reported in the next has no timing."""
     failure: Failure | None = None
+    ended_by_itself: bool = False
+    """Whether the training returned before the last epoch of the study."""
     worker_failures: int = 0
     """How often a worker of the trial died without a report."""
 
@@ -150,6 +152,10 @@ class TrialRecord:
     def is_valid(self) -> bool:
         """Whether the trial has reported and its metrics are valid, so that it can be the best of the study."""
         return self.status in VALID and bool(self.epochs)
+
+    def reached(self, epochs: int) -> bool:
+        """Whether the trial ran this number of epochs, or ended by itself, so that it would not have got better."""
+        return self.ended_by_itself or len(self.epochs) >= epochs
 
     @property
     def best_value(self) -> float:

@@ -1,0 +1,137 @@
+"""Checkpoints of training functions of the user's own, by hand and in whole studies that are killed."""
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from serial_ray import StartedRun, run_command
+from torch import nn
+
+from training.custom_checkpoint import CustomCheckpoint
+
+TRAINING = """
+import random, time
+from pathlib import Path
+import torch
+from torch import nn
+
+def train(config, checkpoint):
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config["lr"])
+    start = checkpoint.load(model=model, optimizer=optimizer)
+    with open("begun.txt", "a") as notes:
+        notes.write(f"{config['seed']} {start}\\n")
+    for epoch in range(start, 30):
+        inputs = torch.randn(32, 4)
+        loss = (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        time.sleep(0.02)
+        metrics = {"loss": loss, "draw": random.random()}
+        checkpoint.save(epoch + 1, model=model, optimizer=optimizer)
+        yield metrics
+"""
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> CustomCheckpoint:
+    return CustomCheckpoint(tmp_path / "checkpoints" / "trial-0003.pt")
+
+
+def again(checkpoint: CustomCheckpoint, epochs: int) -> CustomCheckpoint:
+    """The checkpoint in another process, when so many epochs are recorded."""
+    return CustomCheckpoint(checkpoint.file, epochs)
+
+
+def names(checkpoint: CustomCheckpoint) -> list[str]:
+    return sorted(file.name for file in checkpoint.file.parent.iterdir())
+
+
+def test_what_was_saved_is_loaded(checkpoint: CustomCheckpoint) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    assert checkpoint.load(model=model, optimizer=optimizer) == 0
+    checkpoint.save(1, model=model, optimizer=optimizer, best=0.25, history=[1, 2], weights=torch.ones(3))
+    checkpoint.reported(1, 0.5)
+    drawn = random.random(), np.random.rand(), float(torch.rand(()))
+    other = nn.Linear(2, 1)
+    loaded = again(checkpoint, 1)
+    assert loaded.load(model=other, optimizer=torch.optim.SGD(other.parameters(), lr=0.1)) == 1
+    assert torch.equal(other.weight, model.weight)
+    assert (loaded.get("best"), loaded.get("history"), loaded.get("weights").sum()) == (0.25, [1, 2], 3)
+    assert loaded.get("missing", 7) == 7
+    assert drawn == (random.random(), np.random.rand(), float(torch.rand(())))
+
+
+def test_epoch_that_was_saved_and_not_reported_is_trained_again(checkpoint: CustomCheckpoint) -> None:
+    for epoch in (1, 2):
+        checkpoint.save(epoch, value=epoch)
+        checkpoint.reported(epoch, 1.0)
+    checkpoint.save(3, value=3)
+    loaded = again(checkpoint, 2)
+    assert (loaded.load(), loaded.get("value")) == (2, 2)
+
+
+def test_newest_and_best_epochs_are_kept(checkpoint: CustomCheckpoint) -> None:
+    for epoch, cost in enumerate([3.0, 1.0, 2.0, 2.5], start=1):
+        checkpoint.save(epoch, value=epoch)
+        checkpoint.reported(epoch, cost)
+    assert names(checkpoint) == ["trial-0003-epoch-0002.pt", "trial-0003-last-0004.pt"]
+    resumed = CustomCheckpoint(checkpoint.file, 4, best=1.0)
+    resumed.save(5, value=5)
+    resumed.reported(5, 1.5)
+    assert names(checkpoint) == ["trial-0003-epoch-0002.pt", "trial-0003-last-0005.pt"]
+
+
+def test_best_epoch_that_is_saved_after_its_report_is_kept(checkpoint: CustomCheckpoint) -> None:
+    for epoch, cost in ((1, 1.0), (2, 3.0)):
+        checkpoint.reported(epoch, cost)
+        checkpoint.save(epoch, value=epoch)
+    assert names(checkpoint) == ["trial-0003-epoch-0001.pt", "trial-0003-last-0002.pt"]
+
+
+def test_what_would_run_code_is_refused_when_it_is_saved(checkpoint: CustomCheckpoint) -> None:
+    with pytest.raises(TypeError, match=r"checkpoint.save saves what has state_dict, .*not true of all of: path"):
+        checkpoint.save(1, path=Path("here"))
+    assert not checkpoint.file.parent.exists()
+
+
+def study(folder: Path, *more: str) -> list[str]:
+    (folder / "own.py").write_text(TRAINING)
+    (folder / "space.toml").write_text("[lr]\nlow = 0.001\nhigh = 0.1\nlog = true\n")
+    function = ["--train-function", f"{folder}/own.py:train", "--space", f"{folder}/space.toml"]
+    searched = ["--metric", "loss", "--mode", "min", "--scheduler", "none", "--num-samples", "2", "--epochs", "30"]
+    return ["search/run.py", *function, *searched, "--results-dir", f"{folder}/results", *more]
+
+
+def epochs_of(folder: Path) -> pd.DataFrame:
+    epochs = pd.read_csv(folder / "epochs.csv").sort_values(["trial_number", "epoch"])
+    return epochs[["trial_number", "epoch", "loss", "draw"]].reset_index(drop=True)
+
+
+def test_killed_study_goes_on_from_the_last_epoch_with_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = run_command(*study(tmp_path, "--name", "whole"))
+    assert whole.status == 0, whole.stderr
+    with StartedRun(*study(tmp_path, "--name", "killed")) as run:
+        saved = tmp_path / "results" / "killed" / "checkpoints"
+        while not list(saved.glob("trial-0001-last-001*.pt")):
+            time.sleep(0.01)
+        run.send(signal.SIGKILL)
+        run.end()
+    resumed = run_command(
+        *("search/run.py", "--resume", f"{tmp_path}/results/killed", "--train-function", f"{tmp_path}/own.py:train")
+    )
+    assert resumed.status == 0, resumed.stderr
+    first, second, third = [int(line.split()[1]) for line in Path("begun.txt").read_text().splitlines()[2:]]
+    assert (first, second) == (0, 0)
+    assert third >= 9
+    pd.testing.assert_frame_equal(epochs_of(tmp_path / "results/whole"), epochs_of(tmp_path / "results/killed"))
