@@ -348,7 +348,7 @@ ENDS = """
 import sys
 
 def stops_early(config):
-    losses = [3.0, 2.0, 1.0, 2.0] if config["slope"] < 1.5 else [5.0] * 10
+    losses = [3.0, 2.0, 1.0, 2.0] if config["slope"] >= 1.5 else [5.0] * 10
     for loss in losses:
         yield {"loss": loss}
 
@@ -395,7 +395,7 @@ def test_training_that_ends_by_itself_is_complete_and_its_best_value_counts(ends
     run = run_own(ends, "stops_early", "--sampler", "random", "--grace-period", "5")
     assert run.status == 0, run.stderr
     trials = pd.read_csv(ends / "out" / "stops_early" / "trials.csv").set_index("trial_number")
-    short = trials["slope"] < 1.5
+    short = trials["slope"] >= 1.5
     assert 0 < short.sum() < 8
     assert (trials["status"][short] == "completed").all()
     assert (trials["epochs"][short] == 4).all()
