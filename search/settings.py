@@ -29,6 +29,11 @@ RENAMED_OPTIONS = RENAMED_SCHEDULING | {
     "--precision": "--set precision=NAME",
 }
 """Options of earlier versions, and their present names."""
+KNOWN_METRICS: dict[Mode, set[str]] = {
+    "min": {"loss", "error", "err", "mse", "rmse", "mae", "mape", "perplexity", "ppl", "nll", "wer", "cer"},
+    "max": {"accuracy", "acc", "f1", "auc", "auroc", "score", "r2", "precision", "recall", "iou", "dice", "bleu"},
+}
+"""Words in the name of a metric that say whether its highest or its lowest value is the best."""
 SHORTEST_TIME, LONGEST_TIME = 0.001, 10**9
 """Bounds of a duration in seconds; the timers of the system accept no others."""
 
@@ -45,11 +50,12 @@ class StudySettings(DataConfig):
     """Metric by which trials are compared; the highest accuracy or the lowest loss is the best. By default
     val_accuracy, or test_accuracy if --val-fraction is 0. With --train-function, a metric that your function yields."""
     mode: Mode | None = None
-    """Only with --train-function: whether the highest value of --metric is the best (max) or the lowest one (min)."""
+    """Only with --train-function: whether the highest value of --metric is the best (max) or the lowest one (min). By
+    default its name decides: the lowest loss, error, rmse or mae, the highest accuracy, f1, auc or score."""
     train_function: str | None = None
     """Search the hyperparameters of your own training function, for which this is the import path,
     path/to/file.py:train or package.module:train. The function is a generator that yields a dictionary of metrics after
-    each epoch. The options --space, --metric and --mode are needed with it."""
+    each epoch. The options --space and --metric are needed with it."""
     space: Path | None = None
     """TOML file with the search space. docs/spaces.md explains it, and search/space/spaces/ holds examples. By default
     learning rate, batch size and optimizer are searched."""
@@ -170,7 +176,7 @@ class StudySettings(DataConfig):
     @property
     def direction(self) -> Mode:
         """Whether the metric is maximised or minimised."""
-        return self.mode or ("min" if self.metric_name.endswith("_loss") else "max")
+        return self.mode or derived_mode(self.metric_name) or "max"
 
     @property
     def trial_timeout_seconds(self) -> float | None:
@@ -212,11 +218,14 @@ class StudySettings(DataConfig):
             return
         check_import_path("train_function", self.train_function)
         object.__setattr__(self, "train_function", absolute_import_path(self.train_function))
-        if self.metric is None or self.mode is None:
+        if self.metric is None:
+            raise ValueError("train_function needs metric, the name of a metric that the function yields")
+        if self.mode is None and derived_mode(self.metric) is None:
             raise ValueError(
-                "train_function needs metric and mode: the name of a metric, and whether max or min is the best"
+                f"train_function needs mode: whether the highest {self.metric} is the best (max) or the lowest (min)"
             )
-        check_choice("mode", self.mode, Mode)
+        check_choice("mode", self.direction, Mode)
+        object.__setattr__(self, "mode", self.direction)  # the record holds what the name says today
         if self.space is None and not (self.resume or self.warm_start):
             raise ValueError(
                 "train_function needs space, a file with the search space; search/space/spaces/ has examples"
@@ -307,10 +316,18 @@ def check_size(top: int, seeds: int) -> None:
 
 def check_metric_name(name: str) -> None:
     """Raise a ValueError if the name of a metric has other characters than letters, digits and some signs."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_./:-]{0,59}", name):
+    if not re.fullmatch(r"[A-Za-z]([A-Za-z0-9_./:@ -]{0,58}[A-Za-z0-9_])?", name):
         raise ValueError(
-            f"a metric's name must consist of letters, digits and _ . / : - and begin with a letter, got {name!r:.80}"
+            "a metric's name must consist of letters, digits, spaces and _ . / : @ - and begin with a letter, "
+            f"got {name!r:.80}"
         )
+
+
+def derived_mode(metric: str) -> Mode | None:
+    """Whether the highest or the lowest value of a metric is the best, if its name says so."""
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*", metric)}
+    modes: list[Mode] = [mode for mode, known in KNOWN_METRICS.items() if words & known]
+    return modes[0] if len(modes) == 1 else None
 
 
 def _seconds(option: str, duration: str | None) -> float | None:

@@ -14,14 +14,17 @@ import torch
 from serial_ray import CompletedRun, run_command
 from studies import run_function, search
 
+from search.engine.custom_training import train_custom
 from search.outputs.summary import show_summary
 from search.outputs.tables import epoch_table, trial_table
 from search.record.custom_metrics import CustomMetrics
 from search.record.metadata import StudyMetadata
 from search.record.study_record import StudyRecord
+from search.record.trial import Objective
 from search.settings import StudySettings
 from search.space.search_space import SearchSpace, parse
 from search.space.toml_file import read_space
+from training.custom_checkpoint import CustomCheckpoint
 from training.loop import TrainingDivergedError
 from training.networks.network_config import config_type
 from training.networks.networks import build_network
@@ -29,6 +32,7 @@ from training.user_code import annotated_config, load_code
 
 FUNCTIONS = """
 import math, random
+import numpy
 from dataclasses import dataclass
 import torch
 
@@ -59,6 +63,14 @@ def other(config):
 
 def text(config):
     yield {"loss": "low"}
+
+def nested(config):
+    yield {"loss": [1.0]}
+
+def kinds(config):
+    values = {"acc": numpy.float32(0.5), "tensor": torch.ones(1, 1), "done": True, "val/Top 1": numpy.int64(3)}
+    for _ in range(2):
+        yield {"loss": 1, **values, "note": "text", "none": None, "matrix": [[1.0]], "a\\nb": 1.0}
 
 def nan(config):
     yield {"loss": 1.0}
@@ -150,6 +162,7 @@ def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
         ("number", "the training function must yield a dictionary of metrics, got float"),
         ("other", "epoch 1 has no metric loss; it has error_rate"),
         ("text", "metric loss must be a number, got 'low'"),
+        ("nested", "metric loss must be a number, got [1.0]"),
         ("no_default", "hyperparameter slope needs a default"),
         ("unknown", "its annotations cannot be read: name 'np' is not defined"),
         ("missing", "has no function missing"),
@@ -158,6 +171,18 @@ def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
 def test_function_that_breaks_a_rule_fails_with_a_sentence(place: Path, name: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
         list(epochs_of(place, name))
+
+
+def test_metrics_of_every_kind_of_number_are_recorded_and_others_left_out(place: Path) -> None:
+    objective, checkpoint = Objective("loss", "min"), CustomCheckpoint(place.parent / "trial-0000.pt")
+    epochs = train_custom(f"{place}:kinds", {}, epochs=2, seed=0, objective=objective, checkpoint=checkpoint)
+    numbers = {"loss": 1.0, "acc": 0.5, "tensor": 1.0, "done": 1.0, "val/Top 1": 3.0}
+    assert next(epochs).values == numbers
+    warning = checkpoint.take_warning() or ""
+    assert warning.startswith("the training function also yields what is not recorded, because it is not a number")
+    assert warning.endswith(": note, none, matrix, a\\nb")
+    assert next(epochs).values == numbers
+    assert checkpoint.take_warning() is None
 
 
 def test_function_that_ends_early_has_stopped_by_itself(place: Path) -> None:
@@ -173,9 +198,9 @@ def test_metric_that_is_not_a_number_any_more_has_diverged(place: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"metric": "two words"}, "a metric's name must consist of letters, digits and _ . / : -"),
-        ({"metric": None}, "train_function needs metric and mode"),
-        ({"mode": None}, "train_function needs metric and mode"),
+        ({"metric": "two\nlines"}, "a metric's name must consist of letters, digits, spaces and _ . / : @ -"),
+        ({"metric": None}, "train_function needs metric"),
+        ({"metric": "reward", "mode": None}, "train_function needs mode: whether the highest reward is the best"),
         ({"mode": "least"}, "mode must be one of max, min, got least"),
         ({"space": None}, "train_function needs space"),
         ({"confirm": "2x2"}, "confirm trains the winner on all images"),

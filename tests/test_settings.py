@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from search.settings import StudySettings
+from search.settings import StudySettings, derived_mode
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,21 @@ def test_default_metric_follows_the_validation_split() -> None:
 def test_accuracies_are_maximised_and_losses_minimised() -> None:
     assert StudySettings(metric="val_accuracy").direction == "max"
     assert StudySettings(metric="val_loss").direction == "min"
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"),
+    [
+        ("val_loss", "min"),
+        ("valLoss", "min"),
+        ("Val Acc", "max"),
+        ("val/f1", "max"),
+        ("test_r2", "max"),
+        ("RMSE", "min"),
+        ("reward", None),
+        ("f1_loss", None),
+        ("glossary", None),
+    ],
+)
+def test_name_of_a_metric_says_what_is_best_where_it_is_clear(metric: str, mode: str | None) -> None:
+    assert derived_mode(metric) == mode

@@ -108,6 +108,10 @@ class CustomCheckpoint:
             self._keep_best()
             self._drop_older()
 
+    def warn(self, warning: str) -> None:
+        """Let `take_warning` return a sentence."""
+        self._warning = warning
+
     def take_warning(self) -> str | None:
         """The last error in one sentence; None if there was none since the last call."""
         warning, self._warning = self._warning, None

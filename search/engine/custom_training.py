@@ -12,6 +12,7 @@ from search.record.custom_metrics import CustomMetrics
 from search.record.trial import Objective
 from search.settings import check_metric_name
 from training.config_fields import field_types, make_config, read_value
+from training.console.terminal import printable
 from training.custom_checkpoint import CustomCheckpoint
 from training.loop import TrainingDivergedError
 from training.random_state import seed_generators
@@ -23,6 +24,12 @@ CHECKPOINT = "checkpoint"
 Parameters: TypeAlias = Mapping[str, inspect.Parameter]
 OURS = ("epochs", "seed")
 """Values that a function receives if it has a place for them and does not search them."""
+
+
+LEFT_OUT = (
+    "the training function also yields what is not recorded, because it is not a number "
+    "or because its name has other signs than letters, digits, spaces and _ . / : @ -"
+)
 
 
 def check_call(import_path: str, names: Collection[str]) -> None:
@@ -73,11 +80,14 @@ def train_custom(
         positional, named = _arguments(import_path, function, values, checkpoint)
         seed_generators(seed)
         training = _until_exit(function, positional, named)
-        epoch, start = 0, time.perf_counter()
+        epoch, left_out, start = 0, False, time.perf_counter()
         for epoch, yielded in enumerate(training, start=1):
             number = checkpoint.epochs_restored + epoch
             seconds = round(time.perf_counter() - start, 3)
             metrics = _check_metrics(yielded, objective.metric, number)
+            if not left_out and (others := [printable(str(name)) for name in yielded if str(name) not in metrics]):
+                left_out = True
+                checkpoint.warn(f"{LEFT_OUT}: {', '.join(others)}")
             measured = CustomMetrics(epoch=number, seconds=seconds, values=metrics)
             try:
                 yield measured
@@ -165,24 +175,33 @@ def _until_exit(
 
 
 def _check_metrics(yielded: object, metric: str, epoch: int) -> dict[str, float | None]:
+    """The metrics of an epoch, of which the searched one must be finite; None for others that are not."""
     if not isinstance(yielded, Mapping):
         raise ValueError(f"the training function must yield a dictionary of metrics, got {type(yielded).__name__}")
     if yielded.get(metric) is None:
         raise ValueError(f"epoch {epoch} has no metric {metric}; it has {', '.join(map(str, yielded))}")
-    metrics = {str(name): _number(str(name), value) for name, value in yielded.items()}
-    if not math.isfinite(metrics[metric]):
-        raise TrainingDivergedError(f"{metric} is {metrics[metric]} in epoch {epoch}")
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-
-
-def _number(name: str, value: Any) -> float:
-    """A metric as a number; NaN for one that was not measured, which is None."""
-    check_metric_name(name)
+    numbers = {str(name): _number(value) for name, value in yielded.items() if _is_metric_name(name)}
+    value = numbers[metric]
     if value is None:
-        return math.nan
+        raise ValueError(f"metric {metric} must be a number, got {yielded[metric]!r:.50}")
+    if not math.isfinite(value):
+        raise TrainingDivergedError(f"{metric} is {value} in epoch {epoch}")
+    return {name: number if math.isfinite(number) else None for name, number in numbers.items() if number is not None}
+
+
+def _number(value: Any) -> float | None:
+    """A number of Python, NumPy or torch as a float; None for anything else."""
+    if isinstance(value, str | bytes):  # float would convert it
+        return None
     try:
-        if isinstance(value, str):
-            raise TypeError  # float would convert it
         return float(value.detach() if isinstance(value, torch.Tensor) else value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"metric {name} must be a number, got {value!r:.50}") from None
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
+
+
+def _is_metric_name(name: object) -> bool:
+    try:
+        check_metric_name(str(name))
+    except ValueError:
+        return False
+    return True
