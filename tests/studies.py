@@ -58,7 +58,7 @@ def run_function(
     import_path: str, hyperparameters: dict[str, Any], *, epochs: int, seed: int = 0, folder: Path
 ) -> Iterator[CustomMetrics]:
     """Run a training function for its `loss`, the lowest of which is the best."""
-    objective, checkpoint = Objective("loss", "min"), CustomCheckpoint(folder / "trial-0000.pt")
+    objective, checkpoint = Objective("loss", "min"), CustomCheckpoint(folder / "trial-0000.pt", folder / "0000")
     return train_custom(
         import_path, hyperparameters, epochs=epochs, seed=seed, objective=objective, checkpoint=checkpoint
     )

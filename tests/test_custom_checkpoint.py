@@ -41,12 +41,12 @@ def train(config, checkpoint):
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> CustomCheckpoint:
-    return CustomCheckpoint(tmp_path / "checkpoints" / "trial-0003.pt")
+    return CustomCheckpoint(tmp_path / "checkpoints" / "trial-0003.pt", tmp_path / "0003")
 
 
 def again(checkpoint: CustomCheckpoint, epochs: int) -> CustomCheckpoint:
     """The checkpoint in another process, when so many epochs are recorded."""
-    return CustomCheckpoint(checkpoint.file, epochs)
+    return CustomCheckpoint(checkpoint.file, checkpoint.folder, epochs)
 
 
 def names(checkpoint: CustomCheckpoint) -> list[str]:
@@ -83,7 +83,7 @@ def test_newest_and_best_epochs_are_kept(checkpoint: CustomCheckpoint) -> None:
         checkpoint.save(epoch, value=epoch)
         checkpoint.reported(epoch, cost)
     assert names(checkpoint) == ["trial-0003-epoch-0002.pt", "trial-0003-last-0004.pt"]
-    resumed = CustomCheckpoint(checkpoint.file, 4, best=1.0)
+    resumed = CustomCheckpoint(checkpoint.file, checkpoint.folder, 4, best=1.0)
     resumed.save(5, value=5)
     resumed.reported(5, 1.5)
     assert names(checkpoint) == ["trial-0003-epoch-0002.pt", "trial-0003-last-0005.pt"]

@@ -174,7 +174,7 @@ def test_function_that_breaks_a_rule_fails_with_a_sentence(place: Path, name: st
 
 
 def test_metrics_of_every_kind_of_number_are_recorded_and_others_left_out(place: Path) -> None:
-    objective, checkpoint = Objective("loss", "min"), CustomCheckpoint(place.parent / "trial-0000.pt")
+    objective, checkpoint = Objective("loss", "min"), CustomCheckpoint(place.parent / "trial.pt", place.parent)
     epochs = train_custom(f"{place}:kinds", {}, epochs=2, seed=0, objective=objective, checkpoint=checkpoint)
     numbers = {"loss": 1.0, "acc": 0.5, "tensor": 1.0, "done": 1.0, "val/Top 1": 3.0}
     assert next(epochs).values == numbers
@@ -370,7 +370,7 @@ def test_what_needs_images_refuses_a_study_without_them(
 
 
 ENDS = """
-import sys
+import os, sys
 
 def stops_early(config):
     losses = [3.0, 2.0, 1.0, 2.0] if config["slope"] >= 1.5 else [5.0] * 10
@@ -385,6 +385,15 @@ def saves_at_its_end(slope, epochs):
 
 def by_name(slope, bias=2.0, *, seed, checkpoint=None):
     yield {"loss": slope * bias + 0 * seed}
+
+def prints(slope, trial_folder):
+    print("printed", slope, flush=True)
+    print("to stderr", file=sys.stderr)
+    assert os.environ["TUNESMITH_TRIAL_FOLDER"] == trial_folder
+    with open(f"{trial_folder}/own.txt", "w") as stream:
+        stream.write("own")
+    yield {"loss": 1.0}
+    print("after the yield")
 
 async def asynchronous(config):
     yield {"loss": 1.0}
@@ -443,6 +452,19 @@ def test_function_takes_its_hyperparameters_by_name(ends: Path) -> None:
     assert run.status == 0, run.stderr
     trials = pd.read_csv(ends / "out" / "by_name" / "trials.csv")
     assert trials["loss"].tolist() == pytest.approx((2 * trials["slope"]).tolist())
+
+
+def test_trial_has_a_folder_with_what_it_prints(ends: Path) -> None:
+    run = run_own(ends, "prints", "--num-samples", "2")
+    assert run.status == 0, run.stderr
+    assert "printed" not in run.stdout
+    slopes = pd.read_csv(ends / "out" / "prints" / "trials.csv").set_index("trial_number")["slope"]
+    for number in (0, 1):
+        folder = ends / "out" / "prints" / "trials" / f"{number:04}"
+        assert (folder / "own.txt").read_text() == "own"
+        printed = (folder / "log.txt").read_text().splitlines()
+        assert printed[:2] == [f"printed {slopes[number]}", "to stderr"]
+        assert printed[-1] == "after the yield"
 
 
 @pytest.mark.parametrize(

@@ -27,15 +27,17 @@ class CustomCheckpoint:
     The random generators of Python, NumPy and torch are saved and restored, too.
     """
 
-    def __init__(self, file: Path, epochs_reported: int = 0, best: float | None = None) -> None:
+    def __init__(self, file: Path, folder: Path, epochs_reported: int = 0, best: float | None = None) -> None:
         """Read and write nothing yet.
 
         Args:
             file: Names the files: `trial-0007.pt` has `trial-0007-last-0003.pt` beside it for epoch 3.
+            folder: Folder of the trial, for files of the training's own.
             epochs_reported: Epochs whose metrics are known; a later epoch is not loaded, for it would not be measured.
             best: The lowest cost of these epochs, as `reported` gets them.
         """
         self.file = file
+        self.folder = folder
         self._epochs_reported = epochs_reported
         self.epochs_restored = 0
         """Epochs that an earlier process trained, and from which this one went on."""

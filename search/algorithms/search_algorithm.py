@@ -56,10 +56,9 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         """Propose the next configuration.
 
         Returns:
-            The `hyperparameters`, searched and fixed, by name; the `seed` and the `number` of the trial; and
-            `checkpoint` (a path), `epochs_recorded` and `best` (their lowest cost, or None), from which a worker goes
-            on with it. None while the running
-            trials decide whether more are needed; `FINISHED` when the study is over.
+            The `hyperparameters`, searched and fixed, by name; the `seed` and the `number` of the trial; its `folder`
+            and its `checkpoint` (paths), `epochs_recorded` and their lowest cost `best` (or None), from which a worker
+            goes on. None while the running trials decide whether more are needed; `FINISHED` when the study is over.
         """
         if self._stopper.starts_no_trial():
             return str(Searcher.FINISHED)
@@ -79,6 +78,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
             "seed": trial.seed,
             "number": trial.number,
             "checkpoint": str(self._record.checkpoint(trial)),
+            "folder": str(self._record.trial_folder(trial)),
             "epochs_recorded": len(trial.epochs),
             "best": self._record.objective.minimized(trial.best_epoch) if trial.best_epoch else None,
         }

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, get_type_hints
 
 import torch
 
+from search.engine.trial_folder import in_trial_folder
 from search.record.custom_metrics import CustomMetrics
 from search.record.trial import Objective
 from search.settings import check_metric_name
@@ -22,7 +23,7 @@ OPTION = "train_function"
 CHECKPOINT = "checkpoint"
 """A parameter of this name receives the checkpoint."""
 Parameters: TypeAlias = Mapping[str, inspect.Parameter]
-OURS = ("epochs", "seed")
+OURS = ("epochs", "seed", "trial_folder")
 """Values that a function receives if it has a place for them and does not search them."""
 
 
@@ -68,15 +69,15 @@ def train_custom(
         seed: Seed of the trial.
         objective: What is searched for; each epoch must have its metric.
         checkpoint: The function receives it if it has a parameter `checkpoint`. The first epoch that it yields is the
-            one after those that it has loaded.
+            one after those that it has loaded. What the function prints goes to `log.txt` in the folder of the trial.
 
     Raises:
         TrainingDivergedError: The metric is not finite.
         ValueError: The function yields something else, or nothing.
         SystemExit: The function exits with a text or with a status other than 0.
     """
-    with running(OPTION, import_path) as function:
-        values = {"epochs": epochs, "seed": seed, **hyperparameters}
+    with in_trial_folder(checkpoint.folder), running(OPTION, import_path) as function:
+        values = {"epochs": epochs, "seed": seed, "trial_folder": str(checkpoint.folder), **hyperparameters}
         positional, named = _arguments(import_path, function, values, checkpoint)
         seed_generators(seed)
         training = _until_exit(function, positional, named)

@@ -65,7 +65,11 @@ def trainable(
     # the log of a worker is what the Ray dashboard shows of a trial
     print(f"trial {number}: {point}; seed of the trial {sample['seed']}", flush=True)
     objective, epoch = Objective(metric, mode), epochs_recorded
-    checkpoint = Checkpoint(file, metric, mode) if data else CustomCheckpoint(file, epoch, sample["best"])
+    checkpoint = (
+        Checkpoint(file, metric, mode)
+        if data
+        else CustomCheckpoint(file, Path(sample["folder"]), epoch, sample["best"])
+    )
     try:
         if working_folder.is_dir():  # a node of a cluster may not have it
             os.chdir(working_folder)

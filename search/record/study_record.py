@@ -14,7 +14,7 @@ from optuna.trial import Trial, TrialState
 
 from search.record.custom_metrics import CustomMetrics
 from search.record.database import NoRetry, StudyStorage, check_file, open_file
-from search.record.file_names import STUDY_DB
+from search.record.file_names import STUDY_DB, TRIALS
 from search.record.metadata import StudyMetadata, read_metadata
 from search.record.ranking import ranked
 from search.record.reading import read_trials, refuse_damage
@@ -299,6 +299,10 @@ class StudyRecord:
     def checkpoint(self, trial: TrialRecord) -> Path:
         """The checkpoint file of a trial, from which a worker goes on while the trial has not ended."""
         return self.folder / "checkpoints" / f"trial-{trial.number:04}.pt"
+
+    def trial_folder(self, trial: TrialRecord) -> Path:
+        """The folder of a trial of a training function."""
+        return self.folder / TRIALS / f"{trial.number:04}"
 
     def _write_end(self, trial: TrialRecord, proposal: Trial) -> None:
         proposal.set_user_attr("status", trial.status)
