@@ -58,6 +58,12 @@ def short(config):
 def number(config):
     yield 1.0
 
+def returned(config):
+    return {"loss": 2 * config["slope"]}
+
+def returned_number(slope):
+    return torch.tensor(2 * slope)
+
 def other(config):
     yield {"error_rate": 1.0}
 
@@ -183,6 +189,12 @@ def test_metrics_of_every_kind_of_number_are_recorded_and_others_left_out(place:
     assert warning.endswith(": note, none, matrix, a\\nb")
     assert next(epochs).values == numbers
     assert checkpoint.take_warning() is None
+
+
+@pytest.mark.parametrize("name", ["returned", "returned_number"])
+def test_function_may_return_one_result(place: Path, name: str) -> None:
+    (measured,) = epochs_of(place, name)
+    assert (measured.epoch, measured.values["loss"]) == (1, 12.0)
 
 
 def test_function_that_ends_early_has_stopped_by_itself(place: Path) -> None:

@@ -1,5 +1,6 @@
-"""Runs a training function of the user's own: a generator that yields a dictionary of metrics for each epoch."""
+"""Runs a training function of the user's own: it yields its metrics after each epoch, or returns them at its end."""
 
+import functools
 import inspect
 import math
 import time
@@ -80,7 +81,7 @@ def train_custom(
         values = {"epochs": epochs, "seed": seed, "trial_folder": str(checkpoint.folder), **hyperparameters}
         positional, named = _arguments(import_path, function, values, checkpoint)
         seed_generators(seed)
-        training = _until_exit(function, positional, named)
+        training = _until_exit(functools.partial(function, *positional, **named), objective.metric)
         epoch, left_out, start = 0, False, time.perf_counter()
         for epoch, yielded in enumerate(training, start=1):
             number = checkpoint.epochs_restored + epoch
@@ -164,12 +165,16 @@ def _takes_epochs(import_path: str, named: Mapping[str, Any]) -> bool:
     return "epochs" in (field_types(config_class) if config_class else named)
 
 
-def _until_exit(
-    function: Callable[..., Any], positional: list[Any], named: dict[str, Any]
-) -> Generator[Any, None, None]:
-    """What a training function yields until it returns or exits with status 0."""
+def _until_exit(train: Callable[[], Any], metric: str) -> Generator[Any, None, None]:
+    """What a training function yields, or the one result that it returns, until it returns or exits with status 0."""
     try:
-        yield from function(*positional, **named)
+        result = train()
+        if isinstance(result, Mapping):
+            yield result
+        elif _number(result) is not None:
+            yield {metric: result}
+        elif result is not None:
+            yield from result
     except SystemExit as end:
         if end.code not in (None, 0):
             raise

@@ -64,7 +64,8 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
 def _trials_left(study: Study) -> str:
     if study.trials_to_run <= 0:
         return "nothing to run" + ("; --num-samples +20 adds 20 trials" if study.record.metadata.plan is None else "")
-    interrupted = sum(trial.status == "interrupted" for trial in study.record.trials)
+    record = study.record
+    interrupted = sum(trial.status == "interrupted" and record.has_checkpoint(trial) for trial in record.trials)
     continued = (
         f", {interrupted} of them continue{'s' * (interrupted == 1)} after the last epoch" if interrupted else ""
     )

@@ -300,6 +300,11 @@ class StudyRecord:
         """The checkpoint file of a trial, from which a worker goes on while the trial has not ended."""
         return self.folder / "checkpoints" / f"trial-{trial.number:04}.pt"
 
+    def has_checkpoint(self, trial: TrialRecord) -> bool:
+        """Whether there is a state from which a trial continues; without one it starts again."""
+        file = self.checkpoint(trial)
+        return file.is_file() or any(file.parent.glob(f"{file.stem}-last-*.pt"))
+
     def trial_folder(self, trial: TrialRecord) -> Path:
         """The folder of a trial of a training function."""
         return self.folder / TRIALS / f"{trial.number:04}"
