@@ -29,6 +29,8 @@ RENAMED_OPTIONS = RENAMED_SCHEDULING | {
     "--precision": "--set precision=NAME",
 }
 """Options of earlier versions, and their present names."""
+IMAGE_EPOCHS = 10
+"""Default number of epochs of a trial on images, which is that of the tutorial."""
 KNOWN_METRICS: dict[Mode, set[str]] = {
     "min": {"loss", "error", "err", "mse", "rmse", "mae", "mape", "perplexity", "ppl", "nll", "wer", "cer"},
     "max": {"accuracy", "acc", "f1", "auc", "auroc", "score", "r2", "precision", "recall", "iou", "dice", "bleu"},
@@ -44,8 +46,9 @@ class StudySettings(DataConfig):
 
     num_samples: int = 20
     """Number of trials, the baseline included; >= 1."""
-    epochs: int = 10
-    """Number of passes over the training images in a trial that is not stopped early; >= 1."""
+    epochs: int | None = None
+    """Number of passes over the training images in a trial that is not stopped early; >= 1. By default 10. With
+    --train-function, the largest number of epochs of a trial; by default there is no limit."""
     metric: str | None = None
     """Metric by which trials are compared; the highest accuracy or the lowest loss is the best. By default
     val_accuracy, or test_accuracy if --val-fraction is 0. With --train-function, a metric that your function yields."""
@@ -135,15 +138,16 @@ class StudySettings(DataConfig):
     def __post_init__(self) -> None:
         """Check every field; nothing on disk is touched."""
         super().__post_init__()
-        for option in ("num_samples", "epochs", "cpus_per_trial", "grace_period"):
-            if getattr(self, option) < 1:
+        if self.epochs is None and self.train_function is None:
+            object.__setattr__(self, "epochs", IMAGE_EPOCHS)
+        for option in ("num_samples", "epochs", "cpus_per_trial", "grace_period", "max_concurrent"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
                 raise ValueError(f"{option} must be >= 1, got {getattr(self, option)}")
         if self.reduction_factor < 2:
             raise ValueError(f"reduction_factor must be >= 2, got {self.reduction_factor}")
-        if self.grace_period > self.epochs:
+        if self.epochs is not None and self.grace_period > self.epochs:
             raise ValueError(f"grace_period must be at most epochs, {self.epochs}, got {self.grace_period}")
-        if self.max_concurrent is not None and self.max_concurrent < 1:
-            raise ValueError(f"max_concurrent must be >= 1, got {self.max_concurrent}")
         if not 0 <= self.gpus_per_trial < float("inf"):
             raise ValueError(f"gpus_per_trial must be >= 0, got {self.gpus_per_trial}")
         if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:

@@ -164,7 +164,7 @@ def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("nothing", "the training function yielded only 0 of 3 epochs"),
+        ("nothing", "the training function ended without a metric"),
         ("number", "the training function must yield a dictionary of metrics, got float"),
         ("other", "epoch 1 has no metric loss; it has error_rate"),
         ("text", "metric loss must be a number, got 'low'"),
@@ -395,6 +395,12 @@ def saves_at_its_end(slope, epochs):
     with open("saved.txt", "a") as notes:
         notes.write("saved\\n")
 
+def long(slope):
+    for epoch in range(25):
+        yield {"loss": slope / (epoch + 1)}
+    with open("saved.txt", "a") as notes:
+        notes.write("saved\\n")
+
 def by_name(slope, bias=2.0, *, seed, checkpoint=None):
     yield {"loss": slope * bias + 0 * seed}
 
@@ -431,9 +437,9 @@ def ends(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_own(folder: Path, name: str, *options: str) -> CompletedRun:
+def run_own(folder: Path, name: str, *options: str, epochs: int | None = 10) -> CompletedRun:
     function = ["--train-function", f"{folder}/ends.py:{name}", "--space", f"{folder}/space.toml", "--name", name]
-    searched = ["--metric", "loss", "--mode", "min", "--num-samples", "8", "--epochs", "10"]
+    searched = ["--metric", "loss", "--num-samples", "8", *(["--epochs", str(epochs)] if epochs else [])]
     return run_command("search/run.py", *function, *searched, "--results-dir", f"{folder}/out", *options, cwd=folder)
 
 
@@ -451,6 +457,16 @@ def test_training_that_ends_by_itself_is_complete_and_its_best_value_counts(ends
     record = StudyRecord.open(ends / "out" / "stops_early")
     assert [trial.ended_by_itself for trial in record.trials] == [bool(short[number]) for number in range(8)]
     assert record.study.best_value == 1.0
+
+
+def test_training_without_a_limit_runs_to_its_own_end(ends: Path) -> None:
+    run = run_own(ends, "long", "--num-samples", "3", "--scheduler", "asha", epochs=None)
+    assert run.status == 0, run.stderr
+    assert re.search("search +3 trials for the lowest loss", run.stdout)
+    trials = pd.read_csv(ends / "out" / "long" / "trials.csv").set_index("trial_number")
+    assert (trials["status"][0], trials["epochs"][0]) == ("completed", 25)
+    assert (ends / "saved.txt").read_text().startswith("saved")
+    assert StudyRecord.open(ends / "out" / "long").epochs == 25
 
 
 def test_what_stands_behind_the_loop_is_run(ends: Path) -> None:

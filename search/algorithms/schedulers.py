@@ -12,6 +12,10 @@ from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
 
+NO_LIMIT = 10**6
+"""Epochs after which successive halving decides for the last time, where trials have no limit."""
+EPOCHS_OF_BRACKETS = 81
+"""The brackets of hyperband, where trials have no limit, are those of this number of epochs."""
 CONTINUE: str = TrialScheduler.CONTINUE
 
 
@@ -87,7 +91,8 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         if "epoch" not in result:
             return CONTINUE  # the report of a failure, or of an end
         decision = self._judge(recorded, result["epoch"], result["objective"])
-        ends_by_itself = result["epoch"] >= self._record.epochs
+        limit = self._record.epoch_limit
+        ends_by_itself = limit is not None and result["epoch"] >= limit
         return CONTINUE if recorded.is_baseline or ends_by_itself else decision
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,7 +120,7 @@ def build_scheduler(settings: StudySettings, record: StudyRecord) -> TrialSchedu
         "mode": record.mode,
         "grace_period": settings.grace_period,
     }
-    halving = options | {"max_t": record.epochs, "reduction_factor": settings.reduction_factor}
+    halving = options | {"max_t": settings.epochs or NO_LIMIT, "reduction_factor": settings.reduction_factor}
     match settings.scheduler:
         case "asha":
             return StudyScheduler(SuccessiveHalving(**halving), record)
@@ -140,5 +145,6 @@ def describe(settings: StudySettings) -> str:
 
 def _num_rungs(settings: StudySettings) -> int:
     """The number of epochs after which successive halving decides, without the last epoch."""
+    epochs = settings.epochs or EPOCHS_OF_BRACKETS
     rungs = (settings.grace_period * settings.reduction_factor**k for k in itertools.count())
-    return max(1, sum(1 for _ in itertools.takewhile(lambda epoch: epoch < settings.epochs, rungs)))
+    return max(1, sum(1 for _ in itertools.takewhile(lambda epoch: epoch < epochs, rungs)))

@@ -207,7 +207,12 @@ def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
     recorded tables 0 of 50 such sentences were wrong, on planted functions 0 of 295 (docs/advice.md).
     """
     best = best_full_trials(record)
-    if len(best) < FEW or record.epochs < 2 or any(trial.ended_by_itself for trial in best):
+    if (
+        len(best) < FEW
+        or record.epoch_limit is None
+        or record.epochs < 2
+        or any(trial.ended_by_itself for trial in best)
+    ):
         return
     part = max(1, record.epochs // 5)
     costs = np.array([[record.objective.minimized(metrics) for metrics in trial.epochs] for trial in best])

@@ -53,7 +53,7 @@ def train_custom(
     import_path: str,
     hyperparameters: Mapping[str, Any],
     *,
-    epochs: int,
+    epochs: int | None,
     seed: int,
     objective: Objective,
     checkpoint: CustomCheckpoint,
@@ -66,7 +66,7 @@ def train_custom(
     Args:
         import_path: Import path of the function, `path/to/file.py:train` or `package.module:train`.
         hyperparameters: Searched and fixed ones.
-        epochs: The largest number of epochs.
+        epochs: The largest number of epochs; None if there is none.
         seed: Seed of the trial.
         objective: What is searched for; each epoch must have its metric.
         checkpoint: The function receives it if it has a parameter `checkpoint`. The first epoch that it yields is the
@@ -78,7 +78,8 @@ def train_custom(
         SystemExit: The function exits with a text or with a status other than 0.
     """
     with in_trial_folder(checkpoint.folder), running(OPTION, import_path) as function:
-        values = {"epochs": epochs, "seed": seed, "trial_folder": str(checkpoint.folder), **hyperparameters}
+        limit = {} if epochs is None else {"epochs": epochs}
+        values = {**limit, "seed": seed, "trial_folder": str(checkpoint.folder), **hyperparameters}
         positional, named = _arguments(import_path, function, values, checkpoint)
         seed_generators(seed)
         training = _until_exit(functools.partial(function, *positional, **named), objective.metric)
@@ -95,14 +96,14 @@ def train_custom(
                 yield measured
             finally:
                 checkpoint.reported(number, objective.minimized(measured))
-            if number >= epochs:
+            if epochs is not None and number >= epochs:
                 if _takes_epochs(import_path, named):
                     next(training, None)  # what stands behind its loop
                 training.close()
                 return
             start = time.perf_counter()
     if epoch + checkpoint.epochs_restored == 0:
-        raise ValueError(f"the training function yielded only 0 of {epochs} epochs")
+        raise ValueError("the training function ended without a metric")
 
 
 def _arguments(

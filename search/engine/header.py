@@ -35,7 +35,8 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         yield "retrain", f"{trials} {seeds}"
     else:
         extreme = "highest" if settings.direction == "max" else "lowest"
-        trials = f"{counted(settings.num_samples, 'trial')} of {counted(settings.epochs, 'epoch')}"
+        limit = f" of {counted(settings.epochs, 'epoch')}" if settings.epochs else ""
+        trials = f"{counted(settings.num_samples, 'trial')}{limit}"
         yield "search", f"{trials} for the {extreme} {settings.metric_name}, sampler {settings.sampler}"
     stops = settings.scheduler != "none"
     yield (

@@ -87,7 +87,7 @@ def trainable(
                     report = {"epoch": epoch, "objective": value, "metrics": asdict(metrics)}
                     notes = {"waiting_seconds": waiting_seconds, "warning": checkpoint.take_warning()}
                     tune.report(report | notes)
-        if epoch < fixed["epochs"]:
+        if fixed["epochs"] is None or epoch < fixed["epochs"]:
             tune.report({"ended": True})
     except TrainingDivergedError as error:
         seconds = time.perf_counter() - last_report

@@ -149,8 +149,8 @@ class LiveView(View):
                 first.append(f", {difference.removeprefix(f'{record.metric} ')} compared with the {gain.over}")
             values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
             lines = [first, _line(f"         {values}")]
-        saved = epochs_saved(record.trials, record.epochs)
-        stops = record.metadata.settings.scheduler != "none"
+        saved = epochs_saved(record.trials, record.epoch_limit)
+        stops = record.metadata.settings.scheduler != "none" and record.epoch_limit
         stopping = f", {saved} saved by stopping weak trials early" if stops else ""
         lines.append(_line(f"epochs   {epochs_run(record.trials)} run{stopping}"))
         return lines
@@ -193,7 +193,7 @@ class LiveView(View):
             table.add_row(
                 str(trial.number),
                 *(format_value(column_value(trial, name)) for name in names),
-                f"{len(trial.epochs)}/{record.epochs}",
+                f"{len(trial.epochs)}/{record.epoch_limit}" if record.epoch_limit else str(len(trial.epochs)),
                 *values[: 1 if is_narrow else 2],
                 sparkline([record.objective.value(metrics) for metrics in trial.epochs]),
             )
@@ -207,7 +207,7 @@ class LiveView(View):
         if self._trials_began is None or ended == 0:
             return None
         running = [trial for trial in self._record.trials if trial.status == "running"]
-        partial = sum(len(trial.epochs) / self._record.epochs for trial in running)
+        partial = sum(min(1.0, len(trial.epochs) / self._record.epochs) for trial in running)
         left = self._num_samples - len(ended_trials(self._record.trials)) - partial
         return max(0.0, (time.monotonic() - self._trials_began) / (ended + partial) * left)
 

@@ -105,7 +105,7 @@ def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
     counts = Counter(trial.status for trial in record.trials)
     listed = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
     cards.append(("trials", str(len(record.trials)), listed))
-    if saved := epochs_saved(record.trials, record.epochs):
+    if saved := epochs_saved(record.trials, record.epoch_limit):
         total = saved + epochs_run(record.trials)
         cards.append(("epochs saved", f"{saved / total:.0%}", f"{saved} of {total}, by stopping weak trials early"))
     sessions = record.metadata.sessions

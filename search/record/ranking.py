@@ -49,6 +49,10 @@ def epochs_run(trials: Iterable[TrialRecord]) -> int:
     return sum(len(trial.epochs) for trial in trials)
 
 
-def epochs_saved(trials: Iterable[TrialRecord], epochs: int) -> int:
-    """Number of epochs that trials did not run because they were stopped early; a full trial runs `epochs`."""
-    return sum(epochs - len(trial.epochs) for trial in trials if trial.status == "stopped_early")
+def epochs_saved(trials: Iterable[TrialRecord], epochs: int | None) -> int:
+    """Number of epochs that trials did not run because they were stopped early; 0 if nobody knows.
+
+    A full trial runs `epochs`; None if there is no limit.
+    """
+    stopped = [trial for trial in trials if trial.status == "stopped_early"]
+    return 0 if epochs is None else sum(epochs - len(trial.epochs) for trial in stopped)

@@ -96,7 +96,7 @@ def _agrees(stored: FrozenTrial, trial: TrialRecord, metadata: StudyMetadata) ->
     return (
         stored.state == OPTUNA_STATE.get(trial.status)
         and stored.value == value.get(trial.status)
-        and (trial.status != "completed" or trial.ended_by_itself or len(trial.epochs) >= metadata.settings.epochs)
+        and (trial.status != "completed" or trial.reached(metadata.settings.epochs or math.inf))
         and (trial.failure.status if trial.failure else None) == (trial.status if trial.status in FAILED else None)
     )
 

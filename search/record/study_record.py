@@ -144,9 +144,16 @@ class StudyRecord:
         return self.objective.mode
 
     @property
-    def epochs(self) -> int:
-        """Number of epochs of a trial that is not stopped early."""
+    def epoch_limit(self) -> int | None:
+        """Largest number of epochs of a trial; None if a training function alone knows when it ends."""
         return self.metadata.settings.epochs
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of a trial that is not stopped early; without a limit that of the longest one so far."""
+        ended = [len(trial.epochs) for trial in self.trials if trial.ended_by_itself]
+        longest = max((len(trial.epochs) for trial in self.trials), default=0)
+        return self.epoch_limit or max(ended, default=longest + 1)
 
     @property
     def space(self) -> SearchSpace:
@@ -274,7 +281,7 @@ class StudyRecord:
         trial, proposal = self._running.pop(trial_id)
         if trial.failure:
             trial.status = trial.failure.status
-        elif trial.ended_by_itself or len(trial.epochs) >= self.epochs:
+        elif trial.ended_by_itself or (self.epoch_limit is not None and len(trial.epochs) >= self.epoch_limit):
             trial.status = "completed"
         else:
             trial.status = "interrupted" if interrupted else "stopped_early"

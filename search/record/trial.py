@@ -153,7 +153,7 @@ class TrialRecord:
         """Whether the trial has reported and its metrics are valid, so that it can be the best of the study."""
         return self.status in VALID and bool(self.epochs)
 
-    def reached(self, epochs: int) -> bool:
+    def reached(self, epochs: float) -> bool:
         """Whether the trial ran this number of epochs, or ended by itself, so that it would not have got better."""
         return self.ended_by_itself or len(self.epochs) >= epochs
 
