@@ -132,6 +132,7 @@ def test_killed_study_goes_on_from_the_last_epoch_with_the_same_numbers(
     )
     assert resumed.status == 0, resumed.stderr
     assert "1 of them continues after the last epoch" in resumed.stdout
+    assert "cannot" not in resumed.stdout
     first, second, third = [int(line.split()[1]) for line in Path("begun.txt").read_text().splitlines()[2:]]
     assert (first, second) == (0, 0)
     assert third >= 9
