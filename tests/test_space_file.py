@@ -199,6 +199,7 @@ def test_numbers_are_of_the_type_of_their_field(tmp_path: Path) -> None:
         ("x" * 1_000_001, "it is larger than 1,000,000 bytes"),
         ("[learning_rate]\nlow = nan\nhigh = 1\n", "low cannot be nan"),
         ("[a" * 50_000, "search space"),
+        (f"[batch_size]\nchoices = {list(range(1, 1002))}\n", "choices must be at most 1000 values, got 1001"),
         (
             "[depth]\nordered = [1, 2]\nwhen = { width = 8 }\n[width]\nordered = [8, 16]\nwhen = { depth = 1 }\n",
             "the conditions form a cycle",
@@ -212,6 +213,51 @@ def test_mistake_names_file_hyperparameter_and_rule(text: str, sentence: str, tm
     assert told.startswith(f"search space {tmp_path / 'space.toml'}: ")
     assert sentence in told
     assert len(told) < 500
+
+
+def test_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert read(tmp_path, f"\N{ZERO WIDTH NO-BREAK SPACE}{ISSUE}") == read(tmp_path, ISSUE)
+
+
+@pytest.mark.parametrize("log", ["true", "false"])
+def test_whole_numbers_of_a_wide_range_are_whole(log: str, tmp_path: Path) -> None:
+    space = read(tmp_path, f"[width]\nlow = 16\nhigh = 4096\nlog = {log}\n")
+    encoding = SpaceEncoding(space)
+    widths = [encoding.decode(encoding.random_sample(number))["width"] for number in range(50)]
+    assert all(isinstance(width, int) and contains(space, {"width": width}) for width in widths)
+    assert len(set(widths)) > 40
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("text", "default", "nearest", "last"),
+    [
+        ("[width]\nlow = 100\nhigh = 1050\nstep = 100\n", {"width": 512}, {"width": 500}, 1000),
+        ("[width]\nlow = 16\nhigh = 90000\nstep = 16\n", {"width": 511}, {"width": 512}, 90000),
+        ("[dropout]\nlow = 0.0\nhigh = 0.55\nstep = 0.1\n", {"dropout": 0.27}, {"dropout": 0.3}, 0.5),
+        ("[dropout]\nlow = 0.1\nhigh = 0.7\nstep = 0.3\n", {"dropout": 0.9}, {"dropout": 0.7}, 0.7),
+    ],
+)
+def test_values_of_a_range_in_steps_are_steps(
+    text: str, default: Point, nearest: Point, last: float, tmp_path: Path
+) -> None:
+    space = read(tmp_path, text)
+    (name,) = space
+    (start,) = starting_points(space, default)
+    assert start == pytest.approx(nearest)
+    assert contains(space, start)
+    assert not contains(space, {**default, name: float(start[name]) + 1e-3})
+    assert describe(space)[name]["high"] == last
+    study = optuna.create_study()
+    study.enqueue_trial(start)
+    assert study.ask(space.optuna_distributions(start)).params == start
+    encoding = SpaceEncoding(space)
+    assert all(contains(space, encoding.decode(encoding.random_sample(number))) for number in range(50))
+
+
+def test_name_that_is_set_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="set width=9: width is set twice"):
+        fix_values(default_space("mlp"), ["width=8", "width=9"], MLP)
 
 
 @pytest.mark.parametrize(

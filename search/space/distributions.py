@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -19,6 +20,9 @@ MOST_VALUES = 1000
 
 LARGEST_INTEGER = 2**53
 """Optuna stores numbers as floats, which hold whole numbers up to this one exactly."""
+
+SMALLEST_DEVIATION = 1e-8
+"""Part of a step by which a value may miss its place, because steps like 0.1 are rounded."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,15 @@ def optuna_distribution(distribution: Distribution) -> BaseDistribution:
 
 
 def snap(distribution: Distribution, sample: Any) -> Any:
-    """The value of the distribution that is nearest to a sample from `optuna_distribution`."""
-    return distribution.snap(sample) if isinstance(distribution, OrderedChoice) else sample
+    """The value of the distribution that is nearest to a sample between its bounds."""
+    match distribution:
+        case OrderedChoice():
+            return distribution.snap(sample)
+        case IntDistribution():
+            return distribution.low + round((sample - distribution.low) / distribution.step) * distribution.step
+        case FloatDistribution(low=low, step=float(step)) if not contains_value(distribution, sample):
+            return low + round((sample - low) / step) * step
+    return sample
 
 
 def values_of(distribution: Distribution) -> tuple[HyperparameterValue, ...] | None:
@@ -102,7 +113,10 @@ def contains_value(distribution: Distribution, value: HyperparameterValue) -> bo
     """Whether a value lies in a range, or is among the choices."""
     match distribution:
         case FloatDistribution() | IntDistribution():
-            return not isinstance(value, str | bool) and distribution.low <= value <= distribution.high
+            if isinstance(value, str | bool) or not distribution.low <= value <= distribution.high:
+                return False
+            steps = (value - distribution.low) / distribution.step if distribution.step else 0
+            return abs(steps - round(steps)) < SMALLEST_DEVIATION
         case _:
             choices = values_of(distribution) or ()
             return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices)
@@ -195,6 +209,8 @@ def parse_distribution(described: dict[str, Any]) -> Distribution:
         case {"choices": [*values], **rest} if not rest:
             for value in values:
                 check_type("choices", value, float | str | bool)
+            if len(values) > MOST_VALUES:
+                raise ValueError(f"choices must be at most {MOST_VALUES} values, got {len(values)}")
             if not values or len(set(map(repr, values))) < len(values):
                 raise ValueError(f"choices must be one or more different values, got {values}")
             for one, other in combinations(values, 2):
@@ -209,6 +225,10 @@ def parse_distribution(described: dict[str, Any]) -> Distribution:
             _check_numbers([low, high])
             is_integer = all(isinstance(number, int) for number in (low, high, step or 0))
             _check_range(low, high, log=log, step=step)
+            if step is not None:
+                first, width = Decimal(str(low)), Decimal(str(step))
+                last = first + (Decimal(str(high)) - first) // width * width
+                high = int(last) if is_integer else float(last)
             if is_integer:
                 return IntDistribution(low, high, log=log, step=step or 1)
             return FloatDistribution(low, high, log=log, step=step)

@@ -81,9 +81,4 @@ def _value_from_unit(distribution: Distribution, unit_value: float) -> Hyperpara
     assert not isinstance(distribution, CategoricalDistribution), "choices have one range"
     if isinstance(distribution, OrderedChoice) and _has_places(distribution):
         return distribution.values[min(int(unit_value * len(distribution.values)), len(distribution.values) - 1)]
-    value = from_unit(distribution, unit_value)
-    if isinstance(distribution, OrderedChoice):
-        return distribution.snap(value)
-    if distribution.step is None:
-        return value
-    return distribution.low + round((value - distribution.low) / distribution.step) * distribution.step
+    return snap(distribution, from_unit(distribution, unit_value))  # type: ignore[no-any-return]

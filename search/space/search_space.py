@@ -21,6 +21,7 @@ from search.space.distributions import (
     from_unit,
     optuna_distribution,
     parse_distribution,
+    snap,
     to_unit,
     union,
     values_of,
@@ -268,7 +269,7 @@ def random_value(distribution: Distribution, number: int, name: str) -> Hyperpar
     if values is not None:
         return values[int(unit_value * len(values))]
     assert not isinstance(distribution, CategoricalDistribution), "choices can be listed"
-    return from_unit(distribution, unit_value)
+    return snap(distribution, from_unit(distribution, unit_value))  # type: ignore[no-any-return]
 
 
 def starting_points(space: SearchSpace, defaults: Mapping[str, HyperparameterValue]) -> list[Point]:

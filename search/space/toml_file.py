@@ -49,7 +49,7 @@ def read_space(file: Path, config_class: type[Any] | None) -> SearchSpace:
             raise ValueError("there is no such file")
         if file.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it is larger than {LARGEST_FILE:,} bytes, which no search space needs")
-        tables = tomllib.loads(file.read_text())
+        tables = tomllib.loads(file.read_text("utf-8-sig"))
         if config_class:
             tables = _join_names(tables, field_types(config_class))
         described = {name: _read_tables(name, table, config_class) for name, table in tables.items()}
@@ -85,6 +85,8 @@ def fix_values(space: SearchSpace, assignments: Sequence[str], config_class: typ
         try:
             if not equals:
                 raise ValueError("must be NAME=VALUE")
+            if name in values:
+                raise ValueError(f"{name} is set twice")
             values[name] = read_text(_field_type(name, config_class), text)
             if config_class:
                 with errors_as_sentences(config_class.__name__, own_rules=True):
