@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,20 @@ def test_order_in_memory_changes_no_step_of_the_convolutional_network(digits: Im
             pass
     for ours, theirs in zip(training.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
+
+
+def test_network_that_takes_no_float32_is_refused_whatever_its_file_makes_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch\nfrom torch import nn\n\ntorch.set_default_dtype(torch.float64)\n\n\n"
+        "def build(config, shape, classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    network, before = f"{file}:build", torch.get_default_dtype()
+    try:
+        with pytest.raises(ValueError, match=r"cannot take images of 1 x 8 x 8: RuntimeError: .* Float and Double"):
+            build_network(TrialConfig(network=network), (1, 8, 8), 10)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def test_convolutional_network_learns_the_digits(digits: ImageData) -> None:

@@ -58,6 +58,33 @@ def test_hyperparameter_without_a_default_is_refused(tmp_path: Path) -> None:
         annotated_config("train_function", f"{file}:train")
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "class train:\n    def __init__(self, config: Config, shape): ...\n",
+        "class Train:\n    def __call__(self, config: Config): ...\n\n\ntrain = Train()\n",
+        "def run(config: Config, extra: int): ...\n\n\ntrain = functools.partial(run, extra=3)\n",
+        "def train(config: 'Config') -> Other: ...\n",
+    ],
+)
+def test_annotation_of_whatever_can_be_called_is_read(form: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import functools\nfrom dataclasses import dataclass\n\n\n"
+        "@dataclass\nclass Config:\n    depth: int = 3\n\n\n@dataclass\nclass Other:\n    size: int = 1\n\n\n" + form
+    )
+    config_class = annotated_config("train_function", f"{file}:train")
+    assert config_class is not None
+    assert config_class.__name__ == "Config"
+
+
+def test_annotation_of_what_is_returned_is_no_configuration(tmp_path: Path) -> None:
+    text = "from dataclasses import dataclass\n\n\n@dataclass\nclass Result:\n    size: int = 1\n\n\n"
+    file = tmp_path / "mine.py"
+    file.write_text(f"{text}def train(config) -> Result: ...\n")
+    assert annotated_config("train_function", f"{file}:train") is None
+
+
 def program(folder: Path, **files: str) -> Path:
     """Write the files of a program into a folder of its own."""
     folder.mkdir(parents=True, exist_ok=True)

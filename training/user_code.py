@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -224,13 +225,14 @@ def _check_names(file: Path) -> None:
 
 
 def annotated_config(option: str, path: str) -> type[Any] | None:
-    """The dataclass by which a function annotates its first argument; None without such an annotation.
+    """The dataclass by which a function or a class annotates its first argument; None without such an annotation.
 
     A ValueError names the option if the annotations cannot be read or if a field of the dataclass has no default.
     """
     function = load_function(option, path)
     try:
-        annotation = next(iter(get_type_hints(function).values()), None)
+        first = next(iter(signature(function, eval_str=True).parameters.values()), None)
+        annotation = first.annotation if first else None
         if not (isinstance(annotation, type) and is_dataclass(annotation)):
             return None
         get_type_hints(annotation)

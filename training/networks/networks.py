@@ -139,7 +139,7 @@ def _check_network(name: str, network: object, input_shape: Shape, classes: int)
         try:
             with errors_as_sentences(f"network {name} cannot take {number} of {size}"), torch.no_grad():
                 network.eval()  # a network of the user's may return None here
-                logits = network(torch.zeros(images, *input_shape))
+                logits = network(torch.zeros(images, *input_shape, dtype=torch.float32))
                 network.train(was_training)
         finally:
             set_random_state(state)
