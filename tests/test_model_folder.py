@@ -368,6 +368,20 @@ def test_model_that_would_not_load_is_not_shipped(
     assert not list((tmp_path / "study").glob("*model*"))
 
 
+def test_network_with_extra_state_is_shown_but_not_shipped(tmp_path: Path, digits: ImageData) -> None:
+    file = tmp_path / "counting.py"
+    file.write_text(
+        "from torch import nn\n\n\nclass Counting(nn.Flatten):\n    seen = 0\n\n"
+        "    def get_extra_state(self):\n        return {'seen': self.seen}\n\n"
+        "    def set_extra_state(self, state):\n        self.seen = state['seen']\n\n\n"
+        "def build(config, shape, classes):\n    return nn.Sequential(Counting(), nn.Linear(64, classes))\n"
+    )
+    record = trained_study(tmp_path / "study", digits, network=f"{file}:build")
+    with pytest.raises(ValueError, match=r"0\._extra_state is a dict and no tensor"):
+        export_model(record)
+    assert analyse_errors(record, digits).trial == 0
+
+
 def test_changed_network_is_not_shipped(own_network: tuple[StudyRecord, Path]) -> None:
     record, _ = own_network
     record.metadata = replace(record.metadata, code={str(record.metadata.task.network): "0" * 64})

@@ -115,9 +115,15 @@ def load_weights(model: torch.nn.Module, file: Path) -> None:
         raise ValueError(f"{file.name} is damaged ({type(error).__name__})") from None
 
 
-def read_weights(file: Path) -> dict[str, torch.Tensor]:
-    """The weights in a file of a `Checkpoint`; a ValueError says that the file is damaged."""
-    return {str(name): tensor.detach() for name, tensor in _read(file, "model").items()}
+def read_weights(file: Path) -> dict[str, Any]:
+    """The weights in a file of a `Checkpoint`, and the extra state of modules that have one.
+
+    A ValueError says that the file is damaged.
+    """
+    weights = _read(file, "model")
+    if not isinstance(weights, dict):
+        raise ValueError(f"{file.name} is damaged (its weights are a {type(weights).__name__})")
+    return weights
 
 
 def read_metrics(file: Path) -> EpochMetrics:

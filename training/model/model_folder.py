@@ -67,7 +67,7 @@ class TrainedModel:
 
 def save_model(
     folder: Path,
-    weights: Mapping[str, Tensor],
+    weights: Mapping[str, Any],
     metadata: ModelMetadata,
     code: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
@@ -217,9 +217,11 @@ def _config(folder: Path, network: str, hyperparameters: Mapping[str, PlainValue
         raise ValueError(f"{folder / CONFIG} does not describe a network: {error}") from None
 
 
-def _save_weights(weights: Mapping[str, Tensor], file: Path) -> None:
+def _save_weights(weights: Mapping[str, Any], file: Path) -> None:
     try:
         for name, tensor in weights.items():
+            if not isinstance(tensor, Tensor):
+                raise ValueError(f"{name} is a {type(tensor).__name__} and no tensor")
             if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
                 raise ValueError(f"{name} is an expanded view of fewer numbers")  # a copy would need much more memory
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, file)
