@@ -1,5 +1,6 @@
 """Images that a function of the user loads, checked before a network is trained on them."""
 
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,13 @@ def load_by_function(path: str) -> tuple[Part, Part, tuple[str, ...]]:
         (images, labels), (test_images, test_labels), names = returned
         classes = tuple(names)
     except (TypeError, ValueError):
+        length = f" of length {len(returned)}" if isinstance(returned, list | tuple) else ""
         raise ValueError(
             f"{source} must return (images, labels), (test_images, test_labels), class_names, "
-            f"got {type(returned).__name__}"
+            f"got {type(returned).__name__}{length}"
         ) from None
+    if isinstance(names, Set):
+        raise ValueError(f"{source} must return class names in an order, got {type(names).__name__}")
     if not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
         raise ValueError(f"{source} must return class names that are strings and all different")
     check_classes(source, len(classes))
@@ -77,6 +81,8 @@ def _checked(source: str, which: str, images: Any, labels: Any, classes: tuple[s
 def _tensor(source: str, which: str, values: Any) -> Tensor:
     """A tensor on the CPU that does not share memory with a read-only array."""
     if isinstance(values, Tensor):
+        if values.layout is not torch.strided or values.is_quantized or values.is_meta:
+            raise ValueError(f"{source} must return {which} as an array or a dense tensor with numbers")
         return values.detach().cpu()
     if isinstance(values, list | tuple | np.ndarray):
         try:
