@@ -17,6 +17,8 @@ MISTAKES = {
     "--max-concurrent 1.5": "--max-concurrent must be a whole number, got '1.5'",
     "--val-fraction 1,5": "--val-fraction must be a number, got '1,5'",
     "--num-samples": "--num-samples needs a value",
+    "--warm-start  --epochs 1": "--warm-start needs a value",
+    "--metric=": "--metric needs a value",
     "--epochs 0": "epochs must be >= 1, got 0",
     "--dataset cifar": "dataset must be one of auto, fashion-mnist, mnist, kmnist, cifar10, digits, a folder",
     "--dataset ./nowhere": f"there is no folder {Path.cwd()}/nowhere",
@@ -26,6 +28,7 @@ MISTAKES = {
     "--space {file}": "search space {file}: there is no hyperparameter to search",
     "--space {file}.toml": "there is no file {file}.toml to read the search space from",
     "--set learning_rate": "set learning_rate: must be NAME=VALUE",
+    "--set width=8 --set depth=3": "--set is given twice: write all its values after one --set",
     "--set momentum=1": "set momentum=1: momentum must be in [0, 1), got 1.0",
     "--train-function json:loads": "train_function needs metric and mode",
     "--mode max": "mode is only for train_function",
@@ -100,6 +103,20 @@ def test_forbidden_folders_are_refused(tmp_path: Path) -> None:
     data = refused("search/run.py", "--dataset", "fashion-mnist", "--data-dir", str(forbidden))
     assert "Permission denied" in data
     forbidden.chmod(0o700)
+
+
+def test_current_folder_that_was_removed_is_told(tmp_path: Path) -> None:
+    gone, script = tmp_path / "gone", PROJECT / "training/run.py"
+    gone.mkdir()
+    command = ["sh", "-c", f'rmdir "$1"; exec "{sys.executable}" "{script}" --dataset digits', "sh", str(gone)]
+    run = subprocess.run(command, cwd=gone, capture_output=True, text=True, check=False)
+    sentence = "error: the current folder does not exist any more: change to another one\n"
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", sentence)
+
+
+def test_folder_of_a_study_that_is_not_there_is_named_once(tmp_path: Path) -> None:
+    place = tmp_path / "nowhere"
+    assert f"no study.db is in {place}; for" in refused("search/report.py", str(place))
 
 
 @pytest.mark.parametrize(

@@ -414,9 +414,7 @@ def test_study_of_another_program_is_refused(server: PostgreSQL, tmp_path: Path)
 
 def test_record_on_a_server_is_not_sought_without_its_address(tmp_path: Path) -> None:
     sentence = refused("run.py", tmp_path, "--resume", "whole")
-    assert sentence.startswith(
-        f"error: there is no study whole: neither {tmp_path / 'whole'} nor whole contains a study.db"
-    )
+    assert sentence.startswith(f"error: there is no study whole: no study.db is in {tmp_path / 'whole'} or whole")
     assert sentence.endswith("; if its record is on a server, add --storage\n")
 
 

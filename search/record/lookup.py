@@ -40,13 +40,14 @@ def find_study(study: str, results_dir: Path, server: str | None = None) -> Path
     Raises:
         ValueError: There is no such study.
     """
-    for folder in (results_dir / study, Path(study)):
+    folders = dict.fromkeys((results_dir / study, Path(study)))
+    for folder in folders:
         if (folder / STUDY_DB).is_file():
             return folder.resolve()
     if server is not None:
         return (Path(study) if os.sep in study else results_dir / study).resolve()
     raise ValueError(
-        f"there is no study {study}: neither {results_dir / study} nor {study} contains a {STUDY_DB}; "
+        f"there is no study {study}: no {STUDY_DB} is in {' or '.join(map(str, folders))}; "
         "if its record is on a server, add --storage"
     )
 

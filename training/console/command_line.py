@@ -1,14 +1,15 @@
 """Parses a command line into a frozen dataclass of settings, or prints one sentence and exits with status 2."""
 
 import gc
+import os
 import re
 import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from types import MappingProxyType
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, get_origin, get_type_hints
 
 import tyro
 from tyro import _docstrings as tyro_docstrings
@@ -32,6 +33,10 @@ def run_command(main: Callable[[], int], *, outlive_reader: bool) -> NoReturn:
     guard_output(outlive_reader=outlive_reader)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that temporary files are removed
     gc.set_threshold(50_000)  # imports make no garbage, and the search for it takes a sixth of their time
+    try:
+        os.getcwd()  # without it, the mathematics of torch ends the process with an error of its own
+    except FileNotFoundError:
+        refuse("the current folder does not exist any more: change to another one")
     try:
         status = _status_of(main)
     finally:
@@ -76,6 +81,13 @@ def parse(
     for option, new in renamed.items():
         if any(arg.partition("=")[0].replace("_", "-") == option for arg in args):
             refuse(f"{option} has another name now: use {new}")
+    for option, value in pairwise([*args, "--"]):
+        if option.startswith("--") and (value == "" or option.endswith("=")):
+            refuse(f"{option.removesuffix('=')} needs a value")
+    for name, field_type in get_type_hints(settings).items():
+        option = f"--{name.replace('_', '-')}"
+        if get_origin(field_type) is tuple and sum(arg.partition("=")[0] == option for arg in args) > 1:
+            refuse(f"{option} is given twice: write all its values after one {option}")
     with tyro_errors.on_parse_error(_refuse_parse_error):
         if default is None:
             return tyro.cli(settings, description=description, args=args)
