@@ -67,6 +67,9 @@ def returned_number(slope):
 def other(config):
     yield {"error_rate": 1.0}
 
+def unmeasured(config):
+    yield {"loss": None}
+
 def text(config):
     yield {"loss": "low"}
 
@@ -167,6 +170,7 @@ def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
         ("nothing", "the training function ended without a metric"),
         ("number", "the training function must yield a dictionary of metrics, got float"),
         ("other", "epoch 1 has no metric loss; it has error_rate"),
+        ("unmeasured", "epoch 1 has no metric loss; it has none at all"),
         ("text", "metric loss must be a number, got 'low'"),
         ("nested", "metric loss must be a number, got [1.0]"),
         ("no_default", "hyperparameter slope needs a default"),

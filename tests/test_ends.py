@@ -170,6 +170,17 @@ def test_report_is_named_only_where_there_is_one(tmp_path: Path, monkeypatch: py
     assert "Report:" not in run.stdout
 
 
+def test_one_is_singular_and_an_inactive_whole_number_is_an_empty_cell(tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text("[flip]\nchoices = [false, true]\n[shift]\nlow = 1\nhigh = 2\nwhen = { flip = true }\n")
+    run = run_command("search/run.py", *ONE_TRIAL, f"--space={space}", f"--results-dir={tmp_path}")
+    assert "1 trial of 1 epoch for the highest val_accuracy" in run.stdout
+    table = run.stdout[run.stdout.index(" trial_number") :]
+    assert "False" in table
+    assert "NA" not in table
+    assert "among 1 epoch of 1 trial." in " ".join((tmp_path / "study/model/README.md").read_text().split())
+
+
 # Systems that are too small
 
 

@@ -57,7 +57,7 @@ def test_finite_space_is_searched_without_repeats_and_then_the_study_ends(tmp_pa
         ended(record, str(number), value=0.5 if point["optimizer"] == "sgd" else 0.9)
     assert set(points) == set(itertools.product((32, 64, 128), ("sgd", "adam", "rmsprop")))
     assert searcher.suggest("9") == Searcher.FINISHED
-    assert stopper.reason == "Every point of the search space has been tried (9)."
+    assert stopper.reason == "The search space has 9 points, and every one has been tried."
     assert len(record.study.trials) == 9  # the tenth question left nothing behind
 
 

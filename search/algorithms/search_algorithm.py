@@ -14,6 +14,7 @@ from search.algorithms.stopping import StudyStopper
 from search.record.study_record import StudyRecord
 from search.space.distributions import HyperparameterValue, optuna_distribution
 from search.space.search_space import Point, num_points
+from training.console.terminal import counted
 
 
 class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
@@ -90,7 +91,9 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         searches = self._record.metadata.plan is None  # a confirmation repeats configurations with other seeds
         points = {tuple(trial.hyperparameters.items()) for trial in trials}
         if searches and waiting == 0 and len(points) >= self._num_points:
-            self._stopper.exhausted = f"Every point of the search space has been tried ({self._num_points})."
+            self._stopper.exhausted = (
+                f"The search space has {counted(int(self._num_points), 'point')}, and every one has been tried."
+            )
             return True
         return len(trials) - waiting >= self._num_ended
 

@@ -186,7 +186,8 @@ def _check_metrics(yielded: object, metric: str, epoch: int) -> dict[str, float 
     if not isinstance(yielded, Mapping):
         raise ValueError(f"the training function must yield a dictionary of metrics, got {type(yielded).__name__}")
     if yielded.get(metric) is None:
-        raise ValueError(f"epoch {epoch} has no metric {metric}; it has {', '.join(map(str, yielded))}")
+        others = ", ".join(str(name) for name, value in yielded.items() if value is not None)
+        raise ValueError(f"epoch {epoch} has no metric {metric}; it has {others or 'none at all'}")
     numbers = {str(name): _number(value) for name, value in yielded.items() if _is_metric_name(name)}
     value = numbers[metric]
     if value is None:

@@ -133,7 +133,7 @@ def _show_best_five(measured: pd.DataFrame, record: StudyRecord) -> None:
     formats = dict.fromkeys(map(printable, metrics), format_metric)
     for shown in range(len(hyperparameters), -1, -1):
         columns = ["trial_number", *hyperparameters[:shown], *metrics]
-        table = measured[columns].head(5)
+        table = measured[columns].head(5).map(lambda value: "" if value is pd.NA else value)
         lines = table.rename(columns=printable).to_string(
             index=False, na_rep="", float_format=format_value, formatters=formats
         )

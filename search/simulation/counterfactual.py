@@ -87,8 +87,8 @@ def _show_savings(settings: StudySettings, stopped: list[Incumbent], whole: Incu
     outcome = "the same" if own == 0 else f"{own:.4f} worse"
     print(
         f"  {describe(settings)}\n"
-        f"    saves {epochs[0]:.0%} of the epochs and {seconds[0]:.0%} of the seconds; the best value is {outcome}\n"
-        f"    (random orders: saves {np.mean(epochs[1:]):.0%} and {np.mean(seconds[1:]):.0%}; the best value is the "
+        f"    saves {epochs[0]:z.0%} of the epochs and {seconds[0]:z.0%} of the seconds; the best value is {outcome}\n"
+        f"    (random orders: saves {np.mean(epochs[1:]):z.0%} and {np.mean(seconds[1:]):z.0%}; the best value is the "
         f"same in {unchanged} of {len(others)}, and {np.mean(others):.4f} worse on average)"
     )
 
