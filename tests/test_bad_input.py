@@ -30,7 +30,7 @@ MISTAKES = {
     "--set learning_rate": "set learning_rate: must be NAME=VALUE",
     "--set width=8 --set depth=3": "--set is given twice: write all its values after one --set",
     "--set momentum=1": "set momentum=1: momentum must be in [0, 1), got 1.0",
-    "--train-function json:loads": "train_function needs metric and mode",
+    "--train-function json:loads": "train_function needs metric",
     "--mode max": "mode is only for train_function",
     "--image-size 0": "image_size must be between 1 and 1024, got 0",
     "--scheduler pbt": "--scheduler must be one of asha, median, hyperband, none, got pbt",
@@ -116,7 +116,7 @@ def test_current_folder_that_was_removed_is_told(tmp_path: Path) -> None:
 
 def test_folder_of_a_study_that_is_not_there_is_named_once(tmp_path: Path) -> None:
     place = tmp_path / "nowhere"
-    assert f"no study.db is in {place}; for" in refused("search/report.py", str(place))
+    assert f"no study.db is in {place}; if" in refused("search/report.py", str(place))
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def named_tests(document: Path) -> set[str]:
     return set(re.findall(r"`(tests/test_\w+\.py::test_\w+)`", document.read_text()))
 
 
-def tests_there() -> dict[str, bool]:
+def functions_that_test() -> dict[str, bool]:
     """Every test function, as pytest names it, and whether all or some of its cases need the real Ray."""
     found = {}
     for file in (PROJECT / "tests").glob("test_*.py"):
@@ -132,7 +132,7 @@ def tests_there() -> dict[str, bool]:
 def test_tests_of_promises_are_there(document: Path) -> None:
     named = named_tests(document)
     assert len(named) >= 10
-    assert not named - tests_there().keys()
+    assert not named - functions_that_test().keys()
 
 
 @pytest.mark.parametrize("document", PROMISES, ids=lambda document: document.stem)
@@ -145,6 +145,6 @@ def test_every_promise_of_a_table_names_its_test(document: Path) -> None:
 
 
 def test_every_test_of_the_real_ray_keeps_a_promise() -> None:
-    of_ray = {name for name, needs_ray in tests_there().items() if needs_ray}
+    of_ray = {name for name, needs_ray in functions_that_test().items() if needs_ray}
     assert len(of_ray) >= 15
     assert not of_ray - set().union(*map(named_tests, PROMISES))

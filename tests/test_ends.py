@@ -178,7 +178,7 @@ def test_one_is_singular_and_an_inactive_whole_number_is_an_empty_cell(tmp_path:
     table = run.stdout[run.stdout.index(" trial_number") :]
     assert "False" in table
     assert "NA" not in table
-    assert "among 1 epoch of 1 trial." in " ".join((tmp_path / "study/model/README.md").read_text().split())
+    assert "of 1 epoch in 1 trial." in " ".join((tmp_path / "study/model/README.md").read_text().split())
 
 
 # Systems that are too small

@@ -79,7 +79,7 @@ def test_no_more_trials_than_wanted_and_a_dead_one_goes_on_first(tmp_path: Path)
     record.finish("a", interrupted=True)
     again = searcher.suggest("d")
     assert isinstance(first, dict)
-    assert again == {**first, "epochs_recorded": 1}
+    assert again == {**first, "epochs_recorded": 1, "best": -0.5}
     assert searcher.suggest("e") is None
     ended(record, "b", 0.5)
     for epoch in range(2, FULL_EPOCHS + 1):

@@ -61,11 +61,6 @@ def text_width() -> int:
     return min(shutil.get_terminal_size().columns, 100)
 
 
-def counted(number: int, noun: str) -> str:
-    """A number of things in words: `1 epoch`, `1,000 epochs`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def wrapped(text: str, *, indent: str = "", hanging: str | None = None) -> str:
     """A sentence in lines that are broken between words.
 
