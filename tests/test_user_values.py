@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import pytest
@@ -14,6 +14,7 @@ from test_space_file import asked
 from search.monitoring.live_view import sparkline
 from search.record.study_record import StudyRecord
 from search.settings import SamplerName
+from search.space.distributions import snap
 from search.space.encoding import SpaceEncoding
 from search.space.search_space import SearchSpace, parse
 from search.space.toml_file import fix_values, read_space, to_toml
@@ -290,6 +291,19 @@ ORDERED = [
 def drawn(space: SearchSpace, sampler: SamplerName, number: int) -> list[Any]:
     """Values as a study draws them, where larger ones are better."""
     return [point["x"] for point in asked(space, sampler, number, "x")]
+
+
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+def test_steps_have_the_decimals_that_one_writes(sampler: SamplerName) -> None:
+    """With one range, and with several of them, which a sampler sees as positions."""
+    tenths = {"low": 0.0, "high": 0.9, "step": 0.1}
+    conditional = [tenths | {"when": {"way": "a"}}, tenths | {"low": 0.3}]
+    for x in (tenths, conditional):
+        values = drawn(parse({"way": {"choices": ["a", "b"]}, "x": x}), sampler, 25)
+        assert set(values) <= {tenth / 10 for tenth in range(10)}
+        assert {0.3, 0.6, 0.7} & {*values}
+    numbers = parse({"x": {"low": 8, "high": 64, "step": 8}})["x"]
+    assert [repr(snap(numbers, sample)) for sample in (8, 13.0, 64)] == ["8", "16", "64"]
 
 
 @pytest.mark.parametrize("values", ORDERED, ids=str)

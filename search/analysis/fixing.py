@@ -134,8 +134,9 @@ def compared_values(distribution: Distribution) -> list[HyperparameterValue]:
     values = values_of(distribution)
     if isinstance(distribution, CategoricalDistribution) or (values and len(values) <= MOST_VALUES):
         return list(values or ())
-    spread = [snap(distribution, from_unit(distribution, unit)) for unit in np.linspace(0, 1, MOST_VALUES)]
-    return list(dict.fromkeys(map(round, spread) if values else spread))
+    return list(
+        dict.fromkeys(snap(distribution, from_unit(distribution, unit)) for unit in np.linspace(0, 1, MOST_VALUES))
+    )
 
 
 class _Process:

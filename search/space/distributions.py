@@ -85,15 +85,19 @@ def optuna_distribution(distribution: Distribution) -> BaseDistribution:
 
 
 def snap(distribution: Distribution, sample: Any) -> Any:
-    """The value of the distribution that is nearest to a sample between its bounds."""
+    """The value of the distribution that is nearest to a sample from `optuna_distribution`.
+
+    A value of a range with steps is computed in decimals: three steps of 0.1 are 0.3, not 0.30000000000000004.
+    """
     match distribution:
         case OrderedChoice():
             return distribution.snap(sample)
-        case IntDistribution():
-            return distribution.low + round((sample - distribution.low) / distribution.step) * distribution.step
-        case FloatDistribution(low=low, step=float(step)) if not contains_value(distribution, sample):
-            return low + round((sample - low) / step) * step
-    return sample
+        case CategoricalDistribution() | FloatDistribution(step=None):
+            return sample
+        case _:
+            low, step = Decimal(str(distribution.low)), Decimal(str(distribution.step))
+            steps = round((Decimal(float(sample)) - low) / step)
+            return type(distribution.low)(low + steps * step)
 
 
 def values_of(distribution: Distribution) -> tuple[HyperparameterValue, ...] | None:
