@@ -1,7 +1,7 @@
 import pickle
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
@@ -95,6 +95,15 @@ def test_first_reason_of_a_failure_stands(study: HandDrivenStudy) -> None:
     trial = study.record.finish("a")
     assert trial.failure == Failure("exception", "ValueError: boom", "text", seconds=1.0)
     assert trial.seconds == 1.0
+
+
+def test_no_time_is_not_an_unknown_time(study: HandDrivenStudy) -> None:
+    study.suggest("a")
+    study.record.add_epoch("a", replace(metrics(1, 0.5), seconds=0.0))
+    assert study.record.finish("a").seconds == 0.0
+    study.suggest("b")
+    study.record.add_failure("b", Failure("worker_died", "worker died"))
+    assert study.record.finish("b").seconds is None
 
 
 def test_study_without_finished_trials_has_no_best(study: HandDrivenStudy) -> None:

@@ -68,7 +68,7 @@ def time_accounting(record: StudyRecord) -> dict[str, float]:
     for number, session in enumerate(record.metadata.sessions):
         for part, core_seconds in _session_parts(session, intervals[number]):
             parts[part] += core_seconds
-    return {part: round(core_seconds, 1) for part, core_seconds in parts.items()}
+    return {part: round(core_seconds, 6) for part, core_seconds in parts.items()}
 
 
 def worker_trials(record: StudyRecord) -> list[WorkerTrial]:

@@ -86,7 +86,7 @@ def train_custom(
         epoch, left_out, start = 0, False, time.perf_counter()
         for epoch, yielded in enumerate(training, start=1):
             number = checkpoint.epochs_restored + epoch
-            seconds = round(time.perf_counter() - start, 3)
+            seconds = round(time.perf_counter() - start, 6)
             metrics = _check_metrics(yielded, objective.metric, number)
             if not left_out and (others := [printable(str(name)) for name in yielded if str(name) not in metrics]):
                 left_out = True

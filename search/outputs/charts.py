@@ -423,10 +423,10 @@ def time_bar(core_seconds: dict[str, float]) -> Figure:
             "y": [""],
             "x": [core_seconds[part] / core_seconds["whole"]],
             "marker": {"color": PART_COLOURS[part]},
-            "hovertemplate": f"{name}: %{{x:.1%}}, {core_seconds[part]:.1f} core seconds<extra></extra>",
+            "hovertemplate": f"{name}: %{{x:.2p}}, {core_seconds[part]:.4g} core seconds<extra></extra>",
         }
         for part, name in PART_NAMES.items()
-        if core_seconds[part]
+        if core_seconds[part] > 0
     ]
     figure = chart(traces, x={"tickformat": ".0%", "range": [0, 1]}, y={"visible": False}, height=150)
     figure["layout"]["barmode"] = "stack"

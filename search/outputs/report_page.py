@@ -47,7 +47,7 @@ from search.record.trial import FAILED, Metrics, TrialRecord
 from search.space.distributions import values_of
 from search.space.search_space import describe, describe_hyperparameter, starting_points
 from training.config import NETWORKS
-from training.console.terminal import counted, format_metric, format_value, printable
+from training.console.terminal import counted, format_metric, format_share, format_value, printable
 from training.metrics import CONFIDENCE, accuracy_interval, may_be_chance
 from training.model.model_folder import read_metadata
 
@@ -323,8 +323,8 @@ def _cost(record: StudyRecord) -> Iterator[Section]:
         largest = max((part for part in PART_NAMES if part not in ("training", "evaluation")), key=seconds.__getitem__)
         yield Section(
             "Time",
-            f"Training and evaluation took {useful:.0%} of all core seconds. The largest other part is "
-            f"{PART_NAMES[largest]}, {seconds[largest] / seconds['whole']:.0%}.",
+            f"Training and evaluation took {format_share(useful)} of all core seconds. The largest other part is "
+            f"{PART_NAMES[largest]}, {format_share(seconds[largest] / seconds['whole'])}.",
             [charts.time_bar(seconds)],
         )
 

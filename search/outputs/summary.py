@@ -23,7 +23,16 @@ from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training.config import NETWORKS
 from training.console.command_line import mask_password
-from training.console.terminal import counted, format_metric, format_value, printable, short_path, text_width, wrapped
+from training.console.terminal import (
+    counted,
+    format_metric,
+    format_share,
+    format_value,
+    printable,
+    short_path,
+    text_width,
+    wrapped,
+)
 from training.run import TrainingSettings
 
 
@@ -62,8 +71,9 @@ def _show_time(record: StudyRecord) -> None:
     seconds = time_accounting(record)
     if not seconds["whole"]:
         return
-    shares = {name: 100 * seconds[part] / seconds["whole"] for part, name in PART_NAMES.items() if seconds[part]}
-    print(wrapped(f"Time: {', '.join(f'{name} {share:.0f}%' for name, share in shares.items())}", hanging="  "))
+    parts = [(name, seconds[part]) for part, name in PART_NAMES.items() if seconds[part] > 0]
+    listed = ", ".join(f"{name} {format_share(part / seconds['whole'])}" for name, part in parts)
+    print(wrapped(f"Time: {listed}", hanging="  "))
 
 
 def _show_best(record: StudyRecord, best: TrialRecord) -> None:

@@ -64,7 +64,7 @@ class Failure:
     traceback: str = ""
     """The full traceback."""
     seconds: float = 0.0
-    """Time from the trial's last epoch to its failure."""
+    """Time from the trial's last epoch to its failure; 0 where it is not known, because the worker died."""
 
     def __post_init__(self) -> None:
         """Make the error one printable line, and cut long texts: the user's code may have written them."""
@@ -165,10 +165,11 @@ class TrialRecord:
     @property
     def seconds(self) -> float | None:
         """Wall clock of all epochs and of the failure; None if the trial died before its first epoch."""
-        if not self.epochs and not self.failure:
+        failure_seconds = self.failure.seconds if self.failure else 0.0
+        if not self.epochs and not failure_seconds:
             return None
-        seconds = sum(metrics.seconds for metrics in self.epochs) + (self.failure.seconds if self.failure else 0)
-        return round(seconds, 3) or None
+        seconds: float = sum(metrics.seconds for metrics in self.epochs) + failure_seconds
+        return round(seconds, 6)
 
 
 def timed_json(measured: Metrics | Failure, timing: Timing | None) -> dict[str, Any]:

@@ -29,6 +29,13 @@ def format_metric(value: float) -> str:
     return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
+def format_share(share: float) -> str:
+    """A part of a whole in whole percent; below 1 %, with one significant digit: 80%, 0.03%, <0.001%."""
+    if 0 < share < 0.0095:
+        return f"{100 * share:.1g}%" if share >= 1e-5 else "<0.001%"
+    return f"{share:.0%}"
+
+
 def counted(number: int, noun: str) -> str:
     """A number and its noun, which gets an s unless the number is 1: 1 epoch, 1,000 epochs."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
