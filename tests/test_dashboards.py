@@ -111,6 +111,7 @@ def test_optuna_dashboard_shows_the_record(tmp_path: Path) -> None:
         with browser() as opened:
             opened.get(f"{url}/dashboard/studies/{study['study_id']}")
             wait_until(lambda: "fashion-mnist-reference" in text_of(opened))
+            wait_until(lambda: "val_accuracy" in text_of(opened))  # instead of Objective 0
             wait_until(lambda: opened.execute_script("return document.querySelectorAll('.plot-container').length") >= 2)
     finally:
         server.kill()

@@ -34,6 +34,11 @@ def test_baseline_is_trial_0_and_seeds_count_up(study: HandDrivenStudy) -> None:
     assert [trial.number for trial in study.record.trials] == [0, 1]
 
 
+def test_value_of_a_trial_has_the_name_of_the_metric(study: HandDrivenStudy, tmp_path: Path) -> None:
+    stored = optuna.load_study(study_name=tmp_path.name, storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert stored.metric_names == [study.record.metric] == ["val_accuracy"]
+
+
 def test_every_end_has_its_status_and_its_state_in_the_file(study: HandDrivenStudy, tmp_path: Path) -> None:
     study.run_one_of_each()
     expected = [

@@ -1,6 +1,7 @@
 """The record of a study: an Optuna study in a database, with the configuration and metrics of every trial."""
 
 import re
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
@@ -76,6 +78,8 @@ class StudyRecord:
         def begin() -> "StudyRecord":
             direction = StudyDirection.MINIMIZE if metadata.objective.mode == "min" else StudyDirection.MAXIMIZE
             study = optuna.create_study(storage=storage, study_name=name, direction=direction)
+            with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
+                study.set_metric_names([metadata.objective.metric])  # which optuna-dashboard shows
             for key, value in metadata.to_json().items():
                 study.set_user_attr(key, value)
             record = cls(folder, study, storage, database, metadata)
