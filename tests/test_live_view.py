@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import faulty
 import pandas as pd
 import pytest
+from rich.console import Console
 from serial_ray import become_command
 from terminal_emulator import Terminal
 from test_model_folder import model_metadata
@@ -21,8 +23,9 @@ from search.engine.header import header_lines
 from search.engine.study import prepare_study
 from search.engine.study_run import build_view
 from search.monitoring.live_view import LiveView, clock, sparkline
-from search.monitoring.terminal import PlainView
+from search.monitoring.terminal import PlainView, header_line
 from search.record import lookup
+from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training.config import PROJECT
@@ -72,8 +75,70 @@ def test_view_stands_whatever_is_printed_and_however_wide_the_terminal_is(tmp_pa
 
 def shows_one_view(lines: list[str]) -> bool:
     """Whether each of its parts is there, and once."""
-    parts = [" elapsed", "Study live", "━", "best     ", "epochs   ", "epoch    last"]
-    return [sum(part in line for line in lines) for part in parts] == [1] * len(parts)
+    parts = [" elapsed", "Study live", "━", "best     ", "epochs   ", "epoch +last"]
+    return [sum(bool(re.search(part, line)) for line in lines) for part in parts] == [1] * len(parts)
+
+
+def frame(record: StudyRecord, columns: int, rows: int) -> list[str]:
+    """The lines of the view in a terminal of this size."""
+    header = [
+        "Study fashion-mnist-reference",
+        *(header_line(label, f"{label} " * 9) for label in ("data", "search", "results")),
+    ]
+    view = LiveView(header, record, began=time.monotonic(), num_samples=20, rows=2)
+    view.show_dashboard("127.0.0.1:8265")
+    console = Console(width=columns, height=rows)
+    with console.capture() as captured:
+        console.print(view)
+    lines = captured.get().rstrip("\n").split("\n")
+    assert len(lines) < rows
+    assert max(map(len, lines)) <= columns
+    return lines
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> StudyRecord:
+    """The kept study, as if its last two trials still ran."""
+    folder = shutil.copytree(PROJECT / "results" / "fashion-mnist-reference", tmp_path / "fashion-mnist-reference")
+    record = StudyRecord.open(folder)
+    for trial in record.trials[-2:]:
+        trial.status = "running"
+    return record
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "heading", "hidden"),
+    [
+        (100, 24, " #  learning_rate  batch_size  optimizer  epoch    last    best  val_accuracy", ""),
+        (80, 24, " #  learning_rate  batch_size  optimizer  epoch    last    best  val_accuracy", ""),
+        (60, 24, " # learning… batc… optimi… epoch   last   best val_accuracy", ""),
+        (50, 24, " # learning… batc… optimi… epoch   last val_accur…", "best"),
+        (40, 24, " # learning… batc… optimi… epoch   last", "best, curve"),
+        (40, 14, " # learning… batc… optimi… epoch   last", "1 line, best, curve"),
+        (30, 15, " # learning… epoch   last", "batch_size, optimizer, best, curve"),
+        (30, 12, " # learning… epoch   last", "3 lines, batch_size, optimizer, best, curve"),
+    ],
+)
+def test_what_a_small_terminal_leaves_out_is_named(
+    running: StudyRecord, columns: int, rows: int, heading: str, hidden: str
+) -> None:
+    lines = frame(running, columns, rows)
+    assert [line.rstrip() for line in lines].count(heading) == 1, "\n".join(lines)
+    named = [line.rstrip("…") for line in lines if line.startswith("hidden: ")]
+    assert named == ([f"hidden: {hidden} (a larger terminal shows more)"[: len(named[0])]] if hidden else [])
+
+
+def test_every_word_is_there_where_the_screen_is_high_enough(running: StudyRecord) -> None:
+    for columns in (80, 60, 40):
+        text = " ".join(" ".join(frame(running, columns, 60)).split())
+        assert "(ray get-auth-token prints its token)" in text
+        assert "val_accuracy 0.8886, trial 15, +20.3 points compared with the tutorial's settings" in text
+        assert "learning_rate 0.0002029, batch_size 32, optimizer adam" in text
+
+
+def test_trials_that_run_beyond_the_rows_are_counted(running: StudyRecord) -> None:
+    running.trials[0].status = "running"
+    assert frame(running, 100, 24)[-1] == "hidden: 1 running trial (a larger terminal shows more)"
 
 
 def test_interrupted_study_gives_the_terminal_back(tmp_path: Path) -> None:
@@ -147,7 +212,6 @@ def test_sparkline_goes_from_the_lowest_to_the_highest() -> None:
     assert sparkline([0.1, 0.5, 0.9]) == "▁▅█"
     assert sparkline([0.5, 0.5]) == "▅▅"
     assert sparkline([]) == ""
-    assert len(sparkline([float(epoch) for epoch in range(100)])) == 12
 
 
 def test_clock_shows_hours_only_when_there_are_any() -> None:

@@ -7,9 +7,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from itertools import accumulate
 from types import FrameType
-from typing import Self
+from typing import NamedTuple, Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
@@ -22,6 +21,7 @@ from search.monitoring.terminal import View, column_names, column_value, dashboa
 from search.record.ranking import ended_trials, epochs_run, epochs_saved, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import Status, TrialRecord
+from search.space.distributions import Distribution, values_of
 from training.console.terminal import counted, format_metric, format_value, printable
 
 FRAMES_PER_SECOND = 2
@@ -29,14 +29,24 @@ FRAMES_PER_SECOND = 2
 MAX_ROWS = 8
 """Running trials that are shown at most."""
 BLOCKS = "▁▂▃▄▅▆▇█"
-WIDE = 80
-"""Columns of a terminal that is wide enough for all parts of the view."""
-NARROW_COLUMN = 9
-"""Width of the longest number with four significant digits."""
-OTHERS_NARROW, OTHERS_WIDE = 27, 40
-"""Characters of a row without the hyperparameters, but with the shortest sparkline."""
+HEADER_LABEL, BEST_LABEL = 13, 9
+"""Characters before the text of a line of the header, and of a line about the best trial."""
+LONGEST_VALUE = 9
+"""Characters of the longest number with four significant digits; a choice with a longer name is cut to them."""
+SHORTEST_HEADING = 5
 SPARK_EPOCHS = 12
-"""Number of epochs in a sparkline, the newest ones."""
+"""Number of epochs in a sparkline at most, the newest ones."""
+
+
+class _Columns(NamedTuple):
+    """Which columns the table of running trials has."""
+
+    num_hyperparameters: int
+    are_short: bool
+    """Whether a hyperparameter has the width of its values, which may be less than that of its name."""
+    has_best: bool
+    spark_epochs: int
+    """Number of epochs for which a sparkline has room; 0 if there is none."""
 
 
 class LiveView(View):
@@ -62,6 +72,7 @@ class LiveView(View):
         self._rows = min(rows, MAX_ROWS)
         self._ended_before = len(ended_trials(record.trials))
         self._trials_began: float | None = None
+        self._value_widths = {name: _value_width(record.space.get(name)) for name in column_names(record)}
 
     def __enter__(self) -> Self:
         """Begin to draw, and to capture what this process prints."""
@@ -101,10 +112,26 @@ class LiveView(View):
         """Do nothing, because the next frame shows that the trial has ended."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Build the current frame."""
-        yield from map(_line, self._header)
-        yield from (Text(""), self._time(), self._bar(), *self._best(), Text(""))
-        yield self._running(options.max_width)
+        """Build the current frame; its last line names what a small terminal has no room for."""
+        table, hidden = self._running(options.max_width)
+        header = [(line[:HEADER_LABEL], Text(line[HEADER_LABEL:])) for line in self._header]
+        parts = header, [("", self._time())], self._best()
+        for folds in ((True, True, True), (False, True, True), (False, False, False)):
+            header_lines, time_lines, best_lines = (
+                [line for part in lines for line in _lines(*part, console, options.max_width, folds=fold)]
+                for lines, fold in zip(parts, folds, strict=True)
+            )
+            others = len(time_lines) + len(best_lines) + self._rows + 3  # the bar, the headings, and what is hidden
+            room = options.max_height - 1 - others
+            if len(header_lines) + 2 <= room:
+                break
+        blank = [Text("")] if len(header_lines) + 2 <= room else []
+        if len(header_lines) > room:  # the name, and the end with the address of the dashboard, are left
+            hidden.insert(0, counted(len(header_lines) - max(1, room), "line"))
+            header_lines[1 : 1 + len(header_lines) - max(1, room)] = []
+        yield from (*header_lines, *blank, *time_lines, self._bar(), *best_lines, *blank, table)
+        if hidden:
+            yield _line(f"hidden: {', '.join(hidden)} (a larger terminal shows more)", "dim")
 
     def _print_above(self) -> None:
         for line in self._capture.lines:
@@ -119,7 +146,7 @@ class LiveView(View):
         record = self._record
         elapsed = time.monotonic() - self._began
         left = self._seconds_left()
-        text = _line()
+        text = Text()
         text.append(clock(elapsed), "bold")
         text.append(" elapsed" if left is None else f" elapsed, about {clock(left)} left")
         counts = Counter(trial.status for trial in record.trials)
@@ -135,25 +162,25 @@ class LiveView(View):
         grid.add_row(ProgressBar(total=max(1, total), completed=ended), f"{ended} of {counted(total, 'trial')}")
         return grid
 
-    def _best(self) -> list[RenderableType]:
+    def _best(self) -> list[tuple[str, Text]]:
+        """Build the lines about the best trial and the epochs: a label and a text each."""
         record, best = self._record, self._best_trial()
-        lines: list[RenderableType] = [Text("best     none yet", "dim"), Text("")]
+        lines = [("best", Text("none yet", "dim")), ("", Text())]
         metrics = best.best_epoch if best else None
         if best and metrics:
-            first = _line("best     ")
-            first.append(f"{record.metric} {format_metric(record.objective.value(metrics))}", "bold")
-            first.append(f", trial {best.number}")
+            first = Text(f"{record.metric} {format_metric(record.objective.value(metrics))}", "bold")
+            rest = f", trial {best.number}"
             gain = gain_over_start(record, best)
             if gain:
                 difference = gain.difference(record, record.metric).removesuffix(f" of {record.metric}")
-                first.append(f", {difference.removeprefix(f'{record.metric} ')} compared with the {gain.over}")
+                rest += f", {difference.removeprefix(f'{record.metric} ')} compared with the {gain.over}"
             values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
-            lines = [first, _line(f"         {values}")]
+            lines = [("best", Text.assemble(first, rest)), ("", Text(values))]
         saved = epochs_saved(record.trials, record.epoch_limit)
         stops = record.metadata.settings.scheduler != "none" and record.epoch_limit
         stopping = f", {saved} saved by stopping weak trials early" if stops else ""
-        lines.append(_line(f"epochs   {epochs_run(record.trials)} run{stopping}"))
-        return lines
+        lines.append(("epochs", Text(f"{epochs_run(record.trials)} run{stopping}")))
+        return [(label.ljust(BEST_LABEL), text) for label, text in lines]
 
     def _best_trial(self) -> TrialRecord | None:
         """Find the best trial, which may still run."""
@@ -165,41 +192,80 @@ class LiveView(View):
             default=None,
         )
 
-    def _running(self, columns: int) -> RenderableType:
+    def _running(self, available: int) -> tuple[Table, list[str]]:
         """Build a row for each running trial, and empty rows so that the height stays the same.
 
-        The table shows the first hyperparameters, as many as fit.
+        Returns:
+            The table, and what it does not show.
         """
-        record, is_narrow = self._record, columns < WIDE
-        available = columns - (OTHERS_NARROW if is_narrow else OTHERS_WIDE)
-        widths = [NARROW_COLUMN if is_narrow else max(len(name), NARROW_COLUMN) for name in column_names(record)]
-        ends = accumulate(width + 2 for width in widths)
-        names = [name for name, end in zip(column_names(record), ends, strict=True) if end <= available]
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        record, columns = self._record, self._columns(available)
+        names = column_names(record)[: columns.num_hyperparameters]
+        table = Table(box=None, padding=(0, _gap(columns), 0, 0), pad_edge=False, header_style="dim")
         table.add_column("#", justify="right", no_wrap=True, min_width=2)
-        for name, width in zip(names, widths, strict=False):
+        for name in names:
+            width = self._width(name, are_short=columns.are_short)
             table.add_column(Text(printable(name)), justify="right", no_wrap=True, overflow="ellipsis", width=width)
         table.add_column("epoch", justify="right", no_wrap=True, min_width=5)
-        table.add_column("last", justify="right", no_wrap=True, min_width=6)
-        if not is_narrow:
-            table.add_column("best", justify="right", no_wrap=True, min_width=6)
-        table.add_column(Text(printable(record.metric)), no_wrap=True, overflow="ellipsis")
+        for name in ("last", "best")[: 1 + columns.has_best]:
+            table.add_column(name, justify="right", no_wrap=True, min_width=6)
+        if columns.spark_epochs:
+            name = printable(record.metric)
+            width = min(
+                max(len(name), columns.spark_epochs), columns.spark_epochs + available - self._total_width(columns)
+            )
+            table.add_column(Text(name), no_wrap=True, overflow="ellipsis", width=width)
         running = sorted(
             (trial for trial in record.trials if trial.status == "running"), key=lambda trial: trial.number
         )
         for trial in running[: self._rows]:
             best, last = trial.best_epoch, trial.epochs[-1] if trial.epochs else None
             values = [format_metric(record.objective.value(metrics)) if metrics else "" for metrics in (last, best)]
+            curve = [record.objective.value(metrics) for metrics in trial.epochs]
             table.add_row(
                 str(trial.number),
                 *(format_value(column_value(trial, name)) for name in names),
                 f"{len(trial.epochs)}/{record.epoch_limit}" if record.epoch_limit else str(len(trial.epochs)),
-                *values[: 1 if is_narrow else 2],
-                sparkline([record.objective.value(metrics) for metrics in trial.epochs]),
+                *values[: 1 + columns.has_best],
+                *([sparkline(curve[-columns.spark_epochs :])] if columns.spark_epochs else []),
             )
         for _ in range(self._rows - len(running)):
             table.add_row("")
-        return table
+        hidden = list(map(printable, column_names(record)[len(names) :]))
+        hidden += [] if columns.has_best else ["best"]
+        hidden += [] if columns.spark_epochs else ["curve"]
+        hidden += [counted(len(running) - self._rows, "running trial")] if len(running) > self._rows else []
+        return table, hidden
+
+    def _columns(self, available: int) -> _Columns:
+        """Choose the columns for a width: hyperparameters stay longest, the first of them to the end."""
+        everything = len(self._value_widths)
+        choices = [
+            _Columns(everything, are_short=False, has_best=True, spark_epochs=SPARK_EPOCHS),
+            _Columns(everything, are_short=True, has_best=True, spark_epochs=SPARK_EPOCHS // 2),
+            _Columns(everything, are_short=True, has_best=False, spark_epochs=SPARK_EPOCHS // 4),
+            *(_Columns(number, are_short=True, has_best=False, spark_epochs=0) for number in range(everything, -1, -1)),
+        ]
+        chosen = next((columns for columns in choices if self._total_width(columns) <= available), choices[-1])
+        if not chosen.spark_epochs:
+            return chosen
+        left = available - self._total_width(chosen)
+        return chosen._replace(spark_epochs=min(SPARK_EPOCHS, chosen.spark_epochs + left))
+
+    def _total_width(self, columns: _Columns) -> int:
+        record = self._record
+        names = column_names(record)[: columns.num_hyperparameters]
+        value = len("0.1234") if record.metadata.is_accuracy else LONGEST_VALUE
+        widths = [
+            max(2, len(str(self._num_samples))),
+            *(self._width(name, are_short=columns.are_short) for name in names),
+            max(5, len(f"{record.epochs}/{record.epochs}")),
+            *[value] * (1 + columns.has_best),
+            *([columns.spark_epochs] if columns.spark_epochs else []),
+        ]
+        return sum(widths) + _gap(columns) * (len(widths) - 1)
+
+    def _width(self, name: str, *, are_short: bool) -> int:
+        return max(SHORTEST_HEADING if are_short else len(name), self._value_widths[name])
 
     def _seconds_left(self) -> float | None:
         """Estimate the remaining time from the trials of this session; None before one has ended."""
@@ -215,16 +281,35 @@ class LiveView(View):
 _ENDED: tuple[Status, ...] = ("completed", "stopped_early", "diverged", "failed")
 
 
-def _line(text: str = "") -> Text:
-    return Text(text, no_wrap=True, overflow="ellipsis")
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
+
+
+def _lines(label: str, text: Text, console: Console, width: int, *, folds: bool) -> list[Text]:
+    """The lines of a text after its label: as many as it needs, or one that is cut."""
+    if not folds:
+        cut = Text(label, no_wrap=True, overflow="ellipsis")
+        return [cut.append_text(text)]
+    first, *others = text.wrap(console, max(1, width - len(label))) or [Text()]
+    return [Text(label) + first, *(Text(" " * len(label)) + line for line in others)]
+
+
+def _gap(columns: _Columns) -> int:
+    """Characters between two columns."""
+    return 1 if columns.are_short else 2
+
+
+def _value_width(distribution: Distribution | None) -> int:
+    """Characters for the values of a hyperparameter, or of a seed."""
+    values = values_of(distribution) if distribution else None
+    return min(max(len(format_value(value)) for value in values), LONGEST_VALUE) if values else LONGEST_VALUE
 
 
 def sparkline(values: list[float]) -> str:
-    """Draw the newest values as blocks; the lowest value is the lowest block."""
-    newest = values[-SPARK_EPOCHS:]
-    low, high = min(newest, default=0.0), max(newest, default=0.0)
+    """Draw values as blocks; the lowest value is the lowest block."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
     scale = 0.25 if math.isinf(high - low) else 1.0
-    steps = [scale * value - scale * low for value in newest]
+    steps = [scale * value - scale * low for value in values]
     steps = [step / (scale * high - scale * low) if high > low else 0.5 for step in steps]
     return "".join(BLOCKS[min(int(step * len(BLOCKS)), len(BLOCKS) - 1)] for step in steps)
 
