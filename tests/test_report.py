@@ -19,6 +19,7 @@ from test_recommendations import hill, rises_to
 from search.analysis.equal_budget import equal_budget
 from search.analysis.findings import analyse
 from search.outputs import charts, report_page
+from search.outputs.chart_layout import round_ticks
 from search.outputs.error_analysis import ErrorAnalysis, analyse_errors
 from search.outputs.report import images_of, write_report
 from search.record.ranking import best_trial
@@ -210,6 +211,27 @@ def test_pictures_are_written(tmp_path: Path) -> None:
     for file in pictures:
         with Image.open(file) as picture:
             assert picture.size == (1080, 600)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log", "ticks"),
+    [
+        (1e-4, 1.0, True, [1e-4, 1e-3, 1e-2, 0.1, 1.0]),
+        (2e-3, 5e-3, True, [2e-3, 5e-3]),
+        (8, 64, False, [20, 40, 60]),
+        (0.0, 0.5, False, [0.0, 0.2, 0.4]),
+        (0.69, 2.3, False, [1.0, 1.5, 2.0]),
+        (0.3, 0.3, False, [0.3, 0.3]),
+    ],
+)
+def test_ticks_are_round_numbers(low: float, high: float, log: bool, ticks: list[float]) -> None:
+    assert round_ticks(low, high, log=log) == ticks
+
+
+def test_accuracies_of_the_table_have_four_decimals(reference_page: str) -> None:
+    table = reference_page.partition('<table id="trials">')[2].partition("</table>")[0]
+    assert re.findall(r">(0\.8\d*)</td>", table)
+    assert {len(accuracy) for accuracy in re.findall(r">(0\.8\d*)</td>", table)} == {6}
 
 
 def test_link_in_the_place_of_the_pictures_leads_nowhere(tmp_path: Path) -> None:

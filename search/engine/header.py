@@ -7,7 +7,7 @@ from search.monitoring.terminal import header_line
 from search.record.provenance import available_cpus
 from search.record.ranking import ended_trials
 from training.config import TrialConfig
-from training.console.terminal import counted, printable
+from training.console.terminal import counted, printable, short_path
 
 
 def header_lines(study: Study) -> list[str]:
@@ -49,7 +49,7 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         machine, cores = "cluster", f"{counted(size.cpus, 'core')} on {counted(size.nodes, 'node')}"
     trials = f"{counted(study.max_concurrent_trials, 'trial')} at a time"
     yield machine, f"{cores}; {trials}, {counted(settings.cpus_per_trial, 'core')} each"
-    yield "results", str(record.folder)
+    yield "results", str(short_path(record.folder))
     if record.address:
         yield "record", record.address
     if settings.log:

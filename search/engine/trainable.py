@@ -20,7 +20,7 @@ from search.record.trial import Failure, FailureKind, Objective
 from search.settings import Mode
 from training.checkpoint import Checkpoint
 from training.config_fields import make_config
-from training.console.terminal import format_metric
+from training.console.terminal import format_metric, format_value
 from training.custom_checkpoint import CustomCheckpoint
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, is_out_of_memory, train
@@ -61,7 +61,7 @@ def trainable(
     # `LocalRay` blocks it; processes of a training need it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     number, file, epochs_recorded = sample["number"], Path(sample["checkpoint"]), sample["epochs_recorded"]
-    point = ", ".join(f"{name} {value}" for name, value in sample["hyperparameters"].items())
+    point = ", ".join(f"{name} {format_value(value)}" for name, value in sample["hyperparameters"].items())
     # the log of a worker is what the Ray dashboard shows of a trial
     print(f"trial {number}: {point}; seed of the trial {sample['seed']}", flush=True)
     objective, epoch = Objective(metric, mode), epochs_recorded

@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from matplotlib.ticker import LogLocator, MaxNLocator
 from optuna.distributions import CategoricalDistribution
 
 from search.record.study_record import StudyRecord
 from search.space.distributions import Distribution, OrderedChoice, bounds, is_log, values_of
+from training.console.terminal import format_value
 
 Figure = dict[str, Any]
 """A part of a plotly figure; the page sets the colours of text and grid."""
@@ -39,7 +41,8 @@ def hyperparameter_axis(name: str, distribution: Distribution, *, whole: bool = 
         case OrderedChoice(values=values):
             axis |= {"tickvals": list(values), "ticktext": list(map(str, values))}
         case _ if is_log(distribution):
-            axis |= {"exponentformat": "none", "dtick": 1}
+            ticks = round_ticks(*bounds(distribution), log=True)  # type: ignore[arg-type]
+            axis |= {"tickvals": ticks, "ticktext": list(map(format_value, ticks))}
     axis["type"] = "log" if is_log(distribution) else "linear"
     if whole and not isinstance(distribution, CategoricalDistribution):
         low, high = bounds(distribution)
@@ -48,6 +51,14 @@ def hyperparameter_axis(name: str, distribution: Distribution, *, whole: bool = 
         margin = 0.04 * (high - low)
         axis["range"] = [low - margin, high + margin]
     return axis
+
+
+def round_ticks(low: float, high: float, *, log: bool = False) -> list[float]:
+    """Round numbers from `low` to `high`, or these two where there is only one; powers of ten for a log scale."""
+    locator = LogLocator(numticks=6) if log else MaxNLocator(4, steps=[1, 2, 5, 10])
+    ticks = dict.fromkeys(float(f"{tick:.12g}") for tick in locator.tick_values(low, high))
+    inside = [tick for tick in ticks if low <= tick <= high]
+    return inside if len(inside) > 1 else [low, high]
 
 
 def has_scale(distribution: Distribution) -> bool:
@@ -72,7 +83,7 @@ def chart(traces: Iterable[Figure], *, x: Figure, y: Figure, height: int = 340) 
 
 def _set_title(axis: Figure) -> Figure:
     title = axis.get("title")
-    return axis | ({"title": {"text": title}} if title else {})
+    return axis | ({"title": {"text": title, "standoff": 8}} if title else {})
 
 
 ACCURACIES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution
 from plotly.colors import sample_colorscale
 from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import QhullError
@@ -29,12 +29,13 @@ from search.outputs.chart_layout import (
     has_scale,
     hyperparameter_axis,
     metric_axis,
+    round_ticks,
 )
 from search.record.confirmation import Confirmation, Estimate
 from search.record.ranking import baseline_trial, best_trial, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
-from search.space.distributions import Distribution, HyperparameterValue, OrderedChoice, from_unit, to_unit
+from search.space.distributions import Distribution, HyperparameterValue, OrderedChoice, bounds, from_unit, to_unit
 from training.console.terminal import counted, format_metric, format_value
 from training.metrics import CONFIDENCE
 
@@ -283,7 +284,7 @@ def _score_ticks(record: StudyRecord, values: Sequence[float]) -> list[tuple[flo
     """Choose the ticks of a scale of scores: each score with its value of the metric."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     ends = axis_value(record, low), axis_value(record, high)
-    ticks = ACCURACIES if record.metadata.is_accuracy else np.linspace(*ends, 5).tolist()
+    ticks = ACCURACIES if record.metadata.is_accuracy else round_ticks(*ends)
     return [(_score(record, value), value) for value in ticks if low <= value <= high]
 
 
@@ -428,7 +429,7 @@ def time_bar(core_seconds: dict[str, float]) -> Figure:
         for part, name in PART_NAMES.items()
         if core_seconds[part] > 0
     ]
-    figure = chart(traces, x={"tickformat": ".0%", "range": [0, 1]}, y={"visible": False}, height=150)
+    figure = chart(traces, x={"tickformat": ".0%", "range": [0, 1]}, y={"visible": False}, height=190)
     figure["layout"]["barmode"] = "stack"
     figure["layout"]["legend"]["traceorder"] = "normal"
     return figure
@@ -501,5 +502,4 @@ def _ticks(distribution: Distribution) -> list[Any]:
         case CategoricalDistribution():
             return list(distribution.choices)
         case _:
-            number = 5 if isinstance(distribution, FloatDistribution) and not distribution.log else 4
-            return [from_unit(distribution, unit) for unit in np.linspace(0, 1, number)]
+            return round_ticks(*bounds(distribution), log=distribution.log)

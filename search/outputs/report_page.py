@@ -30,6 +30,7 @@ from search.outputs.error_analysis import ErrorAnalysis
 from search.outputs.html_page import CaptionedImage, Section, render_page
 from search.outputs.summary import duration
 from search.outputs.tables import trial_table
+from search.record.columns import metric_columns
 from search.record.confirmation import Confirmation
 from search.record.file_names import MODEL, REPORT
 from search.record.lookup import project_path, settings_to_json
@@ -62,7 +63,7 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
         findings: Its importances and recommendations.
         errors: How the best model classifies the test images, or why that is not known.
     """
-    table = trial_table(record)
+    table, metrics = trial_table(record), {*metric_columns(record).values()}
     return render_page(
         REPORT,
         [*_sections(record, findings, errors)],
@@ -73,7 +74,10 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
         recommendations=findings.recommendations,
         failures=_failures(record),
         columns=list(map(printable, table.columns)),
-        rows=[[_cell(value) for value in row] for row in table.itertuples(index=False)],
+        rows=[
+            [_cell(value, is_metric=name in metrics) for name, value in zip(table.columns, row, strict=True)]
+            for row in table.itertuples(index=False)
+        ],
         best=_best_number(record),
         provenance=_provenance(record),
     )
@@ -485,8 +489,9 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
     return [*lines, ("report written", datetime.now().astimezone().isoformat(timespec="seconds"))]
 
 
-def _cell(value: Any) -> dict[str, Any]:
+def _cell(value: Any, *, is_metric: bool) -> dict[str, Any]:
     """Build the text of a cell of the table, and the key by which its column is sorted."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return {"text": "", "key": ""}
-    return {"text": format_value(value), "key": value if isinstance(value, int | float) else str(value)}
+    text = format_metric(value) if is_metric else format_value(value)
+    return {"text": text, "key": value if isinstance(value, int | float) else str(value)}

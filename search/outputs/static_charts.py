@@ -20,7 +20,7 @@ from search.outputs.chart_layout import ACCURACIES, BASELINE, BEST, COMPLETED, S
 from search.outputs.charts import incumbent_values
 from search.record.ranking import baseline_trial, best_trial, valid_trials
 from search.record.study_record import StudyRecord
-from search.record.trial import TrialRecord
+from search.record.trial import FAILED, TrialRecord
 from training.metrics import CONFIDENCE
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # matplotlib would report on its cache of fonts
@@ -60,6 +60,11 @@ def optimisation_history(record: StudyRecord) -> bytes:
         heights = [axis_value(record, values[number]) for number in numbers]
         name = status.replace("_", " ")
         axes.scatter(numbers, heights, s=36, facecolors=face, edgecolors=STATUS_COLOURS[status], label=name, zorder=3)
+    worst = max(values.values(), default=0.0) if record.mode == "min" else min(values.values(), default=0.0)
+    for status in FAILED if values else ():
+        if failed := [trial.number for trial in record.trials if trial.status == status]:
+            heights = [axis_value(record, worst)] * len(failed)
+            axes.scatter(failed, heights, marker="x", color=STATUS_COLOURS[status], label=status)
     numbers, incumbents = incumbent_values(record)
     heights = [axis_value(record, value) for value in incumbents]
     axes.step(numbers, heights, where="post", color=BEST, linewidth=2, label="best so far")
