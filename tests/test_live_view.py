@@ -14,7 +14,7 @@ import faulty
 import pandas as pd
 import pytest
 from rich.console import Console
-from serial_ray import become_command
+from serial_ray import become_command, run_command
 from terminal_emulator import Terminal
 from test_model_folder import model_metadata
 
@@ -206,6 +206,20 @@ def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: Imag
     assert terminal.wait() == 0
     assert "Predict: python training/predict.py results/fashion-mnist-reference/model IMAGE" in terminal.text
     assert terminal.text.rstrip().count("\n") + 1 <= 23, terminal.text
+
+
+def test_summary_names_the_columns_for_which_its_lines_are_too_short(tmp_path: Path) -> None:
+    folder = shutil.copytree(PROJECT / "results" / "fashion-mnist-reference", tmp_path / "reference")
+    narrow, wide = (run_command("search/report.py", str(folder), COLUMNS=str(columns)) for columns in (60, 80))
+    assert "  The lines are too short for batch_size, optimizer;" in narrow.stdout
+    assert max(map(len, narrow.stdout.partition("Reproduce:")[0].splitlines())) <= 60
+    assert "too short" not in wide.stdout
+
+
+def test_header_names_the_results_by_the_shorter_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = StudySettings(dataset="digits", results_dir=tmp_path, name="mine")
+    assert header_line("results", "mine") in header_lines(prepare_study(settings))
 
 
 def test_sparkline_goes_from_the_lowest_to_the_highest() -> None:

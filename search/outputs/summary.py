@@ -41,10 +41,9 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
     ended = ended_trials(record.trials)
     counts = Counter(trial.status for trial in ranked(record.trials))
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    print(
-        f"\n{record.metadata.task.name}: {len(ended)} of {counted(record.metadata.settings.num_samples, 'trial')} in "
-        f"{duration(wall_seconds(record))}: {listed or 'none'}"
-    )
+    trials = f"{len(ended)} of {counted(record.metadata.settings.num_samples, 'trial')}"
+    title = f"{record.metadata.task.name}: {trials} in {duration(wall_seconds(record))}: {listed or 'none'}"
+    print("\n" + wrapped(title, hanging="  "))
     _show_time(record)
     best = best_trial(record.trials)
     if best is None:
@@ -150,6 +149,9 @@ def _show_best_five(measured: pd.DataFrame, record: StudyRecord) -> None:
         if len(lines.partition("\n")[0]) <= text_width():
             break
     print("\n" + lines)
+    if hidden := hyperparameters[shown:]:
+        names = ", ".join(map(printable, hidden))
+        print(wrapped(f"The lines are too short for {names}; trials.csv has all columns.", indent="  "))
 
 
 def _show_by_optimizer(measured: pd.DataFrame, record: StudyRecord) -> None:
