@@ -85,7 +85,8 @@ class StudySettings(DataConfig):
     """mlp: the tutorial's network; cnn: a small convolutional network; or the import path of your own function that
     builds a network, path/to/file.py:build or package.module:build. docs/guide.md explains it."""
     seed: int = 0
-    """Seed of the proposals and of the validation split; trial N trains with this seed + N."""
+    """Seed of the proposals and of the validation split; trial N trains with this seed + N. Where several trials run at
+    the same time, the proposals also depend on which of them reports first; --max-concurrent 1 excludes this."""
     max_concurrent: int | None = None
     """Largest number of trials that run at the same time; by default as many as there are cores and GPUs for."""
     cpus_per_trial: int = 1
