@@ -157,6 +157,7 @@ class StudySettings(DataConfig):
             raise ValueError(f"max_failures must be >= 0, got {self.max_failures}")
         if self.address is not None and not re.fullmatch(r"auto|[^\s/@]+:\d+", self.address):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}")
+        self._check_types()
         check_network(self.network)
         object.__setattr__(self, "network", absolute_import_path(self.network))  # workers run in folders of their own
         if self.space is not None and not self.space.is_file():
@@ -172,6 +173,16 @@ class StudySettings(DataConfig):
         self._check_metric()
         self._check_log()
         self._check_folders()
+
+    def _check_types(self) -> None:
+        """Refuse what a Python program passes instead of a path, such as a function of a notebook."""
+        for name in ("network", "train_function"):
+            path = getattr(self, name)
+            if not isinstance(path, str | None):
+                rule = "must be a name or an import path as text, for example file.py:function"
+                raise ValueError(f"{name} {rule}, got {type(path).__name__}; workers import it from its file")
+        if not isinstance(self.space, Path | None):
+            raise ValueError(f"space must be a pathlib.Path of a file, got {type(self.space).__name__}")
 
     @property
     def metric_name(self) -> str:

@@ -38,6 +38,9 @@ from search.settings import StudySettings, derived_mode
             for name in ("", "a/b", "..", ".hidden", "../up", "-flag", "a b", "x" * 101, "naïve", "new\nline")
         ),
         ({"name": "latest"}, "name latest is taken"),
+        ({"train_function": print}, "train_function must be a name or an import path as text, for example file.py:"),
+        ({"network": print}, "network must be a name or an import path as text, for example file.py:function, got"),
+        ({"space": {"learning_rate": {}}}, "space must be a pathlib.Path of a file, got dict"),
     ],
 )
 def test_bad_setting_is_refused_with_the_rule(options: dict[str, object], rule: str) -> None:
