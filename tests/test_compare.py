@@ -167,6 +167,23 @@ def test_lower_loss_is_better(tmp_path: Path) -> None:
     assert strong.mean == sorted(strong.mean, reverse=True)
 
 
+def test_metric_of_a_training_function_is_its_own_unit(tmp_path: Path) -> None:
+    studies = []
+    for name, gain in [("weak", 0.0), ("strong", 0.3)]:
+        record = lucky_study(tmp_path / name, 0, gain=gain)
+        own = {"train_function": "functions.py:train", "metric": "val_accuracy", "mode": "min", "resume": "study"}
+        settings: Any = replace(record.metadata.settings, **own)  # type: ignore[arg-type]
+        record.metadata = replace(record.metadata, settings=settings, dataset=None)
+        record.objective = record.metadata.objective
+        studies.append(record)
+    comparison = compare(studies)
+    (significance,) = comparison.significances
+    assert isinstance(significance, Significance)
+    assert significance.unit == "val_accuracy"
+    assert "images" not in comparison.explanation
+    assert "above 0 is better, which is a lower value." in comparison.explanation
+
+
 def test_repeats_are_one_group(tmp_path: Path) -> None:
     names = ["tpe-1", "random_7", "tpe-2", "tpe-seed3", "gp"]
     groups = group_studies([lucky_study(tmp_path / name, place, trials=1) for place, name in enumerate(names)])

@@ -34,13 +34,15 @@ class Comparison:
     @property
     def explanation(self) -> str:
         """How to read the significances, in a few sentences."""
-        metric = self.groups[0].first.metric
-        is_loss = metric.endswith("_loss")
+        first = self.groups[0].first
+        has_images, is_accuracy = first.metadata.task.has_images, first.metadata.is_accuracy
+        better = f", that is, a lower {'loss' if has_images else 'value'}" if first.mode == "min" else ""
+        images = " and the choice of the images" if is_accuracy else ", but not the choice of the images"
         sentences = [
-            f"The best {metric} is compared with that of {self.groups[0].name}; a difference above 0 is better"
-            + (", that is, a lower loss." if is_loss else "."),
+            f"The best {first.metric} is compared with that of {self.groups[0].name}; "
+            f"a difference above 0 is better{better}.",
             f"The {CONFIDENCE} % intervals (bootstrap) take into account the chance of the search"
-            + (", but not the choice of the images." if is_loss else " and the choice of the images."),
+            f"{images if has_images else ''}.",
         ]
         if len(self.significances) > 1:
             sentences.append(f"About {100 - CONFIDENCE} of 100 such intervals are wrong, so one of many may be wrong.")

@@ -128,8 +128,9 @@ def _compare(group: Group, reference: Group, first: int | None = None) -> Signif
     noise = math.hypot(*(_noise(side) for side in (group, reference)))
     gains = gains + random.normal(0.0, noise, RESAMPLES)
     low, high = np.quantile(gains, [1 - UPPER_END, UPPER_END])
-    in_points = group.first.metadata.is_accuracy
-    unit, scale = ("points", 100.0) if in_points else ("nats", 1.0)
+    metadata = group.first.metadata
+    in_points, loss = metadata.is_accuracy, "nats" if metadata.task.has_images else group.first.metric
+    unit, scale = ("points", 100.0) if in_points else (loss, 1.0)
     useful = USEFUL * (1 if in_points else abs(float(bests[1].mean())))
     low, high, gain, useful = (scale * float(value) for value in (low, high, gain, useful))
     return Significance(group.name, reference.name, unit, gain, low, high, first, useful)
