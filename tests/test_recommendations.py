@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from studies import DEFAULT_SPACE, planted_study
 
 from search.analysis.findings import Findings, analyse
@@ -106,6 +106,35 @@ def test_advised_space_can_be_read_as_one(name: str, distribution: Range, side: 
     low, high = bounds(parse(tomllib.loads(wider))[name])  # type: ignore[arg-type]
     old_low, old_high = bounds(distribution)
     assert (low < old_low, high > old_high) == (side == "lower", side == "upper")
+
+
+@pytest.mark.parametrize("low", [0.0, 1e-3])
+@pytest.mark.parametrize("kind", ["float", "int", "ordered"])
+def test_no_range_is_advised_that_reaches_below_0_where_the_old_one_does_not(low: float, kind: str) -> None:
+    """A dropout or a number of layers below 0 has no meaning; what a user's function takes only its file knows."""
+    first = math.ceil(low)
+    distributions: dict[str, Range] = {
+        "float": FloatDistribution(low, 0.5),
+        "int": IntDistribution(first, 8),
+        "ordered": OrderedChoice((first, first + 2, first + 3)),
+    }
+    distribution = distributions[kind]
+    wider = _widened_table(SearchSpace({"alpha": distribution}), None, "alpha", "lower")
+    assert wider is None or 0 < bounds(parse(tomllib.loads(wider))["alpha"])[0] < low  # type: ignore[arg-type]
+    assert low or wider is None
+
+
+def test_range_below_0_can_be_wider() -> None:
+    for distribution in (FloatDistribution(-4, -2), IntDistribution(-4, -2), OrderedChoice((-4, -2))):
+        lower, upper = (
+            bounds(parse(tomllib.loads(wider))["alpha"])  # type: ignore[arg-type]
+            for side in ("lower", "upper")
+            if (wider := _widened_table(SearchSpace({"alpha": distribution}), None, "alpha", side))
+        )
+        assert lower[0] < -4
+        assert lower[1] == -2
+        assert upper[0] == -4
+        assert -2 < upper[1] < 3
 
 
 def test_no_range_is_advised_that_the_hyperparameter_cannot_have() -> None:

@@ -117,13 +117,17 @@ def _bounds(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> It
 def _widened_table(space: SearchSpace, network: str | None, name: str, side: str) -> str | None:
     """The range of a hyperparameter as TOML, wider on one side: times ten, two more members, or half its width.
 
-    None says that the network does not accept such values.
+    A range above 0 stays above 0. None says that the range begins at 0, or that the network does not accept such
+    values.
     """
     distribution = space[name]
     assert not isinstance(distribution, CategoricalDistribution), "only ranges can be wider"
     low, high = bounds(distribution)
+    if side == "lower" and low == 0:
+        return None
+    least = low / 10 if low > 0 else -math.inf
     change = (9 * high if side == "upper" else 0.9 * low) if is_log(distribution) else (high - low) / 2
-    low, high = (low, high + change) if side == "upper" else (low - change, high)
+    low, high = (low, high + change) if side == "upper" else (max(least, low - change), high)
     wider: Range
     try:
         match distribution:
@@ -133,12 +137,12 @@ def _widened_table(space: SearchSpace, network: str | None, name: str, side: str
                     end * (end / near) ** step if distribution.log else end + (end - near) * step for step in (1, 2)
                 ]
                 whole = isinstance(distribution.optuna_distribution, IntDistribution)
-                added = {max(1, round(value)) if whole else float(f"{value:.6g}") for value in more}
+                rounded = [round(value) if whole else float(f"{value:.6g}") for value in more]
+                added = [max(1, value) if whole and distribution.log else value for value in rounded]
                 wider = OrderedChoice(tuple(sorted({*distribution.values, *added})))
             case IntDistribution():
-                wider = IntDistribution(
-                    max(1, round(low)) if side == "lower" else distribution.low, round(high), distribution.log
-                )
+                lowest = max(1, round(low)) if low > 0 else round(low)
+                wider = IntDistribution(lowest, round(high), distribution.log)
             case FloatDistribution():
                 wider = FloatDistribution(float(f"{low:.6g}"), float(f"{high:.6g}"), log=distribution.log)
         if network in NETWORKS:  # only its own code can check another network
