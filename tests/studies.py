@@ -20,7 +20,6 @@ from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Objective, Timing, TrialRecord
 from search.settings import MetricName, StudySettings
 from search.simulation.simulator import MemoryStorage
-from search.space.distributions import OrderedChoice
 from search.space.encoding import SpaceEncoding
 from search.space.search_space import SearchSpace
 from search.space.toml_file import default_space
@@ -158,14 +157,10 @@ def planted_study(
     server: Any = MemoryStorage()
     planted = metadata(space=space, epochs=epochs, num_samples=trials)
     record = StudyRecord.create(folder, planted, server=server)
-    sampler, ranges = optuna.samplers.RandomSampler(seed), SpaceEncoding(space).optuna_distributions
-    drawing = optuna.create_study(sampler=sampler)
+    encoding = SpaceEncoding(space)
+    drawing = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
     for number in range(trials):
-        drawn = drawing.ask(ranges).params
-        point = {
-            name: distribution.snap(drawn[name]) if isinstance(distribution, OrderedChoice) else drawn[name]
-            for name, distribution in space.items()
-        }
+        point = encoding.decode(drawing.ask(encoding.optuna_distributions).params)
         trial = TrialRecord(number, f"ray{number}", point, seed + number, record.objective)
         record.trials.append(trial)
         accuracies = curve(point)

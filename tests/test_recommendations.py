@@ -15,7 +15,7 @@ from studies import DEFAULT_SPACE, planted_study
 from search.analysis.findings import Findings, analyse
 from search.analysis.recommendations import _widened_table, describe_fixing
 from search.space.distributions import OrderedChoice, Range, bounds
-from search.space.search_space import SearchSpace, parse
+from search.space.search_space import ConditionalRange, SearchSpace, parse
 from training.console.terminal import short_path
 
 SPACE = DEFAULT_SPACE
@@ -222,6 +222,33 @@ def test_stopped_trials_support_no_fixing(tmp_path: Path) -> None:
 
     found = findings(tmp_path, curve)
     assert found.fixings == []
+    told = "The scheduler stopped 14 of 40 trials early because of their values, so it is not known which"
+    assert told in sentences(found)
+
+
+@pytest.mark.parametrize(("effect", "verdict"), [(0.0, "can stay fixed"), (0.1, "matters")])
+def test_conditional_hyperparameter_is_judged_where_it_is_used(tmp_path: Path, effect: float, verdict: str) -> None:
+    """What is inactive costs nothing, and a choice on which others depend is judged with the best of these."""
+    momentum = ConditionalRange(OrderedChoice((0.0, 0.5, 0.9)), {"optimizer": ("sgd",)})
+    space = SearchSpace({"optimizer": CategoricalDistribution(("sgd", "adam")), "momentum": [momentum]})
+
+    def curve(point: dict[str, Any]) -> list[float]:
+        return rises_to(0.9 - effect * (0.9 - point.get("momentum", 0.9)) - 0.2 * (point["optimizer"] == "adam"))
+
+    found = {fixing.name: fixing for fixing in findings(tmp_path, curve, space=space, trials=40).fixings}
+    assert found["momentum"].verdict == verdict
+    assert found["optimizer"].verdict == "matters"
+    assert 0.15 < found["optimizer"].cost <= 0.2
+    assert found["momentum"].cost <= 0.1
+    assert found["momentum"].values == ((0.0, 0.5, 0.9) if verdict == "can stay fixed" else ())
+
+
+def test_conditional_range_is_not_advised_to_be_wider(tmp_path: Path) -> None:
+    """The table that is printed would say nothing of its condition."""
+    momentum = ConditionalRange(FloatDistribution(0.1, 0.5), {"optimizer": ("sgd",)})
+    space = SearchSpace({"optimizer": CategoricalDistribution(("sgd", "adam")), "momentum": [momentum]})
+    found = findings(tmp_path, lambda point: rises_to(0.5 + 0.5 * point.get("momentum", 0)), space=space, trials=60)
+    assert "widen" not in sentences(found)
 
 
 def test_importances_and_their_intervals_are_shares(tmp_path: Path) -> None:

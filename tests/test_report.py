@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects
 import pytest
 from PIL import Image
@@ -128,6 +129,23 @@ def test_everything_that_a_user_or_an_error_named_is_escaped(tmp_path: Path) -> 
     assert "<img src=x" not in page
     assert "alert(2)</script>" not in page
     assert "&lt;/script&gt;&lt;script&gt;alert(2)" in page
+
+
+@pytest.mark.parametrize(
+    ("full", "stopped", "told"),
+    [
+        (12, 0, "at least 20 trials must run in full, and 12 did."),
+        (12, 13, "The scheduler stopped 13 of 25 trials early because of their values, so it is not known which"),
+        (20, 0, "batch_size: the trials do not show whether it can stay fixed."),
+    ],
+)
+def test_report_says_why_nothing_is_known_to_stay_fixed(tmp_path: Path, full: int, stopped: int, told: str) -> None:
+    numbers, random = iter(range(full + stopped)), np.random.default_rng(0)
+
+    def curve(_: dict[str, Any]) -> list[float]:
+        return [0.7 + float(random.normal(0, 0.03))] * (10 if next(numbers) < full else 2)
+
+    assert told in page_of(planted_study(tmp_path, curve, trials=full + stopped))
 
 
 def test_thousand_trials_stay_small(tmp_path: Path) -> None:

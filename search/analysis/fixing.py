@@ -15,7 +15,7 @@ from search.analysis.equal_budget import NEARLY_ALL, EqualBudget
 from search.record.study_record import StudyRecord
 from search.space.distributions import Distribution, HyperparameterValue, from_unit, snap, to_unit, values_of
 from search.space.encoding import SpaceEncoding
-from search.space.search_space import ConditionalRange, Point, SearchSpace
+from search.space.search_space import Point, SearchSpace
 
 WORTHWHILE = 0.01
 """An effect worth having: one point of accuracy, or this part of the best value of another metric."""
@@ -38,7 +38,6 @@ SURE = 0.99
 """The bounds hold in this part of the draws; with 0.975, 7 of 100 upper bounds were too low on the recorded tables."""
 STEPS = 10
 """Bounds are rounded to this part of a worthwhile effect, to the safe side."""
-MOST_MORE_TRIALS = 1000
 
 Numbers = NDArray[np.float64]
 Verdict = Literal["matters", "can stay fixed", "unclear"]
@@ -64,8 +63,6 @@ class Fixing:
     """Lower bound for the worst value if it matters; upper bound for `values` if it can stay fixed."""
     values: tuple[HyperparameterValue, ...] = ()
     """The values at which it can stay fixed: those from the first to the last, or these choices."""
-    more_trials: int | None = None
-    """About this number of further trials would show whether it matters; None if they would be too many."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Judgement:
 
 
 def judge(record: StudyRecord, space: SearchSpace, compared: EqualBudget | None) -> Judgement:
-    """Judge each hyperparameter that is searched in all trials and on which no other one depends.
+    """Judge each hyperparameter that has one range; it may be inactive in some trials, and others may depend on it.
 
     A Gaussian process is fitted to the trials (Rasmussen, Williams 2006, "Gaussian Processes for Machine Learning";
     Matern 5/2 with a length scale for each hyperparameter). In each function that is drawn from it, the cost of a value
@@ -102,13 +99,14 @@ def judge(record: StudyRecord, space: SearchSpace, compared: EqualBudget | None)
     lowest = min(float(np.median(gains)), gains.max() - CLIPPED * effect)
     process = _Process(space, points, np.maximum(gains, lowest))
     encoding = SpaceEncoding(space)
-    others = [points[index] for index in np.argsort(-gains)[:BEST_POINTS]]
-    others += [encoding.decode(encoding.random_sample(number)) for number in range(RANDOM_POINTS)]
+    best = [encoding.encode(points[index], number) for number, index in enumerate(np.argsort(-gains)[:BEST_POINTS])]
+    others = best + [encoding.random_sample(number) for number in range(RANDOM_POINTS)]
     costs = []
     for name in space:
-        if _is_free(space, name):
+        if len(space.ranges[name]) == 1:
             values = compared_values(space[name])
-            groups = [[point | {name: value} for point in others] for value in values]
+            samples = [encoding.encode_value(name, space[name], value) for value in values]
+            groups = [[encoding.decode(other | {name: sample}) for other in others] for sample in samples]
             costs.append(ValueCosts(name, values, process.costs(groups)))
     return Judgement(effect, costs, [_judge(space[one.name], one, effect, len(compared.trials)) for one in costs])
 
@@ -121,12 +119,6 @@ def are_judged(compared: EqualBudget) -> bool:
 def worthwhile(record: StudyRecord, compared: EqualBudget) -> float:
     """The smallest effect on the metric of a study that is worth having."""
     return WORTHWHILE if record.metadata.is_accuracy else WORTHWHILE * abs(min(compared.costs))
-
-
-def _is_free(space: SearchSpace, name: str) -> bool:
-    """Whether a hyperparameter is searched in all trials and is no condition of another one."""
-    conditions = {other for ranges in space.ranges.values() for one in ranges for other in one.condition}
-    return space.ranges[name] == (ConditionalRange(space[name]),) and name not in conditions
 
 
 def compared_values(distribution: Distribution) -> list[HyperparameterValue]:
@@ -182,21 +174,16 @@ class _Process:
 def _judge(distribution: Distribution, estimated: ValueCosts, effect: float, trials: int) -> Fixing:
     """Judge a hyperparameter by the costs of its values in each draw."""
     name, values, costs = estimated.name, estimated.values, estimated.costs
-    quantiles = np.quantile(costs, [1 - SURE, 0.5, SURE], axis=0)
-    low, middle, high = quantiles[
-        :, quantiles[0].argmax()
-    ]  # of one value: the largest of all would be above 0 by chance
-    for group in _groups(distribution, np.quantile(costs, SURE, axis=0)):
+    lows, highs = np.quantile(costs, [1 - SURE, SURE], axis=0)
+    low = float(lows.max())  # of one value: the largest cost of each draw would be above 0 by chance
+    for group in _groups(distribution, highs):
         bound = float(np.quantile(costs[:, group].max(1), SURE))
         if bound <= effect and trials >= FEWEST_TO_FIX:
             rounded = math.ceil(STEPS * bound / effect) * effect / STEPS
             return Fixing(name, "can stay fixed", rounded, tuple(values[index] for index in group))
     if low > effect:
         return Fixing(name, "matters", math.floor(STEPS * low / effect) * effect / STEPS)
-    uncertain, distance = (high - middle, effect - middle) if middle < effect else (middle - low, middle - effect)
-    more = trials * ((uncertain / max(distance, 1e-12)) ** 2 - 1)  # intervals are as long as 1 / sqrt(trials)
-    more = max(more, FEWEST_TO_FIX - trials)
-    return Fixing(name, "unclear", float(low), more_trials=round(more) if 1 <= more <= MOST_MORE_TRIALS else None)
+    return Fixing(name, "unclear", low)
 
 
 def _groups(distribution: Distribution, upper_bounds: Numbers) -> Iterator[list[int]]:

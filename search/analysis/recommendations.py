@@ -9,10 +9,11 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import t
 
+from search.analysis.equal_budget import NEARLY_ALL
+from search.analysis.fixing import FEWEST_TRIALS, Fixing, Judgement
 from search.analysis.fixing import SURE as SURE_OF_COST
-from search.analysis.fixing import Fixing, Judgement
 from search.record.lookup import code_paths, command_line, study_args
-from search.record.ranking import best_trial, ended_trials, ranked
+from search.record.ranking import best_trial, ended_trials, ranked, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.space.distributions import OrderedChoice, Range, bounds, describe_distribution, is_log
@@ -62,6 +63,7 @@ def recommend(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> 
         *_epochs(record),
         *_plateau(record),
         *(Recommendation("fix", describe_fixing(record, fixing)) for fixing in fixed),
+        *(Recommendation("fix", unknown) for unknown in [describe_stopped(record)] if unknown),
     ]
 
 
@@ -78,8 +80,19 @@ def describe_fixing(record: StudyRecord, fixing: Fixing) -> str:
         case "matters":
             return f"{fixing.name} matters: its worst value costs at least {cost} ({sure})."
         case _:
-            number = "many" if fixing.more_trials is None else f"about {fixing.more_trials}"
-            return f"{fixing.name}: too few trials to tell whether it can stay fixed ({number} more are needed)."
+            return f"{fixing.name}: the trials do not show whether it can stay fixed."
+
+
+def describe_stopped(record: StudyRecord) -> str:
+    """Say that it is not known what can stay fixed, because a scheduler stopped trials; empty if it stopped few."""
+    trials = valid_trials(record.trials)
+    stopped = sum(trial.status == "stopped_early" for trial in trials)
+    if len(trials) < FEWEST_TRIALS or stopped <= (1 - NEARLY_ALL) * len(trials):
+        return ""
+    return (
+        f"The scheduler stopped {stopped} of {len(trials)} trials early because of their values, so it is not known "
+        "which hyperparameters can stay fixed. A study with --scheduler none may tell."
+    )
 
 
 def describe_size(record: StudyRecord, size: float) -> str:
@@ -98,7 +111,7 @@ def _bounds(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> It
     effect = judgement.effect
     for one in judgement.costs:
         distribution = space[one.name]
-        if isinstance(distribution, CategoricalDistribution):
+        if isinstance(distribution, CategoricalDistribution) or space.ranges[one.name][0].condition:
             continue
         third = max(1, round((len(one.values) - 1) / 3))
         for side, place, neighbour in (("lower", 0, third), ("upper", -1, -1 - third)):

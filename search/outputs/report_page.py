@@ -9,12 +9,12 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from search.analysis.equal_budget import ENOUGH_TRIALS, NEARLY_ALL, EqualBudget
+from search.analysis.equal_budget import ENOUGH_TRIALS, EqualBudget
 from search.analysis.findings import Findings
 from search.analysis.fixing import FEWEST_TRIALS
 from search.analysis.gain import baseline_name, gain_over_start
 from search.analysis.importance import EVALUATOR, RESAMPLES
-from search.analysis.recommendations import describe_fixing
+from search.analysis.recommendations import describe_fixing, describe_stopped
 from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds, worker_trials
 from search.outputs import charts
 from search.outputs.chart_layout import has_scale
@@ -379,25 +379,22 @@ def _importances(record: StudyRecord, findings: Findings) -> Iterator[Section]:
         f"Each bar shows how much a hyperparameter decides whether a trial is among the best ({record.metric} "
         f"{compared.phrase}); all bars together are 100 %. The thin lines are {CONFIDENCE} % bootstrap intervals over "
         f"the trials, from {RESAMPLES} resamples.{full} The evaluator is {EVALUATOR}. "
-        f"{' '.join(_describe_fixings(record, findings, compared))}",
+        f"{' '.join(_describe_fixings(record, findings))}",
         [charts.importance_bars(importances)],
     )
 
 
-def _describe_fixings(record: StudyRecord, findings: Findings, compared: EqualBudget) -> list[str]:
+def _describe_fixings(record: StudyRecord, findings: Findings) -> list[str]:
     """Describe which hyperparameters matter and which can stay fixed, or why that is not known."""
     if findings.fixings:
         return [describe_fixing(record, fixing) for fixing in findings.fixings]
-    unknown = "It is not known which hyperparameters can stay fixed:"
-    full = sum(trial.is_valid and trial.reached(record.epochs) for trial in record.trials)
-    if len(valid_trials(record.trials)) < FEWEST_TRIALS:
-        more = FEWEST_TRIALS - full
-        return [f"{unknown} there are too few trials (about {counted(more, 'more full trial')} needed)."]
-    if not compared.is_full or compared.part < NEARLY_ALL:
-        stopped = "the others were stopped because their values were low"
-        ran = f"only {counted(full, 'trial')} ran in full"
-        return [f"{unknown} {ran}; {stopped}. A study with --scheduler none can tell."]
-    return []
+    stopped, full = describe_stopped(record), sum(trial.is_valid and trial.reached(record.epochs) for trial in record.trials)
+    if stopped or full >= FEWEST_TRIALS:
+        return [stopped]
+    return [
+        f"It is not known which hyperparameters can stay fixed: at least {FEWEST_TRIALS} trials must run in full, and "
+        f"{full} did."
+    ]
 
 
 def _confusion(errors: ErrorAnalysis, classes: list[str]) -> Section:

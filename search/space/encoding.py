@@ -61,10 +61,14 @@ class SpaceEncoding:
         """A sample without a sampler; the same for the same number."""
         return {name: random_value(distribution, number, name) for name, distribution in self.distributions.items()}
 
+    def encode_value(self, name: str, active: Distribution, value: HyperparameterValue) -> HyperparameterValue:
+        """What a sampler samples for a value of the active distribution of a hyperparameter."""
+        return _unit_from_value(active, value) if self.distributions[name] is UNIT_INTERVAL else value
+
     def _encode_value(self, name: str, active: Distribution | None, point: Point, number: int) -> HyperparameterValue:
         if active is None or name not in point:
             return random_value(self.distributions[name], number, name)
-        return _unit_from_value(active, point[name]) if self.distributions[name] is UNIT_INTERVAL else point[name]
+        return self.encode_value(name, active, point[name])
 
 
 def _has_places(distribution: Distribution) -> bool:
