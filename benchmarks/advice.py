@@ -14,7 +14,8 @@ planted function. These are wrong:
 - a comparison that claims a difference between studies that differ only in their seed;
 - an interval without the true value: of the difference between two ways to search, of the confirmed winner's accuracy.
 
-Studies of 200 trials take long, so a fifth of the number is run. Comparisons are of neighbouring studies.
+Comparisons are of neighbouring studies. The linear algebra is faster with one thread: set OMP_NUM_THREADS=1. A study
+of 50 trials then takes a quarter of a second, one of 200 trials one to two seconds.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import itertools
 import math
 import tomllib
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from scipy.stats import binomtest
 
 from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import build_scheduler
@@ -49,8 +51,8 @@ from search.record.study_record import StudyRecord
 from search.settings import StudySettings
 from search.simulation.learning_curves import read_csv, read_grid
 from search.simulation.simulator import memory_record, simulate
-from search.space.distributions import values_of
-from search.space.search_space import Point, SearchSpace, describe, parse
+from search.space.distributions import OrderedChoice, values_of
+from search.space.search_space import ConditionalRange, Point, SearchSpace, describe, parse
 from search.space.toml_file import default_space
 from training.metrics import EpochMetrics
 
@@ -62,6 +64,7 @@ SHORT = (3, 5)
 SEED_STEP = 1000
 """Between the seeds of two studies, so that they share no trial's seed."""
 DEFAULT = default_space("mlp")
+MOMENTUM = ConditionalRange(OrderedChoice((0.0, 0.5, 0.8, 0.9, 0.95)), {"optimizer": ("sgd",)})
 RATES = ((1e-4, 1e-3), (1e-3, 1e-1), (1e-2, 1.0))
 """Ranges of the learning rate besides the default one: the best value lies inside of some and outside of others."""
 IMAGES = 10_000
@@ -91,22 +94,25 @@ class Table:
         return point["batch_size"] in sizes and rates[0] <= float(point["learning_rate"]) <= rates[-1]
 
 
+Effect = Callable[[float, float, bool, float], float]
+"""Of the learning rate in decades above 0.01, the batch size in doublings of 64, whether it is SGD, its momentum."""
+
+
 class Planted:
-    """A function of the learning rate, the batch size and the optimizer, with noise in each training and each epoch."""
+    """A function of the hyperparameters, with noise in each training and each epoch."""
 
     images = IMAGES
 
-    def __init__(self, batch_size: float, optimizer: float, learning_rate: float = 0.05, rise: float = 0.5) -> None:
-        self._effects, self._rise = (batch_size, optimizer, learning_rate), rise
+    def __init__(self, cost: Effect, rise: Effect = lambda *_: 0.5) -> None:
+        """A trial is worse than 0.9 by its cost; in each epoch it keeps this part, `rise`, of what it has to rise."""
+        self._cost, self._rise = cost, rise
 
     def mean_curve(self, point: Point) -> Numbers:
         """The true mean accuracy after each epoch."""
-        batch_size, optimizer, learning_rate = self._effects
-        height = 0.9 - learning_rate * math.log10(float(point["learning_rate"]) / 1e-2) ** 2
-        height -= batch_size * abs(math.log2(float(point["batch_size"]) / 64)) + optimizer * (
-            point["optimizer"] == "sgd"
-        )
-        return np.array(height * (1 - self._rise ** np.arange(1, EPOCHS + 1)))
+        decades, doublings = math.log10(float(point["learning_rate"]) / 1e-2), math.log2(point["batch_size"] / 64)  # type: ignore[operator]
+        inputs = decades, doublings, point["optimizer"] == "sgd", float(point.get("momentum", 0))
+        cost, rise = self._cost(*inputs), self._rise(*inputs)
+        return np.array((0.9 - cost) * (1 - rise ** np.arange(1, EPOCHS + 1)))
 
     def curve(self, point: Point, seed: int) -> list[EpochMetrics]:
         """The curve of one training."""
@@ -127,10 +133,29 @@ def _epoch(number: int, accuracy: float) -> EpochMetrics:
 WORLDS: dict[str, Table | Planted] = {
     "digits": Table("digits"),
     "fashion-mnist": Table("fashion-mnist"),
-    "planted, only the learning rate": Planted(0.0, 0.0),
-    "planted, all three": Planted(0.003, 0.02),
-    "planted, nothing": Planted(0.0, 0.0, 0.0),
+    "planted, only the learning rate": Planted(lambda decades, *_: 0.05 * decades**2),
+    "planted, all three": Planted(
+        lambda decades, doublings, sgd, *_: 0.05 * decades**2 + 0.003 * abs(doublings) + 0.02 * sgd
+    ),
+    "planted, nothing": Planted(lambda *_: 0.0),
+    "planted, just below a point": Planted(lambda decades, _, sgd, *__: 0.05 * decades**2 + 0.008 * sgd),
+    "planted, just above a point": Planted(lambda decades, _, sgd, *__: 0.05 * decades**2 + 0.012 * sgd),
+    "planted, only near the best": Planted(
+        lambda decades, doublings, *_: 0.05 * decades**2 + 0.005 * abs(doublings) * (abs(decades) < 0.5)
+    ),
+    "planted, interactions": Planted(
+        lambda decades, doublings, sgd, *_: 0.05 * (decades - 0.3 * doublings + 0.5 * sgd) ** 2 + 0.01 * sgd
+    ),
+    "planted, the best are slow": Planted(
+        lambda decades, _, sgd, *__: 0.05 * (decades + 0.5) ** 2 + 0.02 * (not sgd),
+        lambda decades, _, sgd, *__: min(0.75, max(0.2, 0.45 - 0.1 * decades + 0.15 * sgd)),
+    ),
+    "planted, momentum without effect": Planted(lambda decades, _, sgd, *__: 0.05 * decades**2 + 0.02 * (not sgd)),
+    "planted, momentum": Planted(
+        lambda decades, _, sgd, momentum: 0.05 * decades**2 + (0.03 * abs(momentum - 0.8) if sgd else 0.02)
+    ),
 }
+"""A point is 0.01, the smallest effect that is worth having."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +173,8 @@ class Way:
     def space(self) -> SearchSpace:
         """The search space."""
         low, high = self.rates
-        return SearchSpace(dict(DEFAULT) | {"learning_rate": FloatDistribution(low, high, log=True)})
+        momentum = {"momentum": [MOMENTUM]} if "momentum" in self.world else {}
+        return SearchSpace({**DEFAULT, "learning_rate": FloatDistribution(low, high, log=True), **momentum})
 
 
 @cache
@@ -300,8 +326,8 @@ def show(name: str, world: str, scheduler: str, trials: str, count: Count) -> No
         hits = said - hits
     shown = "-"
     if said:
-        share = (hits + 0.5) / (said + 1)  # an error of 0 would not be honest
-        shown = f"{100 * hits / said:.1f} ({100 * math.sqrt(share * (1 - share) / said):.1f})"
+        interval = binomtest(hits, said).proportion_ci()
+        shown = f"{100 * hits / said:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
     cells = name, world, scheduler, trials, count["studies"], f"{hits} of {said}", shown
     print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
@@ -309,25 +335,24 @@ def show(name: str, world: str, scheduler: str, trials: str, count: Count) -> No
 def measurements(studies: int, ways: Iterable[Way], parts: Container[str]) -> Iterator[tuple[str, Way, Count]]:
     """All rows of the table; where a scheduler stops trials, nothing is said of values and ranges."""
     for way in ways:
-        number = studies if way.trials < 200 else max(1, studies // 5)
         planted = isinstance(WORLDS[way.world], Planted)
         if "values" in parts and way.scheduler == "none" and way.trials >= 20:
-            for kind, count in advice(way, number, ["can stay fixed", "matters", "widen"]).items():
+            for kind, count in advice(way, studies, ["can stay fixed", "matters", "widen"]).items():
                 yield kind, way, count
             for rates in () if planted else RATES:
                 bounded = replace(way, rates=rates)
-                yield f"widen, {rates[0]:g} to {rates[1]:g}", bounded, advice(bounded, number, ["widen"])["widen"]
+                yield f"widen, {rates[0]:g} to {rates[1]:g}", bounded, advice(bounded, studies, ["widen"])["widen"]
         if "plateau" in parts:
-            yield "plateau", way, advice(way, number, ["plateau"])["plateau"]
+            yield "plateau", way, advice(way, studies, ["plateau"])["plateau"]
         for epochs in SHORT if "epochs" in parts else ():
             short = replace(way, epochs=epochs)
-            yield f"epochs, more than {epochs}", short, advice(short, number, ["epochs"])["epochs"]
+            yield f"epochs, more than {epochs}", short, advice(short, studies, ["epochs"])["epochs"]
         for repeats in (1, 3) if "differences" in parts else ():
             each = f"{repeats} {'study' if repeats == 1 else 'studies'} each"
-            yield f"difference, {each}", way, differences(way, number, repeats)
-            yield f"interval of a difference, {each}", way, intervals_of_differences(way, number, repeats)
+            yield f"difference, {each}", way, differences(way, studies, repeats)
+            yield f"interval of a difference, {each}", way, intervals_of_differences(way, studies, repeats)
         if "confirmations" in parts and planted:
-            yield "interval of the confirmed winner", way, confirmed_intervals(way, number)
+            yield "interval of the confirmed winner", way, confirmed_intervals(way, studies)
         study.cache_clear()
 
 
@@ -341,7 +366,9 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print(f"command   {command()}\nmachine   {machine().processor}, one process")
     print("versions  " + ", ".join(f"{name} {version}" for name, version in versions().items()) + "\n")
-    print("| what is said | curves | scheduler | trials | studies | wrong; of intervals: right | per cent (s.e.) |")
+    print(
+        "| what is said | curves | scheduler | trials | studies | wrong; intervals: right | per cent (95 % interval) |"
+    )
     print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
     sums: dict[tuple[str, int], Count] = {}
     ways = [Way(world, *way) for world, *way in itertools.product(options.worlds, options.trials, ("none", "asha"))]
