@@ -108,7 +108,8 @@ def judge(record: StudyRecord, space: SearchSpace, compared: EqualBudget | None)
             samples = [encoding.encode_value(name, space[name], value) for value in values]
             groups = [[encoding.decode(other | {name: sample}) for other in others] for sample in samples]
             costs.append(ValueCosts(name, values, process.costs(groups)))
-    return Judgement(effect, costs, [_judge(space[one.name], one, effect, len(compared.trials)) for one in costs])
+    active = {name: sum(name in trial.hyperparameters for trial in compared.trials) for name in space}
+    return Judgement(effect, costs, [_judge(space[one.name], one, effect, active[one.name]) for one in costs])
 
 
 def are_judged(compared: EqualBudget) -> bool:
@@ -172,7 +173,7 @@ class _Process:
 
 
 def _judge(distribution: Distribution, estimated: ValueCosts, effect: float, trials: int) -> Fixing:
-    """Judge a hyperparameter by the costs of its values in each draw."""
+    """Judge a hyperparameter by the costs of its values in each draw, and by the number of trials that had it."""
     name, values, costs = estimated.name, estimated.values, estimated.costs
     lows, highs = np.quantile(costs, [1 - SURE, SURE], axis=0)
     low = float(lows.max())  # of one value: the largest cost of each draw would be above 0 by chance
