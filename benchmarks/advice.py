@@ -14,8 +14,8 @@ planted function. These are wrong:
 - a comparison that claims a difference between studies that differ only in their seed;
 - an interval without the true value: of the difference between two ways to search, of the confirmed winner's accuracy.
 
-Comparisons are of neighbouring studies. The linear algebra is faster with one thread: set OMP_NUM_THREADS=1. A study
-of 50 trials then takes a quarter of a second, one of 200 trials one to two seconds.
+Comparisons are of neighbouring studies. With OMP_NUM_THREADS=1, replaying and judging a study of 50 trials takes about
+a third of a second, one of 200 trials one to two seconds.
 """
 
 import argparse

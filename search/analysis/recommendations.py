@@ -106,7 +106,7 @@ def _bounds(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> It
     """Recommend a wider range if the metric still improves towards a bound.
 
     That the bound is the best value is not enough: on a recorded table, 8 of 12 such ranges gained nothing. By this
-    rule 0 of 13 did (docs/advice.md).
+    rule 0 of 93 did (docs/advice.md).
     """
     effect = judgement.effect
     for one in judgement.costs:

@@ -388,7 +388,10 @@ def _describe_fixings(record: StudyRecord, findings: Findings) -> list[str]:
     """Describe which hyperparameters matter and which can stay fixed, or why that is not known."""
     if findings.fixings:
         return [describe_fixing(record, fixing) for fixing in findings.fixings]
-    stopped, full = describe_stopped(record), sum(trial.is_valid and trial.reached(record.epochs) for trial in record.trials)
+    stopped, full = (
+        describe_stopped(record),
+        sum(trial.is_valid and trial.reached(record.epochs) for trial in record.trials),
+    )
     if stopped or full >= FEWEST_TRIALS:
         return [stopped]
     return [
