@@ -181,7 +181,7 @@ def test_metric_of_a_training_function_is_its_own_unit(tmp_path: Path) -> None:
     assert isinstance(significance, Significance)
     assert significance.unit == "val_accuracy"
     assert "images" not in comparison.explanation
-    assert "above 0 is better, which is a lower value." in comparison.explanation
+    assert "above 0 is better, that is, a lower value." in comparison.explanation
 
 
 def test_repeats_are_one_group(tmp_path: Path) -> None:

@@ -63,7 +63,6 @@ def recommend(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> 
         *_epochs(record),
         *_plateau(record),
         *(Recommendation("fix", describe_fixing(record, fixing)) for fixing in fixed),
-        *(Recommendation("fix", unknown) for unknown in [describe_stopped(record)] if unknown),
     ]
 
 
