@@ -269,7 +269,7 @@ def test_cluster_that_does_not_answer_is_refused_in_time(monkeypatch: pytest.Mon
 @pytest.mark.ray
 def test_network_of_ones_own_is_searched_and_confirmed_on_all_nodes(two_nodes: TwoNodes) -> None:
     for kind, name in (("python", "my_network.py"), ("toml", "my_space.toml")):
-        (block,) = re.findall(rf"```{kind}\n(.*?)```", (PROJECT / "docs" / "guide.md").read_text(), re.DOTALL)
+        block, *_ = re.findall(rf"```{kind}\n(.*?)```", (PROJECT / "docs" / "guide.md").read_text(), re.DOTALL)
         (two_nodes.folder / name).write_text(block)
     study, network = two_nodes.folder / "own", ["--network", f"{two_nodes.folder}/my_network.py:build"]
     *words, number = documented("python search/run.py --address auto --results-dir")

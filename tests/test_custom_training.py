@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -483,6 +484,13 @@ def test_training_without_a_limit_runs_to_its_own_end(ends: Path) -> None:
     assert (trials["status"][0], trials["epochs"][0]) == ("completed", 25)
     assert (ends / "saved.txt").read_text().startswith("saved")
     assert StudyRecord.open(ends / "out" / "long").epochs == 25
+
+
+def test_printed_command_names_the_function_without_which_the_study_does_not_continue(ends: Path) -> None:
+    run = run_own(ends, "long", "--time-budget", "1s", "--num-samples", "10000")
+    command = shlex.split(re.findall("To continue: python (.*)", run.stdout)[0])
+    resumed = run_command(*command, "--num-samples", "1", cwd=ends)
+    assert resumed.status == 0, resumed.stderr
 
 
 def test_what_stands_behind_the_loop_is_run(ends: Path) -> None:

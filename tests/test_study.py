@@ -50,6 +50,7 @@ def test_study_without_ray_succeeds_and_says_as_much(finished: CompletedRun) -> 
     assert finished.status == 0, finished.stderr
     assert finished.stderr == ""
     assert len(finished.stdout.splitlines()) < 45
+    assert re.search(r"^Confirm: python .*search/confirm.py .*first$", finished.stdout, re.MULTILINE)
 
 
 def test_every_trial_is_a_row_of_both_tables(finished: CompletedRun, results: Path) -> None:

@@ -56,6 +56,8 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
         _show_by_optimizer(measured, record)
         if record.metadata.task.has_images:
             print(f"Reproduce: {reproduce_command(record, best)}")
+            if len(measured) > 1 and record.metadata.confirmation is None and not record.metric.startswith("test_"):
+                print(f"Confirm: {_confirm_command(record)}")
     show_confirmation(record)
     if findings.recommendations:
         first, *others = findings.recommendations
@@ -166,9 +168,18 @@ def _show_by_optimizer(measured: pd.DataFrame, record: StudyRecord) -> None:
 
 def reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
     """Build the command line that trains a trial again from the record and compares; it names the code that is run."""
-    code = [argument for option in code_paths(record.metadata.settings).items() for argument in option]
     study, *storage = study_args(record.folder, record.address)
-    return command_line("search/reproduce.py", study, str(trial.number), *storage, *code)
+    return command_line("search/reproduce.py", study, str(trial.number), *storage, *_code_args(record))
+
+
+def _confirm_command(record: StudyRecord) -> str:
+    """The command line that trains the best configurations from new seeds, which is how sure the best one is."""
+    return command_line("search/confirm.py", *study_args(record.folder, record.address), *_code_args(record))
+
+
+def _code_args(record: StudyRecord) -> list[str]:
+    """The options that name the code of the user, which is run only if it is named."""
+    return [argument for option in code_paths(record.metadata.settings).items() for argument in option]
 
 
 def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *, can_resume: bool) -> None:
@@ -178,7 +189,7 @@ def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *,
 
 def resume_command(settings: StudySettings, record: StudyRecord) -> str:
     """The command line that resumes a study with the loggers of this session."""
-    args = ["--resume", *study_args(record.folder, record.address)]
+    args = ["--resume", *study_args(record.folder, record.address), *_code_args(record)]
     if settings.log:
         args += ["--log", *settings.log]
     if settings.mlflow_uri is not None:
