@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import signal
 import sqlite3
 import sys
@@ -43,7 +44,7 @@ from search.retraining import confirm_study
 from search.retraining.confirm_study import fresh_seeds
 from search.settings import ConfirmSettings
 from search.space.distributions import HyperparameterValue
-from training.config import DataConfig, TrialConfig
+from training.config import PROJECT, DataConfig, TrialConfig
 from training.images.image_data import ImageData, load_data
 from training.loop import Training, train
 from training.metrics import EpochMetrics, accuracy_interval
@@ -626,3 +627,12 @@ def test_confirmation_in_which_nothing_completes_has_no_result(
         r"There is no result: no configuration completed its training from at least 2 seeds \(.+\)", output
     )
     assert not (study.record.folder / "confirm.csv").exists()
+
+
+def test_model_that_is_not_there_is_not_named(tmp_path: Path) -> None:
+    """The weights of the study that is kept are not."""
+    shutil.copytree(PROJECT / "results" / "fashion-mnist-cnn", tmp_path / "cnn", ignore=lambda *_: ["model"])
+    shown = run_command("search/report.py", "cnn", "--results-dir", str(tmp_path))
+    assert shown.status == 0, shown.stderr
+    assert "Expect val_accuracy 0.9244" in shown.stdout
+    assert "Model:" not in shown.stdout

@@ -68,7 +68,8 @@ def show_confirmation(record: StudyRecord) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-    print(f"Model: {short_path(record.folder / MODEL)}")
+    if (record.folder / MODEL).is_dir():
+        print(f"Model: {short_path(record.folder / MODEL)}")
 
 
 def describe_result(confirmation: Confirmation) -> tuple[str, str]:
