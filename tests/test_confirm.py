@@ -530,7 +530,7 @@ def test_damaged_confirmation_in_a_record_is_refused(by_hand: HandDrivenStudy, t
         StudyRecord.open(tmp_path / "hand")
 
 
-EPOCHS = 25
+EPOCHS = 12
 
 
 def wait_for(happened: Any) -> None:

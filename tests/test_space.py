@@ -43,9 +43,9 @@ def test_study_starts_with_the_baseline_and_then_with_each_other_optimizer() -> 
 
 
 def test_ordered_choice_draws_members_only_and_each_about_as_often() -> None:
-    counts = Counter(trial.params["batch_size"] for trial in draw(SearchSpace({"batch_size": BATCH_SIZES}), 1000))
+    counts = Counter(trial.params["batch_size"] for trial in draw(SearchSpace({"batch_size": BATCH_SIZES}), 300))
     assert set(counts) == set(BATCH_SIZES.values)
-    assert all(150 < count < 250 for count in counts.values())
+    assert all(30 < count < 90 for count in counts.values())
 
 
 @pytest.mark.parametrize(("draw", "member"), [(23, 32), (45, 32), (46, 64), (64, 64), (724, 512)])
