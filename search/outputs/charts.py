@@ -112,7 +112,8 @@ def optimisation_history(record: StudyRecord) -> Figure:
     values = [trial.best_value for trial in valid_trials(record.trials)]
     if values:
         traces += _failed_points(record, values, {trial.number: trial.number for trial in record.trials})
-    figure = chart(traces, x={"title": "trial"}, y=metric_axis(record, values))
+    step = math.ceil(len(record.trials) / 10)  # no ticks between two trials
+    figure = chart(traces, x={"title": "trial", "dtick": max(1, step)}, y=metric_axis(record, values))
     baseline = baseline_trial(record.trials)
     if baseline and baseline.is_valid:
         level = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y"}
