@@ -214,7 +214,7 @@ class StudySettings(DataConfig):
         """Numbers of configurations and seeds in `confirm`; None without `confirm`."""
         if self.confirm is None:
             return None
-        numbers = re.fullmatch(r"(\d{1,4})x(\d{1,4})", self.confirm)
+        numbers = re.fullmatch(r"(\d{1,18})x(\d{1,18})", self.confirm)
         if numbers is None:
             raise ValueError(
                 f"confirm must be two numbers, configurations x seeds, for example 3x5, got {self.confirm}"

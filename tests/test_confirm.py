@@ -465,6 +465,7 @@ def test_bad_sizes_are_refused_with_the_rule(
     ("option", "rule"),
     [
         ("--confirm=3", "confirm must be two numbers, configurations x seeds, for example 3x5, got 3"),
+        ("--confirm=1x1000000", "top x seeds must be at most 10000, got 1000000 trainings"),
         ("--confirm=0x5", "top must be >= 1, got 0"),
         ("--confirm=3x1", "seeds must be >= 2"),
         ("--confirm=3x5 --val-fraction=0", "confirm needs validation images, but val_fraction is 0"),
