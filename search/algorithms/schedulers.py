@@ -41,13 +41,11 @@ class SuccessiveHalving(AsyncHyperBandScheduler):  # type: ignore[misc]
         weights = [math.exp(len(bracket._rungs)) for bracket in self._brackets]
         (self._trial_info[trial.trial_id],) = random.Random(trial.seed).choices(self._brackets, weights)
 
-    def on_trial_end(self, trial: _Trial, result: dict[str, Any]) -> None:
-        """Count a trial that ended by itself at all later decisions, with its best value."""
-        bracket = self._trial_info[trial.trial_id]
-        value = self._metric_op * result["objective"]
-        for milestone, values in bracket._rungs:
-            if milestone > result["epoch"]:
-                values[trial.trial_id] = value
+    def count_later(self, trial: _Trial, epochs: int, best_value: float) -> None:
+        """Count a trial that ended by itself after some epochs at all later decisions, with its best value."""
+        for milestone, values in self._trial_info[trial.trial_id]._rungs:
+            if milestone > epochs:
+                values[trial.trial_id] = self._metric_op * best_value
 
 
 class MedianRule(MedianStoppingRule):  # type: ignore[misc]
@@ -100,8 +98,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _end(self, trial: TrialRecord) -> None:
         if isinstance(self._scheduler, SuccessiveHalving) and trial.number in self._trials:
-            result = {"epoch": len(trial.epochs), "objective": trial.best_value}
-            self._scheduler.on_trial_end(self._trials[trial.number], result)
+            self._scheduler.count_later(self._trials[trial.number], len(trial.epochs), trial.best_value)
 
     def _judge(self, trial: TrialRecord, epoch: int, value: float) -> str:
         if trial.number not in self._trials:

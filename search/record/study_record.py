@@ -155,9 +155,10 @@ class StudyRecord:
     @property
     def epochs(self) -> int:
         """Number of epochs of a trial that is not stopped early; without a limit that of the longest one so far."""
-        ended = [len(trial.epochs) for trial in self.trials if trial.ended_by_itself]
+        if self.epoch_limit is not None:
+            return self.epoch_limit
         longest = max((len(trial.epochs) for trial in self.trials), default=0)
-        return self.epoch_limit or max(ended, default=longest + 1)
+        return max((len(trial.epochs) for trial in self.trials if trial.ended_by_itself), default=longest + 1)
 
     @property
     def space(self) -> SearchSpace:
