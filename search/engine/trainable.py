@@ -65,11 +65,7 @@ def trainable(
     # the log of a worker is what the Ray dashboard shows of a trial
     print(f"trial {number}: {point}; seed of the trial {sample['seed']}", flush=True)
     objective, epoch = Objective(metric, mode), epochs_recorded
-    checkpoint = (
-        Checkpoint(file, metric, mode)
-        if data
-        else CustomCheckpoint(file, Path(sample["folder"]), epoch, sample["best"])
-    )
+    checkpoint = Checkpoint(file, metric, mode) if data else _custom_checkpoint(sample)
     try:
         if working_folder.is_dir():  # a node of a cluster may not have it
             os.chdir(working_folder)
@@ -89,15 +85,25 @@ def trainable(
                     tune.report(report | notes)
         if fixed["epochs"] is None or epoch < fixed["epochs"]:
             tune.report({"ended": True})
-    except TrainingDivergedError as error:
-        seconds = time.perf_counter() - last_report
-        tune.report({"failure": {"kind": "diverged", "error": str(error), "seconds": seconds}})
     except Exception as error:
-        seconds = time.perf_counter() - last_report
-        kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "exception"
-        failure = Failure(kind, f"{type(error).__name__}: {error}", traceback.format_exc(), seconds)
-        tune.report({"failure": asdict(failure)})
-        raise  # Ray then replaces the worker, whose state is unknown
+        tune.report({"failure": asdict(_failure(error, time.perf_counter() - last_report))})
+        if not isinstance(error, TrainingDivergedError):
+            raise  # Ray then replaces the worker, whose state is unknown
+
+
+def _custom_checkpoint(sample: dict[str, Any]) -> CustomCheckpoint:
+    return CustomCheckpoint(
+        Path(sample["checkpoint"]), Path(sample["folder"]), sample["epochs_recorded"], sample["best"]
+    )
+
+
+def _failure(error: Exception, seconds: float) -> Failure:
+    """What an error says, in words; `seconds` is the time since the last report."""
+    if isinstance(error, TrainingDivergedError):
+        return Failure("diverged", str(error), seconds=seconds)
+    kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "exception"
+    text = "".join(traceback.format_exception(error))
+    return Failure(kind, f"{type(error).__name__}: {error}", text, seconds)
 
 
 def _train(
