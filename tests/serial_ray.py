@@ -70,7 +70,8 @@ class SerialTuner:
 
     def _run(self, trial: SimpleNamespace, proposal: dict[str, Any]) -> None:
         report = functools.partial(self._report, trial, sys.stdout)
-        with mock.patch.object(tune, "report", report), redirect_stdout(_WorkerLog(sys.stdout)):
+        session = SimpleNamespace(report=report, loaded_checkpoint=None, world_rank=None)
+        with mock.patch("ray.train._internal.session._session", session), redirect_stdout(_WorkerLog(sys.stdout)):
             try:
                 self._trainable(proposal)
                 ended = self._callback.on_trial_complete
@@ -82,7 +83,7 @@ class SerialTuner:
                 ended = self._callback.on_trial_error
         ended(trial=trial)
 
-    def _report(self, trial: SimpleNamespace, stdout: TextIO, metrics: dict[str, Any]) -> None:
+    def _report(self, trial: SimpleNamespace, stdout: TextIO, metrics: dict[str, Any], **_: Any) -> None:
         with redirect_stdout(stdout):
             stops = self._tell(trial, metrics)
         if stops:

@@ -1,7 +1,7 @@
 """Studies driven by hand, without Ray and without training, for tests."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -55,12 +55,20 @@ def search(record: StudyRecord, num_ended: int = 1000) -> SearchAlgorithm:
 
 def run_function(
     import_path: str, hyperparameters: dict[str, Any], *, epochs: int, seed: int = 0, folder: Path
-) -> Iterator[CustomMetrics]:
+) -> list[CustomMetrics]:
     """Run a training function for its `loss`, the lowest of which is the best."""
+    measured: list[CustomMetrics] = []
     objective, checkpoint = Objective("loss", "min"), CustomCheckpoint(folder / "trial-0000.pt", folder / "0000")
-    return train_custom(
-        import_path, hyperparameters, epochs=epochs, seed=seed, objective=objective, checkpoint=checkpoint
+    train_custom(
+        import_path,
+        hyperparameters,
+        epochs=epochs,
+        seed=seed,
+        objective=objective,
+        checkpoint=checkpoint,
+        report=measured.append,
     )
+    return measured
 
 
 SESSION = Session(

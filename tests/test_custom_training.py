@@ -4,7 +4,6 @@ import importlib
 import re
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -109,7 +108,7 @@ def place(tmp_path: Path) -> Path:
     return file
 
 
-def epochs_of(place: Path, name: str, epochs: int = 3, seed: int = 5) -> Iterator[CustomMetrics]:
+def epochs_of(place: Path, name: str, epochs: int = 3, seed: int = 5) -> list[CustomMetrics]:
     return run_function(f"{place}:{name}", {"slope": 6.0}, epochs=epochs, seed=seed, folder=place.parent)
 
 
@@ -127,7 +126,7 @@ def value(metrics: CustomMetrics, name: str) -> float:
 
 
 def test_function_gets_its_dataclass_and_yields_numbers(place: Path) -> None:
-    measured = list(epochs_of(place, "train"))
+    measured = epochs_of(place, "train")
     assert [(metrics.epoch, value(metrics, "loss")) for metrics in measured] == [(1, 6.0), (2, 3.0), (3, 2.0)]
     assert list(measured[0].values) == ["loss", "draw", "seen"]
     assert all(metrics.seconds >= 0 for metrics in measured)
@@ -181,7 +180,7 @@ def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
     ("name", "sentence"),
     [
         ("nothing", "the training function ended without a metric"),
-        ("number", "the training function must yield a dictionary of metrics, got float"),
+        ("number", "the training function must report a dictionary of metrics, got float"),
         ("other", "epoch 1 has no metric loss; it has error_rate"),
         ("unmeasured", "epoch 1 has no metric loss; it has none at all"),
         ("text", "metric loss must be a number, got 'low'"),
@@ -193,19 +192,26 @@ def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
 )
 def test_function_that_breaks_a_rule_fails_with_a_sentence(place: Path, name: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        list(epochs_of(place, name))
+        epochs_of(place, name)
 
 
 def test_metrics_of_every_kind_of_number_are_recorded_and_others_left_out(place: Path) -> None:
     objective, checkpoint = Objective("loss", "min"), CustomCheckpoint(place.parent / "trial.pt", place.parent)
-    epochs = train_custom(f"{place}:kinds", {}, epochs=2, seed=0, objective=objective, checkpoint=checkpoint)
+    measured: list[CustomMetrics] = []
+    train_custom(
+        f"{place}:kinds",
+        {},
+        epochs=2,
+        seed=0,
+        objective=objective,
+        checkpoint=checkpoint,
+        report=measured.append,
+    )
     numbers = {"loss": 1.0, "acc": 0.5, "tensor": 1.0, "done": 1.0, "val/Top 1": 3.0}
-    assert next(epochs).values == numbers
+    assert [metrics.values for metrics in measured] == [numbers, numbers]
     warning = checkpoint.take_warning() or ""
-    assert warning.startswith("the training function also yields what is not recorded, because it is not a number")
+    assert warning.startswith("the training function also reports what is not recorded, because it is not a number")
     assert warning.endswith(": note, none, matrix, a\\nb")
-    assert next(epochs).values == numbers
-    assert checkpoint.take_warning() is None
 
 
 @pytest.mark.parametrize("name", ["returned", "returned_number"])
@@ -221,7 +227,7 @@ def test_function_that_ends_early_has_stopped_by_itself(place: Path) -> None:
 
 def test_metric_that_is_not_a_number_any_more_has_diverged(place: Path) -> None:
     with pytest.raises(TrainingDivergedError, match="loss is nan in epoch 2"):
-        list(epochs_of(place, "nan"))
+        epochs_of(place, "nan")
 
 
 @pytest.mark.parametrize(

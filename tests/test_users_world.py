@@ -1,5 +1,6 @@
 """Whole studies of code that other people wrote: files beside it, processes, exits, its own folder."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -108,7 +109,7 @@ def test_workers_import_our_code_and_what_lies_beside_the_script_but_nothing_of_
 def test_training_that_exits_is_a_failed_row_with_its_text(tmp_path: Path) -> None:
     write(tmp_path, mine="import sys\ndef train(config):\n    yield {'loss': 1.0}\n    sys.exit('no GPU found')\n")
     run, table = search(tmp_path, "mine", tmp_path / "out", "--num-samples", "9", "--epochs", "2")
-    assert list(table["error"]) == ["RuntimeError: SystemExit: no GPU found"] * 3
+    assert list(table["error"]) == ["RuntimeError: SystemExit: no GPU found (mine.py, line 4)"] * 3
     assert "3 trials in a row raised the same error, so the study ended early" in run.stdout
     assert run.status == 1
 
@@ -138,16 +139,16 @@ import asyncio
 class Mine(BaseException):
     pass
 
-ends = iter([KeyboardInterrupt, asyncio.CancelledError, Mine, SystemExit(3)])
+ends = iter([KeyboardInterrupt, asyncio.CancelledError, Mine, SystemExit(3), GeneratorExit])
 
 def train(config):
     yield {"loss": 1.0}
     raise next(ends)
 """
-    options = ["--num-samples", "4", "--epochs", "2", "--scheduler", "none"]
+    options = ["--num-samples", "5", "--epochs", "2", "--scheduler", "none"]
     _, table = search(write(tmp_path, mine=text), "mine", tmp_path / "out", *options)
-    names = ["KeyboardInterrupt", "CancelledError", "Mine", "SystemExit"]
-    assert [error.split(":")[:2] for error in table["error"]] == [["RuntimeError", f" {name}"] for name in names]
+    names = ["KeyboardInterrupt", "CancelledError", "Mine", "SystemExit", "GeneratorExit"]
+    assert [re.split("[: (]+", error)[:2] for error in table["error"]] == [["RuntimeError", name] for name in names]
 
 
 def test_relative_files_are_those_in_the_folder_of_the_command(tmp_path: Path) -> None:

@@ -88,8 +88,9 @@ class Checkpoint:
         return warning
 
     def best_files(self) -> list[Path]:
-        """The file of the best epoch; several files only if a process died while it replaced one."""
-        return sorted(self.file.parent.glob(f"{self.file.stem}-epoch-*.pt"))
+        """The file of the best epoch, or its folder; several only if a process died while it replaced one."""
+        paths = self.file.parent.glob(f"{self.file.stem}-epoch-*")
+        return sorted(path for path in paths if path.suffix in (".pt", ""))
 
     def _save_if_best(self, metrics: EpochMetrics) -> None:
         if self._rank(metrics) >= self._best:

@@ -2,6 +2,10 @@
 
 import io
 import math
+import os
+import re
+import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,7 +35,8 @@ class CustomCheckpoint:
         """Read and write nothing yet.
 
         Args:
-            file: Names the files: `trial-0007.pt` has `trial-0007-last-0003.pt` beside it for epoch 3.
+            file: Names the files: `trial-0007.pt` has `trial-0007-last-0003.pt` beside it for epoch 3, or a folder
+                `trial-0007-last-0003` if the training saves folders.
             folder: Folder of the trial, for files of the training's own.
             epochs_reported: Epochs whose metrics are known; a later epoch is not loaded, for it would not be measured.
             best: The lowest cost of these epochs, as `reported` gets them.
@@ -56,21 +61,28 @@ class CustomCheckpoint:
         Returns:
             The number of epochs that are done; 0 if nothing was saved.
         """
-        for epoch, file in sorted(self._saved().items(), reverse=True):
-            if epoch > self._epochs_reported:
-                continue
-            try:
-                # weights_only: a checkpoint from somebody else runs no code
-                state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-                for name, target in objects.items():
-                    target.load_state_dict(state["states"][name])
-                self._values = state["values"]
-                set_random_state(state["random"])
-            except Exception as error:  # whatever the damage does to torch
-                raise ValueError(f"{file.name} cannot be loaded: {type(error).__name__}: {error}") from error
-            self.epochs_restored = epoch
-            return epoch
-        return 0
+        epoch, file = self._newest()
+        if file is None or file.is_dir():
+            return 0
+        try:
+            # weights_only: a checkpoint from somebody else runs no code
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            for name, target in objects.items():
+                target.load_state_dict(state["states"][name])
+            self._values = state["values"]
+            set_random_state(state["random"])
+        except Exception as error:  # whatever the damage does to torch
+            raise ValueError(f"{file.name} cannot be loaded: {type(error).__name__}: {error}") from error
+        self.epochs_restored = epoch
+        return epoch
+
+    def load_folder(self) -> Path | None:
+        """The newest folder of `save_folder` whose epoch is known, from which the training goes on; None at first."""
+        epoch, folder = self._newest()
+        if folder is None or not folder.is_dir():
+            return None
+        self.epochs_restored = epoch
+        return folder
 
     def get(self, name: str, default: Any = None) -> Any:
         """A saved number, text, tensor or container after `load`; the default if there is none of this name."""
@@ -88,18 +100,19 @@ class CustomCheckpoint:
         """
         states = {name: value.state_dict() for name, value in objects.items() if hasattr(value, "state_dict")}
         values = {name: value for name, value in objects.items() if name not in states}
-        file = self._file(epoch)
         state = io.BytesIO()
         torch.save({"states": states, "values": values, "random": get_random_state()}, state)
         _check_loads(state, values)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(file) as draft:
+
+        def write() -> None:
+            with replacing(self._last(epoch, ".pt")) as draft:
                 draft.write_bytes(state.getbuffer())
-            self._keep_best()
-            self._drop_older()
-        except OSError as error:
-            self._warning = f"checkpoints cannot be written: {error.strerror or error}"
+
+        self._write(write)
+
+    def save_folder(self, epoch: int, source: str | Path) -> None:
+        """Save a copy of a folder after an epoch, for a training that writes its checkpoints itself."""
+        self._write(lambda: _copy(Path(source), self._last(epoch, ""), shutil.copy2))
 
     def reported(self, epoch: int, cost: float) -> None:
         """Note that an epoch has been reported, with a cost; the epoch of the lowest cost keeps a file of its own."""
@@ -119,33 +132,70 @@ class CustomCheckpoint:
         warning, self._warning = self._warning, None
         return warning
 
-    def _file(self, epoch: int) -> Path:
-        return self.file.with_name(f"{self.file.stem}-last-{epoch:04}.pt")
+    def _write(self, write: Callable[[], None]) -> None:
+        """Write a saved epoch; an error of the disk becomes a warning."""
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write()
+            self._keep_best()
+            self._drop_older()
+        except OSError as error:
+            self._warning = f"checkpoints cannot be written: {error.strerror or error}"
 
-    def _saved(self) -> dict[int, Path]:
-        """The file of each saved epoch."""
-        files = self.file.parent.glob(f"{self.file.stem}-last-*.pt")
-        return {int(file.stem.rpartition("-")[2]): file for file in files}
+    def _last(self, epoch: int, suffix: str) -> Path:
+        return self.file.with_name(f"{self.file.stem}-last-{epoch:04}{suffix}")
+
+    def _saved(self, kind: str = "last") -> dict[int, Path]:
+        """The file or folder of each saved epoch."""
+        pattern = re.compile(rf"{re.escape(self.file.stem)}-{kind}-(\d+)(\.pt)?")
+        matches = {path: pattern.fullmatch(path.name) for path in self.file.parent.glob(f"{self.file.stem}-{kind}-*")}
+        return {int(match[1]): path for path, match in matches.items() if match}
+
+    def _newest(self) -> tuple[int, Path | None]:
+        """The newest saved epoch whose metrics are known."""
+        saved = {epoch: path for epoch, path in self._saved().items() if epoch <= self._epochs_reported}
+        return max(saved.items(), default=(0, None))
 
     def _drop_older(self) -> None:
         """Remove the epochs before the newest one whose metrics are known."""
-        saved = self._saved()
-        newest = max((epoch for epoch in saved if epoch <= self._epochs_reported), default=0)
-        for epoch, file in saved.items():
+        newest, _ = self._newest()
+        for epoch, path in self._saved().items():
             if epoch < newest:
-                file.unlink(missing_ok=True)
+                remove(path)
 
     def _keep_best(self) -> None:
-        """Keep the file of the best epoch, if it was saved, and no older one."""
-        if self._best_epoch is None or not (saved := self._file(self._best_epoch)).is_file():
+        """Keep the best epoch, if it was saved, and no older one."""
+        saved = self._saved().get(self._best_epoch or 0)
+        if saved is None:
             return
-        best = self.file.with_name(f"{self.file.stem}-epoch-{self._best_epoch:04}.pt")
-        with replacing(best) as draft:
-            link_or_copy(saved, draft)
-        for file in self.file.parent.glob(f"{self.file.stem}-epoch-*.pt"):
-            if file != best:
-                file.unlink(missing_ok=True)
+        older = self._saved("epoch").values()
+        best = saved.with_name(saved.name.replace("-last-", "-epoch-"))
+        if saved.is_dir():
+            _copy(saved, best, link_or_copy)
+        else:
+            with replacing(best) as draft:
+                link_or_copy(saved, draft)
+        for path in older:
+            if path != best:
+                remove(path)
         self._best_epoch = None
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder of a checkpoint, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path, copy: Callable[[Any, Any], Any]) -> None:
+    """Copy a folder so that the target is complete whenever it is there."""
+    draft = target.with_name(f"{target.name}.draft")
+    for path in (draft, target):
+        remove(path)
+    shutil.copytree(source, draft, copy_function=copy)
+    os.replace(draft, target)
 
 
 def _check_loads(state: io.BytesIO, values: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import optuna
 from search.engine import cluster
 from search.engine.cluster import Cluster
 from search.engine.concurrency import max_concurrent_trials
-from search.engine.custom_training import check_call
+from search.engine.function_call import check_call
 from search.engine.local_ray import LocalRay, check_system
 from search.engine.running_studies import RunningStudy, find_running_studies
 from search.monitoring.loggers import check_packages

@@ -5,8 +5,8 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, is_out_of_memory, train
 from training.metrics import EpochMetrics
 from training.networks.network_config import config_type
+from training.user_code import describe_error
 
 
 def trainable(
@@ -56,39 +57,65 @@ def trainable(
         timeout: Seconds after which the worker ends itself; None for never.
         working_folder: The folder of the command, in which the user's code runs.
     """
-    last_report = time.perf_counter()
     torch.set_num_threads(threads)
     # `LocalRay` blocks it; processes of a training need it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    number, file, epochs_recorded = sample["number"], Path(sample["checkpoint"]), sample["epochs_recorded"]
-    point = ", ".join(f"{name} {format_value(value)}" for name, value in sample["hyperparameters"].items())
-    # the log of a worker is what the Ray dashboard shows of a trial
-    print(f"trial {number}: {point}; seed of the trial {sample['seed']}", flush=True)
-    objective, epoch = Objective(metric, mode), epochs_recorded
+    file, objective = Path(sample["checkpoint"]), Objective(metric, mode)
     checkpoint = Checkpoint(file, metric, mode) if data else _custom_checkpoint(sample)
+    reports = _Reports(sample, checkpoint, objective)
     try:
         if working_folder.is_dir():  # a node of a cluster may not have it
             os.chdir(working_folder)
-        training = _train(fixed, sample, data.to(device) if data else None, checkpoint, objective)
-        with _time_limit(timeout, file), closing(training):
-            for metrics in training:
-                if metrics.epoch > epoch:
-                    epoch = metrics.epoch
-                    now = time.perf_counter()
-                    earlier = metrics.epoch <= checkpoint.epochs_restored  # trained, but not reported
-                    waiting_seconds = None if earlier else now - last_report - metrics.seconds
-                    last_report = now
-                    value = objective.value(metrics)
-                    print(f"trial {number}: epoch {epoch}: {metric} {format_metric(value)}", flush=True)
-                    report = {"epoch": epoch, "objective": value, "metrics": asdict(metrics)}
-                    notes = {"waiting_seconds": waiting_seconds, "warning": checkpoint.take_warning()}
-                    tune.report(report | notes)
-        if fixed["epochs"] is None or epoch < fixed["epochs"]:
+        with _time_limit(timeout, file):
+            if isinstance(checkpoint, Checkpoint):
+                assert data is not None, "the data of an image classification"
+                _classify(fixed, sample, data.to(device), checkpoint, reports)
+            else:
+                train_custom(
+                    fixed["train_function"],
+                    sample["hyperparameters"],
+                    epochs=fixed["epochs"],
+                    seed=sample["seed"],
+                    objective=objective,
+                    checkpoint=checkpoint,
+                    report=reports,
+                )
+        if fixed["epochs"] is None or reports.epoch < fixed["epochs"]:
             tune.report({"ended": True})
     except Exception as error:
-        tune.report({"failure": asdict(_failure(error, time.perf_counter() - last_report))})
+        tune.report({"failure": asdict(_failure(error, time.perf_counter() - reports.last_report))})
         if not isinstance(error, TrainingDivergedError):
             raise  # Ray then replaces the worker, whose state is unknown
+
+
+class _Reports:
+    """Reports the epochs of a trial to Ray Tune, and prints them into the log of the worker."""
+
+    def __init__(self, sample: dict[str, Any], checkpoint: Checkpoint | CustomCheckpoint, objective: Objective) -> None:
+        self.last_report = time.perf_counter()
+        self.epoch: int = sample["epochs_recorded"]
+        """The newest epoch that was reported, by this process or an earlier one."""
+        self._number = sample["number"]
+        self._checkpoint = checkpoint
+        self._objective = objective
+        point = ", ".join(f"{name} {format_value(value)}" for name, value in sample["hyperparameters"].items())
+        # the log of a worker is what the Ray dashboard shows of a trial
+        print(f"trial {self._number}: {point}; seed of the trial {sample['seed']}", flush=True)
+
+    def __call__(self, metrics: EpochMetrics | CustomMetrics) -> None:
+        """Report an epoch, unless an earlier process has; Ray ends the trial in this call."""
+        if metrics.epoch <= self.epoch:
+            return
+        self.epoch = metrics.epoch
+        now = time.perf_counter()
+        earlier = metrics.epoch <= self._checkpoint.epochs_restored  # trained, but not reported
+        waiting_seconds = None if earlier else now - self.last_report - metrics.seconds
+        self.last_report = now
+        value = self._objective.value(metrics)
+        name = self._objective.metric
+        print(f"trial {self._number}: epoch {self.epoch}: {name} {format_metric(value)}", flush=True)
+        report = {"epoch": self.epoch, "objective": value, "metrics": asdict(metrics)}
+        tune.report(report | {"waiting_seconds": waiting_seconds, "warning": self._checkpoint.take_warning()})
 
 
 def _custom_checkpoint(sample: dict[str, Any]) -> CustomCheckpoint:
@@ -106,28 +133,24 @@ def _failure(error: Exception, seconds: float) -> Failure:
     return Failure(kind, f"{type(error).__name__}: {error}", text, seconds)
 
 
-def _train(
-    fixed: dict[str, Any],
-    sample: dict[str, Any],
-    data: ImageData | None,
-    checkpoint: Checkpoint | CustomCheckpoint,
-    objective: Objective,
-) -> Generator[EpochMetrics | CustomMetrics, None, None]:
-    hyperparameters, seed = sample["hyperparameters"], sample["seed"]
+def _classify(
+    fixed: dict[str, Any], sample: dict[str, Any], data: ImageData, checkpoint: Checkpoint, report: _Reports
+) -> None:
+    """Train a network to classify images."""
+    values = {**fixed, **sample["hyperparameters"], "seed": sample["seed"]}
+    training = train(make_config(config_type(fixed["network"]), values), data, checkpoint)
+    while (metrics := _next_epoch(training)) is not None:
+        report(metrics)
+
+
+def _next_epoch(training: Iterator[EpochMetrics]) -> EpochMetrics | None:
+    """Train one more epoch; a network of the user's own may exit."""
     try:
-        if isinstance(checkpoint, CustomCheckpoint):
-            limits = {"epochs": fixed["epochs"], "seed": seed}
-            yield from train_custom(
-                fixed["train_function"], hyperparameters, **limits, objective=objective, checkpoint=checkpoint
-            )
-        else:
-            assert data is not None, "the data of an image classification"
-            config = make_config(config_type(fixed["network"]), {**fixed, **hyperparameters, "seed": seed})
-            yield from train(config, data, checkpoint)
-    except (Exception, GeneratorExit):
+        return next(training, None)
+    except Exception:
         raise
-    except BaseException as error:  # SystemExit of the user's code; that of Ray, from `tune.report`, ends the trial
-        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+    except BaseException as error:  # not that of Ray, which ends the trial from `report`
+        raise RuntimeError(describe_error(error)) from error
 
 
 def timeout_file(checkpoint: Path) -> Path:

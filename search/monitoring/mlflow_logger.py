@@ -80,7 +80,8 @@ class MlflowLog:
             self._client.log_metric(self._study, best_name(record), best.best_value)
             self._client.set_tag(self._study, "best_trial", best.number)
             for file in Checkpoint(record.checkpoint(best)).best_files():
-                self._client.log_artifact(self._study, str(file))
+                log = self._client.log_artifacts if file.is_dir() else self._client.log_artifact
+                log(self._study, str(file))
         if (record.folder / REPORT).exists():
             self._client.log_artifact(self._study, str(record.folder / REPORT))
         is_complete = len(ended_trials(record.trials)) >= record.metadata.settings.num_samples

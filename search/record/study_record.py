@@ -26,6 +26,7 @@ from search.space.distributions import HyperparameterValue
 from search.space.search_space import SearchSpace, contains, starting_points
 from training.checkpoint import Checkpoint
 from training.config_fields import plain_fields
+from training.custom_checkpoint import remove
 
 Result = TypeVar("Result")
 
@@ -315,7 +316,7 @@ class StudyRecord:
     def has_checkpoint(self, trial: TrialRecord) -> bool:
         """Whether there is a state from which a trial continues; without one it starts again."""
         file = self.checkpoint(trial)
-        return file.is_file() or any(file.parent.glob(f"{file.stem}-last-*.pt"))
+        return file.is_file() or any(file.parent.glob(f"{file.stem}-last-*"))
 
     def trial_folder(self, trial: TrialRecord) -> Path:
         """The folder of a trial of a training function."""
@@ -348,5 +349,5 @@ class StudyRecord:
         unfinished = {self.checkpoint(trial).stem for trial in self.trials if not trial.has_ended}
         for file in (self.folder / "checkpoints").glob("trial-*"):
             if file.name not in best_files and re.split(r"-epoch|-last|\.", file.name)[0] not in unfinished:
-                with suppress(OSError):  # the file only takes space
-                    file.unlink()
+                with suppress(OSError):  # it only takes space
+                    remove(file)

@@ -1,0 +1,113 @@
+"""Calls a training function of the user's own: hyperparameters come in one argument or by name."""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, get_type_hints
+
+from training.config_fields import field_types, make_config, read_value
+from training.user_code import annotated_config, load_function
+
+OPTION = "train_function"
+VALUES = ("epochs", "seed", "trial_folder")
+"""Values that a function receives if it has a place for them and does not search them."""
+SERVICES = ("checkpoint", "report", "data")
+"""A parameter of such a name receives the checkpoint, the function that reports, or the data of all trials."""
+Parameters: TypeAlias = Mapping[str, inspect.Parameter]
+
+
+@dataclass(frozen=True)
+class FunctionCall:
+    """A training function with its arguments."""
+
+    function: Callable[..., Any]
+    positional: tuple[Any, ...]
+    named: Mapping[str, Any]
+    knows_epochs: bool
+    """Whether the function receives the largest number of epochs, so that its loop ends by itself."""
+
+    def __call__(self) -> Any:
+        """Call the function."""
+        return self.function(*self.positional, **self.named)
+
+
+def check_call(import_path: str, names: Collection[str]) -> None:
+    """Check that a training function can be called with hyperparameters of these names; nothing is trained.
+
+    Raises:
+        ValueError: It cannot be called so, or is no function that yields metrics.
+    """
+    function = load_function(OPTION, import_path)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise ValueError(f"{OPTION} {import_path} is asynchronous; its definition must begin with def, not async def")
+    if inspect.isclass(function):
+        raise ValueError(f"{OPTION} {import_path} is a class; name a function that yields metrics")
+    if annotated_config(OPTION, import_path) is None:
+        _check_names(import_path, _parameters(import_path, function), {*names, *VALUES})
+
+
+def prepare_call(
+    import_path: str, function: Callable[..., Any], values: Mapping[str, Any], services: Mapping[str, Any]
+) -> FunctionCall:
+    """Put the arguments of a training function together.
+
+    It takes one configuration, a dataclass or a dictionary; or each hyperparameter under its name.
+
+    Args:
+        import_path: Import path of the function.
+        function: The function itself.
+        values: Hyperparameters and `VALUES`, by name.
+        services: Members of `SERVICES`, by name.
+
+    Raises:
+        ValueError: The function has no parameter for a hyperparameter, or needs one that there is not.
+    """
+    parameters = _parameters(import_path, function)
+    named = {name: service for name, service in services.items() if name in parameters and name not in values}
+    config_class = annotated_config(OPTION, import_path)
+    if config_class is not None:
+        names = field_types(config_class).keys()
+        config = make_config(
+            config_class, {name: values[name] for name in values if name in names or name not in VALUES}
+        )
+        return FunctionCall(function, (config,), named, knows_epochs="epochs" in names)
+    if _takes_dictionary(parameters, values):
+        return FunctionCall(function, (dict(values),), named, knows_epochs=False)
+    _check_names(import_path, parameters, values)
+    types = get_type_hints(function)
+    named |= {
+        name: read_value(types[name], value) if name in types else value
+        for name, value in values.items()
+        if name in parameters or _takes_all(parameters)
+    }
+    return FunctionCall(function, (), named, knows_epochs="epochs" in named)
+
+
+def _parameters(import_path: str, function: Callable[..., Any]) -> Parameters:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError) as error:  # something that is written in C
+        raise ValueError(f"{OPTION} {import_path} does not say which parameters it has") from error
+
+
+def _takes_dictionary(parameters: Parameters, names: Collection[str]) -> bool:
+    """Whether a function has one parameter for all hyperparameters, which has the name of none."""
+    others = [name for name in parameters if name not in SERVICES]
+    return len(others) == 1 and others[0] not in names and not _takes_all(parameters)
+
+
+def _takes_all(parameters: Parameters) -> bool:
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _check_names(import_path: str, parameters: Parameters, names: Collection[str]) -> None:
+    """Refuse a function that takes hyperparameters by name, but not these."""
+    if _takes_dictionary(parameters, names):
+        return
+    for name, parameter in parameters.items():
+        is_required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        if is_required and name not in {*SERVICES, *names}:
+            raise ValueError(f"{OPTION} {import_path} needs {name}, which is no hyperparameter of the search space")
+    for name in names:
+        if name not in {*parameters, *VALUES} and not _takes_all(parameters):
+            raise ValueError(f"{OPTION} {import_path} has no parameter for the hyperparameter {name}")

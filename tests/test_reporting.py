@@ -1,0 +1,159 @@
+"""Training functions that report by a call: a parameter `report`, Ray Tune's functions, a loop of somebody else."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from serial_ray import CompletedRun, run_command
+
+from search.engine.custom_training import train_custom
+from search.record.custom_metrics import CustomMetrics
+from search.record.trial import Objective
+from training.custom_checkpoint import CustomCheckpoint
+
+PROGRAM = """
+import json
+import os
+import tempfile
+
+from ray import tune
+from ray.tune import Checkpoint, report as report_to_tune
+
+class Trainer:
+    \"\"\"Owns the loop, as Lightning's does.\"\"\"
+
+    def __init__(self, callback):
+        self.callback = callback
+
+    def fit(self, slope):
+        try:
+            for epoch in range(6):
+                self.callback({"loss": slope / (epoch + 1), "epoch": epoch})
+        finally:
+            note("closed")
+
+def note(text):
+    with open("notes.txt", "a") as notes:
+        notes.write(text + "\\n")
+
+def by_call(slope, report):
+    Trainer(report).fit(slope)
+    note("returned")
+
+def swallows(slope, report):
+    for epoch in range(6):
+        try:
+            report({"loss": slope / (epoch + 1)})
+        except BaseException:
+            note("swallowed")
+
+def with_tune(config):
+    start, checkpoint = 0, tune.get_checkpoint()
+    if checkpoint:
+        with checkpoint.as_directory() as folder:
+            with open(os.path.join(folder, "state.json")) as stream:
+                start = json.load(stream)["epoch"]
+    note(f"from {start}")
+    for epoch in range(start, 6):
+        with tempfile.TemporaryDirectory() as folder:
+            with open(os.path.join(folder, "state.json"), "w") as stream:
+                json.dump({"epoch": epoch + 1}, stream)
+            metrics = {"loss": config["slope"] / (epoch + 1), "trial": tune.get_context().get_trial_id()}
+            report_to_tune(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+def with_result(config):
+    tune.report({"loss": 2.0})
+    return {"loss": config["slope"] / 10}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "space.toml").write_text("[slope]\nlow = 1.0\nhigh = 2.0\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(name: str, *options: str) -> CompletedRun:
+    function = ["--train-function", f"program.py:{name}", "--space", "space.toml", "--name", name]
+    searched = ["--metric", "loss", "--num-samples", "3", "--results-dir", "out"]
+    ended = run_command("search/run.py", *function, *searched, *options)
+    assert ended.status == 0, ended.stderr
+    return ended
+
+
+def trials(name: str) -> pd.DataFrame:
+    return pd.read_csv(f"out/{name}/trials.csv").set_index("trial_number").sort_index()
+
+
+def test_loop_of_somebody_else_reports_by_a_call(place: Path) -> None:
+    run("by_call")
+    table = trials("by_call")
+    assert (table["loss"] == table["slope"] / table["epochs"]).all()
+    assert table.loc[0, "status"] == "completed"
+    notes = Path("notes.txt").read_text().split()
+    assert notes.count("closed") == 3
+    assert notes.count("returned") == (table["status"] == "completed").sum()
+
+
+def test_call_ends_a_training_that_does_not_know_the_limit(place: Path) -> None:
+    run("by_call", "--epochs", "2", "--scheduler", "none")
+    assert trials("by_call")["epochs"].tolist() == [2, 2, 2]
+    assert set(trials("by_call")["status"]) == {"completed"}
+    assert Path("notes.txt").read_text().split() == ["closed"] * 3
+
+
+def test_training_cannot_go_on_after_its_end(place: Path) -> None:
+    run("swallows", "--epochs", "2", "--scheduler", "none")
+    assert trials("swallows")["epochs"].tolist() == [2, 2, 2]
+    assert Path("notes.txt").read_text().split() == ["swallowed"] * 5 * 3
+
+
+def test_function_of_ray_tune_runs_unchanged(place: Path) -> None:
+    ended = run("with_tune", "--scheduler", "none")
+    table = trials("with_tune")
+    assert table["epochs"].tolist() == [6, 6, 6]
+    assert (table["loss"] == table["slope"] / 6).all()
+    assert "the training function also reports what is not recorded" in ended.stdout
+    saved = Path("out/with_tune/checkpoints")
+    best = table["loss"].idxmin()
+    assert [folder.name for folder in saved.iterdir()] == [f"trial-{best:04}-epoch-0006"]
+    run("with_result")
+    assert (trials("with_result")["loss"] == trials("with_result")["slope"] / 10).all()
+    assert trials("with_result")["epochs"].tolist() == [2, 2, 2]
+
+
+class StoppedError(BaseException):
+    """Ends a trial from its report, as Ray does."""
+
+
+def test_function_of_ray_tune_goes_on_from_its_checkpoint(place: Path) -> None:
+    measured: list[CustomMetrics] = []
+
+    def report(metrics: CustomMetrics) -> None:
+        measured.append(metrics)
+        if metrics.epoch == 3:
+            raise StoppedError
+
+    def train(epochs_reported: int) -> None:
+        checkpoint = CustomCheckpoint(place / "checkpoints" / "trial-0001.pt", place / "0001", epochs_reported)
+        objective = Objective("loss", "min")
+        hyperparameters = {"slope": 6.0}
+        train_custom(
+            "program.py:with_tune",
+            hyperparameters,
+            epochs=None,
+            seed=0,
+            objective=objective,
+            checkpoint=checkpoint,
+            report=report,
+        )
+
+    with pytest.raises(StoppedError):
+        train(0)
+    train(3)
+    assert [(metrics.epoch, metrics.values["loss"]) for metrics in measured] == [
+        (epoch, 6 / epoch) for epoch in range(1, 7)
+    ]
+    assert Path("notes.txt").read_text() == "from 0\nfrom 3\n"
