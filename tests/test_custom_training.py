@@ -85,6 +85,17 @@ def nan(config):
     yield {"loss": 1.0}
     yield {"loss": math.nan}
 
+def stays_nan(config):
+    yield {"loss": 1.0}
+    yield {"loss": math.inf}
+    yield {"train_loss": 1.0}
+    while True:
+        yield {"loss": math.nan}
+
+def says_so(config):
+    yield {"loss": 1.0}
+    raise FloatingPointError("no way")
+
 def no_default(config: "Bare"):
     yield {"loss": 1.0}
 
@@ -181,8 +192,8 @@ def test_function_without_a_dataclass_gets_a_dictionary(place: Path) -> None:
     [
         ("nothing", "the training function ended without a metric"),
         ("number", "the training function must report a dictionary of metrics, got float"),
-        ("other", "epoch 1 has no metric loss; it has error_rate"),
-        ("unmeasured", "epoch 1 has no metric loss; it has none at all"),
+        ("other", "no epoch has the metric loss; they have error_rate"),
+        ("unmeasured", "no epoch has the metric loss; they have none at all"),
         ("text", "metric loss must be a number, got 'low'"),
         ("nested", "metric loss must be a number, got [1.0]"),
         ("no_default", "hyperparameter slope needs a default"),
@@ -225,9 +236,26 @@ def test_function_that_ends_early_has_stopped_by_itself(place: Path) -> None:
     assert [value(metrics, "loss") for metrics in epochs_of(place, "short")] == [1.0]
 
 
-def test_metric_that_is_not_a_number_any_more_has_diverged(place: Path) -> None:
-    with pytest.raises(TrainingDivergedError, match="loss is nan in epoch 2"):
-        epochs_of(place, "nan")
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("nan", "loss is nan in epoch 2"), ("stays_nan", "loss is inf and nan in epochs 2 to 5"), ("says_so", "no way")],
+)
+def test_metric_that_is_not_a_number_any_more_has_diverged(place: Path, name: str, sentence: str) -> None:
+    with pytest.raises(TrainingDivergedError, match=sentence):
+        epochs_of(place, name, epochs=10)
+
+
+def test_metric_may_be_missing_or_not_finite_in_some_epochs(ends: Path) -> None:
+    run = run_own(ends, "sometimes", "--scheduler", "none", epochs=None)
+    assert run.status == 0, run.stderr
+    assert "! epochs without loss are recorded, but cannot be the best; they have: train_loss" in run.stdout
+    folder = ends / "out" / "sometimes"
+    assert set(pd.read_csv(folder / "trials.csv")["best_epoch"]) == {6}
+    epochs = pd.read_csv(folder / "epochs.csv")
+    assert epochs["loss"].notna().tolist() == [False, True, False, False, False, True] * 8
+    assert epochs["train_loss"].notna().all()
+    assert run_command("search/report.py", str(folder)).status == 0
+    assert StudyRecord.open(folder).study.best_value == epochs["loss"].min()
 
 
 @pytest.mark.parametrize(
@@ -423,6 +451,11 @@ def long(slope):
         yield {"loss": slope / (epoch + 1)}
     with open("saved.txt", "a") as notes:
         notes.write("saved\\n")
+
+def sometimes(slope):
+    for epoch in range(1, 7):
+        loss = {"loss": float("nan") if epoch == 4 else slope / epoch} if epoch % 2 == 0 else {}
+        yield {"train_loss": 1.0, **loss}
 
 def by_name(slope, bias=2.0, *, seed, checkpoint=None):
     yield {"loss": slope * bias + 0 * seed}

@@ -46,7 +46,8 @@ class CustomCheckpoint:
         self._epochs_reported = epochs_reported
         self.epochs_restored = 0
         """Epochs that an earlier process trained, and from which this one went on."""
-        self._best = math.inf if best is None else best
+        self.best = math.inf if best is None else best
+        """The lowest cost so far."""
         self._best_epoch: int | None = None
         """The epoch that is the best, and is not yet kept."""
         self._values: dict[str, Any] = {}
@@ -117,8 +118,8 @@ class CustomCheckpoint:
     def reported(self, epoch: int, cost: float) -> None:
         """Note that an epoch has been reported, with a cost; the epoch of the lowest cost keeps a file of its own."""
         self._epochs_reported = max(self._epochs_reported, epoch)
-        if cost < self._best:
-            self._best, self._best_epoch = cost, epoch
+        if cost < self.best:
+            self.best, self._best_epoch = cost, epoch
         with suppress(OSError):  # the next one may be written
             self._keep_best()
             self._drop_older()

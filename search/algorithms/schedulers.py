@@ -76,8 +76,8 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         self._trials: dict[int, _Trial] = {}
         """By number in the record; Ray gives a trial another name each time it is resumed."""
         for trial in record.trials:
-            for metrics in trial.epochs:
-                self._judge(trial, metrics.epoch, record.objective.value(metrics))
+            for epoch, value in trial.curve.items():
+                self._judge(trial, epoch, value)
             if trial.ended_by_itself:
                 self._end(trial)
 
@@ -86,8 +86,8 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         recorded = self._record.running(trial.trial_id)
         if "ended" in result:
             self._end(recorded)
-        if "epoch" not in result:
-            return CONTINUE  # the report of a failure, or of an end
+        if result.get("objective") is None:
+            return CONTINUE  # the report of a failure or of an end, or an epoch without the metric
         decision = self._judge(recorded, result["epoch"], result["objective"])
         limit = self._record.epoch_limit
         ends_by_itself = limit is not None and result["epoch"] >= limit

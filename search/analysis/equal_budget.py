@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from search.record.ranking import valid_trials
+from search.record.ranking import best_within, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from training.console.terminal import counted
@@ -47,11 +47,12 @@ def equal_budget(record: StudyRecord) -> EqualBudget | None:
     """
     measured = valid_trials(record.trials)
     for epochs in range(record.epochs, 0, -1):
-        trials = [trial for trial in measured if trial.reached(epochs)]
+        reached = [(trial, best_within(trial, epochs)) for trial in measured if trial.reached(epochs)]
+        best = {trial.number: metrics for trial, metrics in reached if metrics is not None}
+        trials = [trial for trial, _ in reached if trial.number in best]
         is_full = epochs == record.epochs
         if len(trials) >= ENOUGH_TRIALS and (is_full or len(trials) >= NEARLY_ALL * len(measured)):
-            best = [min(trial.epochs[:epochs], key=record.objective.minimized) for trial in trials]
-            values = tuple(record.objective.value(metrics) for metrics in best)
-            costs = tuple(map(record.objective.minimized, best))
+            values = tuple(map(record.objective.value, best.values()))
+            costs = tuple(map(record.objective.minimized, best.values()))
             return EqualBudget(epochs, is_full, tuple(trials), values, costs, len(trials) / len(measured))
     return None

@@ -1,11 +1,10 @@
 """The gain of the best trial over the settings with which a study starts."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from search.record.custom_metrics import metric_value
 from search.record.metadata import StudyMetadata
-from search.record.ranking import baseline_trial, ranked
+from search.record.ranking import baseline_trial, best_within, ranked
 from search.record.study_record import StudyRecord
 from search.record.trial import Metrics, TrialRecord
 from search.space.search_space import starting_points
@@ -66,18 +65,11 @@ def gain_over_start(record: StudyRecord, best: TrialRecord) -> Gain | None:
         if len(points) > 1:
             reference = next((trial for trial in ranked(record.trials) if trial.hyperparameters in points), baseline)
             name = f"best starting point, trial {reference.number}"
-    if reference is best or not reference.epochs or reference.failure or not best.epochs:
+    if reference is best or reference.failure:
         return None
     epochs = min(len(best.epochs), len(reference.epochs))
-    return Gain(
-        name,
-        reference,
-        epochs,
-        _best_within(record, best.epochs[:epochs]),
-        _best_within(record, reference.epochs[:epochs]),
-        is_full=len(best.epochs) == len(reference.epochs),
-    )
-
-
-def _best_within(record: StudyRecord, epochs: Sequence[Metrics]) -> Metrics:
-    return min(epochs, key=record.objective.minimized)
+    best_epoch, reference_epoch = (best_within(trial, epochs) for trial in (best, reference))
+    if best_epoch is None or reference_epoch is None:
+        return None
+    is_full = len(best.epochs) == len(reference.epochs)
+    return Gain(name, reference, epochs, best_epoch, reference_epoch, is_full=is_full)

@@ -84,5 +84,6 @@ def _epoch_values(record: StudyRecord) -> list[tuple[float, float | None]]:
         for metrics in trial.epochs:
             timing = trial.timings.get(metrics.epoch)
             reported = offsets[timing.session] + timing.reported if timing else reported + metrics.seconds
-            values.append((reported, record.objective.value(metrics) if trial.is_valid else None))
+            is_valid = trial.is_valid and record.objective.measured([metrics])
+            values.append((reported, record.objective.value(metrics) if is_valid else None))
     return sorted(values, key=lambda pair: pair[0])

@@ -227,7 +227,7 @@ def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
         len(best) < FEW
         or record.epoch_limit is None
         or record.epochs < 2
-        or any(trial.ended_by_itself for trial in best)
+        or any(trial.ended_by_itself or len(trial.curve) < record.epochs for trial in best)
     ):
         return
     part = max(1, record.epochs // 5)

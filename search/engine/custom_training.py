@@ -9,6 +9,7 @@ from search.engine.trial_folder import in_trial_folder
 from search.engine.tune_calls import outside_of_tune_calls, tune_calls
 from search.record.trial import Objective
 from training.custom_checkpoint import CustomCheckpoint
+from training.loop import TrainingDivergedError
 from training.random_state import seed_generators
 from training.user_code import describe_error, running
 
@@ -34,13 +35,13 @@ def train_custom(
         hyperparameters: Searched and fixed ones.
         epochs: The largest number of epochs; None if there is none.
         seed: Seed of the trial.
-        objective: What is searched for; each epoch must have its metric.
+        objective: What is searched for.
         checkpoint: The function receives it if it has a parameter `checkpoint`. The first epoch that it reports is the
             one after those that it has loaded. What the function prints goes to `log.txt` in the folder of the trial.
         report: Receives the metrics of each epoch; what it raises ends the training.
 
     Raises:
-        TrainingDivergedError: The metric is not finite.
+        TrainingDivergedError: The metric is not finite and stays so, or the function raises FloatingPointError.
         ValueError: The function reports something else, or nothing.
         RuntimeError: The function exits with a text or with a status other than 0.
     """
@@ -53,8 +54,7 @@ def train_custom(
         seed_generators(seed)
         with tune_calls(reporter, checkpoint):
             _run(call, reporter)
-    if reporter.epochs == 0:
-        raise ValueError("the training function ended without a metric")
+    reporter.check_end()
 
 
 def _run(call: FunctionCall, reporter: Reporter) -> None:
@@ -71,6 +71,8 @@ def _run(call: FunctionCall, reporter: Reporter) -> None:
     if reporter.end is not None:  # whatever the function made of it
         if not isinstance(reporter.end, LimitReachedError):
             raise reporter.end
+    elif isinstance(error, FloatingPointError):  # this is how Python names it
+        raise TrainingDivergedError(str(error) or describe_error(error)) from error
     elif isinstance(error, Exception):
         raise error
     elif error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):

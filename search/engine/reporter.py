@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -19,6 +19,10 @@ LEFT_OUT = (
     "the training function also reports what is not recorded, because it is not a number "
     "or because its name has other signs than letters, digits, spaces and _ . / : @ -"
 )
+
+
+LASTING = 3
+"""A training has diverged if its metric is not finite in so many reports in a row, or in its last one."""
 
 
 class LimitReachedError(BaseException):
@@ -38,7 +42,7 @@ class Reporter:
         """Receive nothing yet.
 
         Args:
-            objective: What is searched for; each epoch must have its metric.
+            objective: What is searched for.
             checkpoint: The first epoch is the one after those that the training has loaded from it.
             limit: Number of the last epoch; None if there is none.
             report: Receives the metrics of each epoch; may raise an error to stop the trial.
@@ -47,16 +51,20 @@ class Reporter:
         self._checkpoint = checkpoint
         self._limit = limit
         self._report = report
-        self._has_warned = False
+        self._warned: set[str] = set()
+        self._not_finite: dict[int, float] = {}
+        """The values of the metric since the last finite one, by epoch."""
         self._reported = 0
         """Epochs that this process has reported."""
         self._values: set[float] = set()
         """Values of the objective's metric so far."""
+        self._names: dict[str, None] = {}
+        """Names of all that was reported, in order."""
         self._start = time.perf_counter()
         self.ends_at_limit = True
         """Whether the call for the last epoch ends the training; a training that knows the limit ends by itself."""
         self.end: BaseException | None = None
-        """What ends the trial from outside; None until then."""
+        """What ends the trial, whatever the training makes of it; None until then."""
 
     @property
     def epochs(self) -> int:
@@ -64,30 +72,33 @@ class Reporter:
         return self._checkpoint.epochs_restored + self._reported
 
     def __call__(self, reported: object) -> None:
-        """Receive the metrics of the next epoch, a dictionary of numbers by name.
+        """Receive the metrics of the next epoch, a dictionary of numbers by name; the searched one may be missing.
 
         Raises:
-            TrainingDivergedError: The metric is not finite.
-            ValueError: It is no dictionary, or the metric is missing or no number.
+            TrainingDivergedError: The metric is not finite, as in the epochs before.
+            ValueError: It is no dictionary, or the metric is no number.
         """
         if self.end is not None:
             raise self.end
         seconds = round(time.perf_counter() - self._start, 6)
-        if self._limit is not None and self.epochs >= self._limit:
-            self._end(LimitReachedError())
-        self._reported += 1
-        values = _check_metrics(reported, self._objective.metric, self.epochs)
-        self._warn_of_others(reported, values)
-        metrics = CustomMetrics(epoch=self.epochs, seconds=seconds, values=values)
-        self._values.add(self._objective.value(metrics))
         try:
-            self._report(metrics)
-        except BaseException as error:  # Ray ends a trial like this
-            self._end(error)
-        finally:
-            self._checkpoint.reported(self.epochs, self._objective.minimized(metrics))
-        if self._limit is not None and self.epochs >= self._limit and self.ends_at_limit:
-            self._end(LimitReachedError())
+            if self._limit is not None and self.epochs >= self._limit:
+                raise LimitReachedError
+            metrics = CustomMetrics(epoch=self.epochs + 1, seconds=seconds, values=self._read(reported))
+            self._reported += 1
+            if len(self._not_finite) >= LASTING:
+                raise self._diverged()
+            try:
+                self._report(metrics)
+            finally:
+                measured = self._objective.measured([metrics])
+                cost = self._objective.minimized(metrics) if measured else math.inf
+                self._checkpoint.reported(self.epochs, cost)
+            if self._limit is not None and self.epochs >= self._limit and self.ends_at_limit:
+                raise LimitReachedError
+        except BaseException as error:  # Ray ends a trial by SystemExit
+            self.end = error
+            raise
         self._start = time.perf_counter()
 
     def receive_result(self, result: object) -> None:
@@ -101,16 +112,54 @@ class Reporter:
         if isinstance(result, Mapping) and as_number(result.get(self._objective.metric)) not in self._values:
             self(result)
 
-    def _end(self, error: BaseException) -> None:
-        self.end = error
-        raise error
+    def check_end(self) -> None:
+        """Check what was reported when the training has ended by itself.
 
-    def _warn_of_others(self, reported: object, values: Mapping[str, float | None]) -> None:
-        assert isinstance(reported, Mapping), "the metrics were checked"
-        others = [printable(str(name)) for name in reported if str(name) not in values]
-        if others and not self._has_warned:
-            self._has_warned = True
-            self._checkpoint.warn(f"{LEFT_OUT}: {', '.join(others)}")
+        Raises:
+            TrainingDivergedError: The last value of the metric is not finite.
+            ValueError: Nothing was reported, or the metric never was.
+        """
+        if self.epochs == 0:
+            raise ValueError("the training function ended without a metric")
+        if self._not_finite:
+            raise self._diverged()
+        if not self._values and math.isinf(self._checkpoint.best):
+            others = ", ".join(map(printable, self._names))
+            raise ValueError(f"no epoch has the metric {self._objective.metric}; they have {others or 'none at all'}")
+
+    def _read(self, reported: object) -> dict[str, float | None]:
+        """The metrics of an epoch; None for those that are not finite."""
+        if not isinstance(reported, Mapping):
+            kind = type(reported).__name__
+            raise ValueError(f"the training function must report a dictionary of metrics, got {kind}")
+        metric = self._objective.metric
+        numbers = {str(name): as_number(value) for name, value in reported.items() if _is_metric_name(name)}
+        value = numbers.get(metric)
+        if value is None and reported.get(metric) is not None:
+            raise ValueError(f"metric {metric} must be a number, got {reported[metric]!r:.50}")
+        self._names |= dict.fromkeys(str(name) for name, value in reported.items() if value is not None)
+        others = [str(name) for name in reported if numbers.get(str(name)) is None and str(name) != metric]
+        self._warn(LEFT_OUT, others)
+        if value is None:
+            self._warn(f"epochs without {metric} are recorded, but cannot be the best; they have", [*self._names])
+        elif math.isfinite(value):
+            self._values.add(value)
+            self._not_finite = {}
+        else:
+            self._not_finite[self.epochs + 1] = value
+        return {name: value if math.isfinite(value) else None for name, value in numbers.items() if value is not None}
+
+    def _diverged(self) -> TrainingDivergedError:
+        values = " and ".join(dict.fromkeys(map(str, self._not_finite.values())))
+        first, last = min(self._not_finite), max(self._not_finite)
+        place = f"epoch {first}" if first == last else f"epochs {first} to {last}"
+        return TrainingDivergedError(f"{self._objective.metric} is {values} in {place}")
+
+    def _warn(self, warning: str, names: Sequence[str]) -> None:
+        """Warn once for all epochs, with names."""
+        if names and warning not in self._warned:
+            self._warned.add(warning)
+            self._checkpoint.warn(f"{warning}: {', '.join(map(printable, names))}")
 
 
 def as_number(value: Any) -> float | None:
@@ -121,22 +170,6 @@ def as_number(value: Any) -> float | None:
         return float(value.detach() if isinstance(value, torch.Tensor) else value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
-
-
-def _check_metrics(reported: object, metric: str, epoch: int) -> dict[str, float | None]:
-    """The metrics of an epoch, of which the searched one must be finite; None for others that are not."""
-    if not isinstance(reported, Mapping):
-        raise ValueError(f"the training function must report a dictionary of metrics, got {type(reported).__name__}")
-    if reported.get(metric) is None:
-        others = ", ".join(str(name) for name, value in reported.items() if value is not None)
-        raise ValueError(f"epoch {epoch} has no metric {metric}; it has {others or 'none at all'}")
-    numbers = {str(name): as_number(value) for name, value in reported.items() if _is_metric_name(name)}
-    value = numbers[metric]
-    if value is None:
-        raise ValueError(f"metric {metric} must be a number, got {reported[metric]!r:.50}")
-    if not math.isfinite(value):
-        raise TrainingDivergedError(f"{metric} is {value} in epoch {epoch}")
-    return {name: number if math.isfinite(number) else None for name, number in numbers.items() if number is not None}
 
 
 def _is_metric_name(name: object) -> bool:

@@ -15,7 +15,7 @@ import torch
 from ray import tune
 
 from search.engine.custom_training import train_custom
-from search.record.custom_metrics import CustomMetrics
+from search.record.custom_metrics import CustomMetrics, metric_value
 from search.record.trial import Failure, FailureKind, Objective
 from search.settings import Mode
 from training.checkpoint import Checkpoint
@@ -111,9 +111,10 @@ class _Reports:
         earlier = metrics.epoch <= self._checkpoint.epochs_restored  # trained, but not reported
         waiting_seconds = None if earlier else now - self.last_report - metrics.seconds
         self.last_report = now
-        value = self._objective.value(metrics)
         name = self._objective.metric
-        print(f"trial {self._number}: epoch {self.epoch}: {name} {format_metric(value)}", flush=True)
+        value = metric_value(metrics, name)
+        shown = "not measured" if value is None else format_metric(value)
+        print(f"trial {self._number}: epoch {self.epoch}: {name} {shown}", flush=True)
         report = {"epoch": self.epoch, "objective": value, "metrics": asdict(metrics)}
         tune.report(report | {"waiting_seconds": waiting_seconds, "warning": self._checkpoint.take_warning()})
 

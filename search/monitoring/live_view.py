@@ -218,9 +218,8 @@ class LiveView(View):
             (trial for trial in record.trials if trial.status == "running"), key=lambda trial: trial.number
         )
         for trial in running[: self._rows]:
-            best, last = trial.best_epoch, trial.epochs[-1] if trial.epochs else None
-            values = [format_metric(record.objective.value(metrics)) if metrics else "" for metrics in (last, best)]
-            curve = [record.objective.value(metrics) for metrics in trial.epochs]
+            curve = [*trial.curve.values()]
+            values = [format_metric(value) for value in (curve[-1], trial.best_value)] if curve else ["", ""]
             table.add_row(
                 str(trial.number),
                 *(format_value(column_value(trial, name)) for name in names),

@@ -31,7 +31,8 @@ class Gauges:
         """Set the gauges after a new epoch of a trial."""
         self._epochs_run += 1
         self._epochs.set(self._epochs_run, self._study)
-        self._metric.set(self._record.objective.value(trial.epochs[-1]), {**self._study, "trial": str(trial.number)})
+        for metrics in self._record.objective.measured(trial.epochs[-1:]):
+            self._metric.set(self._record.objective.value(metrics), {**self._study, "trial": str(trial.number)})
 
     def ended(self) -> None:
         """Count the trials by state, after a trial has ended."""

@@ -50,17 +50,17 @@ def learning_curves(record: StudyRecord) -> Figure:
     best, baseline = best_trial(record.trials), baseline_trial(record.trials)
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for trial in record.trials:
-        if trial.epochs and trial is not best and trial is not baseline:
+        if trial.best_epoch and trial is not best and trial is not baseline:
             groups[trial.status].append(trial)
     traces = [
         _curves(record, trials, name.replace("_", " "), STATUS_COLOURS[name], width=1.2)
         for name, trials in sorted(groups.items(), key=lambda group: group[0] == "completed")
     ]
-    if baseline and baseline is not best and baseline.epochs:
+    if baseline and baseline is not best and baseline.best_epoch:
         traces.append(_curves(record, [baseline], baseline_name(record.metadata), BASELINE, width=2.5, dash="dash"))
     if best:
         traces.append(_curves(record, [best], f"best, trial {best.number}", BEST, width=3))
-    values = [record.objective.value(metrics) for trial in record.trials for metrics in trial.epochs]
+    values = [value for trial in record.trials for value in trial.curve.values()]
     return chart(
         traces, x={"title": "epoch", "dtick": math.ceil(record.epochs / 10)}, y=metric_axis(record, values), height=400
     )
@@ -76,14 +76,11 @@ def _curves(record: StudyRecord, trials: list[TrialRecord], name: str, colour: s
     y: list[float | None] = []
     labels: list[str | None] = []
     for trial in trials:
-        x += [*(metrics.epoch for metrics in trial.epochs), None]
-        values = [record.objective.value(metrics) for metrics in trial.epochs]
-        y += [*(axis_value(record, value) for value in values), None]
+        curve = trial.curve
+        x += [*curve, None]
+        y += [*(axis_value(record, value) for value in curve.values()), None]
         labels += [
-            *(
-                f"{_label(trial)}<br>epoch {epoch}: {format_metric(value)}"
-                for epoch, value in enumerate(values, start=1)
-            ),
+            *(f"{_label(trial)}<br>epoch {epoch}: {format_metric(value)}" for epoch, value in curve.items()),
             None,
         ]
     return _scatter(

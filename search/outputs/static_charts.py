@@ -35,13 +35,14 @@ def learning_curves(record: StudyRecord) -> bytes:
     _metric_scale(axes, record)
     best, baseline = best_trial(record.trials), baseline_trial(record.trials)
     for trial in record.trials:
-        if trial.epochs and trial is not best and trial is not baseline:
+        if trial.best_epoch and trial is not best and trial is not baseline:
             _curve(axes, record, trial, STATUS_COLOURS[trial.status], linewidth=1, alpha=0.7)
-    if baseline and baseline.epochs and baseline is not best:
+    if baseline and baseline.best_epoch and baseline is not best:
         _curve(axes, record, baseline, BASELINE, linewidth=2, linestyle="--", label=baseline_name(record.metadata))
     if best:
         _curve(axes, record, best, BEST, linewidth=2.5, label=f"best, trial {best.number}")
-    statuses = dict.fromkeys(trial.status for trial in record.trials if trial.epochs and trial not in (best, baseline))
+    drawn = [trial for trial in record.trials if trial.best_epoch and trial not in (best, baseline)]
+    statuses = dict.fromkeys(trial.status for trial in drawn)
     others = [Line2D([], [], color=STATUS_COLOURS[status], label=status.replace("_", " ")) for status in statuses]
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure, [*axes.get_legend_handles_labels()[0], *others])
@@ -112,10 +113,10 @@ def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def _curve(axes: Axes, record: StudyRecord, trial: TrialRecord, colour: str, **style: Any) -> None:
-    epochs = [metrics.epoch for metrics in trial.epochs]
-    marker = "o" if len(epochs) == 1 else None
-    heights = [axis_value(record, record.objective.value(metrics)) for metrics in trial.epochs]
-    axes.plot(epochs, heights, color=colour, marker=marker, ms=3, **style)
+    curve = trial.curve
+    heights = [axis_value(record, value) for value in curve.values()]
+    marker = "o" if len(curve) == 1 else None
+    axes.plot([*curve], heights, color=colour, marker=marker, ms=3, **style)
 
 
 def _metric_scale(axes: Axes, record: StudyRecord) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from search.record.trial import VALID, TrialRecord
+from search.record.trial import VALID, Metrics, TrialRecord
 
 
 def ended_trials(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -37,6 +37,11 @@ def best_configurations(trials: Iterable[TrialRecord], most: int) -> list[TrialR
         if trial.is_valid and all(trial.hyperparameters != other.hyperparameters for other in chosen):
             chosen.append(trial)
     return chosen[:most]
+
+
+def best_within(trial: TrialRecord, epochs: int) -> Metrics | None:
+    """The best of the first epochs of a trial; None if none of them has measured the objective's metric."""
+    return min(trial.objective.measured(trial.epochs[:epochs]), key=trial.objective.minimized, default=None)
 
 
 def baseline_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:

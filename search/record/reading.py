@@ -83,16 +83,17 @@ def _agrees(stored: FrozenTrial, trial: TrialRecord, metadata: StudyMetadata) ->
     """Whether Optuna's fields of a trial agree with our attributes of it: most values are in the record twice."""
     if any(timing.session >= len(metadata.sessions) for timing in trial.timings.values()):
         return False
-    curve = {metrics.epoch: trial.objective.value(metrics) for metrics in trial.epochs}
+    curve = trial.curve
     if (
         not contains(metadata.space, trial.hyperparameters)
-        or list(curve) != list(range(1, len(trial.epochs) + 1))
+        or [metrics.epoch for metrics in trial.epochs] != list(range(1, len(trial.epochs) + 1))
         or stored.intermediate_values != curve
     ):
         return False
     if trial.status == "interrupted":
         return not stored.state.is_finished()
-    value = {"completed": trial.best_value if trial.epochs else None, "stopped_early": curve.get(len(trial.epochs))}
+    values = [None, *curve.values()]
+    value = {"completed": trial.best_value if trial.best_epoch else None, "stopped_early": values[-1]}
     return (
         stored.state == OPTUNA_STATE.get(trial.status)
         and stored.value == value.get(trial.status)

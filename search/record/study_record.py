@@ -206,7 +206,7 @@ class StudyRecord:
                     value=trial.best_value if trial.status == "completed" else None,
                     params=dict(trial.hyperparameters),
                     distributions=self.space.optuna_distributions(trial.hyperparameters),
-                    intermediate_values={metrics.epoch: trial.objective.value(metrics) for metrics in trial.epochs},
+                    intermediate_values=trial.curve,
                     user_attrs={"warm_start": f"trial {trial.number} of {earlier.folder.name}"},
                 )
             )
@@ -261,7 +261,8 @@ class StudyRecord:
 
         def write() -> None:
             proposal.set_user_attr(f"epoch {metrics.epoch}", timed_json(metrics, timing))
-            proposal.report(self.objective.value(metrics), metrics.epoch)
+            for measured in self.objective.measured([metrics]):
+                proposal.report(self.objective.value(measured), metrics.epoch)
 
         self.change(write)
 
@@ -331,7 +332,7 @@ class StudyRecord:
             self._let_wait(trial.number)
             return
         if trial.status == "completed":
-            proposal.set_user_attr("last_value", self.objective.value(trial.epochs[-1]))
+            proposal.set_user_attr("last_value", [*trial.curve.values()][-1])
         # the value of a trial that was stopped early is its last one, as Optuna has it
         self.study.tell(
             proposal, trial.best_value if trial.status == "completed" else None, state=OPTUNA_STATE[trial.status]

@@ -1,5 +1,6 @@
 """A trial in the record: its hyperparameters, its metrics and how it ended."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -43,11 +44,15 @@ class Objective:
     mode: Mode
 
     def value(self, metrics: Metrics) -> float:
-        """The metric in one epoch."""
+        """The metric in one epoch, which must have measured it."""
         value = metric_value(metrics, self.metric)
         if value is None:
             raise ValueError(f"epoch {metrics.epoch} has no {self.metric}")
         return float(value)
+
+    def measured(self, epochs: Iterable[Metrics]) -> list[Metrics]:
+        """The epochs that have measured the metric; a training function may leave it out in some epochs."""
+        return [metrics for metrics in epochs if metric_value(metrics, self.metric) is not None]
 
     def minimized(self, metrics: Metrics) -> float:
         """The metric in one epoch, negated if it is maximised."""
@@ -118,7 +123,7 @@ class TrialRecord:
     status: Status = "running"
     epochs: list[Metrics] = field(default_factory=list)
     best_epoch: Metrics | None = None
-    """The best epoch by the objective, the earliest of equals; None before the first report."""
+    """The best epoch by the objective, the earliest of equals; None before the first report of its metric."""
     timings: dict[int, Timing] = field(default_factory=dict)
     """The timing of each epoch; a failure has the timing of the epoch in which it happened. An epoch that was trained
     in one session and reported in the next has no timing."""
@@ -131,8 +136,10 @@ class TrialRecord:
     def add_epoch(self, metrics: Metrics, timing: Timing | None) -> None:
         """Add the metrics of one more epoch."""
         self.epochs.append(metrics)
-        if self.best_epoch is None or self.objective.minimized(metrics) < self.objective.minimized(self.best_epoch):
-            self.best_epoch = metrics
+        for measured in self.objective.measured([metrics]):
+            best = self.best_epoch
+            if best is None or self.objective.minimized(measured) < self.objective.minimized(best):
+                self.best_epoch = measured
         if timing:
             self.timings[metrics.epoch] = timing
 
@@ -150,8 +157,13 @@ class TrialRecord:
 
     @property
     def is_valid(self) -> bool:
-        """Whether the trial has reported and its metrics are valid, so that it can be the best of the study."""
-        return self.status in VALID and bool(self.epochs)
+        """Whether the trial has reported the metric, and its metrics are valid, so that it can be the best of all."""
+        return self.status in VALID and self.best_epoch is not None
+
+    @property
+    def curve(self) -> dict[int, float]:
+        """The objective's metric by epoch; epochs that have not measured it are left out."""
+        return {metrics.epoch: self.objective.value(metrics) for metrics in self.objective.measured(self.epochs)}
 
     def reached(self, epochs: float) -> bool:
         """Whether the trial ran this number of epochs, or ended by itself, so that it would not have got better."""
@@ -159,7 +171,7 @@ class TrialRecord:
 
     @property
     def best_value(self) -> float:
-        """The objective's metric in the best epoch; the trial must have reported."""
+        """The objective's metric in the best epoch; the trial must have reported it."""
         return self.objective.value(self.best_epoch)
 
     @property
