@@ -20,11 +20,21 @@ TRAINING = """
 import os, sys
 from dataclasses import dataclass
 from multiprocessing import get_context
+import numpy as np
+import torch
 from settings import target
 
 @dataclass(frozen=True)
 class Config:
     rate: float = 0.1
+
+@dataclass
+class Data:
+    images: torch.Tensor
+    labels: np.ndarray
+
+def load():
+    return {{"parts": [Data(torch.ones(1000, 1000, dtype=torch.bfloat16), np.arange(200_000))]}}
 
 class Score:
     def __init__(self, rate):
@@ -33,8 +43,11 @@ class Score:
     def __call__(self, epoch):
         return abs(self.rate - target()) / epoch, os.getcwd(), sys.argv
 
-def train(config: Config):
+def train(config: Config, data):
     assert sys.argv == [__file__], sys.argv
+    (part,) = data["parts"]
+    assert part.images.shape == (1000, 1000) and part.images.float().sum() == 1e6
+    assert part.labels[-1] == 199_999 and not part.labels.flags.writeable  # read in place, not copied
     with open("seen.txt", "a") as seen, get_context("{method}").Pool(1) as pool:
         for epoch in (1, 2):
             loss, *world = pool.map(Score(config.rate), [epoch])[0]
@@ -69,7 +82,7 @@ def classify(folder: Path, *options: str) -> CompletedRun:
 
 @pytest.mark.ray
 def test_training_runs_in_workers_as_its_file_would(tmp_path: Path) -> None:
-    """The folder of the command, the modules beside the file, processes started by spawn, and an exit."""
+    """The folder of the command, the modules beside the file, shared data, processes started by spawn, and an exit."""
     write(tmp_path, mine=TRAINING.format(method="spawn"), settings="def target():\n    return 0.3\n")
     for ours in ("scheduler", "training", "search"):
         (tmp_path / f"{ours}.py").write_text("raise ImportError('of the user, who does not import it')")
@@ -84,8 +97,9 @@ def test_training_runs_in_workers_as_its_file_would(tmp_path: Path) -> None:
     )
     table = pd.read_csv(tmp_path / "out" / "s" / "trials.csv")
     exited = table["rate"] > 0.5
+    line = next(number for number, text in enumerate(TRAINING.splitlines(), 1) if "sys.exit" in text)
     assert set(exited) == {True, False}, run.stderr
-    assert set(table["error"][exited]) == {"RuntimeError: SystemExit: no GPU found"}
+    assert set(table["error"][exited]) == {f"RuntimeError: SystemExit: no GPU found (mine.py, line {line})"}
     assert not table["error"][~exited].astype(str).str.contains("SystemExit").any()
     assert {*(tmp_path / "seen.txt").read_text().splitlines()} == {f"{tmp_path} ['{tmp_path}/mine.py']"}
 

@@ -3,8 +3,9 @@
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
-from search.engine.function_call import OPTION, FunctionCall, prepare_call
+from search.engine.function_call import OPTION, SHARED_DATA, FunctionCall, prepare_call
 from search.engine.reporter import LimitReachedError, Report, Reporter, as_number
+from search.engine.shared_data import SharedData
 from search.engine.trial_folder import in_trial_folder
 from search.engine.tune_calls import outside_of_tune_calls, tune_calls
 from search.record.trial import Objective
@@ -23,6 +24,7 @@ def train_custom(
     objective: Objective,
     checkpoint: CustomCheckpoint,
     report: Report,
+    data: SharedData | None = None,
 ) -> None:
     """Run a training function until it returns, or calls `sys.exit(0)`; report the metrics of each epoch.
 
@@ -39,6 +41,7 @@ def train_custom(
         checkpoint: The function receives it if it has a parameter `checkpoint`. The first epoch that it reports is the
             one after those that it has loaded. What the function prints goes to `log.txt` in the folder of the trial.
         report: Receives the metrics of each epoch; what it raises ends the training.
+        data: The function receives its value if it has a parameter `data`.
 
     Raises:
         TrainingDivergedError: The metric is not finite and stays so, or the function raises FloatingPointError.
@@ -49,7 +52,8 @@ def train_custom(
     with in_trial_folder(checkpoint.folder), running(OPTION, import_path) as function:
         limit = {} if epochs is None else {"epochs": epochs}
         values = {**limit, "seed": seed, "trial_folder": str(checkpoint.folder), **hyperparameters}
-        call = prepare_call(import_path, function, values, {"checkpoint": checkpoint, "report": reporter})
+        services = {"checkpoint": checkpoint, "report": reporter} | ({SHARED_DATA: data.value} if data else {})
+        call = prepare_call(import_path, function, values, services)
         reporter.ends_at_limit = not call.knows_epochs
         seed_generators(seed)
         with tune_calls(reporter, checkpoint):

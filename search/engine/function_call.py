@@ -11,7 +11,10 @@ from training.user_code import annotated_config, load_function
 OPTION = "train_function"
 VALUES = ("epochs", "seed", "trial_folder")
 """Values that a function receives if it has a place for them and does not search them."""
-SERVICES = ("checkpoint", "report", "data")
+SHARED_DATA = "data"
+LOADER = "load"
+"""Name of the function beside a training function that loads its data."""
+SERVICES = ("checkpoint", "report", SHARED_DATA)
 """A parameter of such a name receives the checkpoint, the function that reports, or the data of all trials."""
 Parameters: TypeAlias = Mapping[str, inspect.Parameter]
 
@@ -31,8 +34,21 @@ class FunctionCall:
         return self.function(*self.positional, **self.named)
 
 
+def find_loader(import_path: str) -> Callable[[], Any] | None:
+    """The function `load` beside a training function that has a parameter `data`; None if there is none."""
+    function = load_function(OPTION, import_path)
+    if SHARED_DATA not in _parameters(import_path, function):
+        return None
+    loader = getattr(function, "__globals__", {}).get(LOADER)
+    return loader if inspect.isfunction(loader) else None
+
+
 def check_call(import_path: str, names: Collection[str]) -> None:
     """Check that a training function can be called with hyperparameters of these names; nothing is trained.
+
+    Args:
+        import_path: Import path of the function.
+        names: Names of all hyperparameters.
 
     Raises:
         ValueError: It cannot be called so, or is no function that yields metrics.
@@ -42,6 +58,12 @@ def check_call(import_path: str, names: Collection[str]) -> None:
         raise ValueError(f"{OPTION} {import_path} is asynchronous; its definition must begin with def, not async def")
     if inspect.isclass(function):
         raise ValueError(f"{OPTION} {import_path} is a class; name a function that yields metrics")
+    data = _parameters(import_path, function).get(SHARED_DATA)
+    if data and data.default is data.empty and SHARED_DATA not in names and find_loader(import_path) is None:
+        raise ValueError(
+            f"{OPTION} {import_path} needs {SHARED_DATA}, which is no hyperparameter of the search space: define a "
+            f"function {LOADER}() beside it that returns the data of all trials"
+        )
     if annotated_config(OPTION, import_path) is None:
         _check_names(import_path, _parameters(import_path, function), {*names, *VALUES})
 

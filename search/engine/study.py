@@ -13,6 +13,7 @@ from search.engine.concurrency import max_concurrent_trials
 from search.engine.function_call import check_call
 from search.engine.local_ray import LocalRay, check_system
 from search.engine.running_studies import RunningStudy, find_running_studies
+from search.engine.shared_data import SharedData, load_shared_data
 from search.monitoring.loggers import check_packages
 from search.record import folder as study_folder
 from search.record import provenance
@@ -63,6 +64,8 @@ class Study:
     """Ray on this machine, which runs the trials if there is no cluster."""
     cluster: Cluster | None = None
     """The cluster that runs the trials; None if this machine runs them."""
+    shared_data: SharedData | None = None
+    """The data that a training function has loaded for all trials; None if it has not."""
     working_folder: Path = field(default_factory=Path.cwd)
     """The folder of the command, in which code of the user runs."""
 
@@ -126,6 +129,7 @@ def prepare_study(
     if name and starts_ray:
         ray.begin(name)
     data, warning = _load(settings)
+    shared_data = load_shared_data(settings.train_function, settings.seed) if settings.train_function else None
     name = name or study_folder.new_name(settings, data.name if data else CUSTOM_NAME)
     if starts_ray:
         with progress_bar("Starting Ray"):
@@ -141,7 +145,9 @@ def prepare_study(
         joined.size() if joined else None, max_concurrent_trials=concurrent, cpus_per_trial=settings.cpus_per_trial
     )
     record.update(sessions=[*record.metadata.sessions, session])
-    return Study(settings, data, record, folder, concurrent, running_studies, began, ray, joined)
+    return Study(
+        settings, data, record, folder, concurrent, running_studies, began, ray, joined, shared_data=shared_data
+    )
 
 
 def _check_free(path: Path, server: ServerStorage | None) -> None:

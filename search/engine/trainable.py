@@ -15,6 +15,7 @@ import torch
 from ray import tune
 
 from search.engine.custom_training import train_custom
+from search.engine.shared_data import SharedData
 from search.record.custom_metrics import CustomMetrics, metric_value
 from search.record.trial import Failure, FailureKind, Objective
 from search.settings import Mode
@@ -33,6 +34,7 @@ def trainable(
     sample: dict[str, Any],
     *,
     data: ImageData | None,
+    shared_data: SharedData | None,
     fixed: dict[str, Any],
     threads: int,
     device: str,
@@ -49,6 +51,7 @@ def trainable(
     Args:
         sample: The proposal of `SearchAlgorithm.suggest`.
         data: Data of the study, the same object in every trial of a worker; None with a training function.
+        shared_data: Data of a training function, if it has loaded some for all trials.
         fixed: Values that are the same in every trial: fields of `TrialConfig`, or `train_function` and `epochs`.
         threads: Threads that torch uses.
         device: Device of the network, `cpu` or `cuda`.
@@ -79,6 +82,7 @@ def trainable(
                     objective=objective,
                     checkpoint=checkpoint,
                     report=reports,
+                    data=shared_data,
                 )
         if fixed["epochs"] is None or reports.epoch < fixed["epochs"]:
             tune.report({"ended": True})

@@ -15,6 +15,7 @@ from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import build_scheduler
 from search.algorithms.search_algorithm import SearchAlgorithm
 from search.algorithms.stopping import StudyStopper
+from search.engine.shared_data import pass_tensors_without_copy
 from search.engine.study import Study
 from search.engine.trainable import timeout_file, trainable
 from search.monitoring.loggers import Loggers
@@ -155,9 +156,12 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
     trials were running, so another Tuner continues them.
     """
     settings, record = study.settings, study.record
+    if study.shared_data:
+        pass_tensors_without_copy()
     run = tune.with_parameters(
         trainable,
         data=study.data,
+        shared_data=study.shared_data,
         fixed=record.metadata.task.fixed,
         threads=settings.cpus_per_trial,
         device="cuda" if settings.gpus_per_trial else "cpu",

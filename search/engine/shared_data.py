@@ -1,0 +1,83 @@
+"""The data that all trials of a training function share: loaded once, and read by each trial without a copy."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ray.util import register_serializer
+
+from search.engine.function_call import LOADER, OPTION, find_loader
+from training.random_state import seeded
+from training.user_code import errors_as_sentences, load_function, running
+
+
+@dataclass(frozen=True)
+class SharedData:
+    """What `load` returned, with the import path of the training function to which it belongs."""
+
+    import_path: str
+    value: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # in this order: the user's module is imported before the objects of its classes are read
+        return SharedData._restore, (_Module(self.import_path), self.value)
+
+    @staticmethod
+    def _restore(import_path: str, value: Any) -> "SharedData":
+        return SharedData(import_path, value)
+
+
+@dataclass(frozen=True)
+class _Module:
+    """The module of a training function, which is imported when this is read."""
+
+    import_path: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _import_module, (self.import_path,)
+
+
+def _import_module(import_path: str) -> str:
+    load_function(OPTION, import_path)
+    return import_path
+
+
+def load_shared_data(import_path: str, seed: int) -> SharedData | None:
+    """Call the function `load` beside a training function that has a parameter `data`.
+
+    Args:
+        import_path: Import path of the training function.
+        seed: The random generators of Python, NumPy and torch start from it, so that a random split is always the same.
+
+    Returns:
+        The data; None if the function has no such parameter, or if there is no `load`.
+
+    Raises:
+        ValueError: It raises an error, or it needs arguments.
+    """
+    load = find_loader(import_path)
+    if load is None:
+        return None
+    failure = f"{OPTION} {import_path}: the function {LOADER} beside it fails"
+    with running(OPTION, import_path), seeded(seed), errors_as_sentences(failure):
+        return SharedData(import_path, load())
+
+
+def pass_tensors_without_copy() -> None:
+    """Let Ray's object store pass tensors as NumPy arrays, which each worker reads in place; Ray must be connected."""
+    register_serializer(torch.Tensor, serializer=_to_array, deserializer=_from_array)
+
+
+def _to_array(tensor: torch.Tensor) -> tuple[np.ndarray[Any, Any], str, tuple[int, ...]]:
+    data = tensor.detach().cpu().contiguous()
+    return data.reshape(-1).view(torch.uint8).numpy(), str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
+
+
+def _from_array(stored: tuple[np.ndarray[Any, Any], str, tuple[int, ...]]) -> torch.Tensor:
+    array, dtype, shape = stored
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        data = torch.from_numpy(array) if array.size else torch.empty(0, dtype=torch.uint8)
+    return data.view(getattr(torch, dtype)).reshape(shape)
