@@ -242,10 +242,6 @@ class StudySettings(DataConfig):
             )
         check_choice("mode", self.direction, Mode)
         object.__setattr__(self, "mode", self.direction)  # the record holds what the name says today
-        if self.space is None and not (self.resume or self.warm_start):
-            raise ValueError(
-                "train_function needs space, a file with the search space; search/space/spaces/ has examples"
-            )
         if self.confirm is not None:
             raise ValueError("confirm trains the winner on all images, so it cannot be used with train_function")
 

@@ -62,6 +62,7 @@ def run_function(
     train_custom(
         import_path,
         hyperparameters,
+        number=0,
         epochs=epochs,
         seed=seed,
         objective=objective,

@@ -212,6 +212,7 @@ def test_metrics_of_every_kind_of_number_are_recorded_and_others_left_out(place:
     train_custom(
         f"{place}:kinds",
         {},
+        number=0,
         epochs=2,
         seed=0,
         objective=objective,
@@ -265,7 +266,6 @@ def test_metric_may_be_missing_or_not_finite_in_some_epochs(ends: Path) -> None:
         ({"metric": None}, "train_function needs metric"),
         ({"metric": "reward", "mode": None}, "train_function needs mode: whether the highest reward is the best"),
         ({"mode": "least"}, "mode must be one of max, min, got least"),
-        ({"space": None}, "train_function needs space"),
         ({"confirm": "2x2"}, "confirm trains the winner on all images"),
         ({"train_function": "functions.py"}, "train_function must be an import path like path/to/file.py:function"),
         ({"train_function": None, "metric": "val_loss", "space": None}, "mode is only for train_function"),

@@ -143,6 +143,7 @@ def test_function_of_ray_tune_goes_on_from_its_checkpoint(place: Path) -> None:
         train_custom(
             "program.py:with_tune",
             hyperparameters,
+            number=0,
             epochs=None,
             seed=0,
             objective=objective,

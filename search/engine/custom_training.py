@@ -3,12 +3,16 @@
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
-from search.engine.function_call import OPTION, SHARED_DATA, FunctionCall, prepare_call
+from optuna.exceptions import TrialPruned
+
+from search.engine.function_call import SHARED_DATA, FunctionCall, prepare_call
+from search.engine.optuna_objective import ObjectiveTrial
 from search.engine.reporter import LimitReachedError, Report, Reporter, as_number
 from search.engine.shared_data import SharedData
 from search.engine.trial_folder import in_trial_folder
 from search.engine.tune_calls import outside_of_tune_calls, tune_calls
 from search.record.trial import Objective
+from search.space.objective_space import OPTION, TRIAL
 from training.custom_checkpoint import CustomCheckpoint
 from training.loop import TrainingDivergedError
 from training.random_state import seed_generators
@@ -19,6 +23,7 @@ def train_custom(
     import_path: str,
     hyperparameters: Mapping[str, Any],
     *,
+    number: int,
     epochs: int | None,
     seed: int,
     objective: Objective,
@@ -28,13 +33,15 @@ def train_custom(
 ) -> None:
     """Run a training function until it returns, or calls `sys.exit(0)`; report the metrics of each epoch.
 
-    The function yields metrics, calls a parameter `report` or Ray's `tune.report` with them, or returns one result. The
-    random generators of Python, NumPy and torch start from the seed, so that the same call gives the same metrics.
+    The function yields metrics, calls a parameter `report` or Ray's `tune.report` with them, returns one result, or is
+    an Optuna objective. The random generators of Python, NumPy and torch start from the seed, so that the same call
+    gives the same metrics.
     After `epochs` epochs it may return by itself if it knows their number; otherwise it ends in its last report.
 
     Args:
         import_path: Import path of the function, `path/to/file.py:train` or `package.module:train`.
         hyperparameters: Searched and fixed ones.
+        number: Number of the trial.
         epochs: The largest number of epochs; None if there is none.
         seed: Seed of the trial.
         objective: What is searched for.
@@ -52,7 +59,10 @@ def train_custom(
     with in_trial_folder(checkpoint.folder), running(OPTION, import_path) as function:
         limit = {} if epochs is None else {"epochs": epochs}
         values = {**limit, "seed": seed, "trial_folder": str(checkpoint.folder), **hyperparameters}
-        services = {"checkpoint": checkpoint, "report": reporter} | ({SHARED_DATA: data.value} if data else {})
+        services: dict[str, Any] = {"checkpoint": checkpoint, "report": reporter}
+        services[TRIAL] = ObjectiveTrial(hyperparameters, number, objective, reporter)
+        if data:
+            services[SHARED_DATA] = data.value
         call = prepare_call(import_path, function, values, services)
         reporter.ends_at_limit = not call.knows_epochs
         seed_generators(seed)
@@ -75,6 +85,8 @@ def _run(call: FunctionCall, reporter: Reporter) -> None:
     if reporter.end is not None:  # whatever the function made of it
         if not isinstance(reporter.end, LimitReachedError):
             raise reporter.end
+    elif isinstance(error, TrialPruned):
+        return  # an objective ends by itself like this
     elif isinstance(error, FloatingPointError):  # this is how Python names it
         raise TrainingDivergedError(str(error) or describe_error(error)) from error
     elif isinstance(error, Exception):

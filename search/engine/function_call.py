@@ -5,17 +5,18 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_type_hints
 
+from search.space.objective_space import OPTION, TRIAL
 from training.config_fields import field_types, make_config, read_value
 from training.user_code import annotated_config, load_function
 
-OPTION = "train_function"
 VALUES = ("epochs", "seed", "trial_folder")
 """Values that a function receives if it has a place for them and does not search them."""
 SHARED_DATA = "data"
 LOADER = "load"
 """Name of the function beside a training function that loads its data."""
-SERVICES = ("checkpoint", "report", SHARED_DATA)
-"""A parameter of such a name receives the checkpoint, the function that reports, or the data of all trials."""
+SERVICES = ("checkpoint", "report", SHARED_DATA, TRIAL)
+"""A parameter of such a name receives the checkpoint, the function that reports, the data of all trials, or the trial
+of an Optuna objective."""
 Parameters: TypeAlias = Mapping[str, inspect.Parameter]
 
 
@@ -126,10 +127,11 @@ def _check_names(import_path: str, parameters: Parameters, names: Collection[str
     """Refuse a function that takes hyperparameters by name, but not these."""
     if _takes_dictionary(parameters, names):
         return
+    suggests = TRIAL in parameters and TRIAL not in names
     for name, parameter in parameters.items():
         is_required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
         if is_required and name not in {*SERVICES, *names}:
             raise ValueError(f"{OPTION} {import_path} needs {name}, which is no hyperparameter of the search space")
     for name in names:
-        if name not in {*parameters, *VALUES} and not _takes_all(parameters):
+        if name not in {*parameters, *VALUES} and not _takes_all(parameters) and not suggests:
             raise ValueError(f"{OPTION} {import_path} has no parameter for the hyperparameter {name}")

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from ray.util import register_serializer
 
-from search.engine.function_call import LOADER, OPTION, find_loader
+from search.engine.function_call import LOADER, find_loader
+from search.space.objective_space import OPTION
 from training.random_state import seeded
 from training.user_code import errors_as_sentences, load_function, running
 

@@ -77,6 +77,7 @@ def trainable(
                 train_custom(
                     fixed["train_function"],
                     sample["hyperparameters"],
+                    number=sample["number"],
                     epochs=fixed["epochs"],
                     seed=sample["seed"],
                     objective=objective,

@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution
 from search.settings import StudySettings
 from search.space.distributions import bounds, values_of
 from search.space.encoding import SpaceEncoding
+from search.space.objective_space import ask_space, is_objective
 from search.space.search_space import Point, SearchSpace, describe, parse
 from training.config import TrialConfig
 from training.config_fields import field_types, is_plain, make_config, normalize, read_text
@@ -70,8 +71,16 @@ def active_space(settings: StudySettings, stored: SearchSpace | None = None) -> 
     config_class = (
         annotated_config("train_function", train_function) if train_function else config_type(settings.network)
     )
-    space = read_space(settings.space, config_class) if settings.space else stored or default_space(settings.network)
+    space = read_space(settings.space, config_class) if settings.space else stored or _space_without_file(settings)
     return fix_values(space, settings.set, config_class) if settings.set else space
+
+
+def _space_without_file(settings: StudySettings) -> SearchSpace:
+    if settings.train_function is None:
+        return default_space(settings.network)
+    if not is_objective(settings.train_function):
+        raise ValueError("train_function needs space, a file with the search space; search/space/spaces/ has examples")
+    return ask_space(settings.train_function)
 
 
 def fix_values(space: SearchSpace, assignments: Sequence[str], config_class: type[Any] | None) -> SearchSpace:

@@ -1,0 +1,34 @@
+"""The trial that an Optuna objective receives: the study has proposed its values, and its reports go to the study."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import FixedTrial
+
+from search.engine.reporter import Reporter
+from search.record.trial import Objective
+
+
+class ObjectiveTrial(FixedTrial):
+    """Suggests the values of a trial of the study, and reports its metric."""
+
+    def __init__(
+        self, hyperparameters: Mapping[str, Any], number: int, objective: Objective, reporter: Reporter
+    ) -> None:
+        super().__init__(dict(hyperparameters), number)
+        self._objective = objective
+        self._reporter = reporter
+
+    def report(self, value: float, step: int) -> None:  # noqa: ARG002
+        """Report the metric of the next epoch; its number is the number of reports, whatever the step is."""
+        if self.should_prune():
+            raise self._reporter.end or AssertionError
+        try:
+            self._reporter({self._objective.metric: value})
+        except BaseException:
+            if isinstance(self._reporter.end, Exception):  # a value that is refused
+                raise
+
+    def should_prune(self) -> bool:
+        """Whether the study has stopped the trial, or it has reached the last epoch."""
+        return self._reporter.end is not None

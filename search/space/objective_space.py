@@ -1,0 +1,202 @@
+"""Finds the search space of an Optuna objective by asking it: it is called with a trial that notes what it suggests."""
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from inspect import signature
+from io import StringIO
+from typing import Any
+from warnings import catch_warnings
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.exceptions import TrialPruned
+from optuna.trial import FixedTrial
+
+from search.space.search_space import SearchSpace, parse
+from training.console.progress_bar import progress_bar
+from training.random_state import seeded
+from training.user_code import errors_as_sentences, load_function, running
+
+OPTION = "train_function"
+TRIAL = "trial"
+"""The first parameter of an objective has this name."""
+SECONDS = 5.0
+"""An objective that suggests nothing for so many seconds has begun to train."""
+MOST_VALUES = 8
+"""Other hyperparameters may depend on choices, and on whole numbers of which there are at most so many."""
+MOST_CALLS = 40
+
+Call = dict[str, tuple[BaseDistribution, Any]]
+"""The distribution and the value of each hyperparameter that an objective suggested in one call, in this order."""
+
+
+def is_objective(import_path: str) -> bool:
+    """Whether a training function is an Optuna objective: its first parameter is called `trial`."""
+    try:
+        return next(iter(signature(load_function(OPTION, import_path)).parameters), None) == TRIAL
+    except (TypeError, ValueError):  # something that is written in C
+        return False
+
+
+def ask_space(import_path: str) -> SearchSpace:
+    """Find the search space of an objective.
+
+    The objective is called with the lowest or first value of each hyperparameter, and again with each other value on
+    which hyperparameters may depend. A call ends at its first `report` or `should_prune`, or when nothing was suggested
+    for `SECONDS`.
+
+    Raises:
+        ValueError: It raises an error, suggests nothing, or its hyperparameters depend on more than one value.
+    """
+    calls: list[Call] = []
+    waiting: list[dict[str, Any]] = [{}]
+    tried: set[tuple[str, str]] = set()
+    with progress_bar(f"Asking {import_path.rpartition(':')[2]} for its hyperparameters"):
+        while waiting:
+            if len(calls) == MOST_CALLS:
+                raise ValueError(f"{_failure(import_path)}: they depend on more than {MOST_CALLS} values; {_REMEDY}")
+            call = _ask(import_path, waiting.pop(0))
+            calls.append(call)
+            before: dict[str, Any] = {}
+            for name, (distribution, value) in call.items():
+                tried.add((name, repr(value)))
+                for other in _values(distribution):
+                    if (name, repr(other)) not in tried:
+                        tried.add((name, repr(other)))
+                        waiting.append({**before, name: other})
+                before[name] = value
+    if not any(calls):
+        raise ValueError(f"{_failure(import_path)}: it suggests none; {_REMEDY}")
+    described = {name: _describe(import_path, name, calls) for call in calls for name in call}
+    try:
+        return parse(described)
+    except ValueError as error:
+        raise ValueError(f"{_failure(import_path)}: {error}") from None
+
+
+_REMEDY = "give the search space as a file with --space"
+
+
+def _failure(import_path: str) -> str:
+    return f"{OPTION} {import_path} cannot be asked for its hyperparameters"
+
+
+class _EnoughAskedError(BaseException):
+    """Ends a call of an objective that has begun to train."""
+
+
+class _AskingTrial(FixedTrial):
+    """Notes all that is suggested, and returns the lowest or first value, or a value that was chosen."""
+
+    def __init__(self, chosen: Mapping[str, Any]) -> None:
+        self._values = dict(chosen)
+        super().__init__(self._values)
+
+    def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
+        """Return the lowest value."""
+        self._note(name, low)
+        return super().suggest_float(name, low, high, **options)
+
+    def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
+        """Return the chosen value, or the lowest."""
+        self._note(name, low)
+        return super().suggest_int(name, low, high, **options)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return the chosen value, or the first."""
+        self._note(name, choices[0] if choices else None)
+        return super().suggest_categorical(name, choices)
+
+    def report(self, value: float, step: int) -> None:  # noqa: ARG002
+        """End the call."""
+        raise _EnoughAskedError
+
+    def should_prune(self) -> bool:
+        """End the call."""
+        raise _EnoughAskedError
+
+    def _note(self, name: str, value: Any) -> None:
+        self._values.setdefault(name, value)
+        if threading.current_thread() is threading.main_thread():
+            signal.setitimer(signal.ITIMER_REAL, SECONDS)
+
+
+def _ask(import_path: str, chosen: Mapping[str, Any]) -> Call:
+    trial = _AskingTrial(chosen)
+    output = StringIO()
+    with ExitStack() as stack:
+        objective = stack.enter_context(running(OPTION, import_path))
+        for context in (
+            errors_as_sentences(_failure(import_path)),
+            seeded(0),
+            suppress(_EnoughAskedError, TrialPruned),
+            _alarm(),
+            redirect_stdout(output),
+            redirect_stderr(output),
+            catch_warnings(action="ignore"),
+        ):
+            stack.enter_context(context)
+        objective(trial)
+    return {name: (distribution, trial.params[name]) for name, distribution in trial.distributions.items()}
+
+
+@contextmanager
+def _alarm() -> Iterator[None]:
+    """Let an alarm end a call, and bring back the alarm that there was; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end_call(*_: object) -> None:
+        raise _EnoughAskedError
+
+    before = signal.signal(signal.SIGALRM, end_call)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, left)
+
+
+def _values(distribution: BaseDistribution) -> Sequence[Any]:
+    """The values on which other hyperparameters may depend."""
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            return choices
+        case IntDistribution(low=low, high=high, step=step) if (high - low) // step < MOST_VALUES:
+            return range(low, high + 1, step)
+    return ()
+
+
+def _describe(import_path: str, name: str, calls: Sequence[Call]) -> dict[str, Any]:
+    """A hyperparameter as in a search space file, with the condition under which an objective suggests it."""
+    asking = [call for call in calls if name in call]
+    distributions = {repr(call[name][0]) for call in asking}
+    if len(distributions) > 1:
+        raise ValueError(f"{_failure(import_path)}: the range of {name} depends on other values; {_REMEDY}")
+    described = _describe_distribution(asking[0][name][0])
+    if len(asking) == len(calls):
+        return described
+    for other in asking[0]:
+        if other == name or not all(other in call for call in asking):
+            continue
+        allowed = {repr(call[other][1]): call[other][1] for call in asking}
+        others = [call for call in calls if name not in call and other in call]
+        if not any(repr(call[other][1]) in allowed for call in others):
+            return described | {"when": {other: [*allowed.values()]}}
+    raise ValueError(f"{_failure(import_path)}: {name} depends on several of the other values; {_REMEDY}")
+
+
+def _describe_distribution(distribution: BaseDistribution) -> dict[str, Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        (*choices,) = distribution.choices
+        return {"choices": choices} if len(choices) > 1 else {"value": choices[0]}
+    values = distribution._asdict()
+    if values["low"] == values["high"]:
+        return {"value": values["low"]}
+    is_default_step = values["step"] is None or (isinstance(distribution, IntDistribution) and values["step"] == 1)
+    step = {} if is_default_step else {"step": values["step"]}
+    return {"low": values["low"], "high": values["high"], "log": values["log"]} | step
