@@ -41,6 +41,7 @@ class Score:
         self.rate = rate
 
     def __call__(self, epoch):
+        print("printed by a child", flush=True)
         return abs(self.rate - target()) / epoch, os.getcwd(), sys.argv
 
 def train(config: Config, data):
@@ -52,6 +53,7 @@ def train(config: Config, data):
         for epoch in (1, 2):
             loss, *world = pool.map(Score(config.rate), [epoch])[0]
             print(*world, file=seen)
+            print("printed by the training")
             yield {{"loss": loss}}
     os.chdir("/")
     sys.exit("no GPU found" if config.rate > 0.5 else 0)
@@ -101,6 +103,9 @@ def test_training_runs_in_workers_as_its_file_would(tmp_path: Path) -> None:
     assert set(exited) == {True, False}, run.stderr
     assert set(table["error"][exited]) == {f"RuntimeError: SystemExit: no GPU found (mine.py, line {line})"}
     assert not table["error"][~exited].astype(str).str.contains("SystemExit").any()
+    for folder in (tmp_path / "out" / "s" / "trials").iterdir():
+        printed = (folder / "log.txt").read_text().splitlines()
+        assert [printed.count(f"printed by {who}") for who in ("a child", "the training")] == [2, 2]
     assert {*(tmp_path / "seen.txt").read_text().splitlines()} == {f"{tmp_path} ['{tmp_path}/mine.py']"}
 
 
