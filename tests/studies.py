@@ -67,7 +67,7 @@ def run_function(
         seed=seed,
         objective=objective,
         checkpoint=checkpoint,
-        report=measured.append,
+        report=lambda metrics, **_: measured.append(metrics),
     )
     return measured
 

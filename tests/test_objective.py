@@ -113,6 +113,7 @@ def test_objectives_run_unchanged(place: Path) -> None:
     assert ended.status == 0, ended.stderr
     table = trials("simple")
     assert ((table["x"] - 2) ** 2 == table["loss"]).all()
+    assert set(table["status"]) == {"completed"}  # nothing was left to stop
     ended = run("training")
     assert ended.status == 0, ended.stderr
     table = trials("training")

@@ -131,7 +131,7 @@ class StoppedError(BaseException):
 def test_function_of_ray_tune_goes_on_from_its_checkpoint(place: Path) -> None:
     measured: list[CustomMetrics] = []
 
-    def report(metrics: CustomMetrics) -> None:
+    def report(metrics: CustomMetrics, *, is_last: bool) -> None:
         measured.append(metrics)
         if metrics.epoch == 3:
             raise StoppedError

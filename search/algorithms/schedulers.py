@@ -79,26 +79,29 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             for epoch, value in trial.curve.items():
                 self._judge(trial, epoch, value)
             if trial.ended_by_itself:
-                self._end(trial)
+                self._end(trial, {})
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         """Decide whether a trial goes on."""
         recorded = self._record.running(trial.trial_id)
+        decision = CONTINUE
+        if result.get("objective") is not None:  # not a failure, and not an epoch without the metric
+            decision = self._judge(recorded, result["epoch"], result["objective"])
         if "ended" in result:
-            self._end(recorded)
-        if result.get("objective") is None:
-            return CONTINUE  # the report of a failure or of an end, or an epoch without the metric
-        decision = self._judge(recorded, result["epoch"], result["objective"])
+            self._end(recorded, result)
         limit = self._record.epoch_limit
-        ends_by_itself = limit is not None and result["epoch"] >= limit
+        ends_by_itself = "ended" in result or (limit is not None and result.get("epoch", 0) >= limit)
         return CONTINUE if recorded.is_baseline or ends_by_itself else decision
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles the scheduler into its scratch folder
 
-    def _end(self, trial: TrialRecord) -> None:
-        if isinstance(self._scheduler, SuccessiveHalving) and trial.number in self._trials:
-            self._scheduler.count_later(self._trials[trial.number], len(trial.epochs), trial.best_value)
+    def _end(self, trial: TrialRecord, result: dict[str, Any]) -> None:
+        """Count a trial that has ended by itself; its last report may not be in the record yet."""
+        curve = trial.curve | ({result["epoch"]: result["objective"]} if result.get("objective") is not None else {})
+        if isinstance(self._scheduler, SuccessiveHalving) and curve:
+            best = min(curve.values()) if self._record.mode == "min" else max(curve.values())
+            self._scheduler.count_later(self._trials[trial.number], max(curve), best)
 
     def _judge(self, trial: TrialRecord, epoch: int, value: float) -> str:
         if trial.number not in self._trials:

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 
@@ -14,7 +14,14 @@ from training.console.terminal import printable
 from training.custom_checkpoint import CustomCheckpoint
 from training.loop import TrainingDivergedError
 
-Report: TypeAlias = Callable[[CustomMetrics], None]
+
+class Report(Protocol):
+    """Receives the metrics of each epoch; may raise an error to stop the trial."""
+
+    def __call__(self, metrics: CustomMetrics, *, is_last: bool) -> None:
+        """Receive metrics; `is_last` says that the training has returned them at its end."""
+
+
 LEFT_OUT = (
     "the training function also reports what is not recorded, because it is not a number "
     "or because its name has other signs than letters, digits, spaces and _ . / : @ -"
@@ -45,7 +52,7 @@ class Reporter:
             objective: What is searched for.
             checkpoint: The first epoch is the one after those that the training has loaded from it.
             limit: Number of the last epoch; None if there is none.
-            report: Receives the metrics of each epoch; may raise an error to stop the trial.
+            report: Receives the metrics of each epoch.
         """
         self._objective = objective
         self._checkpoint = checkpoint
@@ -71,8 +78,12 @@ class Reporter:
         """Number of epochs that were trained."""
         return self._checkpoint.epochs_restored + self._reported
 
-    def __call__(self, reported: object) -> None:
-        """Receive the metrics of the next epoch, a dictionary of numbers by name; the searched one may be missing.
+    def __call__(self, reported: object, *, is_last: bool = False) -> None:
+        """Receive the metrics of the next epoch.
+
+        Args:
+            reported: A dictionary of numbers by name; the searched one may be missing.
+            is_last: Whether the training has returned it at its end.
 
         Raises:
             TrainingDivergedError: The metric is not finite, as in the epochs before.
@@ -89,7 +100,7 @@ class Reporter:
             if len(self._not_finite) >= LASTING:
                 raise self._diverged()
             try:
-                self._report(metrics)
+                self._report(metrics, is_last=is_last)
             finally:
                 measured = self._objective.measured([metrics])
                 cost = self._objective.minimized(metrics) if measured else math.inf
@@ -110,7 +121,7 @@ class Reporter:
         if number is not None:
             result = {self._objective.metric: number}
         if isinstance(result, Mapping) and as_number(result.get(self._objective.metric)) not in self._values:
-            self(result)
+            self(result, is_last=True)
 
     def check_end(self) -> None:
         """Check what was reported when the training has ended by itself.

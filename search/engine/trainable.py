@@ -85,7 +85,7 @@ def trainable(
                     report=reports,
                     data=shared_data,
                 )
-        if fixed["epochs"] is None or reports.epoch < fixed["epochs"]:
+        if not reports.has_ended and (fixed["epochs"] is None or reports.epoch < fixed["epochs"]):
             tune.report({"ended": True})
     except Exception as error:
         tune.report({"failure": asdict(_failure(error, time.perf_counter() - reports.last_report))})
@@ -100,6 +100,8 @@ class _Reports:
         self.last_report = time.perf_counter()
         self.epoch: int = sample["epochs_recorded"]
         """The newest epoch that was reported, by this process or an earlier one."""
+        self.has_ended = False
+        """Whether the last report said that the training has ended by itself."""
         self._number = sample["number"]
         self._checkpoint = checkpoint
         self._objective = objective
@@ -107,8 +109,11 @@ class _Reports:
         # the log of a worker is what the Ray dashboard shows of a trial
         print(f"trial {self._number}: {point}; seed of the trial {sample['seed']}", flush=True)
 
-    def __call__(self, metrics: EpochMetrics | CustomMetrics) -> None:
-        """Report an epoch, unless an earlier process has; Ray ends the trial in this call."""
+    def __call__(self, metrics: EpochMetrics | CustomMetrics, *, is_last: bool = False) -> None:
+        """Report an epoch, unless an earlier process has; Ray ends the trial in this call.
+
+        With `is_last`, the training has ended by itself after this epoch, so that no scheduler can stop it any more.
+        """
         if metrics.epoch <= self.epoch:
             return
         self.epoch = metrics.epoch
@@ -121,6 +126,8 @@ class _Reports:
         shown = "not measured" if value is None else format_metric(value)
         print(f"trial {self._number}: epoch {self.epoch}: {name} {shown}", flush=True)
         report = {"epoch": self.epoch, "objective": value, "metrics": asdict(metrics)}
+        self.has_ended = is_last
+        report |= {"ended": True} if is_last else {}
         tune.report(report | {"waiting_seconds": waiting_seconds, "warning": self._checkpoint.take_warning()})
 
 

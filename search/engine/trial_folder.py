@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO, TextIOBase
+from io import StringIO, TextIOBase, UnsupportedOperation
 from pathlib import Path
 from typing import TextIO
 
@@ -26,7 +26,7 @@ def in_trial_folder(folder: Path) -> Iterator[None]:
         with (folder / LOG).open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as log:
             with ExitStack() as stack:
                 out, err = sys.stdout, sys.stderr
-                if not isinstance(out, StringIO):  # it has a descriptor of its own
+                if _has_descriptor(out) and _has_descriptor(err):
                     out, err = (stack.enter_context(_redirected(stream, log)) for stream in (out, err))
                 stack.enter_context(redirect_stdout(_Copy(out, log)))
                 stack.enter_context(redirect_stderr(_Copy(err, log)))
@@ -37,6 +37,14 @@ def in_trial_folder(folder: Path) -> Iterator[None]:
             del os.environ[TRIAL_FOLDER]
         else:
             os.environ[TRIAL_FOLDER] = before
+
+
+def _has_descriptor(stream: TextIO) -> bool:
+    """Whether child processes write to the same place as a stream; a stream in memory is that of this process alone."""
+    try:
+        return not isinstance(stream, StringIO) and stream.fileno() > 0
+    except UnsupportedOperation:
+        return False
 
 
 @contextmanager

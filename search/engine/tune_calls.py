@@ -27,9 +27,9 @@ def outside_of_tune_calls(report: Report) -> Report:
     """A function that reports as now, also while `tune_calls` lasts."""
     session = ray_session._session
 
-    def report_to_ray(metrics: CustomMetrics) -> None:
+    def report_to_ray(metrics: CustomMetrics, *, is_last: bool) -> None:
         with _session(session):
-            report(metrics)
+            report(metrics, is_last=is_last)
 
     return report_to_ray
 

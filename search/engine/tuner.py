@@ -61,15 +61,16 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             if self._stopper.signal is not None:
                 return  # the signal may have ended the processes of the training; the study is resumed with this trial
             self._record.add_failure(trial.trial_id, Failure(**result["failure"]), self._timing(result, 0.0))
-        elif "ended" in result:
-            self._record.end_by_itself(trial.trial_id)
-        else:
+            return
+        if "metrics" in result:
             metrics = self._record.read_metrics(result)
             waiting_seconds = result["waiting_seconds"]
             timing = None if waiting_seconds is None else self._timing(result, waiting_seconds)
             self._record.add_epoch(trial.trial_id, metrics, timing)
             self._gauges.epoch(self._record.running(trial.trial_id))
             self._loggers.epoch(self._record.running(trial.trial_id))
+        if "ended" in result:
+            self._record.end_by_itself(trial.trial_id)
 
     def _timing(self, result: dict[str, Any], waiting_seconds: float) -> Timing:
         return Timing(
