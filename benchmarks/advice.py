@@ -306,14 +306,13 @@ def confirmed_intervals(way: Way, studies: int) -> Count:
     world, count = WORLDS[way.world], Count(studies=studies)
     for number in range(studies):
         record, configurations = study(way, number), []
+        measured: dict[str, Any] = {"objective": record.objective, "task": record.metadata.task}
         for trial in best_configurations(record.trials, 3):
             curves = {s: world.curve(trial.hyperparameters, 10**9 + 100 * number + s) for s in range(5)}
-            configurations.append(
-                measure(trial.number, trial.hyperparameters, trial.best_value, curves, "val_accuracy")
-            )
+            configurations.append(measure(trial.number, trial.hyperparameters, trial.best_value, curves, **measured))
         winner, *_ = rank(configurations)
         fresh = {s: world.curve(winner.hyperparameters, 2 * 10**9 + 100 * number + s) for s in range(5)}
-        estimate = measure_again(winner, fresh).metric
+        estimate = measure_again(winner, fresh, **measured).metric
         truth = world.mean_curve(winner.hyperparameters)[winner.epochs - 1]
         count.update(said=1, wrong=int(not estimate.low <= truth <= estimate.high))
     return count

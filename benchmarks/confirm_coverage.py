@@ -31,7 +31,8 @@ from search.record.confirmation import Configuration, measure, measure_again, ra
 from search.record.metadata import collect_metadata
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
-from search.record.trial import Failure, TrialRecord
+from search.record.task import task_of
+from search.record.trial import Failure, Objective, TrialRecord
 from search.retraining.confirm_study import fresh_seeds
 from search.settings import StudySettings
 from search.simulation.simulator import MemoryStorage
@@ -42,6 +43,10 @@ from training.loop import TrainingDivergedError, train
 from training.metrics import EpochMetrics
 
 TOP, SEEDS = 3, 5
+MEASURED: dict[str, Any] = {
+    "objective": Objective("val_accuracy", "max"),
+    "task": task_of(StudySettings(dataset="digits"), "digits", []),
+}
 Seeds = Literal["measure", "choose"]
 """What they do whose interval is looked at: measure the winner, as in `search/confirm.py`; or choose it, which is shown
 because it is what one would try first."""
@@ -132,7 +137,7 @@ def choose(study: pd.DataFrame) -> tuple[Configuration, list[list[EpochMetrics] 
     for name, rows in study.groupby("trial"):
         trial, value = int(str(name)), float(rows["search_value"].iloc[0])
         curves[trial] = [_curve(row) for row in rows.sort_values("seed").filter(like="epoch ").to_numpy()]
-        configurations.append(measure(trial, {}, value, dict(enumerate(curves[trial][:SEEDS])), "val_accuracy"))
+        configurations.append(measure(trial, {}, value, dict(enumerate(curves[trial][:SEEDS])), **MEASURED))
     winner, *_ = rank(configurations)
     return winner, curves[winner.trial][SEEDS:]
 
@@ -152,7 +157,7 @@ def outcome(number: int, study: pd.DataFrame, seeds: Seeds) -> Outcome:
     winner, others = choose(study)
     fresh, further = others[:SEEDS], others[SEEDS:]
     values = [float(getattr(training[winner.epochs - 1], winner.metric_name)) for training in further if training]
-    confirmed = measure_again(winner, dict(enumerate(fresh))) if seeds == "measure" else winner
+    confirmed = measure_again(winner, dict(enumerate(fresh)), **MEASURED) if seeds == "measure" else winner
     estimate = confirmed.metric
     return Outcome(
         study=number,

@@ -4,7 +4,7 @@ import sys
 import time
 
 from search.ray_environment import set_ray_environment
-from search.record.lookup import check_code_named, check_is_of_images, command_line, find_study, stored_settings
+from search.record.lookup import check_code_named, command_line, find_study, stored_settings
 from search.settings import ConfirmSettings
 from training.console.command_line import parse, refuse, run_command
 
@@ -17,8 +17,12 @@ def main() -> int:
     try:
         folder = find_study(options.study, options.results_dir, options.storage)
         stored = stored_settings(folder, options.storage)
-        check_is_of_images(folder.name, stored)
-        check_code_named(folder.name, stored, {"--network": options.network, "--dataset": options.dataset})
+        named = {
+            "--network": options.network,
+            "--dataset": options.dataset,
+            "--train-function": options.train_function,
+        }
+        check_code_named(folder.name, stored, named)
 
         from search.retraining.confirm_study import confirm, prepare_confirmation  # torch and Ray take seconds
 

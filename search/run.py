@@ -11,6 +11,7 @@ from search.record.lookup import (
     add_stored_trials,
     check_code_named,
     check_same_study,
+    code_args,
     code_paths,
     command_line,
     find_study,
@@ -129,7 +130,7 @@ def confirm_study(study: "Study") -> int:
         quiet=settings.quiet,
         dashboard=settings.dashboard,
     )
-    args = [*study_args(record.folder, record.address), "--top", str(top), "--seeds", str(seeds)]
+    args = [*study_args(record.folder, record.address), "--top", str(top), "--seeds", str(seeds), *code_args(settings)]
     print("", flush=True)
     try:
         confirmation = prepare_confirmation(record.folder, options, time.monotonic())

@@ -127,8 +127,9 @@ class StudySettings(DataConfig):
     """Name or folder of an earlier study: the sampler also learns from those of its trials that lie in the new search
     space."""
     confirm: str | None = None
-    """After the study, train its best configurations again from new seeds, and then the winner on all images. For
-    example, 3x5 means three configurations from five seeds. docs/confirm.md explains it."""
+    """After the study, train its best configurations again from new seeds, and then the winner on all images; a
+    --train-function has data of its own, so it is not trained on more of them. For example, 3x5 means three
+    configurations from five seeds. docs/confirm.md explains it."""
     storage: str | None = None
     """PostgreSQL server that stores the record instead of study.db, for example postgresql://user@host/database. Put
     the password into PGPASSWORD or ~/.pgpass."""
@@ -219,8 +220,11 @@ class StudySettings(DataConfig):
             raise ValueError(
                 f"confirm must be two numbers, configurations x seeds, for example 3x5, got {self.confirm}"
             )
-        if self.val_fraction == 0:
-            raise ValueError("confirm needs validation images, but val_fraction is 0: the test images would choose")
+        if self.metric_name.startswith("test_"):
+            raise ValueError(
+                f"confirm needs a metric of validation data, got {self.metric_name}: the test data would choose; with "
+                "images, val_fraction must be above 0"
+            )
         top, seeds = int(numbers[1]), int(numbers[2])
         check_size(top, seeds)
         return top, seeds
@@ -242,8 +246,6 @@ class StudySettings(DataConfig):
             )
         check_choice("mode", self.direction, Mode)
         object.__setattr__(self, "mode", self.direction)  # the record holds what the name says today
-        if self.confirm is not None:
-            raise ValueError("confirm trains the winner on all images, so it cannot be used with train_function")
 
     def _check_metric(self) -> None:
         if self.train_function is not None:
@@ -306,6 +308,8 @@ class ConfirmSettings:
     dataset: str | None = None
     """Import path of the function that loads the study's images, if you wrote it. Its code runs only if you name it
     again."""
+    train_function: str | None = None
+    """Import path of the study's training function. Its code runs only if you name it again."""
     storage: str | None = None
     """PostgreSQL server that stores the record, if the study was run with this option."""
     address: str | None = None

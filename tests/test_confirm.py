@@ -31,12 +31,11 @@ from search.engine.study import _enqueue_repetition as enqueue_repetition
 from search.record.confirmation import (
     Configuration,
     Plan,
-    best_mean_epoch,
     difference,
     measure,
     rank,
-    t_interval,
 )
+from search.record.estimate import best_mean_epoch, t_interval
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
@@ -50,6 +49,10 @@ from training.loop import Training, train
 from training.metrics import EpochMetrics, accuracy_interval
 from training.model.model_folder import load_model
 
+MEASURED: list[dict[str, Any]] = [
+    {"objective": one.objective, "task": one.task} for one in (metadata("val_accuracy"), metadata("val_loss"))
+]
+ACCURACY, LOSS = MEASURED
 POINT: dict[str, HyperparameterValue] = {"learning_rate": 1e-3, "batch_size": 64, "optimizer": "adam"}
 
 
@@ -61,7 +64,7 @@ def configuration(trial: int, *accuracies: float, failed: int = 0, search_value:
     """One that was trained from seeds 0, 1, ... for one epoch."""
     trainings: dict[int, list[EpochMetrics] | None] = {seed: curve(value) for seed, value in enumerate(accuracies)}
     trainings |= {1000 + seed: None for seed in range(failed)}
-    return measure(trial, POINT, search_value, trainings, "val_accuracy")
+    return measure(trial, POINT, search_value, trainings, **ACCURACY)
 
 
 def order(configurations: list[Configuration]) -> list[int]:
@@ -91,7 +94,7 @@ def test_interval_of_the_winner_holds_its_true_mean_too(seeds: int, deviations: 
         means = chance.normal(10.0, 0.5, 3).tolist()
         drawn = [chance.normal(mean, sd, seeds).tolist() for mean, sd in zip(means, deviations, strict=True)]
         losses = [
-            measure(trial, POINT, 9.0, {seed: losses_of(value) for seed, value in enumerate(values)}, "val_loss")
+            measure(trial, POINT, 9.0, {seed: losses_of(value) for seed, value in enumerate(values)}, **LOSS)
             for trial, values in enumerate(drawn)
         ]
         winner, *_ = ranked = rank(losses)
@@ -129,15 +132,15 @@ def test_epoch_is_chosen_by_the_mean_and_not_by_each_seed() -> None:
     assert best_mean_epoch([[0.5, 0.9, 0.8], [0.5, 0.6, 0.8]]) == 3
     assert best_mean_epoch([[0.5, 0.9, 0.8], [0.5, 0.6, 0.8]], lowest=True) == 1
     assert best_mean_epoch([[0.5, 0.5]]) == 1
-    one = measure(4, POINT, 0.9, {7: curve(0.5, 0.9, 0.8), 8: curve(0.5, 0.6, 0.8)}, "val_accuracy")
+    one = measure(4, POINT, 0.9, {7: curve(0.5, 0.9, 0.8), 8: curve(0.5, 0.6, 0.8)}, **ACCURACY)
     assert (one.epochs, one.seeds, one.values) == (3, [7, 8], [0.8, 0.8])
-    assert one.test_accuracies == [pytest.approx(0.79)] * 2
+    assert one.test_values["test_accuracy"] == [pytest.approx(0.79)] * 2
     assert one.optimism == pytest.approx(0.1)
 
 
 def test_loss_is_better_where_it_is_lower() -> None:
-    one = measure(0, POINT, 0.3, {0: curve(0.7, 0.6), 1: curve(0.8, 0.6)}, "val_loss")
-    other = measure(1, POINT, 0.5, {0: curve(0.5, 0.6), 1: curve(0.5, 0.6)}, "val_loss")
+    one = measure(0, POINT, 0.3, {0: curve(0.7, 0.6), 1: curve(0.8, 0.6)}, **LOSS)
+    other = measure(1, POINT, 0.5, {0: curve(0.5, 0.6), 1: curve(0.5, 0.6)}, **LOSS)
     assert one.epochs == 1
     assert one.metric.mean == pytest.approx(0.45)
     assert one.optimism == pytest.approx(0.15)  # the search said 0.3, which is better than 0.45
@@ -328,7 +331,8 @@ def test_study_is_confirmed_at_once(finished: CompletedRun, results: Path) -> No
     assert table.columns.tolist() == [
         *("rank", "trial_number", "learning_rate", "batch_size", "optimizer", "epochs", "seeds", "failed", "metric"),
         *("mean", "standard_deviation", "low", "high", "search_value", "optimism"),
-        *("test_accuracy_mean", "test_accuracy_low", "test_accuracy_high", "test_loss_mean"),
+        *("test_accuracy_mean", "test_accuracy_low", "test_accuracy_high"),
+        *("test_loss_mean", "test_loss_low", "test_loss_high"),
         *("confirmed_seeds", "confirmed_failed", "confirmed_mean", "confirmed_standard_deviation"),
         *("confirmed_low", "confirmed_high", "confirmed_optimism"),
         *("final_test_accuracy", "final_test_accuracy_low", "final_test_accuracy_high"),
@@ -369,7 +373,7 @@ def test_means_are_those_of_trainings_done_alone(finished: object, results: Path
     means = np.mean([[record.objective.value(metrics) for metrics in training] for training in trainings], axis=0)
     assert winner.epochs == int(means.argmax()) + 1
     assert winner.metric.mean == pytest.approx(means.max())
-    assert winner.test_accuracies == [training[winner.epochs - 1].test_accuracy for training in trainings]
+    assert winner.test_values["test_accuracy"] == [training[winner.epochs - 1].test_accuracy for training in trainings]
     further = [list(train(replace(config, seed=seed), digits)) for seed in confirmed.seeds]
     assert (confirmed.trial, confirmed.epochs) == (winner.trial, winner.epochs)
     assert confirmed.values == [record.objective.value(training[winner.epochs - 1]) for training in further]
@@ -381,6 +385,7 @@ def test_result_is_of_one_training_on_all_images(finished: object, results: Path
     confirmation = record.metadata.confirmation
     assert confirmation is not None
     final = confirmation.final
+    assert final is not None
     assert (final.training_images, final.test_images, final.seed) == (1438, 359, 8)
     config = replace(record.metadata.trial_config(record.trials[final.trial]), seed=final.seed)
     alone = list(train(config, all_digits))[final.epochs - 1]
@@ -468,7 +473,7 @@ def test_bad_sizes_are_refused_with_the_rule(
         ("--confirm=1x1000000", "top x seeds must be at most 10000, got 1000000 trainings"),
         ("--confirm=0x5", "top must be >= 1, got 0"),
         ("--confirm=3x1", "seeds must be >= 2"),
-        ("--confirm=3x5 --val-fraction=0", "confirm needs validation images, but val_fraction is 0"),
+        ("--confirm=3x5 --val-fraction=0", "confirm needs a metric of validation data, got test_accuracy"),
     ],
 )
 def test_bad_sizes_are_refused_before_a_study(option: str, rule: str, tmp_path: Path) -> None:
@@ -512,7 +517,7 @@ def test_study_without_validation_images_is_refused(
     by_test = replace(by_test, dataset=replace(by_test.images, validation_images=0))
     StudyRecord.create(tmp_path / "by-test", by_test).close()
     sentence = refused(monkeypatch, capsys, "by-test", tmp_path)
-    assert "study by-test has no validation images (val_fraction 0)" in sentence
+    assert "study by-test was searched by test_accuracy: the test data would choose the winner" in sentence
 
 
 def test_study_in_the_way_is_refused(
@@ -600,6 +605,7 @@ def test_killed_confirmation_goes_on_and_repeats_nothing(
     confirmation = record.metadata.confirmation
     assert confirmation is not None
     final = confirmation.final
+    assert final is not None
     training = Training(replace(record.metadata.trial_config(record.trials[final.trial]), seed=final.seed), all_digits)
     while training.epoch < final.epochs:
         list(training.train_epoch())

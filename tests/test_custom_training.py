@@ -266,7 +266,7 @@ def test_metric_may_be_missing_or_not_finite_in_some_epochs(ends: Path) -> None:
         ({"metric": None}, "train_function needs metric"),
         ({"metric": "reward", "mode": None}, "train_function needs mode: whether the highest reward is the best"),
         ({"mode": "least"}, "mode must be one of max, min, got least"),
-        ({"confirm": "2x2"}, "confirm trains the winner on all images"),
+        ({"metric": "test_loss", "confirm": "2x2"}, "confirm needs a metric of validation data, got test_loss"),
         ({"train_function": "functions.py"}, "train_function must be an import path like path/to/file.py:function"),
         ({"train_function": None, "metric": "val_loss", "space": None}, "mode is only for train_function"),
     ],
@@ -279,6 +279,12 @@ def test_settings_of_a_training_function_are_checked(
     given = {"train_function": f"{place}:train", "space": space, "metric": "loss", "mode": "min", **options}
     with pytest.raises(ValueError, match=re.escape(sentence)):
         StudySettings(**given)  # type: ignore[arg-type]
+
+
+def test_search_space_must_be_given(place: Path, tmp_path: Path) -> None:
+    run = run_command("search/run.py", "--train-function", f"{place}:train", "--metric", "loss", cwd=tmp_path)
+    assert (run.status, run.stdout) == (2, "")
+    assert run.stderr.startswith("error: train_function needs space, a file with the search space")
 
 
 def test_study_of_a_training_function_is_recorded_read_and_told(
@@ -417,7 +423,7 @@ def test_network_that_breaks_a_rule_is_refused_before_any_trial(networks: Path, 
         build_network(config_type(place)(network=place), (1, 8, 8), 10)
 
 
-@pytest.mark.parametrize("script", ["confirm", "reproduce"])
+@pytest.mark.parametrize("script", ["reproduce"])
 def test_what_needs_images_refuses_a_study_without_them(
     script: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

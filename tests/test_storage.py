@@ -389,6 +389,7 @@ def test_study_on_a_server_is_confirmed_and_reproduced(server: PostgreSQL, small
     record = StudyRecord.open(small, open_server(server.address()))
     assert len(record.trials) == 2  # those of the confirmation have a record of their own
     assert record.metadata.confirmation is not None
+    assert record.metadata.confirmation.final is not None
     assert record.metadata.confirmation.final.training_images == 1438
     run = start("reproduce.py", small.name, "1", *options)
     assert run.status == 0, run.stdout + run.stderr

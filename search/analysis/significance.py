@@ -129,8 +129,8 @@ def _compare(group: Group, reference: Group, first: int | None = None) -> Signif
     gains = gains + random.normal(0.0, noise, RESAMPLES)
     low, high = np.quantile(gains, [1 - UPPER_END, UPPER_END])
     metadata = group.first.metadata
-    in_points, loss = metadata.is_accuracy, "nats" if metadata.task.has_images else group.first.metric
-    unit, scale = ("points", 100.0) if in_points else (loss, 1.0)
+    in_points, unit = metadata.is_accuracy, metadata.task.unit(group.first.metric)
+    scale = 100.0 if in_points else 1.0
     useful = USEFUL * (1 if in_points else abs(float(bests[1].mean())))
     low, high, gain, useful = (scale * float(value) for value in (low, high, gain, useful))
     return Significance(group.name, reference.name, unit, gain, low, high, first, useful)

@@ -20,7 +20,7 @@ from search.record import provenance
 from search.record.confirmation import Plan
 from search.record.file_names import STUDY_DB
 from search.record.folder import StudyFolder
-from search.record.lookup import check_same_study, command_line, find_study, study_args
+from search.record.lookup import check_same_study, code_args, command_line, find_study, study_args
 from search.record.metadata import (
     StudyMetadata,
     WarmStart,
@@ -226,7 +226,8 @@ def _new_record(
 def _check_repetition(repetition: Repetition, metadata: StudyMetadata) -> None:
     """Refuse to train configurations again on other data; changed code is only reported."""
     parent = repetition.parent.metadata
-    if metadata.images.sha256 != parent.images.sha256:
+    now, then = (one.dataset.sha256 if one.dataset else None for one in (metadata, parent))
+    if now != then:
         raise ValueError(
             f"study {repetition.plan.study} was run on other images than those of {metadata.task.name} now"
         )
@@ -252,7 +253,8 @@ def _resume_record(
     old = StudyRecord.open(path, server)
     if old.metadata.plan and repetition is None:
         study = old.metadata.plan.study
-        go_on = command_line("search/confirm.py", *study_args(path.parent, old.address))
+        words = [*study_args(path.parent, old.address), *code_args(old.metadata.settings)]
+        go_on = command_line("search/confirm.py", *words)
         raise ValueError(f"{path} is the confirmation of study {study}; to continue it: {go_on}")
     if repetition is None:
         check_same_study(old.metadata.settings, settings)

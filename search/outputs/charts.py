@@ -31,7 +31,8 @@ from search.outputs.chart_layout import (
     metric_axis,
     round_ticks,
 )
-from search.record.confirmation import Confirmation, Estimate
+from search.record.confirmation import Confirmation
+from search.record.estimate import Estimate
 from search.record.ranking import baseline_trial, best_trial, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord

@@ -4,26 +4,27 @@ import pandas as pd
 
 from search.outputs.tables import as_cell
 from search.record.columns import distinct_columns
-from search.record.confirmation import Configuration, Confirmation
+from search.record.confirmation import Configuration, Confirmation, format_difference
 from search.record.file_names import MODEL
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
-from training.console.terminal import counted, format_value, short_path, wrapped
+from search.record.task import POINTS
+from training.console.terminal import counted, format_metric, format_value, short_path, wrapped
 from training.metrics import CONFIDENCE
 
-CONFIRM_COLUMNS = (
+COLUMNS = (
     *("rank", "trial_number", "epochs", "seeds", "failed", "metric", "mean", "standard_deviation", "low", "high"),
-    *("search_value", "optimism", "test_accuracy_mean", "test_accuracy_low", "test_accuracy_high", "test_loss_mean"),
-    *("confirmed_seeds", "confirmed_failed", "confirmed_mean", "confirmed_standard_deviation"),
-    *("confirmed_low", "confirmed_high", "confirmed_optimism"),
+    *("search_value", "optimism", "confirmed_seeds", "confirmed_failed", "confirmed_mean"),
+    *("confirmed_standard_deviation", "confirmed_low", "confirmed_high", "confirmed_optimism"),
     *("final_test_accuracy", "final_test_accuracy_low", "final_test_accuracy_high"),
 )
-"""Our own columns of `confirm.csv`."""
+"""Our own columns of `confirm.csv`, besides those of the test metrics."""
 
 
 def confirmation_table(record: StudyRecord, confirmation: Confirmation) -> pd.DataFrame:
     """Build `confirm.csv`: one row for each configuration, the winner first; means of too few trainings are empty."""
-    columns, rows = distinct_columns("hyperparameter", record.space, CONFIRM_COLUMNS), []
+    tested = [f"{name}_{part}" for name in confirmation.winner.test_metrics for part in ("mean", "low", "high")]
+    columns, rows = distinct_columns("hyperparameter", record.space, (*COLUMNS, *tested)), []
     for rank, one in enumerate(confirmation.configurations, start=1):
         row: dict[str, object] = {"rank": rank, "trial_number": one.trial}
         row |= {column: one.hyperparameters.get(name) for name, column in columns.items()}
@@ -31,20 +32,21 @@ def confirmation_table(record: StudyRecord, confirmation: Confirmation) -> pd.Da
         row |= dict.fromkeys(("mean", "standard_deviation", "low", "high"))
         row |= {"search_value": one.search_value}
         if one.is_measured:
-            estimate, test = one.metric, one.test_accuracy
+            estimate = one.metric
             row |= {"mean": estimate.mean, "standard_deviation": one.own_deviation}
             row |= {"low": estimate.low, "high": estimate.high, "optimism": one.optimism}
-            row |= {"test_accuracy_mean": test.mean, "test_accuracy_low": test.low, "test_accuracy_high": test.high}
-            row |= {"test_loss_mean": one.test_loss.mean}
+            for name, test in one.test_metrics.items():
+                row |= {f"{name}_mean": test.mean, f"{name}_low": test.low, f"{name}_high": test.high}
         if rank == 1:
             confirmed, estimate = confirmation.confirmed, confirmation.confirmed.metric
             row |= {"confirmed_seeds": len(confirmed.seeds), "confirmed_failed": confirmed.failed}
             row |= {"confirmed_mean": estimate.mean, "confirmed_standard_deviation": confirmed.own_deviation}
             row |= {"confirmed_low": estimate.low, "confirmed_high": estimate.high}
             row |= {"confirmed_optimism": confirmed.optimism}
-            low, high = confirmation.final.interval
-            row |= {"final_test_accuracy": confirmation.final.test_accuracy}
-            row |= {"final_test_accuracy_low": low, "final_test_accuracy_high": high}
+            if final := confirmation.final:
+                low, high = final.interval
+                row |= {"final_test_accuracy": final.test_accuracy}
+                row |= {"final_test_accuracy_low": low, "final_test_accuracy_high": high}
         rows.append(row)
     integers = dict.fromkeys(("epochs", "confirmed_seeds", "confirmed_failed"), "Int64")
     return pd.DataFrame(rows).map(as_cell).astype(integers)
@@ -72,72 +74,101 @@ def show_confirmation(record: StudyRecord) -> None:
         print(f"Model: {short_path(record.folder / MODEL)}")
 
 
-def describe_result(confirmation: Confirmation) -> tuple[str, str]:
-    """Describe what to expect of the confirmed configuration, and what the one trained model reached."""
-    confirmed, final = confirmation.confirmed, confirmation.final
-    low, high = final.interval
-    return (
-        f"Expect {confirmed.metric_name} {confirmed.metric.mean:.4f} from this configuration "
-        f"({describe_interval(confirmed.metric.low, confirmed.metric.high)}).",
-        f"The model was trained once, on all {final.training_images:,} training images: test_accuracy "
-        f"{final.test_accuracy:.4f} ({describe_interval(low, high)}, {final.test_images:,} images).",
-    )
+def describe_result(confirmation: Confirmation) -> list[str]:
+    """Describe what to expect of the confirmed configuration, and what the model reached."""
+    confirmed, final, best = confirmation.confirmed, confirmation.final, confirmation.best
+    expected = confirmed.metric
+    sentences = [
+        f"Expect {confirmed.metric_name} {format_metric(expected.mean)} from this configuration "
+        f"({describe_interval(expected.low, expected.high)})."
+    ]
+    if not confirmation.varies:
+        sentences.append(
+            "From all seeds the trainings of a configuration measured the same, so the interval says nothing of "
+            "chance: the training does not depend on its seed, or sets a seed of its own."
+        )
+    if final:
+        low, high = final.interval
+        sentences.append(
+            f"The model was trained once, on all {final.training_images:,} training images: test_accuracy "
+            f"{final.test_accuracy:.4f} ({describe_interval(low, high)}, {final.test_images:,} images)."
+        )
+    if best:
+        for name, test in confirmed.test_metrics.items():
+            interval = describe_interval(test.low, test.high)
+            sentences.append(f"The same trainings measured {name} {format_metric(test.mean)} ({interval}).")
+        sentences.append(
+            f"The best of all its trainings, epoch {best.epoch} with seed {best.seed}, measured "
+            f"{confirmed.metric_name} {format_metric(best.value)}, which is optimistic."
+        )
+    return sentences
 
 
 def describe_interval(low: float, high: float) -> str:
     """Write the bounds of an interval."""
-    return f"{CONFIDENCE} % interval {low:.4f} to {high:.4f}"
+    return f"{CONFIDENCE} % interval {format_metric(low)} to {format_metric(high)}"
 
 
 def describe_choice(confirmation: Confirmation) -> list[str]:
     """Describe in steps how the confirmed configuration was chosen and measured."""
-    confirmed, winner, final = confirmation.confirmed, confirmation.winner, confirmation.final
+    confirmed, winner = confirmation.confirmed, confirmation.winner
     number = len(confirmation.configurations)
     if number > 1:
         trained = f"The {number} best configurations of the search were trained again, all from the same new seeds."
-        bound = (
-            "lower bound of its interval is the highest"
-            if winner.metric_name.endswith("accuracy")
-            else ("upper bound of its interval is the lowest")
-        )
-        chosen = f"Trial {winner.trial} was chosen, because the {bound}."
+        bound = ("lower", "highest") if winner.mode == "max" else ("upper", "lowest")
+        chosen = f"Trial {winner.trial} was chosen, because the {bound[0]} bound of its interval is the {bound[1]}."
         comparison = f" {difference.sentence}" if (difference := confirmation.first_two) else ""
         choice = f"{trained} {chosen}{comparison}"
     else:
         choice = "The best configuration of the search was trained again from new seeds."
+    if not confirmation.takes_seed:
+        choice += " The function takes no seed: the generators of Python, NumPy and torch were seeded before it ran."
     failed = f" ({counted(confirmed.failed, 'more training')} failed)" if confirmed.failed else ""
     return [
         choice,
         f"It was then trained from {len(confirmed.seeds)} further seeds, which chose nothing{failed}. Their mean is "
         f"the value to expect. {describe_optimism(confirmed)}",
-        f"The model comes from one more training, for {describe_epochs(final.epochs)} with seed {final.seed}. The test "
-        "images chose nothing.",
+        _describe_model(confirmation),
     ]
+
+
+def _describe_model(confirmation: Confirmation) -> str:
+    """Describe from which training the model comes."""
+    if final := confirmation.final:
+        return (
+            f"The model comes from one more training, for {describe_epochs(final.epochs)} with seed {final.seed}. The "
+            "test images chose nothing."
+        )
+    tested = ", ".join(confirmation.confirmed.test_values)
+    nothing = f" Metrics of test data ({tested}) chose nothing." if tested else ""
+    return f"The model is what the best of all its trainings saved after its best epoch.{nothing}"
 
 
 def configuration_rows(confirmation: Confirmation) -> list[list[str]]:
     """Build the rows of the configurations from which the winner was chosen; the first row names the columns."""
-    metric = confirmation.winner.metric_name
-    header = ["trial", "epochs", "seeds", metric, f"{CONFIDENCE} % interval", "search", "test_accuracy"]
-    return [header, *map(_row, confirmation.configurations)]
+    tested = [*confirmation.winner.test_metrics][:1]  # confirm.csv has all of them
+    header = ["trial", "epochs", "seeds", confirmation.winner.metric_name, f"{CONFIDENCE} % interval", "search"]
+    return [[*header, *tested], *(_row(one, tested) for one in confirmation.configurations)]
 
 
-def _row(one: Configuration) -> list[str]:
+def _row(one: Configuration, tested: list[str]) -> list[str]:
     seeds = f"{len(one.seeds)} of {len(one.seeds) + one.failed}" if one.failed else str(len(one.seeds))
+    search_value = format_metric(one.search_value)
     if not one.is_measured:
-        return [str(one.trial), "", seeds, "", "", f"{one.search_value:.4f}", ""]
-    estimate = one.metric
-    interval = f"{estimate.low:.4f} to {estimate.high:.4f}"
-    numbers = [f"{estimate.mean:.4f}", interval, f"{one.search_value:.4f}"]
-    return [str(one.trial), str(one.epochs), seeds, *numbers, f"{one.test_accuracy.mean:.4f}"]
+        return [str(one.trial), "", seeds, "", "", search_value, *("" for _ in tested)]
+    estimate, tests = one.metric, one.test_metrics
+    interval = f"{format_metric(estimate.low)} to {format_metric(estimate.high)}"
+    means = [format_metric(tests[name].mean) if name in tests else "" for name in tested]
+    return [str(one.trial), str(one.epochs), seeds, format_metric(estimate.mean), interval, search_value, *means]
 
 
 def describe_optimism(one: Configuration) -> str:
     """Describe by how much the value in the search was better than the mean over new seeds."""
-    size, unit = (100 * one.optimism, "points") if one.metric_name.endswith("accuracy") else (one.optimism, "nats")
-    direction = "optimistic" if size > 0 else "pessimistic"
-    comparison = f"{abs(size):.2f} {unit} too {direction}" if round(abs(size), 2) else "the same"
-    return f"The search had measured {one.search_value:.4f}, which was {comparison}."
+    size = abs(one.optimism) * (100 if one.unit == POINTS else 1)
+    written = format_difference(size, one.unit)
+    direction = "optimistic" if one.optimism > 0 else "pessimistic"
+    comparison = f"{written} {one.unit} too {direction}" if float(written) else "the same"
+    return f"The search had measured {format_metric(one.search_value)}, which was {comparison}."
 
 
 def describe_stale(record: StudyRecord, confirmation: Confirmation) -> str | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from search.outputs.confirmation_text import describe_stale
 from search.outputs.summary import training_command
-from search.record.confirmation import Confirmation
+from search.record.confirmation import Confirmation, Final
 from search.record.file_names import CONFIRM, FINAL_WEIGHTS, MODEL
 from search.record.ranking import best_trial, epochs_run
 from search.record.study_record import StudyRecord
@@ -34,8 +34,8 @@ def export_model(record: StudyRecord) -> Path | None:
         OSError: The folder cannot be written.
     """
     confirmation = record.metadata.confirmation
-    if confirmation and not describe_stale(record, confirmation):
-        return _export_confirmed(record, confirmation)
+    if confirmation and confirmation.final and not describe_stale(record, confirmation):
+        return _export_confirmed(record, confirmation, confirmation.final)
     best = best_trial(record.trials)
     metrics = best.best_epoch if best else None
     if best is None or metrics is None:
@@ -49,8 +49,7 @@ def export_model(record: StudyRecord) -> Path | None:
     return _save(record, file, _metadata(record, best, metrics))
 
 
-def _export_confirmed(record: StudyRecord, confirmation: Confirmation) -> Path | None:
-    final = confirmation.final
+def _export_confirmed(record: StudyRecord, confirmation: Confirmation, final: Final) -> Path | None:
     file = record.folder / CONFIRM / FINAL_WEIGHTS
     if not file.is_file():
         return None

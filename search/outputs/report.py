@@ -66,6 +66,8 @@ def write_report(record: StudyRecord, findings: Findings, data: ImageData | str)
 
 def images_of(settings: StudySettings, record: StudyRecord) -> ImageData | str:
     """Load the images of a study from the data folder, or say why they cannot be used; nothing is downloaded."""
+    if record.metadata.dataset is None:
+        return NO_IMAGES
     name = record.metadata.task.name
     if settings.dataset in DATASETS and not is_at_hand(name, settings.data_dir):
         return f"{name} is not in the data folder"

@@ -119,15 +119,19 @@ def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
 
 def _confirmed_cards(confirmation: Confirmation) -> Iterator[tuple[str, str, str]]:
     """Build the cards of a confirmed study: its best configuration, what to expect of it, and the model."""
-    confirmed, final = confirmation.confirmed, confirmation.final
+    confirmed, final, best = confirmation.confirmed, confirmation.final, confirmation.best
     remark = f"trial {confirmed.trial} after {describe_epochs(confirmed.epochs)}, confirmed from new seeds"
     yield "best configuration", _listed(confirmed.hyperparameters), remark
     expected = confirmed.metric
     seeds = f"mean over {len(confirmed.seeds)} new seeds that chose nothing"
     remark = f"{seeds}, {describe_interval(expected.low, expected.high)}"
-    yield f"expected {confirmed.metric_name}", f"{expected.mean:.4f}", remark
-    remark = f"trained once, on all training images; {describe_interval(*final.interval)}"
-    yield "test_accuracy of the model", f"{final.test_accuracy:.4f}", remark
+    yield f"expected {confirmed.metric_name}", format_metric(expected.mean), remark
+    if final:
+        remark = f"trained once, on all training images; {describe_interval(*final.interval)}"
+        yield "test_accuracy of the model", f"{final.test_accuracy:.4f}", remark
+    if best:
+        remark = f"the best of all its trainings, epoch {best.epoch} with seed {best.seed}, so optimistic"
+        yield f"{confirmed.metric_name} of the model", format_metric(best.value), remark
 
 
 def _listed(hyperparameters: Mapping[str, object]) -> str:

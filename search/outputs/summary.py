@@ -16,7 +16,7 @@ from search.outputs.tables import trial_table
 from search.record.columns import hyperparameter_columns, metric_columns
 from search.record.custom_metrics import metric_value
 from search.record.file_names import REPORT, STUDY_DB
-from search.record.lookup import code_paths, command_line, study_args
+from search.record.lookup import code_args, command_line, study_args
 from search.record.ranking import baseline_trial, best_trial, ended_trials, ranked, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
@@ -169,17 +169,13 @@ def _show_by_optimizer(measured: pd.DataFrame, record: StudyRecord) -> None:
 def reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
     """Build the command line that trains a trial again from the record and compares; it names the code that is run."""
     study, *storage = study_args(record.folder, record.address)
-    return command_line("search/reproduce.py", study, str(trial.number), *storage, *_code_args(record))
+    return command_line("search/reproduce.py", study, str(trial.number), *storage, *code_args(record.metadata.settings))
 
 
 def _confirm_command(record: StudyRecord) -> str:
     """The command line that trains the best configurations from new seeds, which is how sure the best one is."""
-    return command_line("search/confirm.py", *study_args(record.folder, record.address), *_code_args(record))
-
-
-def _code_args(record: StudyRecord) -> list[str]:
-    """The options that name the code of the user, which is run only if it is named."""
-    return [argument for option in code_paths(record.metadata.settings).items() for argument in option]
+    study = study_args(record.folder, record.address)
+    return command_line("search/confirm.py", *study, *code_args(record.metadata.settings))
 
 
 def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *, can_resume: bool) -> None:
@@ -189,7 +185,7 @@ def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *,
 
 def resume_command(settings: StudySettings, record: StudyRecord) -> str:
     """The command line that resumes a study with the loggers of this session."""
-    args = ["--resume", *study_args(record.folder, record.address), *_code_args(record)]
+    args = ["--resume", *study_args(record.folder, record.address), *code_args(record.metadata.settings)]
     if settings.log:
         args += ["--log", *settings.log]
     if settings.mlflow_uri is not None:

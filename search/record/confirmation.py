@@ -1,48 +1,18 @@
 """The result of a confirmation: means and intervals of the best configurations over new seeds, and the winner."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtrit
 
+from search.record.custom_metrics import metric_value
+from search.record.estimate import FEWEST_SEEDS, Estimate, accuracy_estimate, best_mean_epoch, t_interval
+from search.record.task import NATS, POINTS, Task
+from search.record.trial import Metrics, Objective
+from search.settings import Mode
 from search.space.distributions import HyperparameterValue
-from training.metrics import CONFIDENCE, EpochMetrics, accuracy_interval
-
-FEWEST_SEEDS = 2
-"""A standard deviation needs two trainings."""
-_UPPER = 0.5 + CONFIDENCE / 200
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds, and the interval in which the mean over all possible seeds is expected."""
-
-    mean: float
-    deviation: float
-    """Standard deviation of one training; 0 where all agree."""
-    low: float
-    high: float
-
-
-def t_interval(values: Sequence[float], deviation: float | None = None) -> Estimate:
-    """Mean and Student's interval, mean +- t s / sqrt(n) (Student 1908, "The Probable Error of a Mean", Biometrika 6).
-
-    Args:
-        values: Measured in independent trainings; two or more.
-        deviation: The standard deviation s if it is known; by default that of the values.
-    """
-    number, mean = len(values), float(np.mean(values))
-    deviation = float(np.std(values, ddof=1)) if deviation is None else deviation
-    reach = float(stdtrit(number - 1, _UPPER)) * deviation / math.sqrt(number)
-    return Estimate(mean, deviation, mean - reach, mean + reach)
-
-
-def accuracy_estimate(accuracies: Sequence[float], deviation: float | None = None) -> Estimate:
-    """Mean and Student's interval of accuracies, cut off at 0 and 1."""
-    estimate = t_interval(accuracies, deviation)
-    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
+from training.console.terminal import format_metric
+from training.metrics import CONFIDENCE, accuracy_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +23,9 @@ class Configuration:
     """Number of its trial in the study."""
     hyperparameters: dict[str, HyperparameterValue]
     metric_name: str
+    mode: Mode
+    unit: str
+    """The unit of differences of the metric, as `Task.unit` gives it."""
     search_value: float
     """The metric of its trial in the search, at the trial's best epoch."""
     epochs: int
@@ -64,15 +37,19 @@ class Configuration:
     """The metric of the study, by seed."""
     usual_deviation: float
     """Median of the standard deviations over seeds of the configurations that were confirmed together."""
-    test_accuracies: list[float]
-    test_losses: list[float]
+    test_values: dict[str, list[float]]
+    """By name, each metric on test data, by seed; these chose nothing."""
 
     def __post_init__(self) -> None:
         """Refuse values that no trainings can measure."""
-        numbers = [self.search_value, self.usual_deviation, *self.values, *self.test_accuracies, *self.test_losses]
-        lengths = {len(self.seeds), len(self.values), len(self.test_accuracies), len(self.test_losses)}
-        if len(lengths) > 1 or min(numbers) < 0 or max(self.test_accuracies, default=0) > 1 or self.failed < 0:
+        tested = [value for values in self.test_values.values() for value in values]
+        lengths = {len(self.seeds), *map(len, [self.values, *self.test_values.values()])}
+        if len(lengths) > 1 or self.usual_deviation < 0 or self.failed < 0:
             raise ValueError(f"the confirmation of trial {self.trial} contradicts itself")
+        if self._is_of_images:
+            accuracies = self.test_values.get("test_accuracy", [])
+            if min([self.search_value, *self.values, *tested]) < 0 or max(accuracies, default=0) > 1:
+                raise ValueError(f"the confirmation of trial {self.trial} has metrics that no images have")
         if self.epochs < 0 or (self.epochs > 0) != (len(self.seeds) >= FEWEST_SEEDS):
             raise ValueError(f"trial {self.trial} cannot have {self.epochs} confirmed epochs")
 
@@ -90,7 +67,7 @@ class Configuration:
         `docs/confirm.md` measures the effect of this rule.
         """
         deviation = max(self.own_deviation, self.usual_deviation)
-        interval = accuracy_estimate if self.metric_name.endswith("accuracy") else t_interval
+        interval = accuracy_estimate if self.unit == POINTS else t_interval
         return interval(self.values, deviation)
 
     @property
@@ -102,35 +79,36 @@ class Configuration:
     def optimism(self) -> float:
         """By how much the search's value was better than the mean over new seeds; in units of the metric."""
         difference = self.search_value - self.metric.mean
-        return -difference if self.metric_name.endswith("_loss") else difference
+        return -difference if self.mode == "min" else difference
 
     @property
-    def test_accuracy(self) -> Estimate:
-        """Mean and interval of the test accuracy, which chooses nothing."""
-        return accuracy_estimate(self.test_accuracies)
+    def test_metrics(self) -> dict[str, Estimate]:
+        """Mean and interval of each metric on test data, which chooses nothing; empty without enough trainings."""
+        if not self.is_measured:
+            return {}
+        return {
+            name: (accuracy_estimate if self._is_of_images and name.endswith("accuracy") else t_interval)(values)
+            for name, values in self.test_values.items()
+        }
 
     @property
-    def test_loss(self) -> Estimate:
-        """Mean and interval of the test loss, which chooses nothing."""
-        return t_interval(self.test_losses)
+    def varies(self) -> bool:
+        """Whether trainings from different seeds measured different values."""
+        return any(len({*values}) > 1 for values in (self.values, *self.test_values.values()))
 
-
-def best_mean_epoch(curves: Sequence[Sequence[float]], *, lowest: bool = False) -> int:
-    """The epoch, from 1, with the best mean over trainings of equal length; the earliest of equals.
-
-    There is one epoch for all trainings, because noise would choose the best epoch of each training.
-    """
-    means = np.mean(np.array(curves), axis=0)
-    return int(means.argmin() if lowest else means.argmax()) + 1
+    @property
+    def _is_of_images(self) -> bool:
+        return self.unit in (POINTS, NATS)
 
 
 def measure(
     trial: int,
     hyperparameters: Mapping[str, HyperparameterValue],
     search_value: float,
-    trainings: Mapping[int, Sequence[EpochMetrics] | None],
-    metric: str,
+    trainings: Mapping[int, Sequence[Metrics] | None],
     *,
+    objective: Objective,
+    task: Task,
     epochs: int | None = None,
 ) -> Configuration:
     """Combine the trainings of one configuration.
@@ -140,56 +118,66 @@ def measure(
         hyperparameters: The searched hyperparameters.
         search_value: The metric of its trial in the search.
         trainings: By seed, all epochs of each training; None if it did not complete.
-        metric: The metric of the study.
+        objective: The objective of the study.
+        task: The task of the study, which names its metrics.
         epochs: The trainings are compared after this number; by default the one with the best mean of the metric.
     """
     complete = {seed: training for seed, training in trainings.items() if training is not None}
     if len(complete) < FEWEST_SEEDS:
         complete, epochs = {}, 0
     elif epochs is None:
-        curves = [[float(getattr(metrics, metric)) for metrics in training] for training in complete.values()]
-        epochs = best_mean_epoch(curves, lowest=metric.endswith("_loss"))
-    ends = [training[epochs - 1] for training in complete.values()]
+        curves = [[objective.value(metrics) for metrics in training] for training in complete.values()]
+        epochs = best_mean_epoch(curves, lowest=objective.mode == "min")
+    ends = [training[min(epochs, len(training)) - 1] for training in complete.values()]
+    tested = {name: [metric_value(metrics, name) for metrics in ends] for name in task.test_metrics}
     return Configuration(
         trial=trial,
         hyperparameters=dict(hyperparameters),
-        metric_name=metric,
+        metric_name=objective.metric,
+        mode=objective.mode,
+        unit=task.unit(objective.metric),
         search_value=search_value,
         epochs=epochs,
         failed=sum(training is None for training in trainings.values()),
         seeds=[*complete],
-        values=(values := [float(getattr(metrics, metric)) for metrics in ends]),
+        values=(values := [objective.value(metrics) for metrics in ends]),
         usual_deviation=float(np.std(values, ddof=1)) if values else 0.0,
-        test_accuracies=[metrics.test_accuracy for metrics in ends],
-        test_losses=[metrics.test_loss for metrics in ends],
+        test_values={
+            name: measured
+            for name, values in tested.items()
+            if len(measured := [value for value in values if value is not None]) == len(values)
+        },
     )
 
 
-def measure_again(winner: Configuration, trainings: Mapping[int, Sequence[EpochMetrics] | None]) -> Configuration:
+def measure_again(
+    winner: Configuration, trainings: Mapping[int, Sequence[Metrics] | None], *, objective: Objective, task: Task
+) -> Configuration:
     """Combine trainings of the winner from other seeds, which chose neither it nor its number of epochs.
 
     Args:
         winner: The first configuration that `rank` returned.
         trainings: By seed, as for `measure`.
+        objective: The objective of the study.
+        task: The task of the study.
     """
-    again = measure(
-        winner.trial, winner.hyperparameters, winner.search_value, trainings, winner.metric_name, epochs=winner.epochs
-    )
+    values = (winner.trial, winner.hyperparameters, winner.search_value)
+    again = measure(*values, trainings, objective=objective, task=task, epochs=winner.epochs)
     return replace(again, usual_deviation=winner.usual_deviation)
 
 
 def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
     """The configurations with their usual deviation, best first.
 
-    The best configuration has the best lower bound of its interval (the best upper bound of a loss). Configurations
-    with failed trainings come last: their means are means over the lucky trainings.
+    The best configuration has the best lower bound of its interval; where the lowest value is the best, the best upper
+    bound. Configurations with failed trainings come last: their means are means over the lucky trainings.
     """
 
     def sort_key(one: Configuration) -> tuple[bool, int, float, float]:
         if not one.is_measured:
             return True, one.failed, 0.0, 0.0
         estimate = one.metric
-        if one.metric_name.endswith("_loss"):
+        if one.mode == "min":
             return False, one.failed, estimate.high, estimate.mean
         return False, one.failed, -estimate.low, -estimate.mean
 
@@ -207,7 +195,7 @@ class Difference:
     seeds: int
     unit: str
     estimate: Estimate
-    """In this unit, above 0 if the first configuration is better, for an accuracy and for a loss."""
+    """In this unit, above 0 if the first configuration is better, whether the metric is maximised or minimised."""
 
     @property
     def is_clear(self) -> bool:
@@ -217,18 +205,28 @@ class Difference:
     @property
     def sentence(self) -> str:
         """The difference with its interval, as one sentence."""
-        digits = 2 if self.unit == "points" else 4
-        low, high = (f"{round(bound, digits) + 0.0:+.{digits}f}" for bound in (self.estimate.low, self.estimate.high))
+        low, high = (_signed(bound, self.unit) for bound in (self.estimate.low, self.estimate.high))
         if not self.is_clear:
             return (
                 f"{self.seeds} seeds show no difference between trial {self.first} and trial {self.second} "
                 f"({CONFIDENCE} % interval {low} to {high} {self.unit}, paired by seed)."
             )
         comparison = "better" if self.estimate.mean > 0 else "worse"
+        size = format_difference(abs(self.estimate.mean), self.unit)
         return (
-            f"Trial {self.first} is {comparison} than trial {self.second} by {abs(self.estimate.mean):.{digits}f} "
+            f"Trial {self.first} is {comparison} than trial {self.second} by {size} "
             f"{self.unit} ({CONFIDENCE} % interval {low} to {high}, {self.seeds} seeds, paired by seed)."
         )
+
+
+def format_difference(size: float, unit: str) -> str:
+    """The size of a difference as text, without its unit."""
+    return f"{size:.2f}" if unit == POINTS else format_metric(size)
+
+
+def _signed(difference: float, unit: str) -> str:
+    size = format_difference(abs(difference), unit)
+    return f"{'-' if difference < 0 and float(size) else '+'}{size}"
 
 
 def difference(first: Configuration, second: Configuration) -> Difference | None:
@@ -237,9 +235,9 @@ def difference(first: Configuration, second: Configuration) -> Difference | None
     common = [seed for seed in values if seed in reference]
     if len(common) < FEWEST_SEEDS:
         return None
-    unit, scale = ("points", 100.0) if first.metric_name.endswith("accuracy") else ("nats", -1.0)
+    scale = (100.0 if first.unit == POINTS else 1.0) * (-1 if first.mode == "min" else 1)
     gains = [scale * (values[seed] - reference[seed]) for seed in common]
-    return Difference(first.trial, second.trial, len(common), unit, t_interval(gains))
+    return Difference(first.trial, second.trial, len(common), first.unit, t_interval(gains))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +267,19 @@ class Final:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BestTraining:
+    """The best training of the winner, the model of which is used where no training on all data follows."""
+
+    training: int
+    """Number of its trial in the confirmation."""
+    seed: int
+    epoch: int
+    """Its best epoch."""
+    value: float
+    """The metric of the study at this epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """The trainings of a confirmation: configurations from the same new seeds, then the winner from other seeds."""
 
@@ -283,14 +294,16 @@ class Plan:
     """The seeds of the trainings that choose the winner."""
     winner_seeds: list[int]
     """The seeds of the trainings that measure the winner."""
-    final_seed: int
-    """The seed of the training on all images."""
+    final_seed: int | None = None
+    """The seed of the training on all images; None where no such training follows."""
+    takes_seed: bool = True
+    """Whether the training takes its seed as a value; otherwise only the random generators are seeded."""
 
     def __post_init__(self) -> None:
         """Refuse a plan that contradicts itself."""
         if not self.trials or len(self.trials) != len(self.values) or len(self.trials) > self.top:
             raise ValueError(f"trials {self.trials} cannot be the best {self.top}")
-        seeds = [*self.seeds, *self.winner_seeds, self.final_seed]
+        seeds = [*self.seeds, *self.winner_seeds, *([] if self.final_seed is None else [self.final_seed])]
         if min(len(self.seeds), len(self.winner_seeds)) < FEWEST_SEEDS or len({*seeds}) < len(seeds):
             raise ValueError(f"seeds cannot be {seeds}")
 
@@ -313,22 +326,33 @@ class Confirmation:
     """The configurations and the trainings that chose among them, the winner first; all have the same metric."""
     confirmed: Configuration
     """The winner, measured from seeds that chose nothing."""
-    final: Final
+    final: Final | None = None
+    best: BestTraining | None = None
+    """Only where no training on all data follows."""
+    takes_seed: bool = True
+    """As in the plan."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
+        if (self.final is None) == (self.best is None):
+            raise ValueError("a confirmation has either a training on all images or a best training")
         if not self.configurations or not self.winner.is_measured:
             raise ValueError("a confirmation has no winner")
         if len({one.metric_name for one in [*self.configurations, self.confirmed]}) > 1:
             raise ValueError("a confirmation is of several metrics")
-        parts = (self.winner, self.confirmed, self.final)
-        if len({(part.trial, part.epochs) for part in parts}) > 1:
+        parts = {(part.trial, part.epochs) for part in (self.winner, self.confirmed, self.final) if part}
+        if len(parts) > 1:
             raise ValueError("what was confirmed and trained at last was not the winner")
 
     @property
     def winner(self) -> Configuration:
         """The chosen configuration."""
         return self.configurations[0]
+
+    @property
+    def varies(self) -> bool:
+        """Whether trainings of one configuration from different seeds measured different values."""
+        return any(one.varies for one in [*self.configurations, self.confirmed])
 
     @property
     def first_two(self) -> Difference | None:

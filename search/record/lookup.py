@@ -200,6 +200,11 @@ def code_paths(settings: StudySettings) -> dict[str, str]:
     return {option: value for option, value in values.items() if is_import_path(value)}
 
 
+def code_args(settings: StudySettings) -> list[str]:
+    """The arguments of a command line that name the user's own code, which is run only if it is named."""
+    return [argument for option in code_paths(settings).items() for argument in option]
+
+
 def not_comparable(difference: str) -> str:
     """The sentence that refuses to go on with a study and says what the user can do."""
     return (

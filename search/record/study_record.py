@@ -18,7 +18,7 @@ from search.record.custom_metrics import CustomMetrics
 from search.record.database import NoRetry, StudyStorage, check_file, open_file
 from search.record.file_names import STUDY_DB, TRIALS
 from search.record.metadata import StudyMetadata, read_metadata
-from search.record.ranking import ranked
+from search.record.ranking import best_configurations, best_trial, ended_trials
 from search.record.reading import read_trials, refuse_damage
 from search.record.trial import OPTUNA_STATE, Failure, Metrics, Timing, TrialRecord, timed_json
 from search.settings import Mode
@@ -344,9 +344,13 @@ class StudyRecord:
         self._database.set_trial_state_values(trial_id, TrialState.WAITING)
 
     def _clear_checkpoints(self) -> None:
-        """Remove the checkpoints of ended trials except the best epoch of the best trial."""
-        best = next((trial for trial in ranked(self.trials) if trial.is_valid and trial.has_ended), None)
-        best_files = {file.name for file in Checkpoint(self.checkpoint(best)).best_files()} if best else set()
+        """Remove the checkpoints of ended trials except the best epoch of the best trial.
+
+        A confirmation keeps that of the best training of each configuration, because the winner is not yet known.
+        """
+        ended, plan = ended_trials(self.trials), self.metadata.plan
+        best = best_configurations(ended, len(plan.trials)) if plan else filter(None, [best_trial(ended)])
+        best_files = {file.name for trial in best for file in Checkpoint(self.checkpoint(trial)).best_files()}
         unfinished = {self.checkpoint(trial).stem for trial in self.trials if not trial.has_ended}
         for file in (self.folder / "checkpoints").glob("trial-*"):
             if file.name not in best_files and re.split(r"-epoch|-last|\.", file.name)[0] not in unfinished:

@@ -11,6 +11,8 @@ from training.metrics import EpochMetrics
 from training.networks.network_config import config_type
 from training.user_code import annotated_config
 
+POINTS, NATS = "points", "nats"
+"""Units of the differences of an accuracy and of a loss on images."""
 IMAGE_METRICS = ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_loss"]
 
 
@@ -34,13 +36,29 @@ class Task:
     """The class that holds the metrics of an epoch."""
 
     @property
+    def test_metrics(self) -> list[str]:
+        """The metrics on test data, which are reported and choose nothing, the most important one first."""
+        return [name for name in self.metric_names if name.startswith("test_")]
+
+    @property
+    def trains_on_all_data(self) -> bool:
+        """Whether the winner of a confirmation is trained on the validation data, too; a function has its own data."""
+        return self.has_images
+
+    @property
     def has_images(self) -> bool:
         """Whether the task is to classify images, so that there are test images and a model to export."""
         return self.network is not None
 
+    def unit(self, metric: str) -> str:
+        """The unit of differences of a metric; that of a training function's metric is unknown and has its name."""
+        if not self.has_images:
+            return metric
+        return POINTS if metric.endswith("accuracy") else NATS
+
     def is_accuracy(self, metric: str) -> bool:
         """Whether a metric is an accuracy in [0, 1]; differences of accuracies are shown in points."""
-        return self.has_images and metric.endswith("accuracy")
+        return self.unit(metric) == POINTS
 
     def config_type(self) -> type[Any] | None:
         """The dataclass of all hyperparameters and their defaults; None with a function that takes a dictionary.

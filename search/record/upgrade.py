@@ -11,6 +11,8 @@ _MEASURED = {"run": "timing"}
 _TIMING = {"start": "session"}
 _OURS = ("epoch", "seconds", "evaluation_seconds", "timing")
 """What an epoch of a training function holds besides its metrics."""
+_TESTED = {"test_accuracies": "test_accuracy", "test_losses": "test_loss"}
+"""The values of a confirmed configuration on the test images, which had fields of their own."""
 _NOW_IN_SPACE = {"lr_schedule": "none", "precision": "fp32"}
 """Settings that are hyperparameters now, which a search space can fix, and their defaults."""
 
@@ -25,6 +27,8 @@ def upgrade_study(attributes: Mapping[str, Any]) -> dict[str, Any]:
     study: dict[str, Any] = _renamed(attributes, _STUDY)
     if isinstance(study.get("sessions"), list):
         study["sessions"] = [_renamed(session, _SESSION) for session in study["sessions"]]
+    if isinstance(study.get("confirmation"), dict):
+        study["confirmation"] = _confirmation(study["confirmation"])
     if isinstance(study.get("settings"), dict) and isinstance(study.get("space"), dict):
         fixed = {
             name: {"value": study["settings"][name]}
@@ -51,6 +55,23 @@ def _with_values(measured: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics of a training function in an epoch, which stood between ours."""
     ours = {name: measured[name] for name in _OURS if name in measured}
     return {**ours, "values": {name: value for name, value in measured.items() if name not in _OURS}}
+
+
+def _confirmation(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A confirmation whose configurations say which values are the best, and in which unit they differ."""
+    confirmation = {**stored, "confirmed": _configuration(stored.get("confirmed"))}
+    if isinstance(stored.get("configurations"), list):
+        confirmation["configurations"] = [_configuration(one) for one in stored["configurations"]]
+    return confirmation
+
+
+def _configuration(stored: Any) -> Any:
+    if not isinstance(stored, dict) or not _TESTED.keys() <= stored.keys():
+        return stored
+    mode, unit = ("min", "nats") if str(stored.get("metric_name")).endswith("_loss") else ("max", "points")
+    values = {name: value for name, value in stored.items() if name not in _TESTED}
+    tested = {name: stored[former] for former, name in _TESTED.items()}
+    return {"mode": mode, "unit": unit, **values, "test_values": tested}
 
 
 def _renamed(values: Any, names: Mapping[str, str]) -> Any:

@@ -1,4 +1,7 @@
-"""Confirms a study: trains its best configurations again from new seeds, and the winner on all training images."""
+"""Confirms a study: trains its best configurations again from new seeds, and then the winner on all training images.
+
+A training function brings its own data, so its winner is not trained on more of them.
+"""
 
 import itertools
 from contextlib import closing
@@ -8,6 +11,7 @@ from pathlib import Path
 import torch
 
 from search.algorithms.stopping import StudyStopper
+from search.engine.custom_training import takes_seed
 from search.engine.study import Repetition, Study, prepare_study
 from search.engine.study_run import EXIT_NOTHING_COMPLETED, StudyRun
 from search.outputs.confirmation_text import describe_epochs, show_confirmation
@@ -15,7 +19,7 @@ from search.outputs.files import StudyFiles
 from search.outputs.report import images_of, write_outputs
 from search.record import folder as study_folder
 from search.record.confirmation import (
-    FEWEST_SEEDS,
+    BestTraining,
     Configuration,
     Confirmation,
     Final,
@@ -25,12 +29,14 @@ from search.record.confirmation import (
     rank,
 )
 from search.record.database import RecordUnwritableError
+from search.record.estimate import FEWEST_SEEDS
 from search.record.file_names import CONFIRM, REPORT, STUDY_DB
 from search.record.folder import StudyFolder
 from search.record.lookup import stored_settings
 from search.record.postgresql import open_server
-from search.record.ranking import best_configurations, ended_trials
+from search.record.ranking import best_configurations, best_trial, ended_trials
 from search.record.study_record import StudyRecord
+from search.record.trial import Metrics
 from search.retraining.final_training import discard_training_state, train_final
 from search.settings import ConfirmSettings, StudySettings
 from search.space.search_space import Point
@@ -38,7 +44,6 @@ from training.config import MAX_SEED, DataConfig
 from training.console.terminal import short_path
 from training.images.image_data import ImageData, load_data
 from training.loop import TrainingDivergedError
-from training.metrics import EpochMetrics
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def prepare_confirmation(folder: Path, options: ConfirmSettings, began: float) -
     folder.mkdir(parents=True, exist_ok=True)  # it may be missing, because its record is on a server
     lock = StudyFolder(folder)
     parent = StudyRecord.open(folder, server)  # again: until the lock, another process may have changed it
-    if earlier and earlier.metadata.final:
+    if earlier and _is_over(earlier, parent):
         return ConfirmationRun(parent, settings, lock, None)
     ended = len(ended_trials(earlier.trials)) if earlier else 0
     study = prepare_study(
@@ -133,14 +138,19 @@ def confirm(confirmation: ConfirmationRun, command: str) -> int:
 
 
 def _plan(record: StudyRecord, options: ConfirmSettings) -> Plan:
-    name = record.folder.name
+    name, task, function = record.folder.name, record.metadata.task, record.metadata.settings.train_function
     if record.metadata.plan:
         study = record.metadata.plan.study
         raise ValueError(f"{record.folder} is the confirmation of study {study}: name {study} instead")
-    if not record.metadata.images.validation_images:
+    if record.metric in task.test_metrics:
         raise ValueError(
-            f"study {name} has no validation images (val_fraction 0): the test images would choose the winner, and "
-            "could not confirm it without bias; run the study with a val_fraction above 0"
+            f"study {name} was searched by {record.metric}: the test data would choose the winner, and could not "
+            "confirm it without bias; search by a metric of validation data, with images by a val_fraction above 0"
+        )
+    if "seed" in record.space.order:
+        raise ValueError(
+            f"study {name} has seed among its hyperparameters, so a training from a new seed would be another "
+            "configuration; a study without it can be confirmed"
         )
     chosen = best_configurations(record.trials, options.top)
     if not chosen:
@@ -153,8 +163,20 @@ def _plan(record: StudyRecord, options: ConfirmSettings) -> Plan:
         values=[trial.best_value for trial in chosen],
         seeds=seeds[: options.seeds],
         winner_seeds=seeds[options.seeds :],
-        final_seed=final_seed,
+        final_seed=final_seed if task.trains_on_all_data else None,
+        takes_seed=function is None or takes_seed(function, record.space.order),
     )
+
+
+def _is_over(record: StudyRecord, parent: StudyRecord) -> bool:
+    """Whether a confirmation has a result, so that nothing is left to train."""
+    plan = _plan_of(record)
+    if plan.final_seed is not None:
+        return record.metadata.final is not None
+    if len(ended_trials(record.trials)) < plan.all_trainings:
+        return False
+    winner, *_ = _ranked(record, parent)
+    return winner.is_measured and _confirmed(record, winner).is_measured
 
 
 def _check_same(earlier: StudyRecord, plan: Plan) -> None:
@@ -217,7 +239,7 @@ def _enqueue_winner(record: StudyRecord, parent: StudyRecord) -> bool:
 
 
 def _finish(study: Study, parent: StudyRecord, stopper: StudyStopper) -> bool:
-    """Check that the winner was measured, and train it on all images; returns False if the training ended early.
+    """Check that the winner was measured, and train it on all images; returns False if this ended early.
 
     Raises:
         TrainingDivergedError: A loss of the training on all images is not finite.
@@ -235,7 +257,7 @@ def _finish(study: Study, parent: StudyRecord, stopper: StudyStopper) -> bool:
         return False
     if not _confirmed(record, winner).is_measured:
         raise ValueError(f"the winner, trial {winner.trial}, has not {enough} of the further seeds ({errors})")
-    if record.metadata.final is None:
+    if _plan_of(record).final_seed is not None and record.metadata.final is None:
         final = _train_winner(study, parent, winner, stopper)
         if final is None:
             return False
@@ -245,17 +267,18 @@ def _finish(study: Study, parent: StudyRecord, stopper: StudyStopper) -> bool:
 
 def _train_winner(study: Study, parent: StudyRecord, winner: Configuration, stopper: StudyStopper) -> Final | None:
     """Train the winner on the training and the validation images, in this process; None if it ended early."""
-    settings, plan = study.settings, _plan_of(study.record)
+    settings, seed = study.settings, _plan_of(study.record).final_seed
+    assert seed is not None, "the winner is trained on all images"
     values = {field.name: getattr(settings, field.name) for field in fields(DataConfig)} | {"val_fraction": 0.0}
     data, _ = load_data(DataConfig(**values), settings.seed)
     print(
         f"\nThe winner is trial {winner.trial}. It is now trained on all {len(data.train):,} training images for "
-        f"{describe_epochs(winner.epochs)} with seed {plan.final_seed}.",
+        f"{describe_epochs(winner.epochs)} with seed {seed}.",
         flush=True,
     )
     torch.set_num_threads(settings.cpus_per_trial)
     (trial,) = (trial for trial in parent.trials if trial.number == winner.trial)
-    config = replace(parent.metadata.trial_config(trial), seed=plan.final_seed)
+    config = replace(parent.metadata.trial_config(trial), seed=seed)
     data = data.to("cuda" if settings.gpus_per_trial else "cpu")
     return train_final(study.record.folder, winner.trial, config, data, stopper, epochs=winner.epochs)
 
@@ -268,16 +291,27 @@ def _ranked(record: StudyRecord, parent: StudyRecord) -> list[Configuration]:
     for number, value in zip(plan.trials, plan.values, strict=True):
         hyperparameters = by_number[number].hyperparameters
         trainings = _trainings(record, hyperparameters, plan.seeds)
-        configurations.append(measure(number, hyperparameters, value, trainings, record.metric))
+        configurations.append(
+            measure(number, hyperparameters, value, trainings, objective=record.objective, task=record.metadata.task)
+        )
     return rank(configurations)
 
 
 def _confirmed(record: StudyRecord, winner: Configuration) -> Configuration:
     """Measure the winner by the trainings that did not choose it."""
-    return measure_again(winner, _trainings(record, winner.hyperparameters, _plan_of(record).winner_seeds))
+    trainings = _trainings(record, winner.hyperparameters, _plan_of(record).winner_seeds)
+    return measure_again(winner, trainings, objective=record.objective, task=record.metadata.task)
 
 
-def _trainings(record: StudyRecord, hyperparameters: Point, seeds: list[int]) -> dict[int, list[EpochMetrics] | None]:
+def _best_training(record: StudyRecord, winner: Configuration) -> BestTraining:
+    """The best of all trainings of the winner, whose checkpoint is kept."""
+    best = best_trial(trial for trial in record.trials if trial.hyperparameters == winner.hyperparameters)
+    assert best is not None, "the winner was measured"
+    assert best.best_epoch is not None, "the best trial has valid metrics"
+    return BestTraining(training=best.number, seed=best.seed, epoch=best.best_epoch.epoch, value=best.best_value)
+
+
+def _trainings(record: StudyRecord, hyperparameters: Point, seeds: list[int]) -> dict[int, list[Metrics] | None]:
     """The epochs of one configuration's trainings, by seed; None for a training that did not complete."""
     return {
         trial.seed: trial.epochs if trial.status == "completed" else None
@@ -293,11 +327,16 @@ def _plan_of(record: StudyRecord) -> Plan:
 
 def _publish(run: ConfirmationRun, record: StudyRecord, data: ImageData | None) -> int:
     """Write the result into the study's record, files and report, and print it; this can be repeated."""
-    parent, final = run.parent, record.metadata.final
-    assert final is not None, "the winner was trained on all images"
-    discard_training_state(record.folder)
-    ranked = _ranked(record, parent)
-    result = Confirmation(configurations=ranked, confirmed=_confirmed(record, ranked[0]), final=final)
+    parent, final, ranked = run.parent, record.metadata.final, _ranked(record, run.parent)
+    if final:
+        discard_training_state(record.folder)
+    result = Confirmation(
+        configurations=ranked,
+        confirmed=_confirmed(record, ranked[0]),
+        final=final,
+        best=None if final else _best_training(record, ranked[0]),
+        takes_seed=_plan_of(record).takes_seed,
+    )
     try:
         parent.update(confirmation=result)
     except RecordUnwritableError as error:

@@ -1,0 +1,171 @@
+"""Confirming a study of a training function of the user's own."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from serial_ray import CompletedRun, run_command
+
+from search.record.study_record import StudyRecord
+
+FUNCTIONS = """
+import random
+import torch
+from torch import nn
+
+def train(lr, seed, checkpoint):
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    for epoch in range(checkpoint.load(model=model, optimizer=optimizer), 4):
+        inputs = torch.randn(64, 2)
+        loss = (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        checkpoint.save(epoch + 1, model=model, optimizer=optimizer)
+        yield {"val_loss": loss, "test_error": 2 * loss, "seed_seen": seed}
+
+def without_seed(lr):
+    for epoch in range(4):
+        yield {"val_loss": random.random() + lr}
+
+def deterministic(lr):
+    for epoch in range(4):
+        yield {"val_loss": lr / (epoch + 1)}
+
+def uneven(lr, seed):
+    for epoch in range(2 + seed % 3):
+        yield {"r2": -1 + lr * (epoch + random.random())}
+
+def test_only(lr, seed):
+    yield {"test_loss": lr}
+
+def as_hyperparameter(lr, seed):
+    yield {"val_loss": lr * seed}
+
+def fails(lr, seed):
+    if seed > 2:
+        raise ValueError("boom")
+    yield {"val_loss": lr}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "own.py").write_text(FUNCTIONS)
+    (tmp_path / "space.toml").write_text("[lr]\nlow = 0.01\nhigh = 0.5\nlog = true\n")
+    return tmp_path
+
+
+def search(place: Path, function: str, *options: str) -> CompletedRun:
+    code = ["--train-function", f"{place}/own.py:{function}", "--space", f"{place}/space.toml"]
+    searched = ["--metric", "val_loss", "--num-samples", "3", "--name", function]
+    return run_command("search/run.py", *code, *searched, "--results-dir", f"{place}/out", *options)
+
+
+def confirm(place: Path, function: str, top: int = 2) -> CompletedRun:
+    study = [f"{place}/out/{function}", "--train-function", f"{place}/own.py:{function}"]
+    return run_command("search/confirm.py", *study, "--top", str(top), "--seeds", "2")
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_training_function_is_confirmed_from_fresh_seeds(place: Path) -> None:
+    study = search(place, "train", "--confirm", "2x2")
+    assert study.status == 0, study.stdout + study.stderr
+    folder = place / "out" / "train"
+    trainings = pd.read_csv(folder / "confirm" / "trials.csv")
+    assert sorted(trainings["seed"]) == [3, 3, 4, 4, 5, 6]
+    assert (trainings["seed_seen"] == trainings["seed"]).all()
+    table = pd.read_csv(folder / "confirm.csv")
+    winner, confirmed = table["trial_number"][0], trainings[trainings["seed"] > 4]
+    record = StudyRecord.open(folder)
+    confirmation = record.metadata.confirmation
+    assert confirmation is not None
+    assert (confirmation.winner.trial, confirmation.winner.epochs) == (winner, table["epochs"][0])
+    epochs = pd.read_csv(folder / "confirm" / "epochs.csv")
+    chosen = epochs[epochs["trial_number"].isin(confirmed["trial_number"])]
+    values = chosen[chosen["epoch"] == table["epochs"][0]]["val_loss"]
+    assert table["confirmed_mean"][0] == pytest.approx(values.mean())
+    assert table["test_error_mean"][0] == pytest.approx(2 * table["mean"][0])
+    printed = words(study.stdout)
+    mean, low, high = (table[f"confirmed_{name}"][0] for name in ("mean", "low", "high"))
+    assert f"Expect val_loss {mean:.4f} from this configuration (95 % interval {low:.4f} to {high:.4f})." in printed
+    assert f"The same trainings measured test_error {2 * mean:.4f} (95 % interval" in printed
+    assert f"Trial {winner} was chosen, because the upper bound of its interval is the lowest." in printed
+    assert not re.search("images|accuracy|nats|points", study.stdout)
+    best = confirmation.best
+    assert best is not None
+    of_winner = trainings[trainings["lr"] == table["lr"][0]]
+    assert best.value == of_winner["val_loss"].min()
+    assert (folder / f"confirm/checkpoints/trial-{best.training:04}-epoch-{best.epoch:04}.pt").is_file()
+    assert f"<dt>expected val_loss</dt><dd>{mean:.4f}</dd>" in (folder / "report.html").read_text()
+
+
+def test_same_command_tells_the_result_again_and_trains_nothing(place: Path) -> None:
+    assert search(place, "train").status == 0
+    first = confirm(place, "train")
+    assert first.status == 0, first.stdout + first.stderr
+    record = (place / "out/train/confirm/study.db").read_bytes()
+    again = confirm(place, "train")
+    assert again.status == 0, again.stderr
+    assert again.stdout.strip() == first.stdout[first.stdout.index("Confirmed: ") :].strip()
+    assert (place / "out/train/confirm/study.db").read_bytes() == record
+
+
+def test_code_runs_only_if_it_is_named(place: Path) -> None:
+    assert search(place, "train").status == 0
+    refused = run_command("search/confirm.py", f"{place}/out/train")
+    assert (refused.status, refused.stdout) == (2, "")
+    assert f"study train needs the code of {place}/own.py:train: add --train-function" in refused.stderr
+
+
+def test_function_without_a_seed_is_seeded_through_the_generators(place: Path) -> None:
+    assert search(place, "without_seed").status == 0
+    run = confirm(place, "without_seed")
+    assert run.status == 0, run.stdout + run.stderr
+    assert "takes no seed: the generators of Python, NumPy and torch were seeded before it ran" in words(run.stdout)
+    assert pd.read_csv(place / "out/without_seed/confirm.csv")["confirmed_standard_deviation"][0] > 0
+
+
+def test_function_that_does_not_depend_on_its_seed_gets_no_false_certainty(place: Path) -> None:
+    assert search(place, "deterministic").status == 0
+    run = confirm(place, "deterministic")
+    assert run.status == 0, run.stdout + run.stderr
+    assert "so the interval says nothing of chance" in words(run.stdout)
+
+
+def test_training_that_ended_before_the_others_counts_with_its_last_value(place: Path) -> None:
+    study = search(place, "uneven", "--metric", "r2", "--scheduler", "none", "--confirm", "1x3")
+    assert study.status == 0, study.stdout + study.stderr
+    table = pd.read_csv(place / "out/uneven/confirm.csv")
+    epochs = pd.read_csv(place / "out/uneven/confirm/epochs.csv")
+    chosen = epochs[(epochs["trial_number"] < 3) & (epochs["epoch"] <= table["epochs"][0])]
+    assert table["mean"][0] == pytest.approx(chosen.groupby("trial_number")["r2"].last().mean())
+    assert table["low"][0] < table["mean"][0] < 0.5  # an r2 may lie below 0
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "sentence"),
+    [
+        ("test_only", ["--metric", "test_loss"], "study test_only was searched by test_loss: the test data would"),
+        ("as_hyperparameter", ["--set", "seed=3"], "study as_hyperparameter has seed among its hyperparameters"),
+    ],
+)
+def test_what_cannot_be_confirmed_is_refused(place: Path, function: str, options: list[str], sentence: str) -> None:
+    assert search(place, function, *options).status == 0
+    run = confirm(place, function)
+    assert (run.status, run.stdout) == (2, "")
+    assert run.stderr.startswith(f"error: {sentence}")
+    assert run.stderr.count("\n") == 1
+
+
+def test_confirmation_without_enough_trainings_has_no_result(place: Path) -> None:
+    assert search(place, "fails").status == 0
+    for _ in range(2):
+        run = confirm(place, "fails", top=1)
+        assert run.status == 1
+        assert "There is no result: no configuration completed its training from at least 2 seeds" in run.stdout
