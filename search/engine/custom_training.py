@@ -19,15 +19,6 @@ from training.random_state import seed_generators
 from training.user_code import describe_error, running
 
 
-def takes_seed(import_path: str, names: Collection[str]) -> bool:
-    """Whether a function with hyperparameters of these names has a place for its seed; a ValueError as `check_call`."""
-    config_class = annotated_config(OPTION, import_path)
-    if config_class is not None:
-        return "seed" in field_types(config_class)
-    parameters = _parameters(import_path, load_function(OPTION, import_path))
-    return "seed" in parameters or _takes_all(parameters) or _takes_dictionary(parameters, {*names, *OURS})
-
-
 def train_custom(
     import_path: str,
     hyperparameters: Mapping[str, Any],

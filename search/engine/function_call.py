@@ -69,6 +69,15 @@ def check_call(import_path: str, names: Collection[str]) -> None:
         _check_names(import_path, _parameters(import_path, function), {*names, *VALUES})
 
 
+def takes_seed(import_path: str, names: Collection[str]) -> bool:
+    """Whether a function with hyperparameters of these names has a place for its seed; a ValueError as `check_call`."""
+    config_class = annotated_config(OPTION, import_path)
+    if config_class is not None:
+        return "seed" in field_types(config_class)
+    parameters = _parameters(import_path, load_function(OPTION, import_path))
+    return "seed" in parameters or _takes_all(parameters) or _takes_dictionary(parameters, {*names, *VALUES})
+
+
 def prepare_call(
     import_path: str, function: Callable[..., Any], values: Mapping[str, Any], services: Mapping[str, Any]
 ) -> FunctionCall:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from search.algorithms.stopping import StudyStopper
-from search.engine.custom_training import takes_seed
+from search.engine.function_call import takes_seed
 from search.engine.study import Repetition, Study, prepare_study
 from search.engine.study_run import EXIT_NOTHING_COMPLETED, StudyRun
 from search.outputs.confirmation_text import describe_epochs, show_confirmation
