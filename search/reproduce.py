@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from search.record.lookup import check_code_named, check_is_of_images, find_study, stored_settings
+from search.record.lookup import check_code_named, find_study, stored_settings
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
 from training.console.terminal import counted
 
 if TYPE_CHECKING:
     from search.record.study_record import StudyRecord
-    from search.retraining.reproduction import EpochPair, Reproduction
+    from search.record.trial import TrialRecord
+    from search.retraining.reproduction import EpochPair, Reproduction, Show
 
 EXIT_AGREES, EXIT_DIFFERS, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -38,6 +39,8 @@ class ReproduceSettings:
     dataset: str | None = None
     """Import path of the function that loads the study's images, if you wrote it. Its code runs only if you name it
     again."""
+    train_function: str | None = None
+    """Import path of the study's training function. Its code runs only if you name it again."""
 
 
 def main() -> int:
@@ -48,8 +51,12 @@ def main() -> int:
         settings = stored_settings(folder, options.storage)
         if options.data_dir is not None:
             settings = replace(settings, data_dir=options.data_dir)
-        check_is_of_images(folder.name, settings)
-        check_code_named(folder.name, settings, {"--network": options.network, "--dataset": options.dataset})
+        named = {
+            "--network": options.network,
+            "--dataset": options.dataset,
+            "--train-function": options.train_function,
+        }
+        check_code_named(folder.name, settings, named)
     except (ValueError, OSError) as error:
         refuse(str(error))
 
@@ -65,52 +72,61 @@ def main() -> int:
         record = StudyRecord.open(folder, server)
         record.close()  # the whole record is in memory, and nothing is written
         trial = find_trial(record, options.trial)
-        reproduction = Reproduction(record, trial, settings)
-        data = same_images(settings, record)
+        reproduction = Reproduction(record, trial)
+        data = same_images(settings, record) if record.metadata.dataset else None
     except (ValueError, OSError) as error:
         refuse(str(error))
     if settings.gpus_per_trial > 0 and not torch.cuda.is_available():
         print("WARNING: the trial was trained on a GPU, and this machine has no GPU\n")
-    _show_trial(record, reproduction)
     try:
-        for pair in reproduction.train(data):
-            _show_epoch(pair, with_validation=len(data.val) > 0)
+        reproduction.train(data, _show_trial(record, trial))
     except KeyboardInterrupt:
         print(f"\nInterrupted after {counted(len(reproduction.pairs), 'epoch')}.", file=sys.stderr)
         return EXIT_INTERRUPTED
     return _show_result(reproduction)
 
 
-def _show_trial(record: "StudyRecord", reproduction: "Reproduction") -> None:
-    from training.console.terminal import format_value
+def _show_trial(record: "StudyRecord", trial: "TrialRecord") -> "Show":
+    """Print what is repeated, and the head of a table; returns the function that prints its rows."""
+    from search.record.custom_metrics import metric_value
+    from training.console.terminal import format_metric, format_value
 
-    trial = reproduction.trial
     hyperparameters = ", ".join(f"{name} {format_value(value)}" for name, value in trial.hyperparameters.items())
     failure = f": {trial.failure.error}" if trial.failure else ""
+    of = f" of {record.epoch_limit}" if record.epoch_limit else ""
+    epochs = counted(record.epoch_limit or len(trial.epochs), "epoch").partition(" ")[2]
     print(f"Trial {trial.number} of study {record.folder.name}: {hyperparameters}, seed {trial.seed}")
-    print(f"  {trial.status} after {len(trial.epochs)} of {counted(record.epochs, 'epoch')}{failure}\n")
+    print(f"  {trial.status} after {len(trial.epochs)}{of} {epochs}{failure}\n")
+    names = _displayed_metrics(record, trial)
+    widths = {name: max(20, len(name)) for name in names}
     if trial.epochs:
-        names = _displayed_metrics(with_validation=trial.epochs[0].val_accuracy is not None)
-        print("epoch" + "".join(f"  {name:>20}" for name in names))
-        print("     " + f"  {'recorded':>9}  {'retrained':>9}" * len(names), flush=True)
+        print("epoch" + "".join(f"  {name:>{widths[name]}}" for name in names))
+        print("     " + "".join(f"  {'recorded':>{widths[name] - 11}}  {'retrained':>9}" for name in names), flush=True)
+
+    def show(pair: "EpochPair") -> None:
+        cells = []
+        for name in names:
+            for metrics, width in ((pair.recorded, widths[name] - 11), (pair.retrained, 9)):
+                value = None if metrics is None else metric_value(metrics, name)
+                cells.append(f"{'-' if value is None else format_metric(value):>{width}}")
+        result = "not recorded" if pair.recorded is None else "differs" if pair.deviations() else "equal"
+        print(f"{pair.retrained.epoch:5}  {'  '.join(cells)}  {result}", flush=True)
+
+    return show
 
 
-def _displayed_metrics(*, with_validation: bool) -> tuple[str, ...]:
-    return ("val_accuracy", "test_accuracy", "train_loss") if with_validation else ("test_accuracy", "train_loss")
+def _displayed_metrics(record: "StudyRecord", trial: "TrialRecord") -> list[str]:
+    """Up to three metrics that the trial has measured."""
+    from search.record.custom_metrics import metric_value
 
-
-def _show_epoch(pair: "EpochPair", *, with_validation: bool) -> None:
-    numbers = [
-        f"{value:9.4f}" if isinstance(value := getattr(metrics, name, None), float) else f"{'-':>9}"
-        for name in _displayed_metrics(with_validation=with_validation)
-        for metrics in (pair.recorded, pair.retrained)
-    ]
-    result = "not recorded" if pair.recorded is None else "differs" if pair.deviations() else "equal"
-    print(f"{pair.retrained.epoch:5}  {'  '.join(numbers)}  {result}", flush=True)
+    task = record.metadata.task
+    names = dict.fromkeys([*task.displayed_metrics, "train_loss", *task.metric_names])
+    measured = [name for name in names if name in task.metric_names and trial.epochs]
+    return [name for name in measured if metric_value(trial.epochs[0], name) is not None][:3]
 
 
 def _show_result(reproduction: "Reproduction") -> int:
-    changes, failure = reproduction.changes(), reproduction.failure
+    changes, reasons, failure = reproduction.changes(), reproduction.reasons(), reproduction.failure
     agrees = reproduction.agrees()
     if agrees:
         end = f", and it {failure.status} as recorded: {failure.error}" if failure else ""
@@ -122,6 +138,8 @@ def _show_result(reproduction: "Reproduction") -> int:
         print(f"These have changed since the study was run: {'; '.join(changes)}.")
     elif not agrees:
         print("Versions, machine and code are the same, as far as they were recorded.")
+    if reasons and not agrees:
+        print(f"This may be a reason: {'; '.join(reasons)}.")
     return EXIT_AGREES if agrees else EXIT_DIFFERS
 
 

@@ -1,6 +1,5 @@
 """Training functions and networks of the user's own: what they get, and what is refused how."""
 
-import importlib
 import re
 import shlex
 import sys
@@ -22,7 +21,7 @@ from search.record.metadata import StudyMetadata
 from search.record.study_record import StudyRecord
 from search.record.trial import Objective
 from search.settings import StudySettings
-from search.space.search_space import SearchSpace, parse
+from search.space.search_space import SearchSpace
 from search.space.toml_file import read_space
 from training.custom_checkpoint import CustomCheckpoint
 from training.loop import TrainingDivergedError
@@ -421,21 +420,6 @@ def test_network_that_breaks_a_rule_is_refused_before_any_trial(networks: Path, 
     place = f"{networks}:{name}"
     with pytest.raises(ValueError, match=re.escape(sentence)):
         build_network(config_type(place)(network=place), (1, 8, 8), 10)
-
-
-@pytest.mark.parametrize("script", ["reproduce"])
-def test_what_needs_images_refuses_a_study_without_them(
-    script: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "own"
-    folder.mkdir()
-    space = parse({"slope": {"low": 1.0, "high": 2.0}})
-    StudyRecord.create(folder, metadata_of(f"{place}:train", space)).close()
-    monkeypatch.setattr(sys, "argv", [script, str(folder), *(["0"] if script == "reproduce" else [])])
-    with pytest.raises(SystemExit) as end:
-        importlib.import_module(f"search.{script}").main()
-    assert end.value.code == 2
-    assert "study own searched the training function" in capsys.readouterr().err
 
 
 ENDS = """

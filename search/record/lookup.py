@@ -165,15 +165,6 @@ def check_same_study(stored: StudySettings, new: StudySettings) -> None:
         raise ValueError(not_comparable(f"the study was started with {', '.join(differences)}"))
 
 
-def check_is_of_images(study: str, stored: StudySettings) -> None:
-    """Raise a ValueError for a study of a training function, whose data and seeds are unknown."""
-    if stored.train_function is not None:
-        raise ValueError(
-            f"study {study} searched the training function {stored.train_function}; this command can only train "
-            "networks on images again"
-        )
-
-
 def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str | None]) -> None:
     """Refuse to run code that a record names, unless the command line names it too: others may have sent the record.
 

@@ -125,6 +125,10 @@ class StudyMetadata:
         config: TrialConfig = make_config(config_class, {**values, "seed": trial.seed})
         return config
 
+    def current_code(self) -> dict[str, str]:
+        """Checksums like those in `code`, of the code as it is now; the files of the user's code are imported."""
+        return _checksums(self.settings)
+
     def to_json(self) -> dict[str, Any]:
         """The fields as values for JSON, without those that are None or empty; `read_metadata` reads them back."""
         values = {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
@@ -166,7 +170,7 @@ def collect_metadata(settings: StudySettings, space: SearchSpace, data: ImageDat
     """Collect the metadata that is known before the first trial."""
     settings = replace(settings, metric=settings.metric_name)
     if data is None:
-        return StudyMetadata(settings=settings, space=space, code=provenance.custom_code(str(settings.train_function)))
+        return StudyMetadata(settings=settings, space=space, code=_checksums(settings))
     if settings.dataset == "auto":
         settings = replace(settings, dataset=data.name)
     dataset = Dataset(
@@ -179,7 +183,14 @@ def collect_metadata(settings: StudySettings, space: SearchSpace, data: ImageDat
         image_shape=list(data.image_shape),
         class_images=data.class_sizes(),
     )
-    return StudyMetadata(settings=settings, space=space, dataset=dataset, code=provenance.code(settings.network))
+    return StudyMetadata(settings=settings, space=space, dataset=dataset, code=_checksums(settings))
+
+
+def _checksums(settings: StudySettings) -> dict[str, str]:
+    """Checksums of the code that decides what a trial measures, as it is now."""
+    if settings.train_function is not None:
+        return provenance.custom_code(settings.train_function)
+    return provenance.code(settings.network)
 
 
 def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata) -> None:

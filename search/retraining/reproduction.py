@@ -1,22 +1,28 @@
 """Trains a trial again from its record, and compares each epoch with the recorded one."""
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
 import torch
 
+from search.engine.custom_training import train_custom
+from search.engine.function_call import takes_seed
 from search.record import provenance
+from search.record.custom_metrics import metric_value
 from search.record.provenance import format_field
 from search.record.study_record import StudyRecord
-from search.record.trial import Failure, TrialRecord
-from search.settings import StudySettings
+from search.record.trial import Failure, Metrics, TrialRecord
 from training.console.terminal import counted
+from training.custom_checkpoint import CustomCheckpoint
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, train
-from training.metrics import EpochMetrics
 
-COMPARED = ("train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss")
-"""Metrics that are equal to the last digit in equal trainings."""
 _MACHINE = ("system", "processor", "cpus", "gpus")
 
 
@@ -24,15 +30,17 @@ _MACHINE = ("system", "processor", "cpus", "gpus")
 class EpochPair:
     """The metrics of one epoch: the recorded ones, and those of the training that is repeated."""
 
-    recorded: EpochMetrics | None
-    """None if the trial had failed by then."""
-    retrained: EpochMetrics
+    recorded: Metrics | None
+    """None if the trial had failed by then, or had ended."""
+    retrained: Metrics
+    names: Sequence[str]
+    """The metrics that are equal to the last digit in equal trainings."""
 
     def deviations(self) -> dict[str, float]:
         """Compute the deviation of each metric that differs; it is infinite where only one epoch has the metric."""
         if self.recorded is None:
             return {}
-        pairs = {name: (getattr(self.recorded, name), getattr(self.retrained, name)) for name in COMPARED}
+        pairs = {name: (metric_value(self.recorded, name), metric_value(self.retrained, name)) for name in self.names}
         return {
             name: float("inf") if one is None or other is None else abs(one - other)
             for name, (one, other) in pairs.items()
@@ -40,43 +48,95 @@ class EpochPair:
         }
 
 
-class Reproduction:
-    """A repeated training: it runs the recorded epochs, and up to the failure if the training itself failed."""
+Show: TypeAlias = Callable[[EpochPair], None]
 
-    def __init__(self, record: StudyRecord, trial: TrialRecord, settings: StudySettings) -> None:
-        """Prepare the training; a network from a file is imported.
+
+class _EnoughEpochsError(BaseException):
+    """Ends a training after the epochs that are compared."""
+
+
+class Reproduction:
+    """A repeated training: it runs the recorded epochs, and as far as the training itself failed or ended."""
+
+    def __init__(self, record: StudyRecord, trial: TrialRecord) -> None:
+        """Prepare the training; a network or a training function from a file is imported.
 
         Raises:
-            ValueError: The network does not take the hyperparameters of the trial.
+            ValueError: The network or the function does not take the hyperparameters of the trial.
         """
         self.trial = trial
         self.pairs: list[EpochPair] = []
         self.failure: Failure | None = None
         """The failure of the repeated training."""
-        self._config = record.metadata.trial_config(trial)
+        self._has_ended = False
+        """Whether the repeated training ended by itself."""
+        self._metadata = record.metadata
         self._sessions = record.metadata.sessions
-        self._settings = settings
-        self._code = record.metadata.code
+        self._settings = record.metadata.settings
+        self._machine = provenance.machine()
+        self._code = record.metadata.current_code()
+        self._takes_seed = True
+        if function := self._settings.train_function:
+            self._takes_seed = takes_seed(function, record.space.order)
+        else:
+            record.metadata.trial_config(trial)
 
-    def train(self, data: ImageData) -> Iterator[EpochPair]:
-        """Train; yield each epoch with the recorded one when it ends."""
-        on_gpu = self._settings.gpus_per_trial > 0 and torch.cuda.is_available()
-        training = train(self._config, data.to("cuda") if on_gpu else data)
-        for epoch in range(1, len(self.trial.epochs) + 1 + _is_repeatable(self.trial.failure)):
-            torch.set_num_threads(self.threads(epoch))
-            try:
-                retrained = next(training, None)
-            except TrainingDivergedError as error:
-                self.failure = Failure("diverged", str(error))
-                return
-            except Exception as error:  # the recorded failure may be any error of the network
-                self.failure = Failure("exception", f"{type(error).__name__}: {error}")
-                return
-            if retrained is None:
-                return
+    def train(self, data: ImageData | None, show: Show) -> None:
+        """Train, and compare each epoch with the recorded one when it ends.
+
+        Args:
+            data: The images of the study; None with a training function.
+            show: Receives each pair of epochs.
+        """
+        compared = len(self.trial.epochs) + (_is_repeatable(self.trial.failure) or self.trial.ended_by_itself)
+
+        def receive(metrics: Metrics) -> None:
+            epoch = len(self.pairs) + 1
             recorded = self.trial.epochs[epoch - 1] if epoch <= len(self.trial.epochs) else None
-            self.pairs.append(EpochPair(recorded, retrained))
-            yield self.pairs[-1]
+            self.pairs.append(EpochPair(recorded, metrics, self._metadata.task.metric_names))
+            show(self.pairs[-1])
+            if epoch >= compared:
+                raise _EnoughEpochsError
+            torch.set_num_threads(self.threads(epoch + 1))
+
+        torch.set_num_threads(self.threads(1))
+        try:
+            if data is None:
+                self._run_function(receive)
+            else:
+                self._classify(data, receive)
+            self._has_ended = True
+        except _EnoughEpochsError:
+            pass
+        except TrainingDivergedError as error:
+            self.failure = Failure("diverged", str(error))
+        except Exception as error:  # the recorded failure may be any error of the user's code
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            self.failure = Failure("exception", f"{type(error).__name__}: {error}")
+
+    def _classify(self, data: ImageData, receive: Callable[[Metrics], None]) -> None:
+        on_gpu = self._settings.gpus_per_trial > 0 and torch.cuda.is_available()
+        for metrics in train(self._metadata.trial_config(self.trial), data.to("cuda") if on_gpu else data):
+            receive(metrics)
+
+    def _run_function(self, receive: Callable[[Metrics], None]) -> None:
+        """Run the training function in a folder that is removed afterwards; what it prints is not shown."""
+        with (
+            TemporaryDirectory(prefix="tunesmith-") as folder,
+            Path(os.devnull).open("w") as nowhere,
+        ):
+            receive = _printing_as_now(receive)
+            with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                train_custom(
+                    str(self._settings.train_function),
+                    self._metadata.space.add_fixed(self.trial.hyperparameters),
+                    epochs=self._settings.epochs,
+                    seed=self.trial.seed,
+                    objective=self.trial.objective,
+                    checkpoint=CustomCheckpoint(Path(folder) / "trial.pt", Path(folder) / "trial"),
+                    report=receive,
+                )
 
     def threads(self, epoch: int) -> int:
         """Number of torch threads in the recorded training of an epoch."""
@@ -94,16 +154,18 @@ class Reproduction:
         if deviations:
             largest = {
                 name: max((values[name], epoch) for epoch, values in deviations.items() if name in values)
-                for name in COMPARED
+                for name in self._metadata.task.metric_names
                 if any(name in values for values in deviations.values())
             }
             listed = ", ".join(f"{name} {value:.2g} in epoch {epoch}" for name, (value, epoch) in largest.items())
             differ = f"{len(deviations)} of {counted(len(self.pairs), 'epoch')} differ"
             sentences.append(f"{differ}, the first is epoch {min(deviations)}; the largest differences are {listed}.")
+            if self.trial.objective.metric not in largest:
+                sentences.append(f"{self.trial.objective.metric} is the same in all epochs.")
         if not self._same_end():
-            now = _describe_end(self.failure, len(self.pairs))
+            now = _describe_end(self.failure, len(self.pairs), self._has_ended)
             failure = self.trial.failure if _is_repeatable(self.trial.failure) else None
-            recorded = _describe_end(failure, len(self.trial.epochs))
+            recorded = _describe_end(failure, len(self.trial.epochs), self.trial.ended_by_itself)
             sentences.append(f"The end differs: the repeated training {now}, the recorded one {recorded}.")
         return sentences
 
@@ -111,7 +173,7 @@ class Reproduction:
         """List the versions, parts of the machine and files of code that have changed since the trial was run."""
         numbers = {timing.session for timing in self.trial.timings.values()}
         used = [session for number, session in enumerate(self._sessions) if number in numbers] or self._sessions[-1:]
-        versions, machine = provenance.versions(), provenance.machine()
+        versions, machine = provenance.versions(), self._machine
         changed = [
             f"{name} {then} (now {versions.get(name, 'none')})"
             for session in used
@@ -125,15 +187,31 @@ class Reproduction:
             if getattr(session.machine, name) != getattr(machine, name)
         ]
         changed += ["a cluster, whose machines were not recorded one by one" for session in used if session.cluster]
-        code = provenance.code(self._config.network)
-        files = sorted(name for name in self._code.keys() | code.keys() if self._code.get(name) != code.get(name))
+        then, now = self._metadata.code, self._code
+        files = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
         if files:
             commit = (used[-1].git_commit if used else None) or "an unknown commit"
             changed.append(f"code: {', '.join(files)} of {commit} (now {provenance.git_commit() or 'no commit'})")
         return list(dict.fromkeys(changed))
 
+    def reasons(self) -> list[str]:
+        """List what may keep the trial from giving the same numbers again, although nothing has changed."""
+        reasons = []
+        if not self._takes_seed:
+            reasons.append("the function takes no seed, and only the generators of Python, NumPy and torch are seeded")
+        workers = {epoch: (one.session, one.node, one.pid) for epoch, one in sorted(self.trial.timings.items())}
+        last = [epoch for epoch in workers if epoch + 1 in workers and workers[epoch] != workers[epoch + 1]]
+        if last:
+            epochs = " and ".join(map(str, last))
+            reasons.append(f"the trial was interrupted after epoch {epochs}, and continued in another process")
+        if self._settings.gpus_per_trial > 0 or any(session.machine.gpus for session in self._sessions):
+            reasons.append("there is a GPU, which may add numbers in another order each time if the training uses it")
+        return reasons
+
     def _same_end(self) -> bool:
         if len(self.pairs) != len(self.trial.epochs):
+            return False
+        if self.trial.ended_by_itself != self._has_ended:
             return False
         recorded = self.trial.failure
         if recorded is None or not _is_repeatable(recorded):
@@ -164,7 +242,18 @@ def _is_repeatable(failure: Failure | None) -> bool:
     return failure is not None and failure.kind in ("diverged", "exception")
 
 
-def _describe_end(failure: Failure | None, epochs: int) -> str:
+def _describe_end(failure: Failure | None, epochs: int, has_ended: bool) -> str:
     if failure is None:
-        return f"continued after epoch {epochs}"
+        return f"{'ended by itself after' if has_ended else 'reached'} epoch {epochs}"
     return f"{'diverged' if failure.kind == 'diverged' else 'failed'} in epoch {epochs + 1} ({failure.error})"
+
+
+def _printing_as_now(receive: Callable[[Metrics], None]) -> Callable[[Metrics], None]:
+    """A function that prints to the present standard output, wherever a training function prints meanwhile."""
+    stdout = sys.stdout
+
+    def receive_and_print(metrics: Metrics) -> None:
+        with redirect_stdout(stdout):
+            receive(metrics)
+
+    return receive_and_print
