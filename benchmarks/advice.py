@@ -44,7 +44,7 @@ from search.analysis.fixing import Fixing, compared_values, judge, worthwhile
 from search.analysis.groups import Group
 from search.analysis.recommendations import STILL_IMPROVING, Recommendation, best_full_trials, recommend
 from search.analysis.significance import Significance, test_groups
-from search.record.confirmation import measure, measure_again, rank
+from search.record.configuration import measure, measure_again, rank
 from search.record.provenance import command, machine, versions
 from search.record.ranking import best_configurations, best_trial
 from search.record.study_record import StudyRecord

@@ -27,7 +27,7 @@ from search.algorithms.samplers import build_sampler
 from search.algorithms.search_algorithm import SearchAlgorithm
 from search.algorithms.stopping import StudyStopper
 from search.record import provenance
-from search.record.confirmation import Configuration, measure, measure_again, rank
+from search.record.configuration import Configuration, measure, measure_again, rank
 from search.record.metadata import collect_metadata
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord

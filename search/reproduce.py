@@ -121,8 +121,8 @@ def _displayed_metrics(record: "StudyRecord", trial: "TrialRecord") -> list[str]
 
     task = record.metadata.task
     names = dict.fromkeys([*task.displayed_metrics, "train_loss", *task.metric_names])
-    measured = [name for name in names if name in task.metric_names and trial.epochs]
-    return [name for name in measured if metric_value(trial.epochs[0], name) is not None][:3]
+    known = [name for name in names if name in task.metric_names]
+    return [name for name in known if any(metric_value(metrics, name) is not None for metrics in trial.epochs)][:3]
 
 
 def _show_result(reproduction: "Reproduction") -> int:

@@ -28,13 +28,8 @@ from search.algorithms.search_algorithm import SearchAlgorithm
 from search.engine import tuner
 from search.engine.study import Repetition
 from search.engine.study import _enqueue_repetition as enqueue_repetition
-from search.record.confirmation import (
-    Configuration,
-    Plan,
-    difference,
-    measure,
-    rank,
-)
+from search.record.configuration import Configuration, difference, measure, rank
+from search.record.confirmation import Plan
 from search.record.estimate import best_mean_epoch, t_interval
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord

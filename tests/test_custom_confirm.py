@@ -38,6 +38,10 @@ def uneven(lr, seed):
     for epoch in range(2 + seed % 3):
         yield {"r2": -1 + lr * (epoch + random.random())}
 
+def every_second_epoch(lr, seed):
+    for epoch in range(5):
+        yield {"train_loss": random.random()} | ({"val_loss": random.random()} if epoch % 2 else {})
+
 def test_only(lr, seed):
     yield {"test_loss": lr}
 
@@ -146,6 +150,15 @@ def test_training_that_ended_before_the_others_counts_with_its_last_value(place:
     chosen = epochs[(epochs["trial_number"] < 3) & (epochs["epoch"] <= table["epochs"][0])]
     assert table["mean"][0] == pytest.approx(chosen.groupby("trial_number")["r2"].last().mean())
     assert table["low"][0] < table["mean"][0] < 0.5  # an r2 may lie below 0
+
+
+def test_metric_may_be_missing_in_some_epochs(place: Path) -> None:
+    study = search(place, "every_second_epoch", "--confirm", "1x3")
+    assert study.status == 0, study.stdout + study.stderr
+    table = pd.read_csv(place / "out/every_second_epoch/confirm.csv")
+    epochs = pd.read_csv(place / "out/every_second_epoch/confirm/epochs.csv")
+    means = epochs[epochs["trial_number"] < 3].groupby("epoch")["val_loss"].mean()
+    assert (table["epochs"][0], table["mean"][0]) == (means.idxmin(), pytest.approx(means.min()))
 
 
 @pytest.mark.parametrize(

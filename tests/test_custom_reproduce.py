@@ -10,6 +10,7 @@ import pytest
 from serial_ray import CompletedRun, StartedRun, run_command
 
 from search.record.study_record import StudyRecord
+from training.console.terminal import format_metric
 from training.user_code import load_code
 
 FUNCTIONS = """
@@ -32,6 +33,14 @@ def no_seed(lr):
 def by_call(lr, report):
     for epoch in range(3):
         report({"val_loss": lr + random.random()})
+
+def load():
+    return [random.random() for _ in range(3)]
+
+def with_data(lr, data):
+    for value in data:
+        yield {"train_loss": value}
+        yield {"train_loss": value, "val_loss": lr * value}
 
 def diverges(lr):
     yield {"val_loss": 1.0}
@@ -66,7 +75,7 @@ def reproduce(place: Path, function: str, trial: int = 1) -> CompletedRun:
     return run_command("search/reproduce.py", f"{place}/out/{function}", str(trial), *code)
 
 
-@pytest.mark.parametrize("function", ["train", "by_call"])
+@pytest.mark.parametrize("function", ["train", "by_call", "with_data"])
 def test_trial_gives_the_same_numbers_again(place: Path, function: str) -> None:
     run_command(*study(place, function))
     before = {file: file.read_bytes() for file in (place / "out" / function).rglob("*") if file.is_file()}
@@ -77,7 +86,7 @@ def test_trial_gives_the_same_numbers_again(place: Path, function: str) -> None:
     assert run.stdout.endswith(ended)
     assert f"  completed after {len(epochs)} epochs\n" in run.stdout
     for metrics in epochs:
-        value = f"{metrics.values['val_loss']:.4f}"
+        value = format_metric(metrics.values["val_loss"]) if "val_loss" in metrics.values else "-"
         assert re.search(rf"^ +{metrics.epoch} +{value} +{value} .* +equal$", run.stdout, re.MULTILINE)
     assert "printed by the function" not in run.stdout
     assert {file: file.read_bytes() for file in before} == before

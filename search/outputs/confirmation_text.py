@@ -4,7 +4,8 @@ import pandas as pd
 
 from search.outputs.tables import as_cell
 from search.record.columns import distinct_columns
-from search.record.confirmation import Configuration, Confirmation, format_difference
+from search.record.configuration import Configuration, format_difference
+from search.record.confirmation import Confirmation
 from search.record.file_names import MODEL
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord

@@ -18,16 +18,8 @@ from search.outputs.confirmation_text import describe_epochs, show_confirmation
 from search.outputs.files import StudyFiles
 from search.outputs.report import images_of, write_outputs
 from search.record import folder as study_folder
-from search.record.confirmation import (
-    BestTraining,
-    Configuration,
-    Confirmation,
-    Final,
-    Plan,
-    measure,
-    measure_again,
-    rank,
-)
+from search.record.configuration import Configuration, measure, measure_again, rank
+from search.record.confirmation import BestTraining, Confirmation, Final, Plan
 from search.record.database import RecordUnwritableError
 from search.record.estimate import FEWEST_SEEDS
 from search.record.file_names import CONFIRM, REPORT, STUDY_DB

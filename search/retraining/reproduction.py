@@ -13,6 +13,7 @@ import torch
 
 from search.engine.custom_training import train_custom
 from search.engine.function_call import takes_seed
+from search.engine.shared_data import SharedData, load_shared_data
 from search.record import provenance
 from search.record.custom_metrics import metric_value
 from search.record.provenance import format_field
@@ -76,8 +77,10 @@ class Reproduction:
         self._machine = provenance.machine()
         self._code = record.metadata.current_code()
         self._takes_seed = True
+        self._shared_data: SharedData | None = None
         if function := self._settings.train_function:
             self._takes_seed = takes_seed(function, record.space.order)
+            self._shared_data = load_shared_data(function, self._settings.seed)
         else:
             record.metadata.trial_config(trial)
 
@@ -136,6 +139,7 @@ class Reproduction:
                     objective=self.trial.objective,
                     checkpoint=CustomCheckpoint(Path(folder) / "trial.pt", Path(folder) / "trial"),
                     report=receive,
+                    data=self._shared_data,
                 )
 
     def threads(self, epoch: int) -> int:
