@@ -5,6 +5,7 @@ from search.ray_environment import set_ray_environment
 set_ray_environment()
 
 from search.engine.study import Study, prepare_study
+from search.outputs.best_model import BestModel, load_best
 from search.outputs.tables import epoch_table, trial_table
 from search.record.lookup import resumed_settings
 from search.record.ranking import best_trial, ranked
@@ -14,12 +15,14 @@ from search.run import run_study
 from search.settings import StudySettings
 
 __all__ = [
+    "BestModel",
     "Study",
     "StudyRecord",
     "StudySettings",
     "TrialRecord",
     "best_trial",
     "epoch_table",
+    "load_best",
     "prepare_study",
     "ranked",
     "resumed_settings",

@@ -44,7 +44,8 @@ def _export_best(
     from search.outputs.report import images_of
 
     try:
-        check_code_named(folder.name, settings, {"--network": options.network, "--dataset": options.dataset})
+        named = {"--network": options.network, "--dataset": options.dataset}
+        check_code_named(folder.name, settings, named | {"--train-function": settings.train_function})
         export_model(record)
         return images_of(settings, record)
     except (ValueError, OSError) as error:
@@ -65,7 +66,7 @@ def main() -> int:
 
     from search.analysis.findings import analyse
     from search.outputs.files import StudyFiles
-    from search.outputs.report import NO_IMAGES, write_report
+    from search.outputs.report import write_report
     from search.outputs.summary import show_summary
     from search.record.folder import StudyFolder
     from search.record.postgresql import open_server
@@ -83,7 +84,7 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"The files of the study are not written again: {error}")
     findings = analyse(record)
-    data = _export_best(folder, settings, record, options) if record.metadata.task.has_images else NO_IMAGES
+    data = _export_best(folder, settings, record, options)
     try:
         write_report(record, findings, data)
     except OSError as error:

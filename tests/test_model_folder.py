@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from test_report import trained_study
 
 from search.analysis.findings import analyse
-from search.outputs.error_analysis import analyse_errors, exported_best
+from search.outputs.best_model import exported_best, load_best
+from search.outputs.error_analysis import analyse_errors
 from search.outputs.model_export import export_model
 from search.outputs.report_page import render
 from search.record.lookup import check_code_named
@@ -100,6 +101,10 @@ def test_shipped_model_gives_exactly_the_recorded_accuracy(
     assert told.classes == list(digits.classes)
     assert told.background == "dark"
     assert exported_best(record) == folder
+    loaded = load_best(record.folder)
+    model.network.load_state_dict(loaded.states["model"])
+    config = record.metadata.trial_config(record.trials[0])
+    assert (loaded.seed, loaded.epoch, loaded.hyperparameters["depth"]) == (config.seed, best.epoch, 2)
 
 
 def test_report_says_how_the_model_is_used(shipped: tuple[StudyRecord, Path], tmp_path: Path) -> None:

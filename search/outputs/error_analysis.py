@@ -3,19 +3,16 @@
 import base64
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from search.record.file_names import MODEL
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from training.checkpoint import Checkpoint, load_weights
 from training.images.image_data import ImageData, batches
 from training.loop import EVALUATION_BATCH_SIZE
-from training.model.model_folder import read_metadata
 from training.networks.networks import build_network
 from training.random_state import seeded
 
@@ -86,18 +83,6 @@ def analyse_errors(record: StudyRecord, data: ImageData) -> ErrorAnalysis:
         if probability > 0
     ]
     return ErrorAnalysis(best.number, metrics.epoch, confusion.tolist(), wrong_images)
-
-
-def exported_best(record: StudyRecord) -> Path | None:
-    """The folder of the exported model, if it holds the best epoch of the best trial."""
-    folder, best = record.folder / MODEL, best_trial(record.trials)
-    metrics = best.best_epoch if best else None
-    try:
-        metadata = read_metadata(folder)
-    except ValueError:
-        return None
-    is_best = best and metrics and (metadata.trial, metadata.epoch) == (best.number, metrics.epoch)
-    return folder if is_best else None
 
 
 @torch.no_grad()

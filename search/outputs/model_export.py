@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from search.outputs.confirmation_text import describe_stale
+from search.outputs.custom_model_export import export_custom_model
 from search.outputs.summary import training_command
 from search.record.confirmation import Confirmation, Final
 from search.record.file_names import CONFIRM, FINAL_WEIGHTS, MODEL
@@ -24,7 +25,7 @@ from training.program_files import checksum
 def export_model(record: StudyRecord) -> Path | None:
     """Write `model/`: the confirmed winner, trained on all images, or else the best epoch of the best trial.
 
-    The images are not needed; a network from a file is imported.
+    The images are not needed; a network from a file is imported, and a training function is not.
 
     Returns:
         The folder; None if the weights are missing, and then an older `model/` stays as it is.
@@ -33,6 +34,8 @@ def export_model(record: StudyRecord) -> Path | None:
         ValueError: The weights are damaged or were not measured, or the network's code has changed.
         OSError: The folder cannot be written.
     """
+    if record.metadata.dataset is None:
+        return export_custom_model(record)
     confirmation = record.metadata.confirmation
     if confirmation and confirmation.final and not describe_stale(record, confirmation):
         return _export_confirmed(record, confirmation, confirmation.final)

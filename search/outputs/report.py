@@ -28,8 +28,7 @@ def write_outputs(record: StudyRecord, data: ImageData | str | None) -> Findings
     """
     findings = analyse(record)
     try:
-        if record.metadata.task.has_images:
-            export_model(record)
+        export_model(record)
     except (ValueError, OSError) as error:
         show_event(f"the best model cannot be exported ({error}); search/report.py can try it again later")
     try:

@@ -17,6 +17,7 @@ from search.analysis.importance import EVALUATOR, RESAMPLES
 from search.analysis.recommendations import describe_fixing, describe_stopped
 from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds, worker_trials
 from search.outputs import charts
+from search.outputs.best_model import read_exported
 from search.outputs.chart_layout import has_scale
 from search.outputs.confirmation_text import (
     configuration_rows,
@@ -50,7 +51,7 @@ from search.space.search_space import describe, describe_hyperparameter, startin
 from training.config import NETWORKS
 from training.console.terminal import counted, format_metric, format_share, format_value, printable
 from training.metrics import CONFIDENCE, accuracy_interval, may_be_chance
-from training.model.model_folder import read_metadata
+from training.model.model_metadata import CustomModelMetadata
 
 ERRORS_TITLE = "Errors of the best model"
 
@@ -130,8 +131,8 @@ def _confirmed_cards(confirmation: Confirmation) -> Iterator[tuple[str, str, str
         remark = f"trained once, on all training images; {describe_interval(*final.interval)}"
         yield "test_accuracy of the model", f"{final.test_accuracy:.4f}", remark
     if best:
-        remark = f"the best of all its trainings, epoch {best.epoch} with seed {best.seed}, so optimistic"
-        yield f"{confirmed.metric_name} of the model", format_metric(best.value), remark
+        remark = f"of all trainings of this configuration, epoch {best.epoch} with seed {best.seed}, so optimistic"
+        yield f"{confirmed.metric_name} of the best training", format_metric(best.value), remark
 
 
 def _listed(hyperparameters: Mapping[str, object]) -> str:
@@ -436,19 +437,25 @@ def _exported_model(record: StudyRecord) -> Iterator[Section]:
     """Describe the exported model in `model/`, and how to use it."""
     folder = record.folder / MODEL
     try:
-        model = read_metadata(folder)
+        model = read_exported(folder)
     except ValueError:
         return
     path = shlex.quote(project_path(folder))
-    trust = "" if model.network in NETWORKS else " --trust-network"
-    yield Section(
-        "Exported model",
-        f"The folder {MODEL}/ in the folder of this study holds the weights, everything that rebuilds the network, and "
-        f"a model card. It works without the study. {model.selection}",
-        commands=[
+    if isinstance(model, CustomModelMetadata):
+        content = "what the training function saved after the best epoch, its configuration"
+        commands = [f"from search.api import load_best; best = load_best({project_path(folder)!r})"]
+    else:
+        content = "the weights, everything that rebuilds the network"
+        trust = "" if model.network in NETWORKS else " --trust-network"
+        commands = [
             f"python training/predict.py {path} IMAGE{trust}",
             f"python training/export.py {path} --onnx model.onnx{trust}",
-        ],
+        ]
+    yield Section(
+        "Exported model",
+        f"The folder {MODEL}/ in the folder of this study holds {content}, and a model card. It works without the "
+        f"study. {model.selection}",
+        commands=commands,
     )
 
 

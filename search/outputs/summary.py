@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 from optuna.distributions import CategoricalDistribution
@@ -10,8 +11,8 @@ from optuna.distributions import CategoricalDistribution
 from search.analysis.findings import Findings
 from search.analysis.gain import baseline_name, gain_over_start
 from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds
+from search.outputs.best_model import exported_best
 from search.outputs.confirmation_text import show_confirmation
-from search.outputs.error_analysis import exported_best
 from search.outputs.tables import trial_table
 from search.record.columns import hyperparameter_columns, metric_columns
 from search.record.custom_metrics import metric_value
@@ -54,10 +55,9 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
         measured = table[table["trial_number"].isin([trial.number for trial in valid_trials(record.trials)])]
         _show_best_five(measured, record)
         _show_by_optimizer(measured, record)
-        if record.metadata.task.has_images:
-            print(f"Reproduce: {reproduce_command(record, best)}")
-            if len(measured) > 1 and record.metadata.confirmation is None and not record.metric.startswith("test_"):
-                print(f"Confirm: {_confirm_command(record)}")
+        print(f"Reproduce: {reproduce_command(record, best)}")
+        if len(measured) > 1 and record.metadata.confirmation is None and not record.metric.startswith("test_"):
+            print(f"Confirm: {_confirm_command(record)}")
     show_confirmation(record)
     if findings.recommendations:
         first, *others = findings.recommendations
@@ -197,13 +197,21 @@ def _show_files(record: StudyRecord) -> None:
     folder = short_path(record.folder)
     model = exported_best(record)
     if model:
-        trust = [] if record.metadata.task.network in NETWORKS else ["--trust-network"]
-        print(f"Predict: {command_line('training/predict.py', str(short_path(model)), 'IMAGE', *trust)}")
+        print(describe_use(record, model))
     megabytes = sum(file.stat().st_size for file in record.folder.rglob("*") if file.is_file()) / 1e6
     if (record.folder / REPORT).is_file():
         print(f"Report: {folder / REPORT} (the folder holds {megabytes:.1f} MB)")
     address = record.address or f"sqlite:///{record.folder.resolve() / STUDY_DB}"
     print(f"Browse: optuna-dashboard {shlex.quote(address)}")
+
+
+def describe_use(record: StudyRecord, model: Path) -> str:
+    """The line that says how an exported model is used: with images by a command, else in Python."""
+    network = record.metadata.task.network
+    if network is None:
+        return f"Load: from search.api import load_best; best = load_best({study_args(record.folder, None)[0]!r})"
+    trust = [] if network in NETWORKS else ["--trust-network"]
+    return f"Predict: {command_line('training/predict.py', str(short_path(model)), 'IMAGE', *trust)}"
 
 
 def duration(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 import importlib.machinery
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,9 +14,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from training.atomic_file import replacing_folder
 from training.config import NETWORKS, TrialConfig
 from training.config_fields import PlainValue, make_config
 from training.images.image_data import ImageSplit, batches
@@ -25,6 +25,7 @@ from training.json_data import check_type, from_json
 from training.loop import EVALUATION_BATCH_SIZE
 from training.model.model_card import model_card
 from training.model.model_metadata import CODE, FORMAT, ModelMetadata
+from training.model.tensors import save_tensors
 from training.networks.network_config import config_type
 from training.networks.networks import build_network, network_code
 from training.program_files import checksum
@@ -83,28 +84,14 @@ def save_model(
         ValueError: The model cannot be loaded, for example because the weights do not fit the network.
         OSError: The folder cannot be written.
     """
-    draft, old = (folder.with_name(f".{folder.name}.{state}") for state in ("draft", "old"))
-    _remove(draft)
-    draft.mkdir(parents=True)
-    try:
-        _save_weights(weights, draft / WEIGHTS)
+    with replacing_folder(folder) as draft:
+        save_tensors(weights, draft / WEIGHTS)
         for name, content in code.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             (draft / name).write_bytes(content)
         (draft / CONFIG).write_text(json.dumps(asdict(metadata), indent=2) + "\n")
         (draft / CARD).write_text(model_card(metadata, code), encoding="utf-8")
         _check_loads(draft, folder.name)
-        for file in filter(Path.is_file, draft.rglob("*")):
-            file.chmod(0o666 & ~_umask())  # safetensors lets nobody else read the file
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        _remove(old)
-        if folder.exists() or folder.is_symlink():
-            folder.rename(old)
-        draft.rename(folder)
-        _remove(old)
-    finally:
-        _remove(draft)  # an incomplete folder would only fill the disk
 
 
 def _check_loads(folder: Path, name: str) -> None:
@@ -138,12 +125,6 @@ def model_code(network: str) -> dict[str, bytes]:
     return {CODE: files.pop(main), **files}
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def load_model(folder: Path, *, trust_network: bool = False) -> TrainedModel:
     """Load a model from its folder, which may come from somebody else.
 
@@ -168,19 +149,30 @@ def load_model(folder: Path, *, trust_network: bool = False) -> TrainedModel:
 
 def read_metadata(folder: Path) -> ModelMetadata:
     """The metadata of the model in a folder; a ValueError says that they are missing or damaged."""
+    values = read_config(folder)
+    try:
+        if "train_function" in values:
+            raise ValueError("it is of a training function, and search.api.load_best reads it")
+        return from_json(ModelMetadata, values)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG} does not describe a model: {error}") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The values in the `config.json` of any model; a ValueError says that they are missing or damaged."""
     file = folder / CONFIG
     if not file.is_file():
         raise ValueError(f"{folder} is not the folder of a model: it has no {CONFIG}")
     try:
         if file.stat().st_size > LARGEST_CONFIG:
             raise ValueError(f"it is larger than {LARGEST_CONFIG} bytes")
-        values = json.loads(file.read_bytes())
-        version = check_type(CONFIG, values, dict[str, Any]).get("format")
+        values: dict[str, Any] = check_type(CONFIG, json.loads(file.read_bytes()), dict[str, Any])
+        version = values.get("format")
         if version != FORMAT:
             raise ValueError(f"its format is {version!r:.20}, but this version reads only format {FORMAT}")
-        return from_json(ModelMetadata, values)
     except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{file} does not describe a model: {error}") from None
+    return values
 
 
 def _build(folder: Path, metadata: ModelMetadata, shapes: dict[str, list[int]], *, trust_network: bool) -> nn.Module:
@@ -215,20 +207,6 @@ def _config(folder: Path, network: str, hyperparameters: Mapping[str, PlainValue
         return make_config(config_class, {**hyperparameters, "network": network})
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG} does not describe a network: {error}") from None
-
-
-def _save_weights(weights: Mapping[str, Any], file: Path) -> None:
-    try:
-        for name, tensor in weights.items():
-            if not isinstance(tensor, Tensor):
-                raise ValueError(f"{name} is a {type(tensor).__name__} and no tensor")
-            if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-                raise ValueError(f"{name} is an expanded view of fewer numbers")  # a copy would need much more memory
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, file)
-    except OSError:
-        raise
-    except Exception as error:  # torch and safetensors raise many errors for unusual tensors
-        raise ValueError(f"the weights cannot be saved: {type(error).__name__}: {error}") from None
 
 
 def _check_code(folder: Path, metadata: ModelMetadata) -> None:
@@ -276,11 +254,3 @@ def _are_equal_where_not_finite(one: Tensor, other: Tensor | None) -> bool:
     if other is None or other.is_meta or one.shape != other.shape:
         return False
     return bool((one.isfinite() | one.isclose(other, rtol=0, atol=0, equal_nan=True)).all())
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder of ours, or a link in its place without following it."""
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    else:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The metadata of a trained network: the fields of its `config.json`."""
+"""The metadata of a trained model, of a network or of a training function: the fields of its `config.json`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -83,3 +83,33 @@ class ModelMetadata:
     def color(self) -> str:
         """The kind of images for the network: grey, RGB or a number of channels."""
         return {1: "grey", 3: "RGB"}.get(self.image_shape[0], f"{self.image_shape[0]} channels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomModelMetadata:
+    """The metadata of what a training function of the user's own saved."""
+
+    format: int = FORMAT
+    train_function: str
+    """The function and its file, without the folder."""
+    train_function_sha256: str | None = None
+    """Checksum of its file and of those that it imports, when the study was run."""
+    study: str
+    trial: int
+    """Number of the trial in the study that has this configuration."""
+    hyperparameters: dict[str, Value]
+    """Searched and fixed ones."""
+    seed: int
+    epoch: int
+    """Number of epochs of the training."""
+    metric: str
+    mode: Literal["max", "min"]
+    metrics: dict[str, float | None]
+    """All metrics after these epochs; None for one that was not finite."""
+    selection: str
+    """How the model was chosen, in some sentences."""
+
+    def __post_init__(self) -> None:
+        """Refuse metadata that no model of ours has."""
+        if self.epoch < 1 or self.metrics.get(self.metric) is None:
+            raise ValueError(f"it has no {self.metric} after {self.epoch} epochs")

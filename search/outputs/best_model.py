@@ -1,0 +1,93 @@
+"""The best model of a study, as it was exported: where it is, and what is in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from search.record.file_names import MODEL
+from search.record.ranking import best_trial
+from search.record.study_record import StudyRecord
+from search.settings import StudySettings
+from training.model.custom_model import load_custom_model, read_custom_metadata
+from training.model.model_folder import CONFIG, WEIGHTS, read_config, read_metadata
+from training.model.model_metadata import CustomModelMetadata, ModelMetadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestModel:
+    """The best model of a study with its configuration."""
+
+    hyperparameters: dict[str, Any]
+    """Searched and fixed ones."""
+    seed: int
+    epoch: int
+    """Number of epochs of the training."""
+    metrics: dict[str, float | None]
+    """The metrics after these epochs."""
+    states: dict[str, Any]
+    """What was saved, by name: the `state_dict` of each object that has one; for images, `model` is the network's."""
+    files: Path | None = None
+    """The folder of a training function that writes its checkpoints itself."""
+    folder: Path
+
+
+def load_best(study: str | Path, *, results_dir: Path | None = None) -> BestModel:
+    """Load the best model of a study from `model/` in its folder; no code of the user is run.
+
+    Args:
+        study: The study: its name, its folder, or `latest` for the newest one; or the folder of a model.
+        results_dir: Folder of all studies; by default that of the commands.
+
+    Raises:
+        ValueError: There is no such model, or it is damaged.
+    """
+    results = results_dir or StudySettings().results_dir
+    places = [results / study / MODEL, Path(study) / MODEL, Path(study)]
+    folder = next((place for place in places if (place / CONFIG).is_file()), None)
+    if folder is None:
+        raise ValueError(f"study {study} has no model: there is no {CONFIG} in {' or '.join(map(str, places[:2]))}")
+    metadata = read_exported(folder)
+    if isinstance(metadata, CustomModelMetadata):
+        model = load_custom_model(folder)
+        return BestModel(
+            hyperparameters=dict(model.metadata.hyperparameters),
+            seed=model.metadata.seed,
+            epoch=model.metadata.epoch,
+            metrics=dict(model.metadata.metrics),
+            states=model.objects,
+            files=model.files,
+            folder=folder,
+        )
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except Exception as error:  # whatever the damage does to safetensors
+        raise ValueError(f"{folder / WEIGHTS} cannot be read: {type(error).__name__}: {error}") from None
+    seed = int(metadata.training["seed"])
+    values = {"network": metadata.network, **metadata.network_hyperparameters, **metadata.training}
+    return BestModel(
+        hyperparameters={name: value for name, value in values.items() if name != "seed"},
+        seed=seed,
+        epoch=metadata.epoch,
+        metrics={name: getattr(metadata, name) for name in ("val_accuracy", "val_loss", "test_accuracy", "test_loss")},
+        states={"model": weights},
+        folder=folder,
+    )
+
+
+def read_exported(folder: Path) -> ModelMetadata | CustomModelMetadata:
+    """The metadata of the model in a folder; a ValueError says that they are missing or damaged."""
+    return read_custom_metadata(folder) if "train_function" in read_config(folder) else read_metadata(folder)
+
+
+def exported_best(record: StudyRecord) -> Path | None:
+    """The folder of the exported model, if it holds the best epoch of the best trial."""
+    folder, best = record.folder / MODEL, best_trial(record.trials)
+    metrics = best.best_epoch if best else None
+    try:
+        model = read_exported(folder)
+    except ValueError:
+        return None
+    is_best = best and metrics and (model.trial, model.epoch) == (best.number, metrics.epoch)
+    return folder if is_best else None

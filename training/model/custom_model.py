@@ -1,0 +1,75 @@
+"""The model of a training function as a folder: what the function saved, its configuration, and a card."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from training.atomic_file import replacing_folder
+from training.json_data import from_json
+from training.model.custom_model_card import custom_model_card
+from training.model.model_folder import CARD, CONFIG, read_config
+from training.model.model_metadata import CustomModelMetadata
+from training.model.saved_objects import Objects, load_objects, save_objects
+
+FILES = "checkpoint"
+"""Folder with the files of a training function that writes its checkpoints itself."""
+
+
+@dataclass(frozen=True)
+class CustomModel:
+    """The model of a training function."""
+
+    metadata: CustomModelMetadata
+    objects: dict[str, Any]
+    """What the function saved, by name."""
+    files: Path | None
+    """The folder that the function saved instead; None if it saved objects."""
+
+
+def save_custom_model(
+    folder: Path,
+    metadata: CustomModelMetadata,
+    objects: Objects = MappingProxyType({}),
+    files: Path | None = None,
+) -> None:
+    """Write the folder of a model; it replaces an earlier one when it is complete.
+
+    Args:
+        folder: The folder of the model.
+        metadata: The metadata of the model.
+        objects: What the training function saved, by name.
+        files: The folder that it saved instead.
+
+    Raises:
+        ValueError: An object cannot be exported.
+        OSError: The folder cannot be written.
+    """
+    with replacing_folder(folder) as draft:
+        if files is not None:
+            shutil.copytree(files, draft / FILES, symlinks=True)  # a link from somebody else is not followed
+        save_objects(objects, draft)
+        (draft / CONFIG).write_text(json.dumps(asdict(metadata), indent=2) + "\n")
+        (draft / CARD).write_text(custom_model_card(metadata, objects, has_files=files is not None), encoding="utf-8")
+        load_custom_model(draft)
+
+
+def load_custom_model(folder: Path) -> CustomModel:
+    """Load a model from its folder, which may come from somebody else; no code in it is run.
+
+    A ValueError says that there is no model of a training function, or that it is damaged.
+    """
+    files = folder / FILES
+    return CustomModel(read_custom_metadata(folder), load_objects(folder), files if files.is_dir() else None)
+
+
+def read_custom_metadata(folder: Path) -> CustomModelMetadata:
+    """The metadata of the model in a folder; a ValueError says that they are missing or damaged."""
+    values: Mapping[str, Any] = read_config(folder)
+    try:
+        return from_json(CustomModelMetadata, values)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG} does not describe a model of a training function: {error}") from None
