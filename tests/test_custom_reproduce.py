@@ -16,6 +16,7 @@ from training.user_code import load_code
 FUNCTIONS = """
 import random
 import time
+import optuna
 
 def train(lr, seed, checkpoint):
     print("printed by the function")
@@ -41,6 +42,13 @@ def with_data(lr, data):
     for value in data:
         yield {"train_loss": value}
         yield {"train_loss": value, "val_loss": lr * value}
+
+def objective(trial):
+    for epoch in range(3):
+        trial.report(trial.suggest_float("lr", 0.1, 1.0) * random.random(), epoch)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return random.random()
 
 def diverges(lr):
     yield {"val_loss": 1.0}
@@ -75,7 +83,7 @@ def reproduce(place: Path, function: str, trial: int = 1) -> CompletedRun:
     return run_command("search/reproduce.py", f"{place}/out/{function}", str(trial), *code)
 
 
-@pytest.mark.parametrize("function", ["train", "by_call", "with_data"])
+@pytest.mark.parametrize("function", ["train", "by_call", "with_data", "objective"])
 def test_trial_gives_the_same_numbers_again(place: Path, function: str) -> None:
     run_command(*study(place, function))
     before = {file: file.read_bytes() for file in (place / "out" / function).rglob("*") if file.is_file()}

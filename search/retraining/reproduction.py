@@ -134,6 +134,7 @@ class Reproduction:
                 train_custom(
                     str(self._settings.train_function),
                     self._metadata.space.add_fixed(self.trial.hyperparameters),
+                    number=self.trial.number,
                     epochs=self._settings.epochs,
                     seed=self.trial.seed,
                     objective=self.trial.objective,
