@@ -1,16 +1,20 @@
 """Confirming a study of a training function of the user's own."""
 
 import re
+import shlex
+import signal
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from serial_ray import CompletedRun, run_command
+from serial_ray import CompletedRun, StartedRun, run_command
 
 from search.record.study_record import StudyRecord
 
 FUNCTIONS = """
 import random
+import time
 import torch
 from torch import nn
 
@@ -25,6 +29,13 @@ def train(lr, seed, checkpoint):
         optimizer.step()
         checkpoint.save(epoch + 1, model=model, optimizer=optimizer)
         yield {"val_loss": loss, "test_error": 2 * loss, "seed_seen": seed}
+
+def slow(lr, checkpoint):
+    for epoch in range(checkpoint.load(), 6):
+        time.sleep(0.02)
+        loss = random.random()
+        checkpoint.save(epoch + 1)
+        yield {"val_loss": loss}
 
 def without_seed(lr):
     for epoch in range(4):
@@ -118,6 +129,36 @@ def test_same_command_tells_the_result_again_and_trains_nothing(place: Path) -> 
     assert again.status == 0, again.stderr
     assert again.stdout.strip() == first.stdout[first.stdout.index("Confirmed: ") :].strip()
     assert (place / "out/train/confirm/study.db").read_bytes() == record
+
+
+def test_killed_confirmation_continues_with_the_same_numbers(place: Path) -> None:
+    for name in ("whole", "killed"):
+        study = search(place, "slow", "--name", name, "--num-samples", "2")
+        assert study.status == 0, study.stderr
+    command = ["search/confirm.py", "--train-function", f"{place}/own.py:slow", "--top", "2", "--seeds", "2"]
+    confirmed = []
+    with StartedRun(*command, f"{place}/out/killed") as killed:
+        saved, deadline = place / "out/killed/confirm/checkpoints", time.monotonic() + 60
+        while not list(saved.glob("trial-0003-last-000[3-5]*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        killed.send(signal.SIGKILL)
+        killed.end()
+    for name in ("whole", "killed"):
+        run = run_command(*command, f"{place}/out/{name}")
+        assert run.status == 0, run.stdout + run.stderr
+        confirmed.append(pd.read_csv(place / "out" / name / "confirm.csv"))
+    assert "3 ended trials; 3 to run, 1 of them continues after the last epoch" in run.stdout
+    whole, continued = confirmed
+    pd.testing.assert_frame_equal(continued, whole)
+
+
+def test_printed_commands_name_the_code_and_work(place: Path) -> None:
+    study = search(place, "train")
+    for name, options in (("Confirm", ["--top", "2", "--seeds", "2"]), ("Reproduce", [])):
+        command = shlex.split(re.findall(f"^{name}: python (.*)", study.stdout, re.MULTILINE)[0])
+        run = run_command(*command, *options)
+        assert run.status == 0, run.stdout + run.stderr
 
 
 def test_code_runs_only_if_it_is_named(place: Path) -> None:

@@ -56,7 +56,7 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
         _show_best_five(measured, record)
         _show_by_optimizer(measured, record)
         print(f"Reproduce: {reproduce_command(record, best)}")
-        if len(measured) > 1 and record.metadata.confirmation is None and not record.metric.startswith("test_"):
+        if len(measured) > 1 and record.metadata.confirmation is None and not _chooses_by_test_data(record):
             print(f"Confirm: {_confirm_command(record)}")
     show_confirmation(record)
     if findings.recommendations:
@@ -66,6 +66,10 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
         if first.snippet and "\n" not in first.snippet:
             print(f"  {first.snippet}")
     _show_files(record)
+
+
+def _chooses_by_test_data(record: StudyRecord) -> bool:
+    return record.metric in record.metadata.task.test_metrics
 
 
 def _show_time(record: StudyRecord) -> None:
@@ -87,8 +91,8 @@ def _show_best(record: StudyRecord, best: TrialRecord) -> None:
     print("\n" + wrapped(f"{title}: trial {best.number}, epoch {metrics.epoch}: {measured}", hanging="  "))
     point = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
     print(wrapped(point, indent="  "))
-    if record.metric.startswith("test_") and record.metadata.task.has_images:
-        reason = "There are no validation images, so the test images chose this trial, and its value is optimistic."
+    if _chooses_by_test_data(record):
+        reason = f"{record.metric} is of test data, which therefore chose this trial, and its value is optimistic."
         print(wrapped(reason, indent="  "))
     line = _describe_gain(record, best, names)
     if line:
