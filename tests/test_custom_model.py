@@ -19,6 +19,7 @@ from training.model.model_folder import read_metadata
 from training.model.model_metadata import CustomModelMetadata
 from training.model.saved_objects import OBJECTS
 
+CONFIRM = ["--top", "2", "--seeds", "2", "--train-function"]
 FUNCTIONS = """
 import json
 import tempfile
@@ -141,6 +142,11 @@ def test_winner_of_a_confirmation_is_shipped_from_its_best_training(place: Path)
         f"The configuration is trial {config['trial']} of study train, confirmed from 2"
     )
     assert re.search(r"^Model: .*/out/train/model$", run.stdout, re.MULTILINE)
+    (place / "out/train/model").rename(place / "sent")
+    save_custom_model(place / "out/train/model", metadata())  # of another training
+    shown = run_command("search/confirm.py", f"{place}/out/train", *CONFIRM, f"{place}/own.py:train")
+    assert re.search(r"^Model: .*/out/train/model$", shown.stdout, re.MULTILINE)
+    assert read_custom_metadata(place / "out/train/model") == read_custom_metadata(place / "sent")
 
 
 @pytest.mark.parametrize("function", ["saves_nothing", "saves_others"])

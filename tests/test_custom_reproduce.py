@@ -45,7 +45,7 @@ def with_data(lr, data):
 
 def objective(trial):
     for epoch in range(3):
-        trial.report(trial.suggest_float("lr", 0.1, 1.0) * random.random(), epoch)
+        trial.report(trial.suggest_float("lr", 0.01, 0.5, log=True) * random.random(), epoch)
         if trial.should_prune():
             raise optuna.TrialPruned
     return random.random()

@@ -83,11 +83,29 @@ def read_exported(folder: Path) -> ModelMetadata | CustomModelMetadata:
 
 def exported_best(record: StudyRecord) -> Path | None:
     """The folder of the exported model, if it holds the best epoch of the best trial."""
-    folder, best = record.folder / MODEL, best_trial(record.trials)
-    metrics = best.best_epoch if best else None
+    best = best_trial(record.trials)
+    if best is None or best.best_epoch is None:
+        return None
+    return _exported(record, best.number, best.best_epoch.epoch, best.seed)
+
+
+def exported_confirmed(record: StudyRecord) -> Path | None:
+    """The folder of the exported model, if it is that of the study's confirmation."""
+    confirmation = record.metadata.confirmation
+    if confirmation is None:
+        return None
+    if final := confirmation.final:
+        return _exported(record, final.trial, final.epochs, final.seed)
+    assert confirmation.best is not None, "a confirmation without a final training has a best training"
+    return _exported(record, confirmation.confirmed.trial, confirmation.best.epoch, confirmation.best.seed)
+
+
+def _exported(record: StudyRecord, trial: int, epoch: int, seed: int) -> Path | None:
+    """The folder of the exported model, if it is of this training."""
+    folder = record.folder / MODEL
     try:
         model = read_exported(folder)
     except ValueError:
         return None
-    is_best = best and metrics and (model.trial, model.epoch) == (best.number, metrics.epoch)
-    return folder if is_best else None
+    trained_from = model.seed if isinstance(model, CustomModelMetadata) else model.training.get("seed")
+    return folder if (model.trial, model.epoch, trained_from) == (trial, epoch, seed) else None

@@ -2,11 +2,11 @@
 
 import pandas as pd
 
+from search.outputs.best_model import exported_confirmed
 from search.outputs.tables import as_cell
 from search.record.columns import distinct_columns
 from search.record.configuration import Configuration, format_difference
 from search.record.confirmation import Confirmation
-from search.record.file_names import MODEL
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
 from search.record.task import POINTS
@@ -71,8 +71,8 @@ def show_confirmation(record: StudyRecord) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-    if (record.folder / MODEL).is_dir():
-        print(f"Model: {short_path(record.folder / MODEL)}")
+    if model := exported_confirmed(record):
+        print(f"Model: {short_path(model)}")
 
 
 def describe_result(confirmation: Confirmation) -> list[str]:

@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution
 from search.analysis.findings import Findings
 from search.analysis.gain import baseline_name, gain_over_start
 from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds
-from search.outputs.best_model import exported_best
+from search.outputs.best_model import exported_best, exported_confirmed
 from search.outputs.confirmation_text import show_confirmation
 from search.outputs.tables import trial_table
 from search.record.columns import hyperparameter_columns, metric_columns
@@ -199,7 +199,7 @@ def resume_command(settings: StudySettings, record: StudyRecord) -> str:
 
 def _show_files(record: StudyRecord) -> None:
     folder = short_path(record.folder)
-    model = exported_best(record)
+    model = exported_best(record) or exported_confirmed(record)
     if model:
         print(describe_use(record, model))
     megabytes = sum(file.stat().st_size for file in record.folder.rglob("*") if file.is_file()) / 1e6

@@ -346,10 +346,12 @@ class StudyRecord:
     def _clear_checkpoints(self) -> None:
         """Remove the checkpoints of ended trials except the best epoch of the best trial.
 
-        A confirmation keeps that of the best training of each configuration, because the winner is not yet known.
+        A confirmation without a final training keeps that of the best training of each configuration: one of them will
+        be the winner.
         """
         ended, plan = ended_trials(self.trials), self.metadata.plan
-        best = best_configurations(ended, len(plan.trials)) if plan else filter(None, [best_trial(ended)])
+        keeps_all = plan is not None and plan.final_seed is None
+        best = best_configurations(ended, len(ended)) if keeps_all else filter(None, [best_trial(ended)])
         best_files = {file.name for trial in best for file in Checkpoint(self.checkpoint(trial)).best_files()}
         unfinished = {self.checkpoint(trial).stem for trial in self.trials if not trial.has_ended}
         for file in (self.folder / "checkpoints").glob("trial-*"):

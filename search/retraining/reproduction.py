@@ -13,6 +13,7 @@ import torch
 
 from search.engine.custom_training import train_custom
 from search.engine.function_call import takes_seed
+from search.engine.reporter import Report
 from search.engine.shared_data import SharedData, load_shared_data
 from search.record import provenance
 from search.record.custom_metrics import metric_value
@@ -129,7 +130,7 @@ class Reproduction:
             TemporaryDirectory(prefix="tunesmith-") as folder,
             Path(os.devnull).open("w") as nowhere,
         ):
-            receive = _printing_as_now(receive)
+            report = _printing_as_now(receive)
             with redirect_stdout(nowhere), redirect_stderr(nowhere):
                 train_custom(
                     str(self._settings.train_function),
@@ -139,7 +140,7 @@ class Reproduction:
                     seed=self.trial.seed,
                     objective=self.trial.objective,
                     checkpoint=CustomCheckpoint(Path(folder) / "trial.pt", Path(folder) / "trial"),
-                    report=receive,
+                    report=report,
                     data=self._shared_data,
                 )
 
@@ -253,11 +254,11 @@ def _describe_end(failure: Failure | None, epochs: int, has_ended: bool) -> str:
     return f"{'diverged' if failure.kind == 'diverged' else 'failed'} in epoch {epochs + 1} ({failure.error})"
 
 
-def _printing_as_now(receive: Callable[[Metrics], None]) -> Callable[[Metrics], None]:
+def _printing_as_now(receive: Callable[[Metrics], None]) -> Report:
     """A function that prints to the present standard output, wherever a training function prints meanwhile."""
     stdout = sys.stdout
 
-    def receive_and_print(metrics: Metrics) -> None:
+    def receive_and_print(metrics: Metrics, **_: object) -> None:
         with redirect_stdout(stdout):
             receive(metrics)
 

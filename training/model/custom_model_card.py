@@ -1,6 +1,6 @@
 """The README.md of the model of a training function: how it was made and chosen, how good it is, how to load it."""
 
-from training.console.terminal import counted, format_metric, format_value, printable
+from training.console.terminal import counted, format_metric, printable
 from training.model.model_metadata import CustomModelMetadata
 from training.model.saved_objects import Objects
 
@@ -15,7 +15,7 @@ def custom_model_card(metadata: CustomModelMetadata, objects: Objects, *, has_fi
     """
     function = printable(metadata.train_function)
     hyperparameters = ", ".join(
-        f"{printable(name)} {printable(str(format_value(value)))}" for name, value in metadata.hyperparameters.items()
+        f"{printable(name)} {printable(str(value))}" for name, value in metadata.hyperparameters.items()
     )
     checksum = metadata.train_function_sha256
     lines = [
