@@ -9,7 +9,6 @@ from search.record.configuration import Configuration, format_difference
 from search.record.confirmation import Confirmation
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
-from search.record.task import POINTS
 from training.console.terminal import counted, format_metric, format_value, short_path, wrapped
 from training.metrics import CONFIDENCE
 
@@ -165,7 +164,7 @@ def _row(one: Configuration, tested: list[str]) -> list[str]:
 
 def describe_optimism(one: Configuration) -> str:
     """Describe by how much the value in the search was better than the mean over new seeds."""
-    size = abs(one.optimism) * (100 if one.unit == POINTS else 1)
+    size = abs(one.optimism) * (100 if one.is_accuracy else 1)
     written = format_difference(size, one.unit)
     direction = "optimistic" if one.optimism > 0 else "pessimistic"
     comparison = f"{written} {one.unit} too {direction}" if float(written) else "the same"

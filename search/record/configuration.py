@@ -8,7 +8,7 @@ import numpy as np
 
 from search.record.custom_metrics import metric_value
 from search.record.estimate import FEWEST_SEEDS, Estimate, accuracy_estimate, best_mean_epoch, t_interval
-from search.record.task import NATS, POINTS, Task
+from search.record.task import POINTS, Task
 from search.record.trial import Metrics, Objective
 from search.settings import Mode
 from search.space.distributions import HyperparameterValue
@@ -68,7 +68,7 @@ class Configuration:
         `docs/confirm.md` measures the effect of this rule.
         """
         deviation = max(self.own_deviation, self.usual_deviation)
-        interval = accuracy_estimate if self.unit == POINTS else t_interval
+        interval = accuracy_estimate if self.is_accuracy else t_interval
         return interval(self.values, deviation)
 
     @property
@@ -98,8 +98,13 @@ class Configuration:
         return any(len({*values}) > 1 for values in (self.values, *self.test_values.values()))
 
     @property
+    def is_accuracy(self) -> bool:
+        """Whether the metric is an accuracy in [0, 1], which differs by points."""
+        return self._is_of_images and self.unit == POINTS
+
+    @property
     def _is_of_images(self) -> bool:
-        return self.unit in (POINTS, NATS)
+        return self.unit != self.metric_name  # that of a training function has no other unit
 
 
 def measure(
@@ -247,6 +252,6 @@ def difference(first: Configuration, second: Configuration) -> Difference | None
     common = [seed for seed in values if seed in reference]
     if len(common) < FEWEST_SEEDS:
         return None
-    scale = (100.0 if first.unit == POINTS else 1.0) * (-1 if first.mode == "min" else 1)
+    scale = (100.0 if first.is_accuracy else 1.0) * (-1 if first.mode == "min" else 1)
     gains = [scale * (values[seed] - reference[seed]) for seed in common]
     return Difference(first.trial, second.trial, len(common), first.unit, t_interval(gains))

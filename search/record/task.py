@@ -58,7 +58,7 @@ class Task:
 
     def is_accuracy(self, metric: str) -> bool:
         """Whether a metric is an accuracy in [0, 1]; differences of accuracies are shown in points."""
-        return self.unit(metric) == POINTS
+        return self.has_images and self.unit(metric) == POINTS
 
     def config_type(self) -> type[Any] | None:
         """The dataclass of all hyperparameters and their defaults; None with a function that takes a dictionary.
