@@ -42,7 +42,7 @@ from training.images.image_data import ImageData, load_data
 from training.loop import TrainingDivergedError, train
 from training.metrics import EpochMetrics
 
-TOP, SEEDS = 3, 5
+TOP, SEEDS, VALIDATION_IMAGES = 3, 5, 240
 MEASURED: dict[str, Any] = {
     "objective": Objective("val_accuracy", "max"),
     "task": task_of(StudySettings(dataset="digits"), "digits", []),
@@ -137,7 +137,8 @@ def choose(study: pd.DataFrame) -> tuple[Configuration, list[list[EpochMetrics] 
     for name, rows in study.groupby("trial"):
         trial, value = int(str(name)), float(rows["search_value"].iloc[0])
         curves[trial] = [_curve(row) for row in rows.sort_values("seed").filter(like="epoch ").to_numpy()]
-        configurations.append(measure(trial, {}, value, dict(enumerate(curves[trial][:SEEDS])), **MEASURED))
+        one = measure(trial, {}, value, dict(enumerate(curves[trial][:SEEDS])), **MEASURED)
+        configurations.append(replace(one, validation_images=VALIDATION_IMAGES))
     winner, *_ = rank(configurations)
     return winner, curves[winner.trial][SEEDS:]
 

@@ -28,9 +28,10 @@ from search.algorithms.search_algorithm import SearchAlgorithm
 from search.engine import tuner
 from search.engine.study import Repetition
 from search.engine.study import _enqueue_repetition as enqueue_repetition
+from search.outputs.confirmation_text import describe_result
 from search.record.configuration import Configuration, difference, measure, rank
-from search.record.confirmation import Plan
-from search.record.estimate import best_mean_epoch, t_interval
+from search.record.confirmation import Confirmation, Final, Plan
+from search.record.estimate import accuracy_estimate, best_mean_epoch, t_interval
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
@@ -111,6 +112,36 @@ def test_seeds_that_agree_by_luck_are_not_taken_at_their_word() -> None:
     equal, *_ = rank([configuration(1, 0.95, 0.95), configuration(2, 0.93, 0.95), configuration(3, 0.90, 0.93)])
     assert (equal.trial, equal.own_deviation) == (1, 0.0)
     assert equal.metric.deviation == pytest.approx(0.02 / math.sqrt(2))
+
+
+def test_interval_holds_the_true_mean_even_where_seeds_differ_by_no_more_than_an_image() -> None:
+    """Of 240 images; the seeds often agree exactly, and a standard deviation of 0 would claim certainty."""
+    chance = np.random.default_rng(0)
+    for seeds, deviation in ((2, 0.1), (2, 4.0), (3, 0.3), (5, 0.1), (5, 1.0)):
+        latent = 228 + chance.uniform(-0.5, 0.5, 1000)
+        right = np.round(latent + deviation * chance.normal(size=(2000, 1000))).clip(0, 240)
+        true, drawn = right.mean(0) / 240, right[:seeds].T / 240
+        estimates = [accuracy_estimate(values.tolist(), 240) for values in drawn]
+        held = [one.low <= mean <= one.high for one, mean in zip(estimates, true, strict=True)]
+        assert np.mean(held) >= 0.94
+
+
+def test_seeds_that_agree_exactly_claim_no_certainty() -> None:
+    alike = replace(configuration(1, 0.95, 0.95), validation_images=240)
+    assert alike.metric.high - alike.metric.low == pytest.approx(2 * 6.353 / 240, rel=1e-3)
+    assert configuration(1, 1.0, 1.0).metric.has_interval is False  # a record that holds no number of images
+    trainings = {0: losses_of(0.25), 1: losses_of(0.25)}
+    losses = [measure(trial, POINT, 0.3, trainings, **LOSS) for trial in (1, 2)]
+    final = Final(
+        trial=1, epochs=1, seed=9, training_images=9, test_images=9, test_accuracy=0.5, test_loss=1, seconds=1
+    )
+    expected, *_ = describe_result(Confirmation(configurations=losses, confirmed=losses[0], final=final))
+    assert "(all seeds gave the same value, so the influence of the seed could not be measured)" in expected
+    worse = replace(losses[1], values=[0.5, 0.5])
+    told = difference(losses[0], worse)
+    assert told is not None
+    assert not told.is_clear
+    assert told.sentence.startswith("Trial 1 was better than trial 2 by 0.2500 nats from each of 2 seeds, so the infl")
 
 
 def losses_of(value: float) -> list[EpochMetrics]:
@@ -373,6 +404,7 @@ def test_means_are_those_of_trainings_done_alone(finished: object, results: Path
     assert (confirmed.trial, confirmed.epochs) == (winner.trial, winner.epochs)
     assert confirmed.values == [record.objective.value(training[winner.epochs - 1]) for training in further]
     assert confirmed.metric.deviation == max(confirmed.own_deviation, winner.usual_deviation)
+    assert confirmed.validation_images == record.metadata.images.validation_images
 
 
 def test_result_is_of_one_training_on_all_images(finished: object, results: Path, all_digits: ImageData) -> None:

@@ -5,8 +5,9 @@ import pandas as pd
 from search.outputs.best_model import exported_confirmed
 from search.outputs.tables import as_cell
 from search.record.columns import distinct_columns
-from search.record.configuration import Configuration, format_difference
+from search.record.configuration import UNMEASURED, Configuration, format_difference
 from search.record.confirmation import Confirmation
+from search.record.estimate import Estimate
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
 from training.console.terminal import counted, format_metric, format_value, short_path, wrapped
@@ -34,15 +35,14 @@ def confirmation_table(record: StudyRecord, confirmation: Confirmation) -> pd.Da
         if one.is_measured:
             estimate = one.metric
             row |= {"mean": estimate.mean, "standard_deviation": one.own_deviation}
-            row |= {"low": estimate.low, "high": estimate.high, "optimism": one.optimism}
+            row |= _bounds("", estimate) | {"optimism": one.optimism}
             for name, test in one.test_metrics.items():
-                row |= {f"{name}_mean": test.mean, f"{name}_low": test.low, f"{name}_high": test.high}
+                row |= {f"{name}_mean": test.mean} | _bounds(f"{name}_", test)
         if rank == 1:
             confirmed, estimate = confirmation.confirmed, confirmation.confirmed.metric
             row |= {"confirmed_seeds": len(confirmed.seeds), "confirmed_failed": confirmed.failed}
             row |= {"confirmed_mean": estimate.mean, "confirmed_standard_deviation": confirmed.own_deviation}
-            row |= {"confirmed_low": estimate.low, "confirmed_high": estimate.high}
-            row |= {"confirmed_optimism": confirmed.optimism}
+            row |= _bounds("confirmed_", estimate) | {"confirmed_optimism": confirmed.optimism}
             if final := confirmation.final:
                 low, high = final.interval
                 row |= {"final_test_accuracy": final.test_accuracy}
@@ -50,6 +50,12 @@ def confirmation_table(record: StudyRecord, confirmation: Confirmation) -> pd.Da
         rows.append(row)
     integers = dict.fromkeys(("epochs", "confirmed_seeds", "confirmed_failed"), "Int64")
     return pd.DataFrame(rows).map(as_cell).astype(integers)
+
+
+def _bounds(prefix: str, estimate: Estimate) -> dict[str, object]:
+    """The bounds of an interval by column; empty without an interval."""
+    bounds = (estimate.low, estimate.high) if estimate.has_interval else (None, None)
+    return {f"{prefix}{name}": bound for name, bound in zip(("low", "high"), bounds, strict=True)}
 
 
 def show_confirmation(record: StudyRecord) -> None:
@@ -80,12 +86,12 @@ def describe_result(confirmation: Confirmation) -> list[str]:
     expected = confirmed.metric
     sentences = [
         f"Expect {confirmed.metric_name} {format_metric(expected.mean)} from this configuration "
-        f"({describe_interval(expected.low, expected.high)})."
+        f"({describe_estimate(expected)})."
     ]
     if not confirmation.varies:
         sentences.append(
-            "From all seeds the trainings of a configuration measured the same, so the interval says nothing of "
-            "chance: the training does not depend on its seed, or sets a seed of its own."
+            "From all seeds the trainings of a configuration measured the same: the training does not depend on its "
+            "seed, or sets a seed of its own."
         )
     if final:
         low, high = final.interval
@@ -95,8 +101,8 @@ def describe_result(confirmation: Confirmation) -> list[str]:
         )
     if best:
         for name, test in confirmed.test_metrics.items():
-            interval = describe_interval(test.low, test.high)
-            sentences.append(f"The same trainings measured {name} {format_metric(test.mean)} ({interval}).")
+            measured = f"{name} {format_metric(test.mean)} ({describe_estimate(test)})"
+            sentences.append(f"The same trainings measured {measured}.")
         sentences.append(
             f"The best of all its trainings, epoch {best.epoch} with seed {best.seed}, measured "
             f"{confirmed.metric_name} {format_metric(best.value)}, which is optimistic."
@@ -107,6 +113,13 @@ def describe_result(confirmation: Confirmation) -> list[str]:
 def describe_interval(low: float, high: float) -> str:
     """Write the bounds of an interval."""
     return f"{CONFIDENCE} % interval {format_metric(low)} to {format_metric(high)}"
+
+
+def describe_estimate(estimate: Estimate) -> str:
+    """Write the interval of a mean over seeds, or why there is none."""
+    if estimate.has_interval:
+        return describe_interval(estimate.low, estimate.high)
+    return f"all seeds gave the same value, {UNMEASURED}"
 
 
 def describe_choice(confirmation: Confirmation) -> list[str]:
@@ -157,7 +170,8 @@ def _row(one: Configuration, tested: list[str]) -> list[str]:
     if not one.is_measured:
         return [str(one.trial), "", seeds, "", "", search_value, *("" for _ in tested)]
     estimate, tests = one.metric, one.test_metrics
-    interval = f"{format_metric(estimate.low)} to {format_metric(estimate.high)}"
+    bounds = f"{format_metric(estimate.low)} to {format_metric(estimate.high)}"
+    interval = bounds if estimate.has_interval else "all equal"
     means = [format_metric(tests[name].mean) if name in tests else "" for name in tested]
     return [str(one.trial), str(one.epochs), seeds, format_metric(estimate.mean), interval, search_value, *means]
 

@@ -23,6 +23,7 @@ from search.outputs.confirmation_text import (
     configuration_rows,
     describe_choice,
     describe_epochs,
+    describe_estimate,
     describe_interval,
     describe_result,
     describe_stale,
@@ -125,7 +126,7 @@ def _confirmed_cards(confirmation: Confirmation) -> Iterator[tuple[str, str, str
     yield "best configuration", _listed(confirmed.hyperparameters), remark
     expected = confirmed.metric
     seeds = f"mean over {len(confirmed.seeds)} new seeds that chose nothing"
-    remark = f"{seeds}, {describe_interval(expected.low, expected.high)}"
+    remark = f"{seeds}, {describe_estimate(expected)}"
     yield f"expected {confirmed.metric_name}", format_metric(expected.mean), remark
     if final:
         remark = f"trained once, on all training images; {describe_interval(*final.interval)}"

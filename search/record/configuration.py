@@ -15,6 +15,8 @@ from search.space.distributions import HyperparameterValue
 from training.console.terminal import format_metric
 from training.metrics import CONFIDENCE
 
+UNMEASURED = "so the influence of the seed could not be measured"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
@@ -40,6 +42,9 @@ class Configuration:
     """Median of the standard deviations over seeds of the configurations that were confirmed together."""
     test_values: dict[str, list[float]]
     """By name, each metric on test data, by seed; these chose nothing."""
+    validation_images: int = 0
+    """0 without images, and in the records of earlier versions."""
+    test_images: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that no trainings can measure."""
@@ -68,8 +73,9 @@ class Configuration:
         `docs/confirm.md` measures the effect of this rule.
         """
         deviation = max(self.own_deviation, self.usual_deviation)
-        interval = accuracy_estimate if self.is_accuracy else t_interval
-        return interval(self.values, deviation)
+        if self.is_accuracy:
+            return accuracy_estimate(self.values, self.validation_images, deviation)
+        return t_interval(self.values, deviation)
 
     @property
     def own_deviation(self) -> float:
@@ -88,7 +94,9 @@ class Configuration:
         if not self.is_measured:
             return {}
         return {
-            name: (accuracy_estimate if self._is_of_images and name.endswith("accuracy") else t_interval)(values)
+            name: accuracy_estimate(values, self.test_images)
+            if self._is_of_images and name.endswith("accuracy")
+            else t_interval(values)
             for name, values in self.test_values.items()
         }
 
@@ -180,7 +188,12 @@ def measure_again(
     """
     values = (winner.trial, winner.hyperparameters, winner.search_value)
     again = measure(*values, trainings, objective=objective, task=task, epochs=winner.epochs)
-    return replace(again, usual_deviation=winner.usual_deviation)
+    return replace(
+        again,
+        usual_deviation=winner.usual_deviation,
+        validation_images=winner.validation_images,
+        test_images=winner.test_images,
+    )
 
 
 def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
@@ -217,23 +230,24 @@ class Difference:
     @property
     def is_clear(self) -> bool:
         """Whether the difference is larger than chance explains: its interval excludes 0."""
-        return self.estimate.low > 0 or self.estimate.high < 0
+        return self.estimate.has_interval and (self.estimate.low > 0 or self.estimate.high < 0)
 
     @property
     def sentence(self) -> str:
         """The difference with its interval, as one sentence."""
         low, high = (_signed(bound, self.unit) for bound in (self.estimate.low, self.estimate.high))
+        comparison = "better" if self.estimate.mean > 0 else "worse"
+        size = format_difference(abs(self.estimate.mean), self.unit)
+        better_by = f"{comparison} than trial {self.second} by {size} {self.unit}"
+        if not self.estimate.has_interval and self.estimate.mean:
+            return f"Trial {self.first} was {better_by} from each of {self.seeds} seeds, {UNMEASURED}."
         if not self.is_clear:
             return (
                 f"{self.seeds} seeds show no difference between trial {self.first} and trial {self.second} "
                 f"({CONFIDENCE} % interval {low} to {high} {self.unit}, paired by seed)."
             )
-        comparison = "better" if self.estimate.mean > 0 else "worse"
-        size = format_difference(abs(self.estimate.mean), self.unit)
-        return (
-            f"Trial {self.first} is {comparison} than trial {self.second} by {size} "
-            f"{self.unit} ({CONFIDENCE} % interval {low} to {high}, {self.seeds} seeds, paired by seed)."
-        )
+        interval = f"{CONFIDENCE} % interval {low} to {high}, {self.seeds} seeds, paired by seed"
+        return f"Trial {self.first} is {better_by} ({interval})."
 
 
 def format_difference(size: float, unit: str) -> str:
@@ -254,4 +268,5 @@ def difference(first: Configuration, second: Configuration) -> Difference | None
         return None
     scale = (100.0 if first.is_accuracy else 1.0) * (-1 if first.mode == "min" else 1)
     gains = [scale * (values[seed] - reference[seed]) for seed in common]
-    return Difference(first.trial, second.trial, len(common), first.unit, t_interval(gains))
+    step = abs(scale) / first.validation_images if first.is_accuracy and first.validation_images else 0.0
+    return Difference(first.trial, second.trial, len(common), first.unit, t_interval(gains, step=step))

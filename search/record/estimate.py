@@ -11,6 +11,8 @@ from training.metrics import CONFIDENCE
 
 FEWEST_SEEDS = 2
 """A standard deviation needs two trainings."""
+ROUNDING = 1e-9
+"""An interval narrower than this part of its mean is the rounding of equal values."""
 _UPPER = 0.5 + CONFIDENCE / 200
 
 
@@ -24,23 +26,31 @@ class Estimate:
     low: float
     high: float
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether the deviation could be measured; where all values are equal, it could not."""
+        return self.high - self.low > ROUNDING * abs(self.mean)
 
-def t_interval(values: Sequence[float], deviation: float | None = None) -> Estimate:
+
+def t_interval(values: Sequence[float], deviation: float | None = None, *, step: float = 0.0) -> Estimate:
     """Mean and Student's interval, mean +- t s / sqrt(n) (Student 1908, "The Probable Error of a Mean", Biometrika 6).
 
     Args:
         values: Measured in independent trainings; two or more.
         deviation: The standard deviation s if it is known; by default that of the values.
+        step: The values are multiples of it, as an accuracy is one of 1 / images. Equal values then do not mean that s
+            is 0: s is at least step / sqrt(n), as if one of the values differed by one step.
     """
     number, mean = len(values), float(np.mean(values))
     deviation = float(np.std(values, ddof=1)) if deviation is None else deviation
+    deviation = max(deviation, step / math.sqrt(number))
     reach = float(stdtrit(number - 1, _UPPER)) * deviation / math.sqrt(number)
     return Estimate(mean, deviation, mean - reach, mean + reach)
 
 
-def accuracy_estimate(accuracies: Sequence[float], deviation: float | None = None) -> Estimate:
-    """Mean and Student's interval of accuracies, cut off at 0 and 1."""
-    estimate = t_interval(accuracies, deviation)
+def accuracy_estimate(accuracies: Sequence[float], images: int, deviation: float | None = None) -> Estimate:
+    """Mean and Student's interval of accuracies on this number of images (0: unknown), cut off at 0 and 1."""
+    estimate = t_interval(accuracies, deviation, step=1 / images if images else 0.0)
     return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
 
 

@@ -279,13 +279,14 @@ def _ranked(record: StudyRecord, parent: StudyRecord) -> list[Configuration]:
     """Measure each configuration by the trainings that choose the winner; the winner comes first."""
     plan = _plan_of(record)
     by_number = {trial.number: trial for trial in parent.trials}
-    configurations = []
+    dataset, configurations = record.metadata.dataset, []
     for number, value in zip(plan.trials, plan.values, strict=True):
         hyperparameters = by_number[number].hyperparameters
         trainings = _trainings(record, hyperparameters, plan.seeds)
-        configurations.append(
-            measure(number, hyperparameters, value, trainings, objective=record.objective, task=record.metadata.task)
-        )
+        one = measure(number, hyperparameters, value, trainings, objective=record.objective, task=record.metadata.task)
+        if dataset:
+            one = replace(one, validation_images=dataset.validation_images, test_images=dataset.test_images)
+        configurations.append(one)
     return rank(configurations)
 
 
