@@ -156,6 +156,14 @@ def test_fixing_takes_along_what_depends_on_it(tmp_path: Path) -> None:
     assert list(with_adam) == ["batch_size", "momentum"]
     assert with_adam.searched({"batch_size": 64}) == {"batch_size": space["batch_size"]}
     assert with_adam.add_fixed({"batch_size": 64})["learning_rate"] == 0.05
+    chain = (
+        ISSUE.replace("low = 0.0\nhigh = 0.99", "ordered = [0.1, 0.9]")
+        + "[decay]\nvalue = 1\nwhen = {momentum = 0.9}\n"
+    )
+    with_adam = fix_values(read(tmp_path, chain, None), ["optimizer=adam"], None)
+    assert list(read(tmp_path, to_toml(with_adam), None).ranges) == [
+        *("learning_rate", "batch_size", "optimizer", "weight_decay")
+    ]
     with_sgd = fix_values(space, ["optimizer=sgd"], MLP)
     assert "momentum" in with_sgd.searched({"batch_size": 64, "learning_rate": 0.1})
 
@@ -190,6 +198,10 @@ def test_numbers_are_of_the_type_of_their_field(tmp_path: Path) -> None:
         ("[epochs]\nlow = 1\nhigh = 9\n", "epochs cannot be searched: --epochs sets it"),
         ('[momentum]\nlow = 0.1\nhigh = 0.9\nwhen = { optimizer = "sgd" }\n', "optimizer, which is not in the space"),
         (ISSUE.replace('when = { optimizer = "sgd" }', 'when = { optimizer = "rmsprop" }'), "requires a value that"),
+        (
+            ISSUE.replace('choices = ["sgd", "adam"]', 'value = "adam"'),
+            'momentum: its condition never holds, because optimizer is fixed and never "sgd"',
+        ),
         (ISSUE.replace('when = { optimizer = "sgd" }', "when = { learning_rate = 0.1 }"), "which has a range of numb"),
         (ISSUE.replace('when = { optimizer = "sgd" }', ""), "momentum is for sgd and rmsprop, got momentum"),
         (ISSUE + "[learning_rate]\nvalue = 1\n", 'Cannot declare ("learning_rate",) twice'.replace('"', "'")),

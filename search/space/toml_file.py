@@ -14,7 +14,7 @@ from search.settings import StudySettings
 from search.space.distributions import bounds, values_of
 from search.space.encoding import SpaceEncoding
 from search.space.objective_space import ask_space, is_objective
-from search.space.search_space import Point, SearchSpace, describe, parse
+from search.space.search_space import ConditionalRange, Fixed, Point, SearchSpace, describe, parse
 from training.config import TrialConfig
 from training.config_fields import field_types, is_plain, make_config, normalize, read_text
 from training.console.terminal import shorten
@@ -55,6 +55,7 @@ def read_space(file: Path, config_class: type[Any] | None) -> SearchSpace:
             tables = _join_names(tables, field_types(config_class))
         described = {name: _read_tables(name, table, config_class) for name, table in tables.items()}
         space = parse(described)
+        _check_fixed_conditions(space)
         if config_class:
             _check_points(space, config_class)
     except (ValueError, OSError, RecursionError) as error:
@@ -111,9 +112,16 @@ def fix_values(space: SearchSpace, assignments: Sequence[str], config_class: typ
 
 
 def to_toml(space: SearchSpace) -> str:
-    """The space as a file that `read_space` reads."""
-    blocks = []
-    for name, described in describe(space).items():
+    """The space as a file that `read_space` reads; ranges that are never active, because of `--set`, are left out."""
+    blocks, kept = [], dict[str, list[ConditionalRange]]()
+    for name in space.order:  # what a condition is on comes before
+        can_hold = [
+            one
+            for one in space.ranges[name]
+            if _never_holds(space, one) is None and one.condition.keys() <= kept.keys()
+        ]
+        kept |= {name: can_hold} if can_hold else {}
+    for name, described in describe(SearchSpace({name: kept[name] for name in space.ranges if name in kept})).items():
         is_list = isinstance(described, list)
         blocks += [to_table(name, table, is_list=is_list) for table in (described if is_list else [described])]
     return "\n\n".join(blocks)
@@ -207,6 +215,23 @@ def _read_value(key: str, value: object, field_type: Any) -> Any:
         return normalize(field_type, value)
     except ValueError as error:
         raise ValueError(f"{key} {error}, got {shorten(str(value), 100)}") from None
+
+
+def _never_holds(space: SearchSpace, one: ConditionalRange) -> str | None:
+    """A hyperparameter that is fixed at another value than a condition requires; None if the condition can hold."""
+    for name, allowed in one.condition.items():
+        values = [other.distribution.value for other in space.ranges[name] if isinstance(other.distribution, Fixed)]
+        if values and not {*values} & {*allowed}:
+            return name
+    return None
+
+
+def _check_fixed_conditions(space: SearchSpace) -> None:
+    for name, ranges in space.ranges.items():
+        for one in ranges:
+            if fixed := _never_holds(space, one):
+                values = " or ".join(_value(value) for value in one.condition[fixed])
+                raise ValueError(f"{name}: its condition never holds, because {fixed} is fixed and never {values}")
 
 
 def _check_points(space: SearchSpace, config_class: type[Any]) -> None:
