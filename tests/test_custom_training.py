@@ -348,6 +348,17 @@ def single(config, input_shape, classes):
     normalisation = nn.BatchNorm1d(4, track_running_stats=False)  # needs several images to classify one
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), normalisation, nn.Linear(4, classes))
 
+class Logits(nn.Sequential):
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits + 1j if self[1].bias is None else logits.round().long()
+
+def complex_logits(config, input_shape, classes):
+    return Logits(nn.Flatten(), nn.Linear(input_shape[1] * input_shape[2], classes, bias=False))
+
+def whole_logits(config, input_shape, classes):
+    return Logits(nn.Flatten(), nn.Linear(input_shape[1] * input_shape[2], classes))
+
 def no_module(config, input_shape, classes):
     return lambda images: images
 
@@ -407,6 +418,8 @@ def test_network_from_a_file_has_hyperparameters_of_its_own(networks: Path) -> N
         ("wrong_outputs", "must return logits of shape (N, 10), got (2, 11) for 2 images"),
         ("raising", "cannot take images of 1 x 8 x 8: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         ("single", "cannot take a single image of 1 x 8 x 8: ValueError: Expected more than 1 value per channel"),
+        ("complex_logits", "must return logits that are real numbers, got torch.complex64"),
+        ("whole_logits", "must return logits that are real numbers, got torch.int64"),
         ("no_module", "returned function, which is not a torch.nn.Module"),
         ("no_parameters", "has no parameters to train"),
         ("melting", "Melting must be a frozen dataclass"),

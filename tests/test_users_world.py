@@ -258,6 +258,13 @@ def test_network_of_several_files_is_trained_exported_and_used_elsewhere(tmp_pat
         ),
         (
             "--network",
+            "from torch import nn\nclass f(nn.Module):\n    def __init__(self, *_):\n        super().__init__()\n"
+            "        self.layer = nn.Linear(64, 10)\n    def forward(self, images):\n"
+            "        logits = self.layer(images.flatten(1))\n        return logits.detach()",
+            "cannot be trained on images of 1 x 8 x 8: RuntimeError: element 0 of tensors does not require grad",
+        ),
+        (
+            "--network",
             "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass H:\n    a: int = 1\n"
             "    def __post_init__(self):\n        assert self.a > 1\ndef f(config: H, shape, classes):\n    pass",
             "H: AssertionError (mine.py, line 6)",

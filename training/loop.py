@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from training.config import MAX_SEED, TrialConfig
 from training.images.augmentation import sample_augmentation
 from training.images.image_data import Batch, ImageData, ImageSplit, batch_starts, batches
 from training.metrics import EpochMetrics
-from training.networks.networks import build_network
+from training.networks.networks import Shape, build_network
 from training.optimization.lr_schedule import learning_rate_at
 from training.optimization.optimizers import Optimizer, build_optimizer
 from training.optimization.precision import autocast
 from training.random_state import get_random_state, seed_generators, set_random_state
+from training.user_code import errors_as_sentences
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -94,6 +96,22 @@ def training_loss(outputs: Tensor | Sequence[Tensor | None], labels: Tensor, los
         if isinstance(other, Tensor) and other.shape == logits.shape:
             loss = loss + AUXILIARY_WEIGHT * loss_fn(other.float(), labels)
     return loss
+
+
+def check_step(network: str, model: nn.Module, input_shape: Shape, classes: int) -> None:
+    """Refuse a network with which no optimizer step can be taken, by a loss of two empty images and its gradients.
+
+    Args:
+        network: The name or import path of the network, for the ValueError.
+        model: On a CPU; its statistics, gradients and mode change.
+        input_shape: Channels, height and width of an image.
+        classes: Number of logits for each image.
+    """
+    size = " x ".join(map(str, input_shape))
+    with errors_as_sentences(f"network {Path(network).name} cannot be trained on images of {size}"):
+        model.train()
+        outputs = model(torch.zeros(2, *input_shape))
+        training_loss(outputs, torch.arange(2) % classes, nn.CrossEntropyLoss()).backward()
 
 
 @torch.no_grad()

@@ -34,11 +34,12 @@ from search.record.study_record import StudyRecord
 from search.settings import StudySettings
 from search.space.search_space import SearchSpace
 from search.space.toml_file import active_space
-from training.config import absolute_dataset, dataset_name
+from training.config import NETWORKS, absolute_dataset, dataset_name
 from training.console.progress_bar import progress_bar
 from training.console.terminal import show_event
 from training.images import mnist
 from training.images.image_data import ImageData, load_data
+from training.loop import check_step
 from training.networks.network_config import config_type
 from training.networks.networks import build_network
 
@@ -175,7 +176,10 @@ def _load(settings: StudySettings) -> tuple[ImageData | None, str | None]:
     if settings.train_function is not None:
         return None, None
     data, warning = load_data(settings, settings.seed)
-    build_network(config_type(settings.network)(network=settings.network), data.image_shape, len(data.classes))
+    network, shape, classes = settings.network, data.image_shape, len(data.classes)
+    model = build_network(config_type(network)(network=network), shape, classes)
+    if network not in NETWORKS:
+        check_step(network, model, shape, classes)
     return data, warning
 
 

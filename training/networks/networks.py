@@ -149,3 +149,5 @@ def _check_network(name: str, network: object, input_shape: Shape, classes: int)
                 f"network {name} must return logits of shape (N, {classes}), got {shape} for {images} "
                 f"image{'' if images == 1 else 's'}"
             )
+        if not logits.is_floating_point():
+            raise ValueError(f"network {name} must return logits that are real numbers, got {logits.dtype}")
