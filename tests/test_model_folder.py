@@ -28,6 +28,7 @@ from training.metrics import accuracy_interval
 from training.model.model_folder import CARD, CONFIG, WEIGHTS, load_model, read_metadata, save_model
 from training.model.model_metadata import CODE, ModelMetadata
 from training.networks.network_config import config_type
+from training.program_files import checksum
 
 SETTINGS = StudySettings(dataset="digits")
 OWN_NETWORK = """
@@ -248,6 +249,16 @@ def test_damaged_weights_are_one_sentence(model: Path, length: int) -> None:
     (model / WEIGHTS).write_bytes((model / WEIGHTS).read_bytes()[:length])
     with pytest.raises(ValueError, match=r"the model in .* cannot be loaded: "):
         load_model(model)
+
+
+def test_model_that_cannot_be_loaded_is_refused_in_one_short_line(digits: ImageData, tmp_path: Path) -> None:
+    code = {CODE: OWN_NETWORK.encode()}
+    described = replace(model_metadata(digits), network=f"{CODE}:build", network_sha256=checksum(code))
+    deeper = Training(config_type("mlp")(depth=30), digits).model.state_dict()  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=r"^the model cannot be loaded: RuntimeError: Error") as refusal:
+        save_model(tmp_path / "model", deeper, described, code)
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 350
 
 
 def test_weights_of_another_kind_are_refused(model: Path) -> None:

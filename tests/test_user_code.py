@@ -9,7 +9,8 @@ import pytest
 import training
 from search.record.provenance import custom_code
 from training.config import PROJECT
-from training.user_code import _as_script, annotated_config, load_code, load_function, running
+from training.console.terminal import type_and_text
+from training.user_code import _as_script, annotated_config, describe_error, load_code, load_function, running
 
 
 def write(file: Path, text: str) -> str:
@@ -175,6 +176,11 @@ def test_file_that_fails_while_it_is_imported_is_refused(tmp_path: Path, text: s
     path = f"{program(tmp_path, mine=text)}/mine.py:build"
     with pytest.raises(ValueError, match=f"network {path} cannot be imported: .*{sentence}"):
         load_function("network", path)
+
+
+def test_error_without_a_text_is_its_type_alone() -> None:
+    assert describe_error(KeyboardInterrupt()) == "KeyboardInterrupt"
+    assert type_and_text(ValueError("two\n lines")) == "ValueError: two lines"
 
 
 def test_file_that_fails_is_run_once(tmp_path: Path) -> None:

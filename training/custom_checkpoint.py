@@ -14,6 +14,7 @@ import torch
 
 from training.atomic_file import replacing
 from training.checkpoint import link_or_copy
+from training.console.terminal import type_and_text
 from training.random_state import get_random_state, set_random_state
 
 
@@ -73,7 +74,7 @@ class CustomCheckpoint:
             self._values = state["values"]
             set_random_state(state["random"])
         except Exception as error:  # whatever the damage does to torch
-            raise ValueError(f"{file.name} cannot be loaded: {type(error).__name__}: {error}") from error
+            raise ValueError(f"{file.name} cannot be loaded: {type_and_text(error)}") from error
         self.epochs_restored = epoch
         return epoch
 

@@ -12,6 +12,7 @@ import tyro
 
 from training.atomic_file import replacing
 from training.console.command_line import parse, refuse, run_command
+from training.console.terminal import type_and_text
 
 if TYPE_CHECKING:
     import onnx
@@ -120,7 +121,7 @@ def _converted(model: "TrainedModel", images: "torch.Tensor") -> "onnx.ModelProt
         assert exported is not None, "with dynamo, a program is returned"
         program = exported.model_proto
     except Exception as error:  # whatever a network's own code does
-        raise ValueError(f"the network cannot be exported: {type(error).__name__}: {error}") from None
+        raise ValueError(f"the network cannot be exported: {type_and_text(error)}") from None
     for part in (program.graph, *program.graph.node, *program.graph.value_info, *program.functions):
         part.ClearField("metadata_props")  # the lines of code of each operation
         part.ClearField("doc_string")

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, get_type_hints
 
 from training.config import PROJECT
+from training.console.terminal import type_and_text
 from training.program_files import program_files
 from training.random_state import seeded
 
@@ -97,7 +98,7 @@ def describe_error(error: BaseException) -> str:
     """The type and text of an error in code of the user, and the line of that code."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return ": ".join(filter(None, [type(error).__name__, str(error)])) + place
+    return type_and_text(error) + place
 
 
 _replaced_modules: dict[Path, dict[str, ModuleType]] = {}

@@ -14,7 +14,7 @@ from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import LoggerName, StudySettings
 from training.console.command_line import mask_password
-from training.console.terminal import printable, show_event
+from training.console.terminal import printable, show_event, type_and_text
 
 SHARE_OF_TIME = 0.02
 """Part of the time that a logger may compute while trials run; if it takes more, epochs wait for the next epoch."""
@@ -134,7 +134,7 @@ class _LoggerThread:
                 next_epoch = time.monotonic() + (time.thread_time() - before) / SHARE_OF_TIME
                 is_over = call == "close"
         except Exception as error:  # no error of a logger may stop the study
-            sentence = mask_password(" ".join(f"{type(error).__name__}: {error}".split()))
+            sentence = mask_password(type_and_text(error))
             self._error = printable(sentence if len(sentence) <= 300 else f"{sentence[:300]}…")
 
 

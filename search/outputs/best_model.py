@@ -10,6 +10,7 @@ from search.record.file_names import MODEL
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
+from training.console.terminal import type_and_text
 from training.model.custom_model import load_custom_model, read_custom_metadata
 from training.model.model_folder import CONFIG, WEIGHTS, read_config, read_metadata
 from training.model.model_metadata import CustomModelMetadata, ModelMetadata
@@ -63,7 +64,7 @@ def load_best(study: str | Path, *, results_dir: Path | None = None) -> BestMode
     try:
         weights = load_file(folder / WEIGHTS)
     except Exception as error:  # whatever the damage does to safetensors
-        raise ValueError(f"{folder / WEIGHTS} cannot be read: {type(error).__name__}: {error}") from None
+        raise ValueError(f"{folder / WEIGHTS} cannot be read: {type_and_text(error)}") from None
     seed = int(metadata.training["seed"])
     values = {"network": metadata.network, **metadata.network_hyperparameters, **metadata.training}
     return BestModel(

@@ -29,7 +29,8 @@ def refuse_damage(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:  # whatever the damage does to sqlite, Optuna and ourselves
         cause = str(getattr(error.__cause__ or error, "orig", error))
-        raise ValueError(f"the record of study {folder.name} is damaged: {type(error).__name__}: {cause}") from error
+        what = ": ".join(filter(None, [type(error).__name__, cause]))
+        raise ValueError(f"the record of study {folder.name} is damaged: {what}") from error
 
 
 def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialRecord]:

@@ -20,7 +20,7 @@ from search.record.custom_metrics import metric_value
 from search.record.provenance import format_field
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Metrics, TrialRecord
-from training.console.terminal import counted
+from training.console.terminal import counted, type_and_text
 from training.custom_checkpoint import CustomCheckpoint
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, train
@@ -117,7 +117,7 @@ class Reproduction:
         except Exception as error:  # the recorded failure may be any error of the user's code
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
-            self.failure = Failure("exception", f"{type(error).__name__}: {error}")
+            self.failure = Failure("exception", type_and_text(error))
 
     def _classify(self, data: ImageData, receive: Callable[[Metrics], None]) -> None:
         on_gpu = self._settings.gpus_per_trial > 0 and torch.cuda.is_available()

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from textwrap import fill
 
+LONGEST_TEXT = 10_000
+"""Longer texts of errors are cut before they become one line."""
+
 
 def printable(text: str) -> str:
     """A text with escape sequences instead of control characters and characters that change the direction."""
@@ -53,6 +56,11 @@ def shorten_middle(text: str, length: int) -> str:
     gap = "\n... (the text is longer)\n"
     half = (length - len(gap)) // 2
     return text[:half] + gap + text[-half:]
+
+
+def type_and_text(error: BaseException) -> str:
+    """The type and the text of an error in one line; the type alone if it has no text."""
+    return ": ".join(filter(None, [type(error).__name__, " ".join(shorten(str(error), LONGEST_TEXT).split())]))
 
 
 def short_path(path: Path) -> Path:

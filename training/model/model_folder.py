@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from training.atomic_file import replacing_folder
 from training.config import NETWORKS, TrialConfig
 from training.config_fields import PlainValue, make_config
+from training.console.terminal import shorten, type_and_text
 from training.images.image_data import ImageSplit, batches
 from training.json_data import check_type, from_json
 from training.loop import EVALUATION_BATCH_SIZE
@@ -96,13 +97,13 @@ def save_model(
 
 def _check_loads(folder: Path, name: str) -> None:
     """Load a model once; a ValueError says that it cannot be loaded."""
-    if not (folder / CODE).exists():
-        load_model(folder)
-        return
-    with TemporaryDirectory() as place:  # code may leave files beside itself
-        copy = Path(place) / name
-        shutil.copytree(folder, copy)
-        load_model(copy, trust_network=True)
+    has_code = (folder / CODE).exists()
+    with TemporaryDirectory() as place:
+        loaded = Path(shutil.copytree(folder, Path(place) / name)) if has_code else folder  # code may leave files there
+        try:
+            load_model(loaded, trust_network=has_code)
+        except ValueError as error:  # the folder is gone when somebody reads the sentence
+            raise ValueError(str(error).replace(f" in {loaded}", "").replace(f"{loaded}/", "")) from None
 
 
 def model_code(network: str) -> dict[str, bytes]:
@@ -142,7 +143,7 @@ def load_model(folder: Path, *, trust_network: bool = False) -> TrainedModel:
     except ValueError:
         raise
     except Exception as error:  # whatever the damage does to safetensors and torch, or a network's own code does
-        raise ValueError(f"the model in {folder} cannot be loaded: {type(error).__name__}: {error}") from None
+        raise ValueError(f"the model in {folder} cannot be loaded: {shorten(type_and_text(error), 300)}") from None
     network.eval()  # a network of the user's may return None here
     return TrainedModel(network, metadata, folder)
 

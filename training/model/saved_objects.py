@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from safetensors.torch import load_file
 from torch import Tensor
 
+from training.console.terminal import type_and_text
 from training.model.tensors import save_tensors
 
 OBJECTS = "objects.json"
@@ -55,7 +56,7 @@ def load_objects(folder: Path) -> dict[str, Any]:
             tensors = load_file(_tensors_of(folder, name)) if _tensors_of(folder, name).is_file() else {}
             objects[name] = _restore(value, tensors)
     except Exception as error:  # whatever the damage does to JSON and safetensors
-        raise ValueError(f"{file} cannot be read: {type(error).__name__}: {error}") from None
+        raise ValueError(f"{file} cannot be read: {type_and_text(error)}") from None
     return objects
 
 

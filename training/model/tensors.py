@@ -7,6 +7,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from training.console.terminal import type_and_text
+
 
 def save_tensors(tensors: Mapping[str, Any], file: Path) -> None:
     """Write tensors by name; a ValueError says which tensor cannot be saved, an OSError that the file cannot."""
@@ -20,4 +22,4 @@ def save_tensors(tensors: Mapping[str, Any], file: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # torch and safetensors raise many errors for unusual tensors
-        raise ValueError(f"the weights cannot be saved: {type(error).__name__}: {error}") from None
+        raise ValueError(f"the weights cannot be saved: {type_and_text(error)}") from None
