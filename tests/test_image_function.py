@@ -27,10 +27,14 @@ def returned(
     return f"return ({images}, {labels}), {test}, {names}"
 
 
-@pytest.mark.parametrize("kind", ["arrays", "tensors", "lists"])
+@pytest.mark.parametrize("kind", ["arrays", "tensors", "lists", "other integers"])
 def test_images_of_a_function_are_taken(tmp_path: Path, kind: str) -> None:
     images = {"tensors": f"torch.from_numpy({IMAGES})"}.get(kind, IMAGES)
-    labels = {"tensors": "torch.tensor([0, 1, 1, 0])", "lists": "[0, 1, 1, 0]"}.get(kind, LABELS)
+    labels = {
+        "tensors": "torch.tensor([0, 1, 1, 0])",
+        "lists": "[0, 1, 1, 0]",
+        "other integers": f"{LABELS}.astype('>u2')",
+    }.get(kind, LABELS)
     data = load(tmp_path, returned(images, labels))
     assert re.fullmatch(r"images_\d+", data.name)
     assert (data.classes, data.image_shape) == (("a", "b"), (1, 5, 5))
@@ -51,6 +55,10 @@ BAD = {
     returned(names="['a']"): "has 1 class; there must be at least 2",
     returned(names="[str(n) for n in range(10_000)]"): "has 10,000 classes; at most 1,000 are possible",
     returned(f"{IMAGES} / 255"): "must return training images of type uint8, from 0 to 255, got float64",
+    returned(f"{IMAGES}.astype(np.uint16)"): "must return training images of type uint8, from 0 to 255, got uint16",
+    returned(f"{IMAGES}.astype('>i1')"): "must return training images of type uint8, from 0 to 255, got int8",
+    returned(labels=f"{LABELS} > 0"): "must return training labels of an integer type, got bool",
+    returned(labels=f"{LABELS}.astype(np.uint64) + 2**63"): "must return training labels from 0 to 1 for 2 class names",
     returned(f"{IMAGES}[:, 0]"): "must return training images of shape (N, C, H, W), got (4, 5, 5)",
     returned("np.zeros((4, 5, 5, 3), np.uint8)"): "got (4, 5, 5, 3): its channels seem to be last",
     returned(f"{IMAGES}[:0]", "[]"): "must return training labels of an integer type, got float64",

@@ -64,18 +64,19 @@ def _checked(source: str, which: str, images: Any, labels: Any, classes: tuple[s
             f"{source} must return {which} images of shape (N, C, H, W), got {tuple(images.shape)}: "
             "its channels seem to be last"
         )
-    if labels.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"{source} must return {which} labels of an integer type, got {_name(labels.dtype)}")
     if tuple(labels.shape) != (len(images),):
         raise ValueError(f"{source} must return a label for each of {len(images)} {which} images, got {_shape(labels)}")
     if not len(images):
         raise ValueError(f"{source} returns no {which} images")
+    labels = labels.to(torch.int64)
     if not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
         raise ValueError(
             f"{source} must return {which} labels from 0 to {len(classes) - 1} for {len(classes)} class names, "
             f"got {int(labels.min())} to {int(labels.max())}"
         )
-    return images.contiguous(), labels.to(torch.int64)
+    return images.contiguous(), labels
 
 
 def _tensor(source: str, which: str, values: Any) -> Tensor:
@@ -87,9 +88,7 @@ def _tensor(source: str, which: str, values: Any) -> Tensor:
     if isinstance(values, list | tuple | np.ndarray):
         try:
             array = np.asarray(values)
-            if array.dtype.kind in "iu" and array.dtype != np.uint8:
-                array = array.astype(np.int64)
-            return torch.tensor(array)
+            return torch.tensor(array.astype(array.dtype.newbyteorder("=")))  # torch takes no other order of bytes
         except (TypeError, ValueError) as error:
             raise ValueError(f"{source} returns {which} that are not numbers: {error}") from None
     raise ValueError(f"{source} must return {which} as an array or a tensor, got {type(values).__name__}")
