@@ -94,7 +94,8 @@ class StudySettings(DataConfig):
     gpus_per_trial: float = 0.0
     """Number of GPUs for each trial; with a fraction, several trials share a GPU; >= 0."""
     name: str | None = None
-    """Name of the study and of its folder; by default the data set, the date and the time."""
+    """Name of the study and of its folder; by default the data set or the file of the training function,
+    the date and the time."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
     """Folder of all studies; each study gets a folder of its own in it."""
     dashboard: bool = True

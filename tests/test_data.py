@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.config import DataConfig, absolute_dataset, dataset_name
+from training.config import DataConfig, absolute_dataset, dataset_name, function_name
 from training.images.image_data import ImageData, ImageSplit, batches, load_data, split_train_val
 from training.images.mnist import FILES
 from training.images.torchvision_import import import_torchvision_datasets
@@ -245,6 +245,13 @@ def test_data_set_asked_for_by_name_never_falls_back(tmp_path: Path, monkeypatch
 )
 def test_data_set_has_a_short_name_for_files(dataset: str, name: str) -> None:
     assert dataset_name(dataset) == name
+
+
+def test_training_function_has_a_short_name_for_files() -> None:
+    names = [
+        function_name(path, "train") for path in ("my run.py:train", "/a/b.py:fit", "package.tune:train", "_.py:train")
+    ]
+    assert names == ["my-run", "b-fit", "tune", ""]
 
 
 def test_data_set_can_be_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

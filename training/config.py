@@ -74,13 +74,22 @@ def dataset_name(dataset: str) -> str:
     if dataset in DATASETS:
         return dataset
     if is_import_path(dataset):
-        module, _, function = dataset.rpartition(":")
-        stem = Path(module).stem if module.endswith(".py") else module.rpartition(".")[2]
-        full_name = stem if function == "load" else f"{stem}-{function}"
+        name = function_name(dataset, "load")
     else:
-        full_name = Path(dataset).expanduser().absolute().name
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", full_name)[:60].strip("-._") or "images"
+        name = _short_name(Path(dataset).expanduser().absolute().name)
+    name = name or "images"
     return f"{name}-images" if name in (*DATASETS, "auto", "latest") else name
+
+
+def function_name(import_path: str, usual: str) -> str:
+    """A short name of a function, of the same characters: that of its file or module, and its own unless `usual`."""
+    module, _, function = import_path.rpartition(":")
+    stem = Path(module).stem if module.endswith(".py") else module.rpartition(".")[2]
+    return _short_name(stem if function == usual else f"{stem}-{function}")
+
+
+def _short_name(full_name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", full_name)[:60].strip("-._")
 
 
 def absolute_dataset(dataset: str) -> str:

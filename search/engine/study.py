@@ -34,7 +34,7 @@ from search.record.study_record import StudyRecord
 from search.settings import StudySettings
 from search.space.search_space import SearchSpace
 from search.space.toml_file import active_space
-from training.config import NETWORKS, absolute_dataset, dataset_name
+from training.config import NETWORKS, absolute_dataset, dataset_name, function_name
 from training.console.progress_bar import progress_bar
 from training.console.terminal import show_event
 from training.images import mnist
@@ -42,9 +42,6 @@ from training.images.image_data import ImageData, load_data
 from training.loop import check_step
 from training.networks.network_config import config_type
 from training.networks.networks import build_network
-
-CUSTOM_NAME = "custom"
-"""Name of the data set in the name of a study, if a training function brings its own data."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def prepare_study(
         ray.begin(name)
     data, warning = _load(settings)
     shared_data = load_shared_data(settings.train_function, settings.seed) if settings.train_function else None
-    name = name or study_folder.new_name(settings, data.name if data else CUSTOM_NAME)
+    name = name or study_folder.new_name(settings, data.name if data else "")
     if starts_ray:
         with progress_bar("Starting Ray"):
             ray.wait(name)
@@ -188,7 +185,7 @@ def _name_without_data(settings: StudySettings) -> str | None:
     if settings.resume:
         return Path(settings.resume).name
     if settings.train_function is not None:
-        return study_folder.new_name(settings, CUSTOM_NAME)
+        return study_folder.new_name(settings, function_name(settings.train_function, "train") or "training")
     if settings.name is None and settings.dataset == "auto":
         present = mnist.is_present("fashion-mnist", settings.data_dir)
         return study_folder.new_name(settings, "fashion-mnist") if present else None
