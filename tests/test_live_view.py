@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import faulty
@@ -25,6 +25,7 @@ from search.engine.study_run import build_view
 from search.monitoring.live_view import LiveView, clock, sparkline
 from search.monitoring.terminal import PlainView, header_line
 from search.record import lookup
+from search.record.confirmation import Plan
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
@@ -124,8 +125,30 @@ def test_what_a_small_terminal_leaves_out_is_named(
 ) -> None:
     lines = frame(running, columns, rows)
     assert [line.rstrip() for line in lines].count(heading) == 1, "\n".join(lines)
-    named = [line.rstrip("…") for line in lines if line.startswith("hidden: ")]
-    assert named == ([f"hidden: {hidden} (a larger terminal shows more)"[: len(named[0])]] if hidden else [])
+    named = [line.removesuffix(" (a larger terminal shows more)") for line in lines if line.startswith("hidden: ")]
+    assert len(named) == bool(hidden)
+    assert f"hidden: {hidden} ".startswith(f"{''.join(named).rstrip('…')} " if named else "")
+
+
+def test_line_for_which_there_is_no_room_ends_after_a_word(running: StudyRecord) -> None:
+    """And the room that is left is used: for what is said of the best trial, and then for the header from below."""
+    text = "\n".join(frame(running, 40, 24))
+    assert "  search     search search search…\n" in text
+    assert re.search("dashboard  http://127.0.0.1:8265 .ray +\n +get-auth-token prints its +\n +token", text)
+    assert "\nbest     val_accuracy 0.8886, trial 15,…\n" in "\n".join(frame(running, 40, 14))
+
+
+def test_confirmation_shows_the_numbers_of_the_study_and_the_seeds(running: StudyRecord) -> None:
+    seeds = [*range(50, 71)]
+    plan = Plan(
+        study="s", top=2, trials=[7, 104], values=[0.9, 0.8], seeds=seeds[:10], winner_seeds=seeds[10:20], final_seed=70
+    )
+    for trial, seed in zip(running.trials[-2:], (58, 59), strict=True):
+        trial.seed = seed
+    running.metadata = replace(running.metadata, plan=plan)
+    lines = frame(running, 80, 30)
+    assert [line.split()[:2] for line in lines[-3:]] == [["#", "seed"], ["7", "58"], ["104", "59"]]
+    assert "best     val_accuracy 0.8886, trial 104 from seed 15" in "\n".join(lines)
 
 
 def test_every_word_is_there_where_the_screen_is_high_enough(running: StudyRecord) -> None:

@@ -20,7 +20,7 @@ from search.engine.study import Study
 from search.engine.trainable import timeout_file, trainable
 from search.monitoring.loggers import Loggers
 from search.monitoring.prometheus import Gauges
-from search.monitoring.terminal import View
+from search.monitoring.terminal import View, trial_name
 from search.outputs.files import StudyFiles
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Timing
@@ -118,7 +118,7 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         ):
             epoch = len(trial.epochs)
             after = f"continues after epoch {epoch}" if epoch else "starts again"
-            show_event(f"trial {trial.number}: {failure.error}; the trial {after}")
+            show_event(f"{trial_name(self._record, trial)}: {failure.error}; the trial {after}")
             self._finish(trial_id, interrupted=True)
         else:
             self._record.add_failure(trial_id, failure)

@@ -1,5 +1,6 @@
 """Shows a running study in a terminal: a view of fixed height that is drawn again and again in the same place."""
 
+import itertools
 import math
 import os
 import signal
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.analysis.gain import gain_over_start
-from search.monitoring.terminal import View, column_names, column_value, dashboard_line
+from search.monitoring.terminal import View, column_names, column_value, dashboard_line, study_number, trial_name
 from search.record.ranking import ended_trials, epochs_run, epochs_saved, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import Status, TrialRecord
@@ -115,23 +116,21 @@ class LiveView(View):
         """Build the current frame; its last line names what a small terminal has no room for."""
         table, hidden = self._running(options.max_width)
         header = [(line[:HEADER_LABEL], Text(line[HEADER_LABEL:])) for line in self._header]
-        parts = header, [("", self._time())], self._best()
-        for folds in ((True, True, True), (False, True, True), (False, False, False)):
-            header_lines, time_lines, best_lines = (
-                [line for part in lines for line in _lines(*part, console, options.max_width, folds=fold)]
-                for lines, fold in zip(parts, folds, strict=True)
-            )
-            others = len(time_lines) + len(best_lines) + self._rows + 3  # the bar, the headings, and what is hidden
-            room = options.max_height - 1 - others
-            if len(header_lines) + 2 <= room:
-                break
-        blank = [Text("")] if len(header_lines) + 2 <= room else []
-        if len(header_lines) > room:  # the name, and the end with the address of the dashboard, are left
-            hidden.insert(0, counted(len(header_lines) - max(1, room), "line"))
-            header_lines[1 : 1 + len(header_lines) - max(1, room)] = []
-        yield from (*header_lines, *blank, *time_lines, self._bar(), *best_lines, *blank, table)
+        parts = [*header, ("", self._time()), *self._best()]
+        room = options.max_height - 1 - self._rows - 3  # the bar, the headings, and what is hidden
+        surplus = min(len(parts) - room, len(header) - 1)
+        if surplus > 0:  # the name, and the end with the address of the dashboard, are left
+            hidden.insert(0, counted(surplus, "line"))
+            del parts[1 : 1 + surplus], header[1 : 1 + surplus]
+        lines = _fitted(parts, console, options.max_width, room)
+        blank = [Text("")] if sum(map(len, lines)) + 2 <= room else []
+        header_lines = itertools.chain(*lines[: len(header)])
+        time_lines, *best_lines = lines[len(header) :]
+        yield from (*header_lines, *blank, *time_lines, self._bar(), *itertools.chain(*best_lines), *blank, table)
         if hidden:
-            yield _line(f"hidden: {', '.join(hidden)} (a larger terminal shows more)", "dim")
+            names, more = f"hidden: {', '.join(hidden)}", " (a larger terminal shows more)"
+            text = Text(names + more if len(names + more) <= options.max_width else names, "dim")
+            yield from _lines("", text, console, options.max_width, folds=False)
 
     def _print_above(self) -> None:
         for line in self._capture.lines:
@@ -169,7 +168,7 @@ class LiveView(View):
         metrics = best.best_epoch if best else None
         if best and metrics:
             first = Text(f"{record.metric} {format_metric(record.objective.value(metrics))}", "bold")
-            rest = f", trial {best.number}"
+            rest = f", {trial_name(record, best)}"
             gain = gain_over_start(record, best)
             if gain:
                 difference = gain.difference(record, record.metric).removesuffix(f" of {record.metric}")
@@ -221,7 +220,7 @@ class LiveView(View):
             curve = [*trial.curve.values()]
             values = [format_metric(value) for value in (curve[-1], trial.best_value)] if curve else ["", ""]
             table.add_row(
-                str(trial.number),
+                str(study_number(record, trial)),
                 *(format_value(column_value(trial, name)) for name in names),
                 f"{len(trial.epochs)}/{record.epoch_limit}" if record.epoch_limit else str(len(trial.epochs)),
                 *values[: 1 + columns.has_best],
@@ -255,7 +254,7 @@ class LiveView(View):
         names = column_names(record)[: columns.num_hyperparameters]
         value = len("0.1234") if record.metadata.is_accuracy else LONGEST_VALUE
         widths = [
-            max(2, len(str(self._num_samples))),
+            max(2, len(str(max([self._num_samples, *(plan.trials if (plan := record.metadata.plan) else [])])))),
             *(self._width(name, are_short=columns.are_short) for name in names),
             max(5, len(f"{record.epochs}/{record.epochs}")),
             *[value] * (1 + columns.has_best),
@@ -280,16 +279,24 @@ class LiveView(View):
 _ENDED: tuple[Status, ...] = ("completed", "stopped_early", "diverged", "failed")
 
 
-def _line(text: str, style: str = "") -> Text:
-    return Text(text, style, no_wrap=True, overflow="ellipsis")
+def _fitted(parts: list[tuple[str, Text]], console: Console, width: int, height: int) -> list[list[Text]]:
+    """The lines of each label with its text: one that is cut, or all; where room is short, all of the last texts."""
+    fitted = [_lines(*part, console, width, folds=False) for part in parts]
+    for number, part in reversed([*enumerate(parts)]):
+        folded = _lines(*part, console, width, folds=True)
+        if sum(map(len, fitted)) + len(folded) - 1 <= height:
+            fitted[number] = folded
+    return fitted
 
 
 def _lines(label: str, text: Text, console: Console, width: int, *, folds: bool) -> list[Text]:
-    """The lines of a text after its label: as many as it needs, or one that is cut."""
-    if not folds:
-        cut = Text(label, no_wrap=True, overflow="ellipsis")
-        return [cut.append_text(text)]
-    first, *others = text.wrap(console, max(1, width - len(label))) or [Text()]
+    """The lines of a text after its label: as many as it needs, or one that is cut after a word."""
+    room = max(1, width - len(label))
+    first, *others = text.wrap(console, room) or [Text()]
+    if others and not folds:
+        first, *others = text.wrap(console, max(1, room - 1))
+        first.rstrip()
+        return [Text(label) + first + Text("…")]
     return [Text(label) + first, *(Text(" " * len(label)) + line for line in others)]
 
 

@@ -76,16 +76,33 @@ class PlainView(View):
         star = "*" if trial is best_trial(self._record.trials) else " "
         seconds = "" if trial.seconds is None else f"{trial.seconds:.1f}"
         error = f": {shorten(trial.failure.error, 60)}" if trial.failure else ""
+        number = study_number(self._record, trial)
         print(
-            f"{trial.number:>3}  {values}  {metric.rjust(len(self._record.metric))} {star} {seconds:>7}  "
+            f"{number:>3}  {values}  {metric.rjust(len(self._record.metric))} {star} {seconds:>7}  "
             f"{trial.status}{error}",
             flush=True,
         )
 
 
 def column_names(record: StudyRecord) -> list[str]:
-    """List the hyperparameters, and the seed if each configuration is trained from several seeds."""
-    return [*record.space, *(["seed"] if record.metadata.plan else [])]
+    """List the hyperparameters, after the seed if each configuration is trained from several seeds."""
+    return [*(["seed"] if record.metadata.plan else []), *record.space]
+
+
+def study_number(record: StudyRecord, trial: TrialRecord) -> int:
+    """The number of a trial; in a confirmation, that of the study's trial whose configuration is trained again."""
+    plan, winner = record.metadata.plan, record.metadata.winner
+    if plan is None:
+        return trial.number
+    if trial.number < plan.choosing_trainings:
+        return plan.trials[trial.number % len(plan.trials)]  # they are enqueued seed by seed
+    return trial.number if winner is None else winner
+
+
+def trial_name(record: StudyRecord, trial: TrialRecord) -> str:
+    """Name a trial in a sentence; in a confirmation with its seed."""
+    seed = f" from seed {trial.seed}" if record.metadata.plan else ""
+    return f"trial {study_number(record, trial)}{seed}"
 
 
 def column_value(trial: TrialRecord, name: str) -> object:
