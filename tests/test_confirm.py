@@ -379,6 +379,14 @@ def test_study_is_confirmed_at_once(finished: CompletedRun, results: Path) -> No
     assert math.isnan(table["confirmed_mean"][1])
 
 
+def test_table_fits_the_terminal(finished: object, results: Path) -> None:
+    for columns, said in ((40, "test_accuracy, search, epochs, seeds;"), (60, "test_accuracy, search;"), (80, "")):
+        shown = run_command("search/report.py", str(results / "study"), COLUMNS=str(columns)).stdout
+        lines = shown.partition("How it was chosen:")[2].partition("Model:")[0].splitlines()
+        assert max(map(len, lines)) <= columns
+        assert f"The lines are too short for {said}" in " ".join(shown.split()) if said else "too short" not in shown
+
+
 def test_configurations_have_the_same_fresh_seeds(finished: object, results: Path) -> None:
     trainings = pd.read_csv(results / "study" / "confirm" / "trials.csv")
     assert sorted(trainings["seed"]) == [4, 4, 5, 5, 6, 7]

@@ -10,7 +10,7 @@ from search.record.confirmation import Confirmation
 from search.record.estimate import Estimate
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
-from training.console.terminal import counted, format_metric, format_value, short_path, wrapped
+from training.console.terminal import counted, format_metric, format_value, short_path, text_width, wrapped
 from training.metrics import CONFIDENCE
 
 COLUMNS = (
@@ -72,12 +72,26 @@ def show_confirmation(record: StudyRecord) -> None:
     print("  How it was chosen:")
     for number, step in enumerate(describe_choice(confirmation), start=1):
         print(wrapped(f"{number}. {step}", indent="  ", hanging="     "))
-    lines = configuration_rows(confirmation)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    _show_configurations(confirmation)
     if model := exported_confirmed(record):
         print(f"Model: {short_path(model)}")
+
+
+def _show_configurations(confirmation: Confirmation) -> None:
+    """Print the table of the configurations, with the columns for which the terminal is wide enough."""
+    columns = [*zip(*configuration_rows(confirmation), strict=True)]
+    aligned = [[cell.rjust(max(map(len, column))) for cell in column] for column in columns]
+    least_needed = [*range(len(columns) - 1, 4, -1), 1, 2]  # test metric and value in the search; then epochs and seeds
+    for number in range(len(least_needed) + 1):
+        hidden = least_needed[:number]
+        shown = [column for place, column in enumerate(aligned) if place not in hidden]
+        lines = ["  " + "  ".join(line) for line in zip(*shown, strict=True)]
+        if len(lines[0]) <= text_width():
+            break
+    print("\n".join(lines))
+    if hidden:
+        names = ", ".join(columns[place][0] for place in hidden)
+        print(wrapped(f"The lines are too short for {names}; confirm.csv has all columns.", indent="  "))
 
 
 def describe_result(confirmation: Confirmation) -> list[str]:
