@@ -21,7 +21,7 @@ from search.record.trial import Failure, FailureKind, Objective
 from search.settings import Mode
 from training.checkpoint import Checkpoint
 from training.config_fields import make_config
-from training.console.terminal import format_metric, format_value
+from training.console.terminal import format_metric, format_value, type_and_text
 from training.custom_checkpoint import CustomCheckpoint
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, is_out_of_memory, train
@@ -143,7 +143,7 @@ def _failure(error: Exception, seconds: float) -> Failure:
         return Failure("diverged", str(error), seconds=seconds)
     kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "exception"
     text = "".join(traceback.format_exception(error))
-    return Failure(kind, f"{type(error).__name__}: {error}", text, seconds)
+    return Failure(kind, type_and_text(error), text, seconds)
 
 
 def _classify(
