@@ -32,6 +32,13 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
         return int(str(end.code))
 
 
+def test_option_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (run(monkeypatch, "model"), run(monkeypatch)) == (2, 2)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "error: --onnx is missing; --help explains it"
+    assert second == "error: MODEL and --onnx are missing; --help explains it"
+
+
 @pytest.mark.parametrize("model", ["mlp", "cnn"], indirect=True)
 def test_exported_model_gives_the_same_probabilities_from_pixels(
     model: Path, digits: ImageData, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -165,9 +165,8 @@ def _refuse_parse_error(event: tyro_errors.ParseErrorEvent) -> None:
         case tyro_errors.BadValue():
             refuse(f"{event.argument.display_name()} needs a value")
         case tyro_errors.MissingArgs():
-            names = ", ".join(
-                missing.arg.lowered.metavar or missing.arg.display_name() for missing in event.missing_arguments
-            )
-            refuse(f"{names} is missing; --help explains it")
+            arguments = [missing.arg for missing in event.missing_arguments]
+            names = [str(one.lowered.metavar) if one.is_positional() else one.display_name() for one in arguments]
+            refuse(f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing; --help explains it")
         case _:
             pass
