@@ -218,7 +218,8 @@ def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: Imag
     best = pd.read_csv(folder / "trials.csv").iloc[0]
     told = model_metadata(digits, trial=int(best["trial_number"]), epoch=int(best["best_epoch"]))
     (folder / "model").mkdir(exist_ok=True)
-    (folder / "model" / "config.json").write_text(json.dumps(asdict(told)))
+    training = told.training | {"seed": int(best["seed"])}
+    (folder / "model" / "config.json").write_text(json.dumps(asdict(told) | {"training": training}))
 
     def report() -> None:
         os.environ.pop("TUNESMITH_DATA", None)
