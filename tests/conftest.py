@@ -1,10 +1,12 @@
-"""Shared by all tests: one thread, small data, and Ray in a short folder of its own."""
+"""Shared by all tests: one thread, small data, constant files read once, and Ray in a short folder of its own."""
 
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -13,21 +15,53 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a tiny fit is 30 times slower with two th
 from search.ray_environment import set_ray_environment
 
 set_ray_environment()  # before Ray is imported
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # hundreds of studies wait for no disk
 
 # isort: split
 import torch
+from optuna.storages import RDBStorage
 from serial_ray import serial_ray
 
+from search.outputs import static_charts
 from training.config import DataConfig
+from training.images import image_data
 from training.images.image_data import ImageData, ImageSplit, load_data
 
 torch.set_num_threads(1)
+DRAW = static_charts._png
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that start Ray: they take longest, so two processes that share the files end together."""
     starting_ray = {item.path for item in items if item.get_closest_marker("ray")}
     items.sort(key=lambda item: item.path not in starting_ray)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_never_changes_is_read_once() -> Iterator[None]:
+    """Each new study would import the files of all versions of Optuna's schema, and read the digits from their text."""
+    versions = RDBStorage("sqlite://")._version_manager._create_alembic_script()
+    with (
+        mock.patch("optuna.storages._rdb.storage._VersionManager._create_alembic_script", return_value=versions),
+        mock.patch("training.images.image_data._load_digits", cache(image_data._load_digits)),
+    ):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _static_charts_are_not_drawn() -> Iterator[None]:
+    """Each command that writes a report would draw two or three, at 0.15 s each, at which few tests look."""
+    with mock.patch.object(static_charts, "_png", return_value=b"a picture"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn_charts() -> Iterator[None]:
+    """The static charts of a module's tests are drawn."""
+    with mock.patch.object(static_charts, "_png", DRAW):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import pytest
-from optuna.storages import RDBStorage
 from serial_ray import run_command
 from studies import DEFAULT_SPACE, FULL_EPOCHS, HandDrivenStudy
 
@@ -69,14 +67,6 @@ class Commands:
         assert error.count("\n") == 1, error
         assert error[:-1].isprintable(), error
         return error
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _schema_version_is_read_once() -> Iterator[None]:
-    """Optuna imports the files of all its schema versions whenever it opens a database, to find the newest version."""
-    newest = RDBStorage("sqlite://").get_head_version()
-    with mock.patch("alembic.script.ScriptDirectory.get_current_head", return_value=newest):
-        yield
 
 
 @pytest.fixture

@@ -21,6 +21,12 @@ from training.console.terminal import short_path
 SPACE = DEFAULT_SPACE
 
 
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recommendations do not depend on the importances, which would take most of the time."""
+    monkeypatch.setattr("search.analysis.importance.RESAMPLES", 10)
+
+
 def rises_to(height: float, epochs: int = 10) -> list[float]:
     """A curve that comes near its height early on and stands still at the end."""
     return [height * (1 - 0.5**epoch) if epoch < 6 else height for epoch in range(1, epochs + 1)]

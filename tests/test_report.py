@@ -33,6 +33,8 @@ from training.images.image_data import ImageData
 from training.loop import train
 from training.metrics import accuracy_interval
 
+pytestmark = pytest.mark.usefixtures("drawn_charts")
+
 REFERENCE = PROJECT / "results" / "fashion-mnist-reference"
 TITLES = [
     "Certainty of the best trial",

@@ -19,6 +19,8 @@ from search.space.search_space import parse
 from training.model.model_folder import read_metadata
 from training.networks.network_config import config_type
 
+pytestmark = pytest.mark.usefixtures("drawn_charts")
+
 TAKEN = """
 import math
 

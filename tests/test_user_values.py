@@ -21,6 +21,8 @@ from search.space.toml_file import fix_values, read_space, to_toml
 from training.config_fields import field_types, make_config, plain_fields, read_text
 from training.console.terminal import format_metric
 
+pytestmark = pytest.mark.usefixtures("drawn_charts")
+
 
 class Kernel(Enum):
     LINEAR = "linear"

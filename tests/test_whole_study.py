@@ -28,7 +28,7 @@ NAME = "watched-study"
 TOKEN = "c0ffee" * 10
 OF_ITS_EPOCHS = ["seconds", "evaluation_seconds", "waiting_seconds", "reported", "pid"]
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("drawn_charts")]
 
 
 @dataclass
