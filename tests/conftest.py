@@ -1,11 +1,15 @@
-"""Shared by all tests: one thread, small data, constant files read once, and Ray in a short folder of its own."""
+"""Shared by all tests: one thread, small data, constant files read once, and Ray in a short folder of its own.
+
+What takes seconds to import is imported by fixtures: the process that shares the tests out imports this file too.
+"""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
@@ -15,22 +19,15 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a tiny fit is 30 times slower with two th
 from search.ray_environment import set_ray_environment
 
 set_ray_environment()  # before Ray is imported
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from training.images.image_data import ImageData
+
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # hundreds of studies wait for no disk
-
-# isort: split
-import torch
-from optuna.storages import RDBStorage
-from serial_ray import serial_ray
-
-from search.outputs import static_charts
-from training.config import DataConfig
-from training.images import image_data
-from training.images.image_data import ImageData, ImageSplit, load_data
-
-torch.set_num_threads(1)
-DRAW = static_charts._png
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,40 +36,56 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in starting_ray)
 
 
+def _undrawn(_: "Figure") -> bytes:
+    return b"no picture"
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _what_never_changes_is_read_once() -> Iterator[None]:
-    """Each new study would import the files of all versions of Optuna's schema, and read the digits from their text."""
+def draw() -> Iterator[Callable[["Figure"], bytes]]:
+    """Leave out what would take most of the time of the tests' small studies; yields how static charts are drawn.
+
+    Each study would import the files of all versions of Optuna's schema, read the digits from their text, draw charts
+    at which few tests look, and resample its trials a hundred times for the intervals of the importances.
+    """
+    import torch
+    from optuna.storages import RDBStorage
+
+    from search.outputs import static_charts
+    from training.images import image_data
+
+    torch.set_num_threads(1)
+    draw = static_charts._png
     versions = RDBStorage("sqlite://")._version_manager._create_alembic_script()
     with (
         mock.patch("optuna.storages._rdb.storage._VersionManager._create_alembic_script", return_value=versions),
-        mock.patch("training.images.image_data._load_digits", cache(image_data._load_digits)),
+        mock.patch.object(image_data, "_load_digits", cache(image_data._load_digits)),
+        mock.patch.object(static_charts, "_png", _undrawn),
+        mock.patch("search.analysis.importance.RESAMPLES", 10),
     ):
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _static_charts_are_not_drawn() -> Iterator[None]:
-    """Each command that writes a report would draw two or three, at 0.15 s each, at which few tests look."""
-    with mock.patch.object(static_charts, "_png", return_value=b"a picture"):
-        yield
+        yield draw
 
 
 @pytest.fixture(scope="module")
-def drawn_charts() -> Iterator[None]:
+def drawn_charts(draw: Callable[["Figure"], bytes]) -> Iterator[None]:
     """The static charts of a module's tests are drawn."""
-    with mock.patch.object(static_charts, "_png", DRAW):
+    with mock.patch("search.outputs.static_charts._png", draw):
         yield
 
 
 @pytest.fixture(scope="session")
-def digits() -> ImageData:
+def digits() -> "ImageData":
     """The bundled digits: 1,198 training, 240 validation and 359 test images of 8 x 8."""
+    from training.config import DataConfig
+    from training.images.image_data import load_data
+
     return load_data(DataConfig(dataset="digits"), split_seed=0)[0]
 
 
 @pytest.fixture(scope="session")
 def fashion_mnist_dir() -> Path:
     """Folder of the real Fashion-MNIST; tests that need it are skipped where it is not at hand."""
+    from training.config import DataConfig
+
     folder = DataConfig().data_dir
     if not (folder / "FashionMNIST").is_dir():
         pytest.skip("no Fashion-MNIST in the data folder; TUNESMITH_DATA can name another one")
@@ -80,8 +93,10 @@ def fashion_mnist_dir() -> Path:
 
 
 @pytest.fixture
-def few_images(digits: ImageData) -> ImageData:
+def few_images(digits: "ImageData") -> "ImageData":
     """64 digits that are training, validation and test images at once."""
+    from training.images.image_data import ImageData, ImageSplit
+
     split = ImageSplit(digits.train.images[:64], digits.train.labels[:64])
     return ImageData(
         name="digits", classes=digits.classes, train=split, val=split, test=split, sha256="not the whole data set"
@@ -103,5 +118,7 @@ def _ray_in_a_folder_of_its_own() -> Iterator[None]:
 @pytest.fixture
 def without_ray() -> Iterator[None]:
     """Studies of this process run their trials here, one after the other."""
+    from serial_ray import serial_ray
+
     with serial_ray():
         yield

@@ -137,12 +137,7 @@ def test_training_refuses_a_mistake_in_one_sentence(options: str, sentence: str)
     ("script", "options", "sentence"),
     [
         ("search/run.py", "--epochs 0", "epochs must be >= 1, got 0"),
-        (
-            "search/run.py",
-            "--val-fraction 0.9999",
-            "val_fraction 0.9999 leaves none of the 1438 images to train on",
-        ),
-        ("training/run.py", "--optimizer lion", "--optimizer must be one of sgd, adam, adamw, rmsprop, got lion"),
+        ("training/run.py", "--val-fraction 0.9999", "val_fraction 0.9999 leaves none of the 1438 images to train on"),
     ],
 )
 def test_mistake_is_the_exit_status_and_the_sentence_of_its_process(

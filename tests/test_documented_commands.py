@@ -5,8 +5,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from PIL import Image
@@ -15,6 +17,7 @@ from test_report import trained_study
 
 from search.outputs.model_export import export_model
 from training.config import PROJECT
+from training.images import image_data
 from training.images.image_data import ImageData
 from training.model.model_folder import CARD
 
@@ -24,7 +27,7 @@ DOCUMENTS = sorted(
     for path in PROJECT.glob(pattern)
 )
 SHORT = {
-    "search/run.py": {"dataset": "digits", "epochs": "2", "num-samples": "4", "val-fraction": "0.8"},
+    "search/run.py": {"dataset": "digits", "epochs": "2", "num-samples": "4"},
     "training/run.py": {"dataset": "digits", "epochs": "2"},
 }
 """What a command gets that does not say otherwise, so that it takes seconds."""
@@ -61,6 +64,15 @@ def commands_run_here(document: Path) -> list[str]:
 
 def blocks(document: str, kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", (PROJECT / "docs" / document).read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_digits(digits: ImageData) -> Iterator[None]:
+    """The commands have a fifth of the digits, for they show that they run, and not what is learned."""
+    (images, labels), (test_images, test_labels), classes = image_data._load_digits()
+    few = (images[::5], labels[::5]), (test_images[::5], test_labels[::5]), classes
+    with mock.patch("training.images.image_data._load_digits", return_value=few):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,6 @@ from training.console.terminal import short_path
 SPACE = DEFAULT_SPACE
 
 
-@pytest.fixture(autouse=True)
-def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recommendations do not depend on the importances, which would take most of the time."""
-    monkeypatch.setattr("search.analysis.importance.RESAMPLES", 10)
-
-
 def rises_to(height: float, epochs: int = 10) -> list[float]:
     """A curve that comes near its height early on and stands still at the end."""
     return [height * (1 - 0.5**epoch) if epoch < 6 else height for epoch in range(1, epochs + 1)]
@@ -259,7 +253,8 @@ def test_conditional_range_is_not_advised_to_be_wider(tmp_path: Path) -> None:
     assert "widen" not in sentences(found)
 
 
-def test_importances_and_their_intervals_are_shares(tmp_path: Path) -> None:
+def test_importances_and_their_intervals_are_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.analysis.importance.RESAMPLES", 100)  # as in a study
     random = np.random.default_rng(0)
     for trials in (10, 20, 60):
         shares = findings(tmp_path, lambda _: rises_to(0.8 + random.normal(0, 0.02)), trials=trials).importances

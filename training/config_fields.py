@@ -28,14 +28,20 @@ _RULES: dict[Any, str] = {
 }
 
 
-def field_types(config_class: Any) -> dict[str, Any]:
+def field_types(config_class: Any) -> Mapping[str, Any]:
     """The type of each field; a field of a nested dataclass is named `outer.inner`."""
+    return _field_types(config_class)
+
+
+@cache
+def _field_types(config_class: Any) -> Mapping[str, Any]:
+    """A cache, because reading the types of a class takes longer than making a configuration from them."""
     types: dict[str, Any] = {}
     hints = get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         if field.init:
             inner = _is_dataclass(hints[field.name])
-            names = field_types(hints[field.name]) if inner else {"": hints[field.name]}
+            names = _field_types(hints[field.name]) if inner else {"": hints[field.name]}
             types |= {f"{field.name}.{name}" if name else field.name: hint for name, hint in names.items()}
     return types
 
