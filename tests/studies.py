@@ -1,10 +1,12 @@
 """Studies driven by hand, without Ray and without training, for tests."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import optuna
 
@@ -24,6 +26,7 @@ from search.space.encoding import SpaceEncoding
 from search.space.search_space import SearchSpace
 from search.space.toml_file import default_space
 from training.custom_checkpoint import CustomCheckpoint
+from training.images import image_data
 from training.metrics import EpochMetrics
 from training.networks.network_config import config_type
 
@@ -97,6 +100,15 @@ def metadata(metric: MetricName = "val_accuracy", space: SearchSpace = DEFAULT_S
     )
     values: dict[str, Any] = {"dataset": "digits", "epochs": FULL_EPOCHS, "metric": metric} | settings
     return StudyMetadata(settings=StudySettings(**values), space=space, dataset=dataset, sessions=[SESSION])
+
+
+@contextmanager
+def few_digits() -> Iterator[None]:
+    """While this lasts, studies of this process that load the digits get a fifth of them."""
+    (images, labels), (test_images, test_labels), classes = image_data._load_digits()
+    few = (images[::5], labels[::5]), (test_images[::5], test_labels[::5]), classes
+    with mock.patch.object(image_data, "_load_digits", return_value=few):
+        yield
 
 
 class HandDrivenStudy:

@@ -8,16 +8,15 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from PIL import Image
 from serial_ray import CompletedRun, run_command
+from studies import few_digits
 from test_report import trained_study
 
 from search.outputs.model_export import export_model
 from training.config import PROJECT
-from training.images import image_data
 from training.images.image_data import ImageData
 from training.model.model_folder import CARD
 
@@ -68,10 +67,8 @@ def blocks(document: str, kind: str) -> list[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_digits(digits: ImageData) -> Iterator[None]:
-    """The commands have a fifth of the digits, for they show that they run, and not what is learned."""
-    (images, labels), (test_images, test_labels), classes = image_data._load_digits()
-    few = (images[::5], labels[::5]), (test_images[::5], test_labels[::5]), classes
-    with mock.patch("training.images.image_data._load_digits", return_value=few):
+    """The commands show that they run, and not what is learned; the fixture `digits` has all of them before."""
+    with few_digits():
         yield
 
 

@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 from PIL import Image
 from serial_ray import CompletedRun, run_command
-from studies import NUMBERS
+from studies import NUMBERS, few_digits
 
 from search.engine import study as study_module
 from search.engine import tuner
@@ -29,6 +29,12 @@ from training.config import PROJECT
 
 SIX_TRIALS = ["--dataset", "digits", "--num-samples", "6", "--epochs", "3", "--max-concurrent", "1"]
 TIMES = ["trial_id", "seconds"]
+
+
+@pytest.fixture
+def _few_digits() -> Iterator[None]:
+    with few_digits():
+        yield
 
 
 def read_trials(folder: Path) -> pd.DataFrame:
@@ -248,9 +254,10 @@ def test_study_is_resumed_from_python_with_its_own_settings(without_ray: None, t
     assert read_trials(folder)["epochs"].tolist() == [3, 3]
 
 
+@pytest.mark.usefixtures("_few_digits")
 def test_printed_commands_can_be_typed_where_the_study_was_started(tmp_path: Path) -> None:
     """From another folder, with a results folder of its own whose name has a space."""
-    words = ["--dataset=digits", "--num-samples=12", "--epochs=2", "--val-fraction=0.8", "--name=study"]
+    words = ["--dataset=digits", "--num-samples=12", "--epochs=2", "--name=study"]
     run = run_command("search/run.py", *words, "--results-dir=my results", "--scheduler=none", cwd=tmp_path)
     assert run.status == 0, run.stderr
     Image.new("L", (8, 8), 40).save(tmp_path / "IMAGE", "png")
