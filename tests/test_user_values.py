@@ -301,7 +301,7 @@ def test_steps_have_the_decimals_that_one_writes(sampler: SamplerName) -> None:
     tenths = {"low": 0.0, "high": 0.9, "step": 0.1}
     conditional = [tenths | {"when": {"way": "a"}}, tenths | {"low": 0.3}]
     for x in (tenths, conditional):
-        values = drawn(parse({"way": {"choices": ["a", "b"]}, "x": x}), sampler, 25)
+        values = drawn(parse({"way": {"choices": ["a", "b"]}, "x": x}), sampler, 15)
         assert set(values) <= {tenth / 10 for tenth in range(10)}
         assert {0.3, 0.6, 0.7} & {*values}
     numbers = parse({"x": {"low": 8, "high": 64, "step": 8}})["x"]
