@@ -571,7 +571,7 @@ def test_damaged_confirmation_in_a_record_is_refused(by_hand: HandDrivenStudy, t
         StudyRecord.open(tmp_path / "hand")
 
 
-EPOCHS = 12
+EPOCHS = 9
 
 
 def wait_for(happened: Any) -> None:
@@ -609,12 +609,12 @@ def test_killed_confirmation_goes_on_and_repeats_nothing(
     line = ["search/confirm.py", "--no-dashboard", *words]
     folder = tmp_path / "study" / "confirm"
     with StartedRun(*line) as killed:
-        wait_for(lambda: epochs_recorded(folder) > EPOCHS + 5)
+        wait_for(lambda: epochs_recorded(folder) > EPOCHS + 2)
         killed.send(signal.SIGKILL)
         assert killed.end()[0] == -signal.SIGKILL
     before = epochs_recorded(folder)
     with StartedRun(*line) as killed:
-        wait_for(lambda: epochs_recorded(folder) > 4 * EPOCHS + 5)
+        wait_for(lambda: epochs_recorded(folder) > 4 * EPOCHS + 2)
         killed.send(signal.SIGKILL)
     with StartedRun(*line) as interrupted:
         wait_for(lambda: final_epoch(folder) > 0)

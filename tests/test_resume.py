@@ -26,7 +26,7 @@ from training.console.command_line import option_value
 from training.images.image_data import ImageData
 from training.loop import train
 
-EPOCHS = 30
+EPOCHS = 20
 COMMAND = ["search/run.py", "--no-dashboard"]
 TWO_TRIALS = ["--dataset", "digits", "--num-samples", "2", "--epochs", str(EPOCHS), "--max-concurrent", "1"]
 
@@ -191,7 +191,7 @@ def test_report_needs_a_study() -> None:
 def test_what_would_make_trials_incomparable_is_refused(killed: Path) -> None:
     before = (killed / "study.db").read_bytes()
     for options, difference in (
-        (["--epochs", "70"], "epochs 30 (now 70)"),
+        (["--epochs", "70"], "epochs 20 (now 70)"),
         (["--val-fraction", "0.5"], "val_fraction 0.16666666666666666 (now 0.5)"),
         (["--seed", "1"], "seed 0 (now 1)"),
     ):
