@@ -4,7 +4,7 @@ import sys
 import time
 
 from search.ray_environment import set_ray_environment
-from search.record.lookup import check_code_named, command_line, find_study, stored_settings
+from search.record.lookup import check_code_named, check_is_no_program, command_line, find_study, stored_settings
 from search.settings import ConfirmSettings
 from training.console.command_line import parse, refuse, run_command
 
@@ -22,6 +22,7 @@ def main() -> int:
             "--dataset": options.dataset,
             "--train-function": options.train_function,
         }
+        check_is_no_program(folder.name, stored)
         check_code_named(folder.name, stored, named)
 
         from search.retraining.confirm_study import confirm, prepare_confirmation  # torch and Ray take seconds

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from search.record.lookup import check_code_named, find_study, stored_settings
+from search.record.lookup import COMMAND, check_code_named, find_study, stored_settings
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
 
@@ -45,7 +45,9 @@ def _export_best(
 
     try:
         named = {"--network": options.network, "--dataset": options.dataset}
-        check_code_named(folder.name, settings, named | {"--train-function": settings.train_function})
+        check_code_named(
+            folder.name, settings, named | {"--train-function": settings.train_function, COMMAND: settings.command}
+        )
         export_model(record)
         return images_of(settings, record)
     except (ValueError, OSError) as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from search.record.lookup import check_code_named, find_study, stored_settings
+from search.record.lookup import check_code_named, check_is_no_program, find_study, stored_settings
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
 from training.console.terminal import counted
@@ -56,6 +56,7 @@ def main() -> int:
             "--dataset": options.dataset,
             "--train-function": options.train_function,
         }
+        check_is_no_program(folder.name, settings)
         check_code_named(folder.name, settings, named)
     except (ValueError, OSError) as error:
         refuse(str(error))

@@ -48,17 +48,27 @@ class StudySettings(DataConfig):
     """Number of trials, the baseline included; >= 1."""
     epochs: int | None = None
     """Number of passes over the training images in a trial that is not stopped early; >= 1. By default 10. With
-    --train-function, the largest number of epochs of a trial; by default there is no limit."""
+    --train-function or --command, the largest number of epochs of a trial; by default there is no limit."""
     metric: str | None = None
     """Metric by which trials are compared; the highest accuracy or the lowest loss is the best. By default
-    val_accuracy, or test_accuracy if --val-fraction is 0. With --train-function, a metric that your function yields."""
+    val_accuracy, or test_accuracy if --val-fraction is 0. With --train-function or --command, a metric that your
+    function yields or your program prints."""
     mode: Mode | None = None
-    """Only with --train-function: whether the highest value of --metric is the best (max) or the lowest one (min). By
-    default its name decides: the lowest loss, error, rmse or mae, the highest accuracy, f1, auc or score."""
+    """Only with --train-function or --command: whether the highest value of --metric is the best (max) or the lowest
+    one (min). By default its name decides: the lowest loss, error, rmse or mae, the highest accuracy, f1, auc or
+    score."""
     train_function: str | None = None
     """Search the hyperparameters of your own training function, for which this is the import path,
     path/to/file.py:train or package.module:train. The function is a generator that yields a dictionary of metrics after
     each epoch. The options --space and --metric are needed with it."""
+    command: str | None = None
+    """Search the hyperparameters of your own program, which this command runs, for example "python train.py --lr {lr}
+    --seed {seed}". After each epoch the program prints its metrics as a line of JSON, {"epoch": 3, "val_loss": 0.41}.
+    Values take the places of {NAME} for each hyperparameter, {seed}, {epochs}, {trial_folder} and {checkpoint}, a
+    folder that an interrupted trial finds again. The options --space and --metric are needed with it."""
+    parse: str | None = None
+    """With --command: regular expression that finds the metrics in a line of the program's output, in named groups, for
+    example "epoch (?P<epoch>\\d+).*val loss (?P<val_loss>[\\d.]+)"."""
     space: Path | None = None
     """TOML file with the search space. docs/spaces.md explains it, and search/space/spaces/ holds examples. By default
     learning rate, batch size and optimizer are searched."""
@@ -141,7 +151,7 @@ class StudySettings(DataConfig):
     def __post_init__(self) -> None:
         """Check every field; nothing on disk is touched."""
         super().__post_init__()
-        if self.epochs is None and self.train_function is None:
+        if self.epochs is None and self.has_images:
             object.__setattr__(self, "epochs", IMAGE_EPOCHS)
         for option in ("num_samples", "epochs", "cpus_per_trial", "grace_period", "max_concurrent"):
             value = getattr(self, option)
@@ -171,7 +181,8 @@ class StudySettings(DataConfig):
         check_choice("scheduler", self.scheduler, SchedulerName)
         check_seed("seed", self.seed)
         check_seed("the last trial's seed", self.seed + self.num_samples - 1)
-        self._check_train_function()
+        self._check_custom()
+        self._check_parse()
         self._check_metric()
         self._check_log()
         self._check_folders()
@@ -185,6 +196,11 @@ class StudySettings(DataConfig):
                 raise ValueError(f"{name} {rule}, got {type(path).__name__}; workers import it from its file")
         if not isinstance(self.space, Path | None):
             raise ValueError(f"space must be a pathlib.Path of a file, got {type(self.space).__name__}")
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the trials classify images; otherwise a function or a program of the user has data of its own."""
+        return self.train_function is None and self.command is None
 
     @property
     def metric_name(self) -> str:
@@ -230,26 +246,47 @@ class StudySettings(DataConfig):
         check_size(top, seeds)
         return top, seeds
 
-    def _check_train_function(self) -> None:
-        if self.train_function is None:
+    def _check_custom(self) -> None:
+        """Check the settings that a training of the user's own needs, and those that only images have."""
+        if self.has_images:
             if self.mode is not None:
                 raise ValueError(
-                    "mode is only for train_function; otherwise an accuracy is maximised and a loss is minimised"
+                    "mode is only for train_function and command; otherwise an accuracy is maximised and a loss is "
+                    "minimised"
                 )
             return
-        check_import_path("train_function", self.train_function)
-        object.__setattr__(self, "train_function", absolute_import_path(self.train_function))
+        if self.train_function is not None and self.command is not None:
+            raise ValueError("train_function and command exclude each other: a trial has one training")
+        option = "command"
+        if self.train_function is not None:
+            option = "train_function"
+            check_import_path(option, self.train_function)
+            object.__setattr__(self, option, absolute_import_path(self.train_function))
         if self.metric is None:
-            raise ValueError("train_function needs metric, the name of a metric that the function yields")
+            raise ValueError(f"{option} needs metric, the name of a metric that the training reports")
         if self.mode is None and derived_mode(self.metric) is None:
             raise ValueError(
-                f"train_function needs mode: whether the highest {self.metric} is the best (max) or the lowest (min)"
+                f"{option} needs mode: whether the highest {self.metric} is the best (max) or the lowest (min)"
             )
         check_choice("mode", self.direction, Mode)
         object.__setattr__(self, "mode", self.direction)  # the record holds what the name says today
+        if self.command is not None and self.confirm is not None:
+            raise ValueError("confirm cannot be used with command yet: programs are not trained again")
+
+    def _check_parse(self) -> None:
+        if self.parse is None:
+            return
+        if self.command is None:
+            raise ValueError("parse reads the output of a command, so it needs command")
+        try:
+            groups = re.compile(self.parse).groupindex
+        except re.error as error:
+            raise ValueError(f"parse must be a regular expression: {error}, got {self.parse}") from None
+        if self.metric_name not in groups:
+            raise ValueError(f"parse needs a group for the metric, (?P<{self.metric_name}>...), got {self.parse}")
 
     def _check_metric(self) -> None:
-        if self.train_function is not None:
+        if not self.has_images:
             check_metric_name(self.metric_name)
             return
         check_choice("metric", self.metric_name, MetricName)

@@ -44,7 +44,8 @@ class CustomCheckpoint:
         """
         self.file = file
         self.folder = folder
-        self._epochs_reported = epochs_reported
+        self.epochs_reported = epochs_reported
+        """Epochs whose metrics are known by now."""
         self.epochs_restored = 0
         """Epochs that an earlier process trained, and from which this one went on."""
         self.best = math.inf if best is None else best
@@ -118,7 +119,7 @@ class CustomCheckpoint:
 
     def reported(self, epoch: int, cost: float) -> None:
         """Note that an epoch has been reported, with a cost; the epoch of the lowest cost keeps a file of its own."""
-        self._epochs_reported = max(self._epochs_reported, epoch)
+        self.epochs_reported = max(self.epochs_reported, epoch)
         if cost < self.best:
             self.best, self._best_epoch = cost, epoch
         with suppress(OSError):  # the next one may be written
@@ -155,7 +156,7 @@ class CustomCheckpoint:
 
     def _newest(self) -> tuple[int, Path | None]:
         """The newest saved epoch whose metrics are known."""
-        saved = {epoch: path for epoch, path in self._saved().items() if epoch <= self._epochs_reported}
+        saved = {epoch: path for epoch, path in self._saved().items() if epoch <= self.epochs_reported}
         return max(saved.items(), default=(0, None))
 
     def _drop_older(self) -> None:

@@ -26,7 +26,7 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         images = f"{len(data.train):,} training, {len(data.val):,} validation, {len(data.test):,} test images"
         yield "data", f"{data.name}: {images}"
     else:
-        yield "training", str(record.metadata.task.train_function)
+        yield "training", str(record.metadata.task.train_function or record.metadata.task.command)
     if settings.network != TrialConfig.network:
         yield "network", settings.network
     if plan := record.metadata.plan:

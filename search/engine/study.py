@@ -17,6 +17,7 @@ from search.engine.shared_data import SharedData, load_shared_data
 from search.monitoring.loggers import check_packages
 from search.record import folder as study_folder
 from search.record import provenance
+from search.record.command_template import CommandTemplate
 from search.record.confirmation import Plan
 from search.record.file_names import STUDY_DB
 from search.record.folder import StudyFolder
@@ -50,7 +51,7 @@ class Study:
 
     settings: StudySettings
     data: ImageData | None
-    """None if a training function brings its own data."""
+    """None if a training of the user's own brings its data."""
     record: StudyRecord
     folder: StudyFolder
     max_concurrent_trials: int
@@ -120,8 +121,7 @@ def prepare_study(
         _check_free(Path(settings.resume), server)
     earlier = _warm_start_record(settings, server) if settings.warm_start else None
     space = None if settings.resume else _new_space(settings, earlier, repetition)
-    if settings.train_function is not None and space:
-        check_call(settings.train_function, space.order)
+    _check_custom(settings, space)
     ray, starts_ray = LocalRay(dashboard=settings.dashboard), runs_now and not joined
     name = _name_without_data(settings)
     if name and starts_ray:
@@ -168,9 +168,20 @@ def _new_space(settings: StudySettings, earlier: StudyRecord | None, repetition:
     return active_space(settings, earlier.space if earlier and settings.fork else None)
 
 
+def _check_custom(settings: StudySettings, space: SearchSpace | None) -> None:
+    """Check that the user's own function or program can be called; `space` is that of a new study."""
+    if settings.train_function is not None and space:
+        check_call(settings.train_function, space.order)
+    if settings.command is not None:
+        command = CommandTemplate(settings.command)
+        command.check_program()
+        if space:
+            command.check_names(space.order, has_limit=settings.epochs is not None)
+
+
 def _load(settings: StudySettings) -> tuple[ImageData | None, str | None]:
     """Load the images, and check that the network takes them; returns them with a warning, or None without images."""
-    if settings.train_function is not None:
+    if not settings.has_images:
         return None, None
     data, warning = load_data(settings, settings.seed)
     network, shape, classes = settings.network, data.image_shape, len(data.classes)
@@ -184,12 +195,20 @@ def _name_without_data(settings: StudySettings) -> str | None:
     """Name the study before the data are loaded; None if the name depends on which data set can be downloaded."""
     if settings.resume:
         return Path(settings.resume).name
-    if settings.train_function is not None:
-        return study_folder.new_name(settings, function_name(settings.train_function, "train") or "training")
+    if not settings.has_images:
+        return study_folder.new_name(settings, _custom_name(settings))
     if settings.name is None and settings.dataset == "auto":
         present = mnist.is_present("fashion-mnist", settings.data_dir)
         return study_folder.new_name(settings, "fashion-mnist") if present else None
     return study_folder.new_name(settings, dataset_name(settings.dataset))
+
+
+def _custom_name(settings: StudySettings) -> str:
+    """A short name of the training of the user's own: that of its file."""
+    if settings.train_function is not None:
+        return function_name(settings.train_function, "train") or "training"
+    script = CommandTemplate(str(settings.command)).title
+    return function_name(f"{script}:main", "main") or "program"
 
 
 def _new_record(

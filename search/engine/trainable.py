@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from search.engine.command_training import ProgramError, train_by_command
 from search.engine.custom_training import train_custom
 from search.engine.shared_data import SharedData
 from search.record.custom_metrics import CustomMetrics, metric_value
@@ -50,10 +51,10 @@ def trainable(
 
     Args:
         sample: The proposal of `SearchAlgorithm.suggest`.
-        data: Data of the study, the same object in every trial of a worker; None with a training function.
+        data: Data of the study, the same object in every trial of a worker; None with a training of the user's own.
         shared_data: Data of a training function, if it has loaded some for all trials.
-        fixed: Values that are the same in every trial: fields of `TrialConfig`, or `train_function` and `epochs`.
-        threads: Threads that torch uses.
+        fixed: Values that are the same in every trial, those of `Task`.
+        threads: Threads that torch, or the user's program, uses.
         device: Device of the network, `cpu` or `cuda`.
         metric: Field of `EpochMetrics` that decides which epoch is the best.
         mode: `max` or `min`.
@@ -69,27 +70,23 @@ def trainable(
     try:
         if working_folder.is_dir():  # a node of a cluster may not have it
             os.chdir(working_folder)
-        with _time_limit(timeout, file):
-            if isinstance(checkpoint, Checkpoint):
-                assert data is not None, "the data of an image classification"
+        own = {"epochs": fixed["epochs"], "seed": sample["seed"], "objective": objective, "report": reports}
+        if isinstance(checkpoint, Checkpoint):
+            assert data is not None, "the data of an image classification"
+            with _time_limit(timeout, file):
                 _classify(fixed, sample, data.to(device), checkpoint, reports)
-            else:
-                train_custom(
-                    fixed["train_function"],
-                    sample["hyperparameters"],
-                    number=sample["number"],
-                    epochs=fixed["epochs"],
-                    seed=sample["seed"],
-                    objective=objective,
-                    checkpoint=checkpoint,
-                    report=reports,
-                    data=shared_data,
-                )
+        elif "command" in fixed:
+            own |= {"pattern": fixed["parse"], "threads": threads, "timeout": timeout}
+            train_by_command(fixed["command"], sample["hyperparameters"], checkpoint=checkpoint, **own)
+        else:
+            with _time_limit(timeout, file):
+                own |= {"number": sample["number"], "data": shared_data}
+                train_custom(fixed["train_function"], sample["hyperparameters"], checkpoint=checkpoint, **own)
         if not reports.has_ended and (fixed["epochs"] is None or reports.epoch < fixed["epochs"]):
             tune.report({"ended": True})
     except Exception as error:
         tune.report({"failure": asdict(_failure(error, time.perf_counter() - reports.last_report))})
-        if not isinstance(error, TrainingDivergedError):
+        if not isinstance(error, TrainingDivergedError | ProgramError):
             raise  # Ray then replaces the worker, whose state is unknown
 
 
@@ -141,6 +138,8 @@ def _failure(error: Exception, seconds: float) -> Failure:
     """What an error says, in words; `seconds` is the time since the last report."""
     if isinstance(error, TrainingDivergedError):
         return Failure("diverged", str(error), seconds=seconds)
+    if isinstance(error, ProgramError):
+        return Failure("timeout" if error.is_timeout else "exception", str(error), error.output, seconds)
     kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "exception"
     text = "".join(traceback.format_exception(error))
     return Failure(kind, type_and_text(error), text, seconds)

@@ -55,9 +55,10 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
         measured = table[table["trial_number"].isin([trial.number for trial in valid_trials(record.trials)])]
         _show_best_five(measured, record)
         _show_by_optimizer(measured, record)
-        print(f"Reproduce: {reproduce_command(record, best)}")
-        if len(measured) > 1 and record.metadata.confirmation is None and not _chooses_by_test_data(record):
-            print(f"Confirm: {_confirm_command(record)}")
+        if record.metadata.task.command is None:
+            print(f"Reproduce: {reproduce_command(record, best)}")
+            if len(measured) > 1 and record.metadata.confirmation is None and not _chooses_by_test_data(record):
+                print(f"Confirm: {_confirm_command(record)}")
     show_confirmation(record)
     if findings.recommendations:
         first, *others = findings.recommendations

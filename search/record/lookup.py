@@ -15,6 +15,7 @@ from training.config import PROJECT, absolute_import_path, is_import_path
 from training.console.command_line import option_value
 from training.console.terminal import short_path
 
+COMMAND = "--command"
 SESSION_SETTINGS = {
     *("resume", "fork", "warm_start", "time_budget", "storage", "address", "confirm"),
     *("quiet", "dashboard_linger", "log", "mlflow_uri"),
@@ -113,7 +114,7 @@ def settings_from_json(stored: object, folder: Path) -> StudySettings:
     settings = from_json(StudySettings, upgrade_settings(stored) | here | {"resume": str(folder)})
     if settings.metric is None:
         raise ValueError("its settings do not name the metric")
-    if settings.dataset == "auto" and settings.train_function is None:
+    if settings.dataset == "auto" and settings.has_images:
         raise ValueError("its settings do not name the data set")
     return settings
 
@@ -165,6 +166,12 @@ def check_same_study(stored: StudySettings, new: StudySettings) -> None:
         raise ValueError(not_comparable(f"the study was started with {', '.join(differences)}"))
 
 
+def check_is_no_program(study: str, stored: StudySettings) -> None:
+    """Raise a ValueError for a study of a command, which other commands cannot train again."""
+    if stored.command is not None:
+        raise ValueError(f"study {study} searched the program {stored.command}, which cannot be trained again here yet")
+
+
 def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str | None]) -> None:
     """Refuse to run code that a record names, unless the command line names it too: others may have sent the record.
 
@@ -173,22 +180,24 @@ def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str 
     for option, stored_path in code_paths(stored).items():
         path = named.get(option)
         if path is None:
+            form = "text" if option == COMMAND else "import path"
             raise ValueError(
-                f"study {study} needs the code of {stored_path}: add {option} with this import path, because code runs "
-                "only if you name it"
+                f"study {study} needs the code of {stored_path}: add {option} with this {form}, because code runs only "
+                "if you name it"
             )
-        if absolute_import_path(path) != stored_path:
+        if (path if option == COMMAND else absolute_import_path(path)) != stored_path:
             raise ValueError(f"study {study} was run with {option} {stored_path}, not {path}")
 
 
 def code_paths(settings: StudySettings) -> dict[str, str]:
-    """Options by which a study runs code of the user's own, and the import path of that code."""
+    """Options by which a study runs code of the user's own, and the import path of that code, or the command."""
     values = {
         "--network": settings.network,
         "--dataset": settings.dataset,
         "--train-function": settings.train_function or "",
     }
-    return {option: value for option, value in values.items() if is_import_path(value)}
+    paths = {option: value for option, value in values.items() if is_import_path(value)}
+    return paths | ({} if settings.command is None else {COMMAND: settings.command})
 
 
 def code_args(settings: StudySettings) -> list[str]:

@@ -81,9 +81,9 @@ class StudyMetadata:
 
     def __post_init__(self) -> None:
         """Refuse fields that contradict each other."""
-        if (self.dataset is None) == (self.settings.train_function is None):
-            raise ValueError("a study has either a data set or a training function")
-        if self.settings.train_function is None and self.metrics:
+        if (self.dataset is None) == self.settings.has_images:
+            raise ValueError("a study has either a data set or a training of the user's own")
+        if self.settings.has_images and self.metrics:
             raise ValueError(f"the metrics of images cannot be {self.metrics}")
         for name in self.metrics:
             check_metric_name(name)
@@ -190,6 +190,8 @@ def _checksums(settings: StudySettings) -> dict[str, str]:
     """Checksums of the code that decides what a trial measures, as it is now."""
     if settings.train_function is not None:
         return provenance.custom_code(settings.train_function)
+    if settings.command is not None:
+        return provenance.command_code(settings.command)
     return provenance.code(settings.network)
 
 

@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from pathlib import Path
 import joblib
 import torch
 
+from search.record.command_template import CommandTemplate
 from search.record.lookup import project_path
 from search.record.trial import MOST_SECONDS
 from training.config import PROJECT
@@ -130,8 +132,16 @@ def code_checksum(source: str) -> str:
 
 def custom_code(train_function: str) -> dict[str, str]:
     """The checksum of the files of a training function, by the function's import path."""
-    files = load_code("train_function", train_function).files
-    return {train_function: checksum({name: file.read_bytes() for name, file in files.items()})}
+    return {train_function: _checksum(load_code("train_function", train_function).files)}
+
+
+def command_code(command: str) -> dict[str, str]:
+    """The checksum of the files of each script that a command names, by the name of the script."""
+    return {script: _checksum(files) for script, files in CommandTemplate(command).files().items()}
+
+
+def _checksum(files: Mapping[str, Path]) -> str:
+    return checksum({name: file.read_bytes() for name, file in files.items()})
 
 
 def format_field(value: object) -> str:

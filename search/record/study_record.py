@@ -150,7 +150,7 @@ class StudyRecord:
 
     @property
     def epoch_limit(self) -> int | None:
-        """Largest number of epochs of a trial; None if a training function alone knows when it ends."""
+        """Largest number of epochs of a trial; None if the training alone knows when it ends."""
         return self.metadata.settings.epochs
 
     @property
@@ -317,7 +317,8 @@ class StudyRecord:
     def has_checkpoint(self, trial: TrialRecord) -> bool:
         """Whether there is a state from which a trial continues; without one it starts again."""
         file = self.checkpoint(trial)
-        return file.is_file() or any(file.parent.glob(f"{file.stem}-last-*"))
+        saved = (file.with_suffix("").glob("*"), file.parent.glob(f"{file.stem}-last-*"))
+        return file.is_file() or any(map(any, saved))
 
     def trial_folder(self, trial: TrialRecord) -> Path:
         """The folder of a trial of a training function."""
@@ -344,7 +345,7 @@ class StudyRecord:
         self._database.set_trial_state_values(trial_id, TrialState.WAITING)
 
     def _clear_checkpoints(self) -> None:
-        """Remove the checkpoints of ended trials except the best epoch of the best trial.
+        """Remove the checkpoints of ended trials except the best epoch of the best trial, and a program's folder of it.
 
         A confirmation without a final training keeps that of the best training of each configuration: one of them will
         be the winner.
@@ -352,7 +353,10 @@ class StudyRecord:
         ended, plan = ended_trials(self.trials), self.metadata.plan
         keeps_all = plan is not None and plan.final_seed is None
         best = best_configurations(ended, len(ended)) if keeps_all else filter(None, [best_trial(ended)])
-        best_files = {file.name for trial in best for file in Checkpoint(self.checkpoint(trial)).best_files()}
+        files = [self.checkpoint(trial) for trial in best]
+        best_files = {kept.name for file in files for kept in Checkpoint(file).best_files()} | {
+            file.stem for file in files
+        }
         unfinished = {self.checkpoint(trial).stem for trial in self.trials if not trial.has_ended}
         for file in (self.folder / "checkpoints").glob("trial-*"):
             if file.name not in best_files and re.split(r"-epoch|-last|\.", file.name)[0] not in unfinished:

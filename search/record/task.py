@@ -1,9 +1,10 @@
-"""The task of a study: to classify images with a network, or to run a training function of the user's own."""
+"""The task of a study: to classify images with a network, or to run a function or a program of the user's own."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.record.command_template import CommandTemplate
 from search.record.custom_metrics import CustomMetrics
 from search.record.trial import Metrics
 from search.settings import StudySettings
@@ -18,16 +19,19 @@ IMAGE_METRICS = ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "trai
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """The network or function that the trials of a study train, and the metrics that they report."""
+    """The network, function or program that the trials of a study train, and the metrics that they report."""
 
     name: str
-    """The name of the data set, or of the training function without its folder."""
+    """The name of the data set, or of the training function without its folder, or of the program."""
     network: str | None = None
-    """The value of `TrialConfig.network`; None with a training function, which has its own network and data."""
+    """The value of `TrialConfig.network`; None with a training of the user's own, which has its network and data."""
     train_function: str | None = None
-    """The import path of the training function; None for images."""
+    """The import path of the training function."""
+    command: str | None = None
+    """The command that runs the program, with `{name}` for values."""
     fixed: dict[str, Any]
-    """Values that are the same in every trial: fields of `TrialConfig`, or `train_function` and `epochs`."""
+    """Values that are the same in every trial: fields of `TrialConfig`; or `epochs` and `train_function`, or `command`
+    and `parse`."""
     metric_names: list[str]
     """All metrics of an epoch, the most important one first."""
     displayed_metrics: list[str]
@@ -61,36 +65,38 @@ class Task:
         return self.has_images and self.unit(metric) == POINTS
 
     def config_type(self) -> type[Any] | None:
-        """The dataclass of all hyperparameters and their defaults; None with a function that takes a dictionary.
+        """The dataclass of all hyperparameters and their defaults; None if the search space alone says what there is.
 
         The file of a user's network or training function is imported; a ValueError says that this failed.
         """
         if self.network is not None:
             return config_type(self.network)
-        return annotated_config("train_function", str(self.train_function))
+        return None if self.train_function is None else annotated_config("train_function", self.train_function)
 
 
 def task_of(settings: StudySettings, dataset: str | None, custom_metrics: list[str]) -> Task:
     """The task of a study.
 
-    `dataset` is the name of its data set; None with a training function, which has reported `custom_metrics`.
+    `dataset` is the name of its data set; None with a training of the user's own, which has reported `custom_metrics`.
     """
-    function, metric = settings.train_function, settings.metric_name
-    if function is None:
+    metric, epochs = settings.metric_name, settings.epochs
+    if settings.has_images:
         return Task(
             name=str(dataset),
             network=settings.network,
-            fixed={"epochs": settings.epochs, "network": settings.network},
+            fixed={"epochs": epochs, "network": settings.network},
             metric_names=IMAGE_METRICS,
             displayed_metrics=list(dict.fromkeys([metric, "test_accuracy"])),
             epoch_type=EpochMetrics,
         )
-    names = list(dict.fromkeys([metric, *custom_metrics]))
+    function, command = settings.train_function, settings.command
+    code = {"train_function": function} if command is None else {"command": command, "parse": settings.parse}
     return Task(
-        name=Path(function).name,
+        name=Path(str(function)).name if command is None else CommandTemplate(command).title,
         train_function=function,
-        fixed={"train_function": function, "epochs": settings.epochs},
-        metric_names=names,
+        command=command,
+        fixed={**code, "epochs": epochs},
+        metric_names=list(dict.fromkeys([metric, *custom_metrics])),
         displayed_metrics=[metric],
         epoch_type=CustomMetrics,
     )

@@ -68,20 +68,26 @@ def active_space(settings: StudySettings, stored: SearchSpace | None = None) -> 
 
     `stored` is the search space of the study that is resumed or forked. A ValueError says which rule is broken.
     """
-    train_function = settings.train_function
-    config_class = (
-        annotated_config("train_function", train_function) if train_function else config_type(settings.network)
-    )
+    config_class = _config_class(settings)
     space = read_space(settings.space, config_class) if settings.space else stored or _space_without_file(settings)
     return fix_values(space, settings.set, config_class) if settings.set else space
 
 
+def _config_class(settings: StudySettings) -> type[Any] | None:
+    """The dataclass of the hyperparameters of a study; None if the search space alone says what there is."""
+    if settings.has_images:
+        return config_type(settings.network)
+    return None if settings.train_function is None else annotated_config("train_function", settings.train_function)
+
+
 def _space_without_file(settings: StudySettings) -> SearchSpace:
-    if settings.train_function is None:
+    if settings.has_images:
         return default_space(settings.network)
-    if not is_objective(settings.train_function):
-        raise ValueError("train_function needs space, a file with the search space; search/space/spaces/ has examples")
-    return ask_space(settings.train_function)
+    function = settings.train_function
+    if function is None or not is_objective(function):
+        option = "command" if function is None else "train_function"
+        raise ValueError(f"{option} needs space, a file with the search space; search/space/spaces/ has examples")
+    return ask_space(function)
 
 
 def fix_values(space: SearchSpace, assignments: Sequence[str], config_class: type[Any] | None) -> SearchSpace:

@@ -1,0 +1,183 @@
+"""Runs a program of the user's own as the training of a trial: it prints the metrics of each epoch."""
+
+import os
+import signal
+import sys
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from search.engine.program import Line, OutOfTimeError, Program
+from search.engine.report_lines import EPOCH, ReportLines
+from search.engine.reporter import LimitReachedError, Report, Reporter
+from search.engine.trial_folder import LONGEST_LOG, in_trial_folder
+from search.record.command_template import LIMIT, CommandTemplate
+from search.record.trial import Objective
+from training.atomic_file import write_atomically
+from training.console.terminal import shorten
+from training.custom_checkpoint import CustomCheckpoint
+
+THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+"""Environment variables by which mathematical libraries learn how many threads to use."""
+LAST_LINES = 30
+"""Lines of a program's output that explain why it failed."""
+
+
+class ProgramError(Exception):
+    """A program has failed."""
+
+    def __init__(self, sentence: str, output: str, *, is_timeout: bool = False) -> None:
+        """Keep what explains the failure.
+
+        Args:
+            sentence: What happened.
+            output: The last lines that the program has printed.
+            is_timeout: Whether it took too long.
+        """
+        super().__init__(sentence)
+        self.output = output
+        self.is_timeout = is_timeout
+
+
+def train_by_command(
+    command: str,
+    hyperparameters: Mapping[str, Any],
+    *,
+    pattern: str | None,
+    epochs: int | None,
+    seed: int,
+    threads: int,
+    timeout: float | None,
+    objective: Objective,
+    checkpoint: CustomCheckpoint,
+    report: Report,
+) -> None:
+    """Run a program until it ends; report the metrics of each epoch, and print its output into the log of the trial.
+
+    Args:
+        command: The program and its arguments, with `{name}` for values.
+        hyperparameters: Searched and fixed ones.
+        pattern: Regular expression that finds the metrics in a line; None where the program prints JSON objects.
+        epochs: The largest number of epochs; None if there is none. Without `{epochs}` in the command, the program is
+            ended after it.
+        seed: Seed of the trial.
+        threads: Threads that the program uses.
+        timeout: Seconds that it may take; None for any number.
+        objective: What is searched for.
+        checkpoint: `{checkpoint}` is a folder beside its file. After an interruption the program may begin with a later
+            epoch, if it names its epochs.
+        report: Receives the metrics of each epoch; what it raises ends the program.
+
+    Raises:
+        ProgramError: The program has failed, took too long or has reported nothing.
+        TrainingDivergedError: The metric is not finite.
+        ValueError: The program reports something else than a number.
+    """
+    template, folder = CommandTemplate(command), checkpoint.file.with_suffix("")
+    if "checkpoint" in template.names:
+        folder.mkdir(parents=True, exist_ok=True)
+    limit = {} if epochs is None else {LIMIT: epochs}
+    provided = {"seed": seed, "checkpoint": folder, "trial_folder": checkpoint.folder}
+    words = template.fill({**limit, **provided, **hyperparameters})
+    reporter = Reporter(objective, checkpoint, limit=epochs, report=report)
+    reporter.ends_at_limit = LIMIT not in template.names
+    numbers = _EpochNumbers(checkpoint)
+    lines, output = ReportLines(objective.metric, pattern), _Output()
+    with in_trial_folder(checkpoint.folder), Program(words, program_environment(threads), output.write) as program:
+        try:
+            for line in program.lines(timeout):
+                if (metrics := lines.read(line.text, is_error_output=line.is_error_output)) is not None:
+                    numbers.note(metrics.pop(EPOCH, None))
+                    reporter(metrics)
+            status = program.status
+        except LimitReachedError:
+            status = 0
+        except OutOfTimeError:
+            raise ProgramError("took longer than trial_timeout", output.last_lines, is_timeout=True) from None
+    if status != 0:
+        raise ProgramError(f"the program {_ending(status)}: {output.last_line}", output.last_lines)
+    if checkpoint.epochs_reported == 0:
+        others = f"it has reported {', '.join(lines.unreported)}" if lines.unreported else "it has reported no number"
+        raise ProgramError(
+            f"the program ended without a report of {objective.metric}: {others}; its output ends with: "
+            f"{output.last_line}",
+            output.last_lines,
+        )
+    if reporter.epochs > 0:  # it may have nothing left to do after an interruption
+        reporter.check_end()
+
+
+def program_environment(threads: int) -> dict[str, str]:
+    """The environment of a program: that of this worker, without what is there for Ray."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
+    return own | dict.fromkeys(THREADS, str(threads)) | {"PYTHONUNBUFFERED": "1"}
+
+
+class _Output:
+    """What a program prints: goes on into the log, and its last lines are kept."""
+
+    def __init__(self) -> None:
+        self._written = 0
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
+
+    def write(self, line: Line) -> None:
+        """Print a line, until there are too many."""
+        if self._written <= LONGEST_LOG:
+            self._written += len(line.text)
+            sys.stdout.write(line.text)
+        if line.text.strip():
+            self._last.append(line.text.rstrip())
+
+    @property
+    def last_lines(self) -> str:
+        """The last lines that are not empty."""
+        return "\n".join(self._last)
+
+    @property
+    def last_line(self) -> str:
+        """The last line with a word."""
+        worded = (line for line in reversed(self._last) if any(map(str.isalpha, line)))
+        return shorten(next(worded, "nothing"), 300)
+
+
+class _EpochNumbers:
+    """Numbers the reports of a trial from 1, however the program counts, also after an interruption.
+
+    A file has the program's own number of each epoch that it has reported. A program that goes on from a checkpoint
+    begins with a later one, and so it is known where it stands.
+    """
+
+    def __init__(self, checkpoint: CustomCheckpoint) -> None:
+        self._checkpoint = checkpoint
+        self._file = checkpoint.file.with_suffix(".epochs")
+        self._named: list[float] | None = None
+        """The program's numbers, of the epochs before the next report; None before the first one."""
+
+    def note(self, epoch: object) -> None:
+        """Note how the program numbers the epoch that it reports now; None if it does not."""
+        if not isinstance(epoch, int | float):
+            return
+        if self._named is None:
+            earlier = list(map(float, self._file.read_text().split())) if self._file.is_file() else []
+            known = earlier[: self._checkpoint.epochs_reported]  # the process may have died before it reported the last
+            self._named = known[: bisect_left(known, epoch)]
+            self._checkpoint.epochs_restored = len(self._named)
+        self._named.append(epoch)
+        with suppress(OSError):  # it is needed only after an interruption
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._file, "\n".join(map(str, self._named)))
+
+
+def _ending(status: int) -> str:
+    with suppress(ValueError):  # no signal has this number
+        if status > 128:
+            return f"was ended by {signal.Signals(status - 128).name}"
+    return f"exited with status {status}"
