@@ -210,7 +210,7 @@ def test_values_stay_one_argument_each() -> None:
 def test_lines_without_the_metric_belong_to_the_next_one_that_has_it(place: Path) -> None:
     source = """
 print('{"note": "text"}'); print('{broken'); print("{'train_loss': 0.5}"); print('{"loss": null, "rate": 2}')
-report(1.0); print({"loss": 0.5, "done": True, "other": [1]}); print('{"later": 1}')
+report(1.0); print({"loss": "0.5", "done": True, "other": [1]}); print('{"later": 1}')
 """
     measured = train(source)
     assert [metrics.values for metrics in measured] == [

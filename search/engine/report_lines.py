@@ -1,4 +1,4 @@
-"""Finds what a program reports among the lines that it prints: JSON objects, or what a pattern finds."""
+"""Finds what a program reports among the lines that it prints: JSON objects, printed dictionaries, or a pattern."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from typing import Any
 
 EPOCH = "epoch"
 """Name of the number by which a program counts its epochs."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _JSON_WORDS = {"'": '"', "nan": "NaN", "inf": "Infinity", "True": "true", "False": "false", "None": "null"}
 """What `print` writes of a dictionary, and what JSON writes."""
 
@@ -41,6 +42,7 @@ class ReportLines:
             The metrics of an epoch by name, with the program's own number of the epoch if it says one; None if the
             line does not complete a report.
         """
+        line = _COLOURS.sub("", line)
         if self._pattern is not None:
             found = self._pattern.search(line)
             self._numbers |= _groups(found) if found else {}
@@ -54,14 +56,15 @@ class ReportLines:
 
 def _groups(found: re.Match[str]) -> dict[str, Any]:
     """The named groups of a match: numbers, or else the text itself, of which the reporter complains."""
-    return {name: _number(text) for name, text in found.groupdict().items() if text is not None}
+    return {name: _number(text.rstrip(".,")) for name, text in found.groupdict().items() if text is not None}
 
 
-def _number(text: str) -> float | str:
+def _number(value: Any) -> Any:
+    """A number that is written as text; other values as they are."""
     try:
-        return float(text.strip().rstrip(".,"))  # of a number at the end of a sentence
+        return float(value) if isinstance(value, str) else value
     except ValueError:
-        return text
+        return value
 
 
 def _json_numbers(line: str, metric: str) -> dict[str, Any]:
@@ -79,7 +82,5 @@ def _json_numbers(line: str, metric: str) -> dict[str, Any]:
 
 
 def _numbers(values: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-    if values.get(metric) is not None:
-        numbers[metric] = values[metric]
-    return numbers
+    read = {name: _number(value) for name, value in values.items() if value is not None}
+    return {name: value for name, value in read.items() if isinstance(value, int | float) or name == metric}
