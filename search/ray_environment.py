@@ -12,6 +12,7 @@ _VARIABLES = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `StudyStopper` handles the signals
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the report of a failure has no metric
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "1000000",  # a training may take time to end, and Ray would lose the next trial
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Ray's own snapshots are never read
 }
 

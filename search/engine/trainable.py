@@ -17,6 +17,7 @@ from ray import tune
 from search.engine.command_training import ProgramError, train_by_command
 from search.engine.custom_training import train_custom
 from search.engine.shared_data import SharedData
+from search.ray_environment import set_ray_environment
 from search.record.custom_metrics import CustomMetrics, metric_value
 from search.record.trial import Failure, FailureKind, Objective
 from search.settings import Mode
@@ -61,6 +62,7 @@ def trainable(
         timeout: Seconds after which the worker ends itself; None for never.
         working_folder: The folder of the command, in which the user's code runs.
     """
+    set_ray_environment()  # also on the nodes of a cluster
     torch.set_num_threads(threads)
     # `LocalRay` blocks it; processes of a training need it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
