@@ -194,6 +194,9 @@ class StudySettings(DataConfig):
             if not isinstance(path, str | None):
                 rule = "must be a name or an import path as text, for example file.py:function"
                 raise ValueError(f"{name} {rule}, got {type(path).__name__}; workers import it from its file")
+        for name in ("command", "parse"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ValueError(f"{name} must be a text, got {type(getattr(self, name)).__name__}")
         if not isinstance(self.space, Path | None):
             raise ValueError(f"space must be a pathlib.Path of a file, got {type(self.space).__name__}")
 

@@ -189,10 +189,11 @@ def test_command_that_cannot_run_is_refused_before_any_trial(place: Path, comman
         ({"command": None, "metric": "val_loss", "parse": "a"}, "parse reads the output of a command"),
         ({"train_function": "a.py:b"}, "train_function and command exclude each other"),
         ({"metric": None}, "command needs metric"),
+        ({"command": ["python", "train.py"]}, "command must be a text, got list"),
         ({"metric": "reward"}, "command needs mode: whether the highest reward is the best"),
     ],
 )
-def test_settings_of_a_command_are_checked(place: Path, options: dict[str, str | None], sentence: str) -> None:
+def test_settings_of_a_command_are_checked(place: Path, options: dict[str, object], sentence: str) -> None:
     given = {"command": "python train.py {lr}", "space": place / "space.toml", "metric": "loss", **options}
     with pytest.raises(ValueError, match=re.escape(sentence)):
         StudySettings(**given)  # type: ignore[arg-type]
@@ -372,6 +373,16 @@ for epoch in range(1, 9):
 
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_program_with_one_result_is_complete_and_saves_it(place: Path) -> None:
+    (place / "one.py").write_text(
+        "import sys, time\nprint({'loss': float(sys.argv[1])})\nprint('saves')\ntime.sleep(0.3)\nprint('saved')"
+    )
+    run = search("python one.py {lr}")
+    assert run.status == 0, run.stderr
+    assert set(trials()["status"]) == {"completed"}
+    assert all("saved\n" in Path(f"out/study/trials/{number:04}/log.txt").read_text() for number in range(3))
 
 
 @pytest.mark.ray

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from search.engine.program import Line, OutOfTimeError, Program
-from search.engine.report_lines import EPOCH, ReportLines
+from search.engine.report_lines import EPOCH, ReportLines, without_colours
 from search.engine.reporter import LimitReachedError, Report, Reporter
 from search.engine.trial_folder import LONGEST_LOG, in_trial_folder
 from search.record.command_template import LIMIT, CommandTemplate
@@ -27,6 +28,8 @@ THREADS = (
     "VECLIB_MAXIMUM_THREADS",
 )
 """Environment variables by which mathematical libraries learn how many threads to use."""
+HOLD_SECONDS = 2.0
+"""How long after its last report a program may end and count as one that nothing could have stopped."""
 LAST_LINES = 30
 """Lines of a program's output that explain why it failed."""
 
@@ -89,15 +92,21 @@ def train_by_command(
     words = template.fill({**limit, **provided, **hyperparameters})
     reporter = Reporter(objective, checkpoint, limit=epochs, report=report)
     reporter.ends_at_limit = LIMIT not in template.names
-    numbers = _EpochNumbers(checkpoint)
+    held, numbers = _HeldReport(reporter), _EpochNumbers(checkpoint)
     lines, output = ReportLines(objective.metric, pattern), _Output()
     with in_trial_folder(checkpoint.folder), Program(words, program_environment(threads), output.write) as program:
         try:
             for line in program.lines(timeout):
-                if (metrics := lines.read(line.text, is_error_output=line.is_error_output)) is not None:
-                    numbers.note(metrics.pop(EPOCH, None))
-                    reporter(metrics)
+                held.release_when_due()
+                if line and (metrics := lines.read(line.text, is_error_output=line.is_error_output)) is not None:
+                    held.release()
+                    if EPOCH in metrics:
+                        numbers.note(metrics.pop(EPOCH))
+                        reporter(metrics)
+                    else:
+                        held.hold(metrics)
             status = program.status
+            held.release(is_last=status == 0)
         except LimitReachedError:
             status = 0
         except OutOfTimeError:
@@ -134,7 +143,7 @@ class _Output:
             self._written += len(line.text)
             sys.stdout.write(line.text)
         if line.text.strip():
-            self._last.append(line.text.rstrip())
+            self._last.append(without_colours(line.text.rstrip()))
 
     @property
     def last_lines(self) -> str:
@@ -146,6 +155,33 @@ class _Output:
         """The last line with a word."""
         worded = (line for line in reversed(self._last) if any(map(str.isalpha, line)))
         return shorten(next(worded, "nothing"), 300)
+
+
+class _HeldReport:
+    """Holds a report for a moment: a program that ends meanwhile has ended by itself, and nothing stops it any more.
+
+    Many programs report one result, without an epoch, and then save something.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._metrics: dict[str, Any] | None = None
+        self._since = 0.0
+
+    def hold(self, metrics: dict[str, Any]) -> None:
+        """Hold a report until its time is up."""
+        self._metrics, self._since = metrics, time.monotonic()
+
+    def release_when_due(self) -> None:
+        """Pass the report on if it was held for long enough."""
+        if time.monotonic() >= self._since + HOLD_SECONDS:
+            self.release()
+
+    def release(self, *, is_last: bool = False) -> None:
+        """Pass the report on, if there is one; `is_last` says that the program has ended by itself."""
+        if self._metrics is not None:
+            metrics, self._metrics = self._metrics, None
+            self._reporter(metrics, is_last=is_last)
 
 
 class _EpochNumbers:
@@ -162,7 +198,7 @@ class _EpochNumbers:
         """The program's numbers, of the epochs before the next report; None before the first one."""
 
     def note(self, epoch: object) -> None:
-        """Note how the program numbers the epoch that it reports now; None if it does not."""
+        """Note how the program numbers the epoch that it reports now."""
         if not isinstance(epoch, int | float):
             return
         if self._named is None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,8 @@ from typing import IO, Self
 
 GRACE_SECONDS = 10.0
 """Seconds between SIGTERM and SIGKILL."""
+IDLE_SECONDS = 0.5
+"""After this time without output, its reader gets a word."""
 LONGEST_LINE = 100_000
 """Characters of a line; a longer one is passed on in pieces."""
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -75,15 +78,18 @@ class Program:
             pass
         self._selector.close()
 
-    def lines(self, seconds: float | None) -> Iterator[Line]:
-        """The lines of both outputs as they come, until all processes of the program have ended.
+    def lines(self, seconds: float | None) -> Iterator[Line | None]:
+        """The lines of both outputs as they come, until all processes of the program have ended; None while none comes.
 
         Raises:
             OutOfTimeError: This takes longer than these seconds.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while self._selector.get_map():
-            for key, _ in self._selector.select(_seconds_left(deadline)):
+            ready = self._selector.select(_seconds_to_wait(deadline))
+            if not ready:
+                yield None
+            for key, _ in ready:
                 content = os.read(key.fd, 1 << 16)
                 if not content:
                     self._selector.unregister(key.fileobj)
@@ -92,9 +98,10 @@ class Program:
                     self._log(line)
                     yield line
             _check_time(deadline)
-        try:
-            self._process.wait(_seconds_left(deadline))  # it may have closed its outputs
-        except subprocess.TimeoutExpired:
+        while self._process.poll() is None:  # it may have closed its outputs
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_seconds_to_wait(deadline))
+            yield None
             _check_time(deadline)
 
     @property
@@ -103,8 +110,8 @@ class Program:
         return self._process.wait()
 
 
-def _seconds_left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+def _seconds_to_wait(deadline: float | None) -> float:
+    return IDLE_SECONDS if deadline is None else min(IDLE_SECONDS, max(0.0, deadline - time.monotonic()))
 
 
 def _check_time(deadline: float | None) -> None:

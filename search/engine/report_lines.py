@@ -42,7 +42,7 @@ class ReportLines:
             The metrics of an epoch by name, with the program's own number of the epoch if it says one; None if the
             line does not complete a report.
         """
-        line = _COLOURS.sub("", line)
+        line = without_colours(line)
         if self._pattern is not None:
             found = self._pattern.search(line)
             self._numbers |= _groups(found) if found else {}
@@ -52,6 +52,11 @@ class ReportLines:
             return None
         report, self._numbers = self._numbers, {}
         return report
+
+
+def without_colours(line: str) -> str:
+    """A line without the signs that change its colour in a terminal."""
+    return _COLOURS.sub("", line)
 
 
 def _groups(found: re.Match[str]) -> dict[str, Any]:
