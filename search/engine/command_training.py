@@ -92,21 +92,10 @@ def train_by_command(
     words = template.fill({**limit, **provided, **hyperparameters})
     reporter = Reporter(objective, checkpoint, limit=epochs, report=report)
     reporter.ends_at_limit = LIMIT not in template.names
-    held, numbers = _HeldReport(reporter), _EpochNumbers(checkpoint)
     lines, output = ReportLines(objective.metric, pattern), _Output()
     with in_trial_folder(checkpoint.folder), Program(words, program_environment(threads), output.write) as program:
         try:
-            for line in program.lines(timeout):
-                held.release_when_due()
-                if line and (metrics := lines.read(line.text, is_error_output=line.is_error_output)) is not None:
-                    held.release()
-                    if EPOCH in metrics:
-                        numbers.note(metrics.pop(EPOCH))
-                        reporter(metrics)
-                    else:
-                        held.hold(metrics)
-            status = program.status
-            held.release(is_last=status == 0)
+            status = _report_all(program, timeout, lines, reporter, _EpochNumbers(checkpoint))
         except LimitReachedError:
             status = 0
         except OutOfTimeError:
@@ -115,13 +104,28 @@ def train_by_command(
         raise ProgramError(f"the program {_ending(status)}: {output.last_line}", output.last_lines)
     if checkpoint.epochs_reported == 0:
         others = f"it has reported {', '.join(lines.unreported)}" if lines.unreported else "it has reported no number"
-        raise ProgramError(
-            f"the program ended without a report of {objective.metric}: {others}; its output ends with: "
-            f"{output.last_line}",
-            output.last_lines,
-        )
+        sentence = f"the program ended without a report of {objective.metric}: {others}"
+        raise ProgramError(f"{sentence}; its output ends with: {output.last_line}", output.last_lines)
     if reporter.epochs > 0:  # it may have nothing left to do after an interruption
         reporter.check_end()
+
+
+def _report_all(
+    program: Program, timeout: float | None, lines: ReportLines, reporter: Reporter, numbers: "_EpochNumbers"
+) -> int:
+    """Report what a program prints until it ends; returns its exit status."""
+    held = _HeldReport(reporter)
+    for line in program.lines(timeout):
+        held.release_when_due()
+        if line and (metrics := lines.read(line.text, is_error_output=line.is_error_output)) is not None:
+            held.release()
+            if EPOCH in metrics:
+                numbers.note(metrics.pop(EPOCH))
+                reporter(metrics)
+            else:
+                held.hold(metrics)
+    held.release(is_last=program.status == 0)
+    return program.status
 
 
 def program_environment(threads: int) -> dict[str, str]:
