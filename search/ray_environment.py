@@ -1,5 +1,6 @@
 """Environment variables that configure Ray."""
 
+import logging
 import os
 
 _VARIABLES = {
@@ -20,3 +21,4 @@ _VARIABLES = {
 def set_ray_environment() -> None:
     """Set the variables in this process; call this before Ray is imported, because Ray reads two of them at import."""
     os.environ |= _VARIABLES
+    logging.getLogger("ray.widgets").setLevel(logging.ERROR)  # in a notebook it would advise to install ipywidgets

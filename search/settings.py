@@ -1,9 +1,10 @@
 """Settings of a study and of its confirmation: one field for each option of a command."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -69,7 +70,10 @@ class StudySettings(DataConfig):
     parse: str | None = None
     """With --command: regular expression that finds the metrics in a line of the program's output, in named groups, for
     example "epoch (?P<epoch>\\d+).*val loss (?P<val_loss>[\\d.]+)"."""
-    space: Path | None = None
+    space: Annotated[
+        Path | Mapping[str, Any] | None,
+        tyro.conf.arg(constructor=Path | None, help_behavior_hint="(default: None)"),
+    ] = None
     """TOML file with the search space. docs/spaces.md explains it, and search/space/spaces/ holds examples. By default
     learning rate, batch size and optimizer are searched."""
     set: tuple[str, ...] = ()
@@ -172,7 +176,7 @@ class StudySettings(DataConfig):
         self._check_types()
         check_network(self.network)
         object.__setattr__(self, "network", absolute_import_path(self.network))  # workers run in folders of their own
-        if self.space is not None and not self.space.is_file():
+        if isinstance(self.space, Path) and not self.space.is_file():
             raise ValueError(f"there is no file {self.space} to read the search space from")
         if self.fork and self.resume is None and self.warm_start is None:
             raise ValueError("fork needs resume, which names the study to fork")
@@ -193,12 +197,12 @@ class StudySettings(DataConfig):
             path = getattr(self, name)
             if not isinstance(path, str | None):
                 rule = "must be a name or an import path as text, for example file.py:function"
-                raise ValueError(f"{name} {rule}, got {type(path).__name__}; workers import it from its file")
+                raise ValueError(f"{name} {rule}, got {type(path).__name__}; only run_search takes a function")
         for name in ("command", "parse"):
             if not isinstance(getattr(self, name), str | None):
                 raise ValueError(f"{name} must be a text, got {type(getattr(self, name)).__name__}")
-        if not isinstance(self.space, Path | None):
-            raise ValueError(f"space must be a pathlib.Path of a file, got {type(self.space).__name__}")
+        if not isinstance(self.space, Path | Mapping | None):
+            raise ValueError(f"space must be a pathlib.Path of a file or a dictionary, got {type(self.space).__name__}")
 
     @property
     def has_images(self) -> bool:

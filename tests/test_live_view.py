@@ -22,8 +22,8 @@ from search.engine import tuner
 from search.engine.header import header_lines
 from search.engine.study import prepare_study
 from search.engine.study_run import build_view
-from search.monitoring.live_view import LiveView, clock, sparkline
-from search.monitoring.terminal import PlainView, header_line
+from search.monitoring.live_view import LiveView, sparkline
+from search.monitoring.terminal import PlainView, clock, header_line
 from search.record import lookup
 from search.record.confirmation import Plan
 from search.record.study_record import StudyRecord

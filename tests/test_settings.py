@@ -40,7 +40,7 @@ from search.settings import StudySettings, derived_mode
         ({"name": "latest"}, "name latest is taken"),
         ({"train_function": print}, "train_function must be a name or an import path as text, for example file.py:"),
         ({"network": print}, "network must be a name or an import path as text, for example file.py:function, got"),
-        ({"space": {"learning_rate": {}}}, "space must be a pathlib.Path of a file, got dict"),
+        ({"space": "space.toml"}, "space must be a pathlib.Path of a file or a dictionary, got str"),
     ],
 )
 def test_bad_setting_is_refused_with_the_rule(options: dict[str, object], rule: str) -> None:

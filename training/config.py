@@ -40,6 +40,11 @@ def is_import_path(name: str) -> bool:
     return bool(module and function.isidentifier())
 
 
+def is_passed_function(path: str) -> bool:
+    """Whether an import path stands for a function that a Python program passes, which has no file to import."""
+    return path.startswith("__main__:")
+
+
 def absolute_import_path(name: str) -> str:
     """An import path that is valid in any folder: that of a file becomes absolute."""
     module, colon, function = name.rpartition(":")

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
-from training.config import PROJECT
+from training.config import PROJECT, is_passed_function
 from training.console.terminal import type_and_text
-from training.program_files import program_files
+from training.program_files import checksum, program_files
 from training.random_state import seeded
 
 PACKAGES = ("search", "training")
@@ -37,16 +37,43 @@ class UserCode:
     """The folder that is first on `sys.path` while it runs; None for an installed package."""
     working_folder: Path | None
     """The working folder if the module changed it when it was imported; otherwise None: that of the command."""
+    source: str = ""
+    """The source of a function that was passed; other functions have files."""
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of what decides what the function does."""
+        contents = {name: file.read_bytes() for name, file in self.files.items()}
+        return checksum(contents or {"": self.source.encode()})
+
+
+_passed: dict[str, UserCode] = {}
+"""Functions that a Python program has passed to this process, by import path."""
+
+
+def pass_code(path: str, code: UserCode) -> None:
+    """Let an import path mean a function that a Python program passes; no file is imported for it."""
+    _passed[path] = code
 
 
 def load_function(option: str, path: str) -> Callable[..., Any]:
     """The function with an import path; a ValueError with the option says that it cannot be imported."""
-    return load_code(option, path).function
+    return code_of(option, path).function
+
+
+def code_of(option: str, path: str) -> UserCode:
+    """The function with an import path that was passed, or else is imported, as `load_code` does."""
+    return _passed.get(path) or load_code(option, path)
 
 
 @cache
 def load_code(option: str, path: str) -> UserCode:
     """The function with an import path, and its files; a ValueError with the option says that it cannot be imported."""
+    if is_passed_function(path):
+        raise ValueError(
+            f"{option} {path} is a function that a Python program or a notebook passes to run_search; only from there "
+            "can it be used again"
+        )
     script, _, name = path.rpartition(":")
     is_file = script.endswith(".py")
     _hide_commands()
@@ -75,7 +102,7 @@ def running(option: str, path: str) -> Iterator[Callable[..., Any]]:
     It sees its own `sys.argv` and the modules beside it, and processes that it starts find them, too. When the block
     ends, the working folder is that of before, whatever the function did.
     """
-    code = load_code(option, path)
+    code = code_of(option, path)
     with _as_script(code.script, code.root, code.working_folder):
         yield code.function
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from ray.tune import Stopper
 
 from search.record.trial import TrialRecord
+from training.console.notebook import in_notebook
 
 SAME_FAILURES = 3
 """This number of trials in a row with the same error ends the study, because the next trials would fail, too."""
@@ -98,22 +99,29 @@ class StudyStopper(Stopper):  # type: ignore[misc]
             signal.signal(number, self._handle_signal)
 
     def _handle_signal(self, number: int, _frame: object) -> None:
+        if self.signal is not None and in_notebook():
+            raise KeyboardInterrupt  # the kernel must not end: it holds what the user has computed
         if self.signal is not None:
             end_at_once("Stopped immediately; what was recorded is safe.", 128 + number)
         self.signal = number
-        _write("Stopping the study; press Ctrl-C again to stop immediately.")
+        again = "interrupt" if in_notebook() else "press Ctrl-C"
+        _write(f"Stopping the study; {again} again to stop immediately.")
 
 
 def end_at_once(sentence: str, status: int) -> NoReturn:
     """Print a sentence and end this process, whatever its threads do."""
     _write(sentence)
     for stream in (sys.stdout, sys.stderr):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # nothing follows the sentence
+        with suppress(OSError):  # the output of a notebook is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # nothing follows the sentence
     time.sleep(0.2)  # the live view prints it meanwhile
     os._exit(status)
 
 
 def _write(sentence: str) -> None:
     """Print a sentence from a signal handler or a thread."""
+    if in_notebook():
+        print(f"\n{sentence}", flush=True)
+        return
     with suppress(OSError):  # the reader of the output may have gone
         os.write(sys.stdout.fileno(), f"\n{sentence}\n".encode())

@@ -12,7 +12,7 @@ from scipy.stats import t
 from search.analysis.equal_budget import NEARLY_ALL
 from search.analysis.fixing import FEWEST_TRIALS, Fixing, Judgement
 from search.analysis.fixing import SURE as SURE_OF_COST
-from search.record.lookup import code_paths, command_line, study_args
+from search.record.lookup import resume_line
 from search.record.ranking import best_trial, ended_trials, ranked, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
@@ -239,13 +239,11 @@ def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
     if gains.mean() - error > threshold:
         last = "last epoch was" if part == 1 else f"last {part} epochs were"
         before = "one before" if part == 1 else f"{part} before"
-        code = [argument for option in code_paths(record.metadata.settings).items() for argument in option]
-        args = [*study_args(record.folder, record.address), "--fork", "--epochs", str(2 * record.epochs), *code]
         yield Recommendation(
             "epochs",
             f"The best {len(best)} full trials were still improving at the end: their {last} better than the {before} "
             f"by {describe_size(record, float(gains.mean()))} on average. Try more epochs.",
-            command_line("search/run.py", "--resume", *args),
+            resume_line(record.folder, record.address, record.metadata.settings, fork=True, epochs=2 * record.epochs),
         )
 
 

@@ -23,6 +23,7 @@ from search.record import provenance
 from search.record.database import RecordUnwritableError
 from search.record.file_names import STUDY_DB
 from search.record.ranking import ended_trials
+from training.console.notebook import in_notebook
 from training.console.progress_bar import shows_more_than_lines
 from training.console.terminal import show_event
 
@@ -160,8 +161,12 @@ class StudyRun:
 
 
 def build_view(study: Study) -> View:
-    """Build a live view if standard output is a terminal that can show it, otherwise a plain view."""
+    """Build a live view if standard output is a terminal that can show it, or a notebook; otherwise a plain view."""
     header, record = header_lines(study), study.record
+    if not study.settings.quiet and in_notebook():
+        from search.monitoring.notebook_view import NotebookView
+
+        return NotebookView(header, record, began=study.began, num_samples=study.settings.num_samples)
     if study.settings.quiet or not shows_more_than_lines():
         return PlainView(header, record)
     from search.monitoring.live_view import LiveView  # rich takes a fifth of a second

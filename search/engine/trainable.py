@@ -29,7 +29,7 @@ from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, is_out_of_memory, train
 from training.metrics import EpochMetrics
 from training.networks.network_config import config_type
-from training.user_code import describe_error
+from training.user_code import UserCode, describe_error, pass_code
 
 
 def trainable(
@@ -44,6 +44,7 @@ def trainable(
     mode: Mode,
     timeout: float | None,
     working_folder: Path,
+    passed: UserCode | None = None,
 ) -> None:
     """Train one sampled configuration and report the metrics of each epoch.
 
@@ -61,8 +62,11 @@ def trainable(
         mode: `max` or `min`.
         timeout: Seconds after which the worker ends itself; None for never.
         working_folder: The folder of the command, in which the user's code runs.
+        passed: The training function, if a Python program passed it; None if its import path says where it is.
     """
     set_ray_environment()  # also on the nodes of a cluster
+    if passed is not None:
+        pass_code(fixed["train_function"], passed)
     torch.set_num_threads(threads)
     # `LocalRay` blocks it; processes of a training need it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

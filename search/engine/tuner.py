@@ -15,6 +15,7 @@ from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import build_scheduler
 from search.algorithms.search_algorithm import SearchAlgorithm
 from search.algorithms.stopping import StudyStopper
+from search.engine.passed_function import passed_code
 from search.engine.shared_data import pass_tensors_without_copy
 from search.engine.study import Study
 from search.engine.trainable import timeout_file, trainable
@@ -71,6 +72,7 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             self._loggers.epoch(self._record.running(trial.trial_id))
         if "ended" in result:
             self._record.end_by_itself(trial.trial_id)
+        self._view.show_progress()
 
     def _timing(self, result: dict[str, Any], waiting_seconds: float) -> Timing:
         return Timing(
@@ -170,6 +172,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
         mode=record.mode,
         timeout=settings.trial_timeout_seconds,
         working_folder=study.working_folder,
+        passed=passed_code(settings.train_function),
     )
     resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
     worker = worker_class(run, record.folder.name, resources)
@@ -190,7 +193,12 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
                         reuse_actors=True,
                     ),
                     run_config=tune.RunConfig(
-                        name="scratch", storage_path=scratch, callbacks=[callback], stop=stopper, verbose=0
+                        name="scratch",
+                        storage_path=scratch,
+                        callbacks=[callback],
+                        stop=stopper,
+                        progress_reporter=tune.CLIReporter(),  # silent; that for notebooks clears the cell's output
+                        verbose=0,
                     ),
                 ).fit()
             return

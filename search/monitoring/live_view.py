@@ -18,8 +18,17 @@ from rich.table import Table
 from rich.text import Text
 
 from search.analysis.gain import gain_over_start
-from search.monitoring.terminal import View, column_names, column_value, dashboard_line, study_number, trial_name
-from search.record.ranking import ended_trials, epochs_run, epochs_saved, valid_trials
+from search.monitoring.terminal import (
+    View,
+    clock,
+    column_names,
+    column_value,
+    dashboard_line,
+    leading_trial,
+    study_number,
+    trial_name,
+)
+from search.record.ranking import ended_trials, epochs_run, epochs_saved
 from search.record.study_record import StudyRecord
 from search.record.trial import Status, TrialRecord
 from search.space.distributions import Distribution, values_of
@@ -112,6 +121,9 @@ class LiveView(View):
     def show_ended(self, trial: TrialRecord) -> None:
         """Do nothing, because the next frame shows that the trial has ended."""
 
+    def show_progress(self) -> None:
+        """Do nothing, because the next frame shows it."""
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Build the current frame; its last line names what a small terminal has no room for."""
         table, hidden = self._running(options.max_width)
@@ -163,7 +175,7 @@ class LiveView(View):
 
     def _best(self) -> list[tuple[str, Text]]:
         """Build the lines about the best trial and the epochs: a label and a text each."""
-        record, best = self._record, self._best_trial()
+        record, best = self._record, leading_trial(self._record)
         lines = [("best", Text("none yet", "dim")), ("", Text())]
         metrics = best.best_epoch if best else None
         if best and metrics:
@@ -180,16 +192,6 @@ class LiveView(View):
         stopping = f", {saved} saved by stopping weak trials early" if stops else ""
         lines.append(("epochs", Text(f"{epochs_run(record.trials)} run{stopping}")))
         return [(label.ljust(BEST_LABEL), text) for label, text in lines]
-
-    def _best_trial(self) -> TrialRecord | None:
-        """Find the best trial, which may still run."""
-        running = [trial for trial in self._record.trials if trial.status == "running" and trial.epochs]
-        sign = -1 if self._record.mode == "min" else 1
-        return max(
-            [*valid_trials(self._record.trials), *running],
-            key=lambda trial: (sign * trial.best_value, -trial.number),
-            default=None,
-        )
 
     def _running(self, available: int) -> tuple[Table, list[str]]:
         """Build a row for each running trial, and empty rows so that the height stays the same.
@@ -318,13 +320,6 @@ def sparkline(values: list[float]) -> str:
     steps = [scale * value - scale * low for value in values]
     steps = [step / (scale * high - scale * low) if high > low else 0.5 for step in steps]
     return "".join(BLOCKS[min(int(step * len(BLOCKS)), len(BLOCKS) - 1)] for step in steps)
-
-
-def clock(seconds: float) -> str:
-    """Format seconds as 1:23 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class _Capture:

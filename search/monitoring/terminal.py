@@ -1,8 +1,8 @@
-"""Shows a study in the terminal while it runs: the protocol of all views, and the plain view, a line for each trial."""
+"""Shows a study while it runs: the protocol of all views, and the plain view, a line for each trial."""
 
 from typing import Protocol, Self
 
-from search.record.ranking import best_trial
+from search.record.ranking import best_trial, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from training.console.terminal import format_metric, format_value, printable, shorten
@@ -20,7 +20,7 @@ def dashboard_line(url: str | None) -> str:
 
 
 class View(Protocol):
-    """Shows a study in the terminal from its beginning to its end."""
+    """Shows a study from its beginning to its end."""
 
     def __enter__(self) -> Self:
         """Show the header."""
@@ -36,6 +36,9 @@ class View(Protocol):
 
     def show_ended(self, trial: TrialRecord) -> None:
         """Show a trial that has just ended."""
+
+    def show_progress(self) -> None:
+        """Show what a trial has just reported."""
 
 
 class PlainView(View):
@@ -82,6 +85,27 @@ class PlainView(View):
             f"{trial.status}{error}",
             flush=True,
         )
+
+    def show_progress(self) -> None:
+        """Do nothing, because only ended trials have a line."""
+
+
+def leading_trial(record: StudyRecord) -> TrialRecord | None:
+    """The best trial, which may still run."""
+    running = [trial for trial in record.trials if trial.status == "running" and trial.epochs]
+    sign = -1 if record.mode == "min" else 1
+    return max(
+        [*valid_trials(record.trials), *running],
+        key=lambda trial: (sign * trial.best_value, -trial.number),
+        default=None,
+    )
+
+
+def clock(seconds: float) -> str:
+    """Format seconds as 1:23 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def column_names(record: StudyRecord) -> list[str]:

@@ -17,7 +17,7 @@ from search.outputs.tables import trial_table
 from search.record.columns import hyperparameter_columns, metric_columns
 from search.record.custom_metrics import metric_value
 from search.record.file_names import REPORT, STUDY_DB
-from search.record.lookup import code_args, command_line, study_args
+from search.record.lookup import code_args, command_line, resume_line, study_args
 from search.record.ranking import baseline_trial, best_trial, ended_trials, ranked, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
@@ -189,13 +189,11 @@ def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *,
 
 
 def resume_command(settings: StudySettings, record: StudyRecord) -> str:
-    """The command line that resumes a study with the loggers of this session."""
-    args = ["--resume", *study_args(record.folder, record.address), *code_args(record.metadata.settings)]
-    if settings.log:
-        args += ["--log", *settings.log]
+    """The command line, or the call in Python, that resumes a study with the loggers of this session."""
+    loggers: dict[str, object] = {"log": settings.log} if settings.log else {}
     if settings.mlflow_uri is not None:
-        args += ["--mlflow-uri", mask_password(settings.mlflow_uri)]
-    return command_line("search/run.py", *args)
+        loggers["mlflow_uri"] = mask_password(settings.mlflow_uri)
+    return resume_line(record.folder, record.address, settings, **loggers)
 
 
 def _show_files(record: StudyRecord) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from search.record.file_names import STUDY_DB
 from search.record.upgrade import upgrade_settings
 from search.settings import StudySettings
-from training.config import PROJECT, absolute_import_path, is_import_path
+from training.config import PROJECT, absolute_import_path, is_import_path, is_passed_function
 from training.console.command_line import option_value
 from training.console.terminal import short_path
 
@@ -81,13 +81,17 @@ def resumed_settings(study: str | Path, *, server: str | None = None, **changes:
     Args:
         study: Path of its folder, its name in the results folder, or `latest`.
         server: Address of the server that has the record, unless there is a `study.db`.
-        changes: Fields of `StudySettings`, for example `num_samples=40`.
+        changes: Fields of `StudySettings`, for example `num_samples=40`. With `fork=True` the settings are those of a
+            new study that starts from the trials of this one.
 
     Raises:
         ValueError: There is no such study, or a change would make its new trials differ from its old ones.
     """
     results_dir = changes.pop("results_dir", StudySettings().results_dir)
     stored = stored_settings(find_study(str(study), results_dir, server), server)
+    if changes.get("fork"):
+        new = {"name": None, "resume": None, "warm_start": stored.resume, "results_dir": results_dir}
+        return replace(stored, storage=server, **(new | changes))
     settings = replace(stored, storage=server, **changes)
     check_same_study(stored, settings)
     return settings
@@ -132,6 +136,28 @@ def study_args(folder: Path, address: str | None) -> list[str]:
     """
     study = folder.name if folder.resolve().parent == PROJECT / "results" else str(short_path(folder))
     return [study, "--storage", address] if address else [study]
+
+
+def resume_line(folder: Path, address: str | None, settings: StudySettings, **changes: Any) -> str:
+    """The command line that resumes a study, or the call by a Python program that passed the function of the study.
+
+    Args:
+        folder: The folder of the study.
+        address: As in `study_args`.
+        settings: The settings of the study.
+        changes: Settings of the new session, for example `fork=True`.
+    """
+    study, *storage = study_args(folder, address)
+    function = settings.train_function or ""
+    if is_passed_function(function):
+        arguments = {"resume": study, **({"storage": address} if address else {}), **changes}
+        listed = [f"{name}={value!r}" for name, value in arguments.items()]
+        return f"run_search({', '.join([function.rpartition(':')[2], *listed])})"
+    args = ["--resume", study, *storage]
+    for name, value in changes.items():
+        values = value if isinstance(value, tuple) else () if value is True else (value,)
+        args += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return command_line("search/run.py", *args, *code_args(settings))
 
 
 def command_line(script: str, *args: str) -> str:
@@ -179,6 +205,11 @@ def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str 
     """
     for option, stored_path in code_paths(stored).items():
         path = named.get(option)
+        if path is None and is_passed_function(stored_path):
+            raise ValueError(
+                f"study {study} was run from Python, and its training function is not stored: only a program that "
+                f"defines the function can continue it, with {resume_line(Path(str(stored.resume)), None, stored)}"
+            )
         if path is None:
             form = "text" if option == COMMAND else "import path"
             raise ValueError(

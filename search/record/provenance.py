@@ -7,7 +7,6 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -21,9 +20,10 @@ from search.record.lookup import project_path
 from search.record.trial import MOST_SECONDS
 from training.config import PROJECT
 from training.console.command_line import mask_password
+from training.console.notebook import in_notebook
 from training.networks.networks import network_checksum
 from training.program_files import checksum
-from training.user_code import load_code
+from training.user_code import code_of
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
 _DECISIVE_FILES = (
@@ -103,7 +103,9 @@ def new_session(cluster: ClusterSize | None, *, max_concurrent_trials: int, cpus
 
 
 def command() -> str:
-    """The command line that started this process."""
+    """The command line that started this process; that of a notebook says nothing."""
+    if in_notebook():
+        return "run_search in a notebook"
     return shlex.join(["python", project_path(Path(sys.argv[0])), *map(mask_password, sys.argv[1:])])
 
 
@@ -131,17 +133,16 @@ def code_checksum(source: str) -> str:
 
 
 def custom_code(train_function: str) -> dict[str, str]:
-    """The checksum of the files of a training function, by the function's import path."""
-    return {train_function: _checksum(load_code("train_function", train_function).files)}
+    """The checksum of the code of a training function, by the function's import path."""
+    return {train_function: code_of("train_function", train_function).checksum}
 
 
 def command_code(command: str) -> dict[str, str]:
     """The checksum of the files of each script that a command names, by the name of the script."""
-    return {script: _checksum(files) for script, files in CommandTemplate(command).files().items()}
-
-
-def _checksum(files: Mapping[str, Path]) -> str:
-    return checksum({name: file.read_bytes() for name, file in files.items()})
+    return {
+        script: checksum({name: file.read_bytes() for name, file in files.items()})
+        for script, files in CommandTemplate(command).files().items()
+    }
 
 
 def format_field(value: object) -> str:

@@ -92,7 +92,7 @@ def task_of(settings: StudySettings, dataset: str | None, custom_metrics: list[s
     function, command = settings.train_function, settings.command
     code = {"train_function": function} if command is None else {"command": command, "parse": settings.parse}
     return Task(
-        name=Path(str(function)).name if command is None else CommandTemplate(command).title,
+        name=Path(str(function)).name.removeprefix("__main__:") if command is None else CommandTemplate(command).title,
         train_function=function,
         command=command,
         fixed={**code, "epochs": epochs},

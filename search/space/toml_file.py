@@ -50,16 +50,20 @@ def read_space(file: Path, config_class: type[Any] | None) -> SearchSpace:
             raise ValueError("there is no such file")
         if file.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it is larger than {LARGEST_FILE:,} bytes, which no search space needs")
-        tables = tomllib.loads(file.read_text("utf-8-sig"))
-        if config_class:
-            tables = _join_names(tables, field_types(config_class))
-        described = {name: _read_tables(name, table, config_class) for name, table in tables.items()}
-        space = parse(described)
-        _check_fixed_conditions(space)
-        if config_class:
-            _check_points(space, config_class)
+        return read_tables(tomllib.loads(file.read_text("utf-8-sig")), config_class)
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"search space {file}: {error}") from None
+
+
+def read_tables(tables: Mapping[str, Any], config_class: type[Any] | None) -> SearchSpace:
+    """Read a search space from the tables of such a file, each a dictionary under the name of its hyperparameter."""
+    if config_class:
+        tables = _join_names(tables, field_types(config_class))
+    described = {name: _read_tables(name, table, config_class) for name, table in tables.items()}
+    space = parse(described)
+    _check_fixed_conditions(space)
+    if config_class:
+        _check_points(space, config_class)
     return space
 
 
@@ -69,7 +73,12 @@ def active_space(settings: StudySettings, stored: SearchSpace | None = None) -> 
     `stored` is the search space of the study that is resumed or forked. A ValueError says which rule is broken.
     """
     config_class = _config_class(settings)
-    space = read_space(settings.space, config_class) if settings.space else stored or _space_without_file(settings)
+    if isinstance(settings.space, Mapping):
+        space = read_tables(_tables(settings.space), config_class)
+    elif settings.space is not None:
+        space = read_space(settings.space, config_class)
+    else:
+        space = stored or _space_without_file(settings)
     return fix_values(space, settings.set, config_class) if settings.set else space
 
 
@@ -137,6 +146,20 @@ def to_table(name: str, described: dict[str, Any], *, is_list: bool = False) -> 
     """A range as a table of a search space file; `is_list` says that the hyperparameter has several ranges."""
     lines = [f"{_key(key)} = {_value(value)}" for key, value in described.items() if (key, value) != ("log", False)]
     return "\n".join([f"[[{_key(name)}]]" if is_list else f"[{_key(name)}]", *lines])
+
+
+def _tables(space: Mapping[str, Any]) -> dict[str, Any]:
+    """A dictionary of a Python program as TOML would give it, with lists instead of tuples and ranges."""
+    for name, content in space.items():
+        if not isinstance(content, Mapping | list | tuple):
+            raise ValueError(f"{name} must be a dictionary; {{'value': {content!r}}} would fix it")
+    return {str(name): _as_lists(content) for name, content in space.items()}
+
+
+def _as_lists(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _as_lists(member) for name, member in value.items()}
+    return [*map(_as_lists, value)] if isinstance(value, list | tuple | range) else value
 
 
 def _key(name: str) -> str:

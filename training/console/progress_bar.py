@@ -5,13 +5,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from training.console.notebook import in_notebook
+
 Update = Callable[[float, str], None]
 """A function of the finished amount and of a note behind the bar."""
 
 
 def shows_more_than_lines() -> bool:
     """Whether standard output is a terminal that can replace a line."""
-    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return not in_notebook() and sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 @contextmanager
