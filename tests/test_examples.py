@@ -33,6 +33,6 @@ def test_example_runs_as_it_says(example: Path, tmp_path: Path) -> None:
     assert set(trials["status"]) <= {"completed", "stopped_early"}
 
 
-def test_study_from_python_takes_less_than_fifteen_lines() -> None:
+def test_study_from_python_takes_less_than_ten_lines() -> None:
     lines = (PROJECT / "examples" / "from_python.py").read_text().rpartition('"""')[2].splitlines()
-    assert sum(bool(line.strip()) for line in lines) < 15
+    assert sum(bool(line.strip()) for line in lines) < 10

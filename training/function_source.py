@@ -5,32 +5,46 @@ import io
 import textwrap
 import tokenize
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType, MethodType
+from dataclasses import dataclass, is_dataclass
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 
-def function_source(function: Callable[..., Any]) -> str:
-    """The source of a function without comments, and of what it uses of its own module.
+@dataclass(frozen=True)
+class FunctionSource:
+    """What a function does, and where it comes from."""
 
-    These are functions and classes of the same module, in their turn with what they use, and plain values: numbers,
-    texts, and containers of them. What is imported, and other values such as arrays, are left out.
-    """
+    text: str
+    """The source of the function without comments, and of what it uses of its own module: functions and classes, in
+    their turn with what they use, and plain values, which are numbers, texts, and containers of them."""
+    modules: frozenset[str]
+    """Names of the other modules from which it uses something."""
+
+
+def function_source(function: Callable[..., Any]) -> FunctionSource:
+    """The source of a function that is not imported; values such as arrays do not belong to it."""
     module = getattr(_unwrapped(function), "__module__", None)
     texts: dict[str, str] = {}
-    waiting: list[tuple[str, object]] = [(getattr(function, "__name__", "function"), function)]
+    modules: set[str] = set()
+    waiting: list[tuple[str, object]] = [(getattr(function, "__name__", ""), function)]
     while waiting:
         name, used = waiting.pop()
+        code = _unwrapped(used)
         if name in texts:
             continue
         if _is_plain(used):
             texts[name] = f"{name} = {used!r}"
-        elif getattr(used, "__module__", None) == module and isinstance(used, type):
-            texts[name] = f"class {name}({', '.join(base.__qualname__ for base in used.__bases__)})"
-            waiting += _members(name, vars(used))
-        elif isinstance(code := _unwrapped(used), FunctionType) and code.__module__ == module:
+        elif isinstance(used, ModuleType):
+            modules.add(used.__name__)
+        elif isinstance(code, type | FunctionType) and code.__module__ != module:
+            modules.add(code.__module__)
+        elif isinstance(code, type):
+            texts[name] = f"class {name}({', '.join(base.__qualname__ for base in code.__bases__)})"
+            waiting += [*_members(name, code), *((base.__qualname__, base) for base in code.__bases__)]
+        elif isinstance(code, FunctionType):
             texts[name] = _text(code)
             waiting += _used_by(name, code)
-    return "\n".join(text for _, text in sorted(texts.items()))
+    return FunctionSource("\n".join(text for _, text in sorted(texts.items())), frozenset(modules))
 
 
 def _unwrapped(value: object) -> object:
@@ -45,11 +59,11 @@ def _unwrapped(value: object) -> object:
     return value
 
 
-def _members(name: str, values: Any) -> Iterator[tuple[str, object]]:
+def _members(name: str, used: type) -> Iterator[tuple[str, object]]:
     """The named parts of a class, without those that Python generates."""
-    for member, value in values.items():
+    for member, value in vars(used).items():
         is_generated = isinstance(value, FunctionType) and value.__code__.co_filename == "<string>"
-        if not is_generated and member not in ("__module__", "__doc__", "__qualname__", "__firstlineno__"):
+        if member not in ("__module__", "__doc__", "__qualname__") and not (is_generated and is_dataclass(used)):
             yield f"{name}.{member}", value
 
 

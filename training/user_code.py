@@ -38,13 +38,13 @@ class UserCode:
     working_folder: Path | None
     """The working folder if the module changed it when it was imported; otherwise None: that of the command."""
     source: str = ""
-    """The source of a function that was passed; other functions have files."""
+    """The source of a function that a Python program passes; its files are those of the modules that it uses."""
 
     @property
     def checksum(self) -> str:
         """SHA-256 of what decides what the function does."""
         contents = {name: file.read_bytes() for name, file in self.files.items()}
-        return checksum(contents or {"": self.source.encode()})
+        return checksum(contents | ({"": self.source.encode()} if self.source else {}))
 
 
 _passed: dict[str, UserCode] = {}

@@ -1,7 +1,7 @@
 """Takes a training function that a Python program passes, such as one of a notebook, which workers get by value."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import FunctionType
@@ -11,6 +11,7 @@ from ray import cloudpickle
 
 from training.config import is_passed_function
 from training.function_source import function_source
+from training.program_files import program_files
 from training.user_code import UserCode, code_of, describe_error, pass_code
 
 OPTION = "train_function"
@@ -43,13 +44,24 @@ def take_function(function: Callable[..., Any]) -> str:
         raise ValueError(f"{OPTION} {name} cannot be sent to the workers: {describe_error(error)}") from error
     script = getattr(sys.modules["__main__"], "__file__", None)
     root = Path(script).resolve().parent if script else Path.cwd()
-    pass_code(path, UserCode(function, {}, script or "", root, None, function_source(function)))
+    source = function_source(function)
+    pass_code(path, UserCode(function, _files(source.modules, root), script or "", root, None, source.text))
     return path
 
 
 def passed_code(path: str | None) -> UserCode | None:
     """The code that workers must get to know an import path; None if they import it."""
     return code_of(OPTION, path) if path is not None and is_passed_function(path) else None
+
+
+def _files(modules: Collection[str], root: Path) -> dict[str, Path]:
+    """The files of modules that lie below a folder and are not installed there, with those that they import."""
+    files: dict[str, Path] = {}
+    for name in modules:
+        file = Path(getattr(sys.modules.get(name), "__file__", None) or "/")
+        if file.is_relative_to(root) and "site-packages" not in file.parts:
+            files |= program_files(file, root)
+    return files
 
 
 def _resolve_annotations(name: str, function: Any) -> None:
