@@ -227,6 +227,14 @@ def test_study_goes_on_with_the_same_function(study: StudyResult) -> None:
     assert len(resumed(study, function(edited)).trials) == 4
 
 
+def test_changed_loader_of_a_cell_is_told(tmp_path: Path, without_ray: None) -> None:
+    cell = "def load():\n    return 5\n\ndef train(slope, width, data):\n    return slope + data\n"
+    study = searched(tmp_path, function(cell))
+    assert study.best_value > 5
+    with pytest.raises(ValueError, match="with other code: __main__:train changed"):
+        resumed(study, function(cell.replace("5", "6")))
+
+
 @pytest.mark.parametrize("change", [("range(3)", "range(4)"), ("2 * slope", "3 * slope"), ("0.25", "0.5")])
 def test_changed_function_is_told(study: StudyResult, change: tuple[str, str]) -> None:
     changed = function(CELL.replace(*change))

@@ -2,19 +2,19 @@
 
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from types import FunctionType
 from typing import Any, get_type_hints
 
 from ray import cloudpickle
 
+from search.engine.function_call import find_loader
+from search.space.objective_space import OPTION
 from training.config import is_passed_function
 from training.function_source import function_source
 from training.program_files import program_files
 from training.user_code import UserCode, code_of, describe_error, pass_code
-
-OPTION = "train_function"
 
 
 def take_function(function: Callable[..., Any]) -> str:
@@ -44,8 +44,12 @@ def take_function(function: Callable[..., Any]) -> str:
         raise ValueError(f"{OPTION} {name} cannot be sent to the workers: {describe_error(error)}") from error
     script = getattr(sys.modules["__main__"], "__file__", None)
     root = Path(script).resolve().parent if script else Path.cwd()
-    source = function_source(function)
-    pass_code(path, UserCode(function, _files(source.modules, root), script or "", root, None, source.text))
+    code = UserCode(function, {}, script or "", root, None)
+    pass_code(path, code)
+    loader = find_loader(path)
+    sources = [function_source(used) for used in (function, loader) if used is not None]
+    files = _files({module for source in sources for module in source.modules}, root)
+    pass_code(path, replace(code, files=files, source="\n".join(source.text for source in sources)))
     return path
 
 

@@ -10,6 +10,7 @@ from ray.util import register_serializer
 
 from search.engine.function_call import LOADER, find_loader
 from search.space.objective_space import OPTION
+from training.config import is_passed_function
 from training.random_state import seeded
 from training.user_code import errors_as_sentences, load_function, running
 
@@ -41,7 +42,8 @@ class _Module:
 
 
 def _import_module(import_path: str) -> str:
-    load_function(OPTION, import_path)
+    if not is_passed_function(import_path):  # then Ray sends what the objects need with them
+        load_function(OPTION, import_path)
     return import_path
 
 
