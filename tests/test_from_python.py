@@ -165,6 +165,14 @@ def train(config: Config):
     assert train.__annotations__ == {"config": config}
 
 
+def test_objective_of_optuna_in_a_cell_brings_its_space(tmp_path: Path, without_ray: None) -> None:
+    objective = function(
+        "def objective(trial):\n    return trial.suggest_float('slope', 0.5, 2.0) ** 2\n", name="objective"
+    )
+    study = run_search(objective, metric="loss", num_samples=3, results_dir=tmp_path)
+    assert study.best_value == pytest.approx(float(study.best_hyperparameters["slope"]) ** 2)
+
+
 @pytest.mark.parametrize(
     ("train", "sentence"),
     [
