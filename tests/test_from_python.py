@@ -346,7 +346,21 @@ def test_second_interrupt_in_a_notebook_spares_its_kernel(
     assert "Stopping the study; interrupt again to stop immediately." in capsys.readouterr().out
 
 
-# The example
+# The documents
+
+
+def test_program_of_the_guide_runs(tmp_path: Path, without_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for block in re.findall(
+        r"```python\n(# (\w+\.py)\n.*?)```", (PROJECT / "docs" / "guide.md").read_text(), re.DOTALL
+    ):
+        (tmp_path / block[1]).write_text(block[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("search.settings.PROJECT", tmp_path)
+    run = run_command(str(tmp_path / "my_search.py"), cwd=tmp_path)
+    assert run.status == 0, run.stdout + run.stderr
+    assert "\n{'lr': 0.0" in run.stdout
+    again = run_command("search/run.py", "--resume", str(tmp_path / "results" / "from-python"), cwd=tmp_path)
+    assert "add --train-function with this import path" in again.stderr
 
 
 @pytest.mark.ray
