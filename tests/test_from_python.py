@@ -333,6 +333,7 @@ def test_notebook_shows_the_header_and_one_line_that_changes(
     printed = capsys.readouterr().out
     assert printed.startswith("Study mine\n  training   train, a function of this program\n")
     assert "train: 3 of 3 trials in" in printed
+    assert not re.search("^(Reproduce|Confirm): ", printed, re.MULTILINE)
     assert "run_search in a notebook" in (study.folder / "report.html").read_text()
 
 
@@ -374,7 +375,7 @@ def test_notebook_of_the_examples_runs(tmp_path: Path) -> None:
     ]
     run = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "cell 1:\nStudy custom-" in run.stdout
+    assert "cell 1:\nStudy train-" in run.stdout
     assert run.stdout.count("data:image/png;base64,") == 4
     study = load_study("latest", results_dir=tmp_path / "results")
     assert len(study.trials) == 12

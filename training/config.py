@@ -87,8 +87,13 @@ def dataset_name(dataset: str) -> str:
 
 
 def function_name(import_path: str, usual: str) -> str:
-    """A short name of a function, of the same characters: that of its file or module, and its own unless `usual`."""
+    """A short name of a function, of the same characters: that of its file or module, and its own unless `usual`.
+
+    A function without a file has its own name.
+    """
     module, _, function = import_path.rpartition(":")
+    if is_passed_function(import_path):
+        return _short_name(function)
     stem = Path(module).stem if module.endswith(".py") else module.rpartition(".")[2]
     return _short_name(stem if function == usual else f"{stem}-{function}")
 

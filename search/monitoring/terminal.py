@@ -92,7 +92,7 @@ class PlainView(View):
 
 def leading_trial(record: StudyRecord) -> TrialRecord | None:
     """The best trial, which may still run."""
-    running = [trial for trial in record.trials if trial.status == "running" and trial.epochs]
+    running = [trial for trial in record.trials if trial.status == "running" and trial.best_epoch]
     sign = -1 if record.mode == "min" else 1
     return max(
         [*valid_trials(record.trials), *running],

@@ -22,7 +22,7 @@ from search.record.ranking import baseline_trial, best_trial, ended_trials, rank
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
-from training.config import NETWORKS
+from training.config import NETWORKS, is_passed_function
 from training.console.command_line import mask_password
 from training.console.terminal import (
     counted,
@@ -55,7 +55,8 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
         measured = table[table["trial_number"].isin([trial.number for trial in valid_trials(record.trials)])]
         _show_best_five(measured, record)
         _show_by_optimizer(measured, record)
-        if record.metadata.task.command is None:
+        task = record.metadata.task
+        if task.command is None and not is_passed_function(task.train_function or ""):  # no command can call it
             print(f"Reproduce: {reproduce_command(record, best)}")
             if len(measured) > 1 and record.metadata.confirmation is None and not _chooses_by_test_data(record):
                 print(f"Confirm: {_confirm_command(record)}")
