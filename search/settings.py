@@ -135,6 +135,9 @@ class StudySettings(DataConfig):
     resume: str | None = None
     """Continue an earlier study: its name, its folder, or latest for the newest study. The study keeps its own
     settings. With this option, --num-samples is the total number of trials, and --num-samples +N adds N trials."""
+    accept_changes: bool = False
+    """With --resume: continue although your own code has changed since the study was run, for example by a correction
+    that changes no number. You decide whether its new trials are comparable with its old ones."""
     fork: bool = False
     """With --resume: leave that study unchanged, and start a new one. The new study has the same settings, except those
     that you give, and the trials of that study as a warm start."""
@@ -178,6 +181,8 @@ class StudySettings(DataConfig):
         object.__setattr__(self, "network", absolute_import_path(self.network))  # workers run in folders of their own
         if isinstance(self.space, Path) and not self.space.is_file():
             raise ValueError(f"there is no file {self.space} to read the search space from")
+        if self.accept_changes and self.resume is None:
+            raise ValueError("accept_changes needs resume, which names the study to continue")
         if self.fork and self.resume is None and self.warm_start is None:
             raise ValueError("fork needs resume, which names the study to fork")
         _ = self.trial_timeout_seconds, self.time_budget_seconds, self.dashboard_linger_seconds, self.confirm_size

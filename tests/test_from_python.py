@@ -264,7 +264,7 @@ def test_changed_module_beside_the_notebook_is_told(
     study = searched(tmp_path, train)
     assert len(resumed(study, train).trials) == 4
     module.write_text("def twice(slope):\n    return 3 * slope\n")
-    with pytest.raises(ValueError, match="with other code: __main__:train changed"):
+    with pytest.raises(ValueError, match=r"with other code: beside_it\.py changed"):
         resumed(study, train)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from training.config import PROJECT
 
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
 
 def program_files(file: Path, root: Path, only: str | None = None) -> dict[str, Path]:
     """The file of a program and the files that its `import` statements name, in functions too, by path below a folder.
@@ -32,6 +34,18 @@ def checksum(files: Mapping[str, bytes]) -> str:
         return sha256(*files.values()).hexdigest()
     lines = [f"{name} {sha256(content).hexdigest()}\n" for name, content in sorted(files.items())]
     return sha256("".join(lines).encode()).hexdigest()
+
+
+def meaning(content: bytes) -> bytes:
+    """The content of a Python file without comments, docstrings and layout; another file as it is."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError):
+        return content
+    for node in ast.walk(tree):
+        if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
+            node.body[0] = ast.Pass()
+    return ast.unparse(tree).encode()
 
 
 def _imported(file: Path, root: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 
 from training.config import PROJECT, is_passed_function
 from training.console.terminal import type_and_text
-from training.program_files import checksum, program_files
+from training.program_files import checksum, meaning, program_files
 from training.random_state import seeded
 
 PACKAGES = ("search", "training")
@@ -41,10 +41,13 @@ class UserCode:
     """The source of a function that a Python program passes; its files are those of the modules that it uses."""
 
     @property
-    def checksum(self) -> str:
-        """SHA-256 of what decides what the function does."""
-        contents = {name: file.read_bytes() for name, file in self.files.items()}
-        return checksum(contents | ({"": self.source.encode()} if self.source else {}))
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of what decides what the function does, by file: comments, docstrings and layout do not.
+
+        The source of a function that a Python program passes has the name "".
+        """
+        sums = {name: checksum({name: meaning(file.read_bytes())}) for name, file in self.files.items()}
+        return sums | ({"": checksum({"": self.source.encode()})} if self.source else {})
 
 
 _passed: dict[str, UserCode] = {}

@@ -25,6 +25,7 @@ from search.record.lookup import check_same_study, code_args, command_line, find
 from search.record.metadata import (
     StudyMetadata,
     WarmStart,
+    changed_code,
     check_comparable,
     check_warm_start,
     collect_metadata,
@@ -280,7 +281,9 @@ def _resume_record(
         check_same_study(old.metadata.settings, settings)
     space = old.space if repetition else active_space(settings, old.space)
     metadata = collect_metadata(settings, space, data)
-    check_comparable(path.name, old.metadata, metadata)
+    check_comparable(path.name, old.metadata, metadata, accepts_changes=settings.accept_changes)
+    if changed := changed_code(old.metadata, metadata):
+        show_event(f"the study continues with changed code: {', '.join(changed)}")
     if server:
         path.mkdir(parents=True, exist_ok=True)  # the folder may be missing, because the record is on the server
     folder = StudyFolder(path)

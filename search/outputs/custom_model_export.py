@@ -89,10 +89,9 @@ def _metadata(record: StudyRecord, trained: TrialRecord, number: int, selection:
     """The metadata of the best epoch of a training; `number` is that of its configuration in the study."""
     metrics, metadata = trained.best_epoch, record.metadata
     assert metrics is not None, "a training whose best epoch was saved has one"
-    function = str(metadata.settings.train_function)
     return CustomModelMetadata(
         train_function=metadata.task.name,
-        train_function_sha256=metadata.code.get(function),
+        code_sha256=metadata.code,
         study=record.folder.name,
         trial=number,
         hyperparameters=record.space.add_fixed(trained.hyperparameters),

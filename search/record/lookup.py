@@ -18,7 +18,7 @@ from training.console.terminal import short_path
 COMMAND = "--command"
 SESSION_SETTINGS = {
     *("resume", "fork", "warm_start", "time_budget", "storage", "address", "confirm"),
-    *("quiet", "dashboard_linger", "log", "mlflow_uri"),
+    *("quiet", "dashboard_linger", "log", "mlflow_uri", "accept_changes"),
     *("space", "set", "show_space"),  # the record stores the resulting search space
 }
 """Settings of one session of a study; the next session does not inherit them."""
@@ -186,10 +186,17 @@ def check_same_study(stored: StudySettings, new: StudySettings) -> None:
     differences = [
         f"{name} {before[name]} (now {now[name]})"
         for name in before
-        if name not in CHANGEABLE and before[name] != now[name]
+        if name not in CHANGEABLE
+        and before[name] != now[name]
+        and not (name in ("train_function", "network") and _may_be_same_code(str(before[name]), str(now[name])))
     ]
     if differences:
         raise ValueError(not_comparable(f"the study was started with {', '.join(differences)}"))
+
+
+def _may_be_same_code(path: str, other: str) -> bool:
+    """Whether two import paths name a file and a function alike; checksums tell whether the code is the same."""
+    return Path(absolute_import_path(path)).name == Path(absolute_import_path(other)).name
 
 
 def check_is_no_program(study: str, stored: StudySettings) -> None:
@@ -216,7 +223,7 @@ def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str 
                 f"study {study} needs the code of {stored_path}: add {option} with this {form}, because code runs only "
                 "if you name it"
             )
-        if (path if option == COMMAND else absolute_import_path(path)) != stored_path:
+        if path != stored_path if option == COMMAND else not _may_be_same_code(path, stored_path):
             raise ValueError(f"study {study} was run with {option} {stored_path}, not {path}")
 
 

@@ -195,10 +195,16 @@ def _checksums(settings: StudySettings) -> dict[str, str]:
     return provenance.code(settings.network)
 
 
-def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata) -> None:
+def changed_code(old: StudyMetadata, new: StudyMetadata) -> list[str]:
+    """The files of code that have changed, or were added."""
+    return [name for name, checksum in new.code.items() if old.code.get(name) != checksum]
+
+
+def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata, *, accepts_changes: bool) -> None:
     """Raise a ValueError if the new trials of a study would not be comparable with its old ones.
 
-    Data, search space and code must be the same in the metadata of the study and in those of the next session.
+    Data, search space and code must be the same in the metadata of the study and in those of the next session;
+    `accepts_changes` says that the code may have changed.
     """
     differences = []
     if (old.dataset and old.dataset.sha256) != (new.dataset and new.dataset.sha256):
@@ -207,17 +213,19 @@ def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata) -> None
         before, now = describe(old.space), describe(new.space)
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         differences.append(f"with another search space: {', '.join(names)} differ")
-    changed = [name for name, checksum in new.code.items() if old.code.get(name) != checksum]
-    if changed:
+    changed = changed_code(old, new)
+    if changed and not accepts_changes:
         commit = (old.sessions[-1].git_commit if old.sessions else None) or "unknown"
-        differences.append(f"with other code: {', '.join(changed)} changed since Tunesmith's commit {commit}")
+        since = f"Tunesmith's commit {commit}" if new.settings.has_images else "then"
+        differences.append(f"with other code: {', '.join(changed)} changed since {since}")
     if differences:
         difference = f"study {study} was run {' and '.join(differences)}"
         if old.plan:  # a confirmation has no other trials to learn from
             raise ValueError(
                 f"{difference}, so new trainings would not be comparable; to begin again, remove its folder"
             )
-        raise ValueError(not_comparable(difference))
+        remedy = "; if the change of code alters no number, add --accept-changes" if changed else ""
+        raise ValueError(not_comparable(difference) + remedy)
 
 
 def check_warm_start(study: str, old: StudyMetadata, new: StudyMetadata) -> None:

@@ -22,7 +22,7 @@ from training.config import PROJECT
 from training.console.command_line import mask_password
 from training.console.notebook import in_notebook
 from training.networks.networks import network_checksum
-from training.program_files import checksum
+from training.program_files import checksum, meaning
 from training.user_code import code_of
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
@@ -133,16 +133,15 @@ def code_checksum(source: str) -> str:
 
 
 def custom_code(train_function: str) -> dict[str, str]:
-    """The checksum of the code of a training function, by the function's import path."""
-    return {train_function: code_of("train_function", train_function).checksum}
+    """The checksums of the code of a training function, by file; that of a passed one by its import path."""
+    checksums = code_of("train_function", train_function).checksums
+    return {name or train_function: checksum for name, checksum in checksums.items()}
 
 
 def command_code(command: str) -> dict[str, str]:
-    """The checksum of the files of each script that a command names, by the name of the script."""
-    return {
-        script: checksum({name: file.read_bytes() for name, file in files.items()})
-        for script, files in CommandTemplate(command).files().items()
-    }
+    """The checksums of the scripts that a command names and of what they import, by file."""
+    files = {name: file for script in CommandTemplate(command).files().values() for name, file in script.items()}
+    return {name: checksum({name: meaning(file.read_bytes())}) for name, file in files.items()}
 
 
 def format_field(value: object) -> str:

@@ -17,13 +17,13 @@ def custom_model_card(metadata: CustomModelMetadata, objects: Objects, *, has_fi
     hyperparameters = ", ".join(
         f"{printable(name)} {printable(str(value))}" for name, value in metadata.hyperparameters.items()
     )
-    checksum = metadata.train_function_sha256
+    code = metadata.code_sha256.items()
     lines = [
         f"# Model of {function}",
         "",
         f"What the training function {function} saved after its best epoch. The code of the function is not in this "
         "folder: whoever loads the model needs it to rebuild what was saved.",
-        *([f"SHA-256 of the function's files: `{checksum}`."] if checksum else []),
+        *(f"SHA-256 of {printable(name)} without comments: `{checksum}`." for name, checksum in code),
         "",
         "## How to load it",
         "",

@@ -1,6 +1,6 @@
 """The metadata of a trained model, of a network or of a training function: the fields of its `config.json`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from training.config import NETWORKS
@@ -92,8 +92,8 @@ class CustomModelMetadata:
     format: int = FORMAT
     train_function: str
     """The function and its file, without the folder."""
-    train_function_sha256: str | None = None
-    """Checksum of its file and of those that it imports, when the study was run."""
+    code_sha256: dict[str, str] = field(default_factory=dict)
+    """Checksums of its file and of those that it imports, without comments, when the study was run."""
     study: str
     trial: int
     """Number of the trial in the study that has this configuration."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from training.config import NETWORKS, TrialConfig
 from training.networks.network_config import CnnHyperparameters, MlpHyperparameters, config_type
-from training.program_files import checksum
+from training.program_files import checksum, meaning
 from training.random_state import get_random_state, set_random_state
 from training.user_code import errors_as_sentences, load_code, running
 
@@ -121,8 +121,9 @@ def network_code(network: str) -> dict[str, bytes]:
 
 
 def network_checksum(network: str) -> str | None:
-    """SHA-256 of the files of a user's network; None for the networks of this module."""
-    return checksum(network_code(network)) if network not in NETWORKS else None
+    """SHA-256 of what the files of a user's network mean, without comments; None for the networks of this module."""
+    files = {name: meaning(content) for name, content in network_code(network).items()}
+    return checksum(files) if network not in NETWORKS else None
 
 
 def _check_network(name: str, network: object, input_shape: Shape, classes: int) -> None:
