@@ -4,6 +4,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -99,7 +100,37 @@ def test_best_epoch_that_is_saved_after_its_report_is_kept(checkpoint: CustomChe
 def test_what_would_run_code_is_refused_when_it_is_saved(checkpoint: CustomCheckpoint) -> None:
     with pytest.raises(TypeError, match=r"checkpoint.save saves what has state_dict, .*not true of all of: path"):
         checkpoint.save(1, path=Path("here"))
+    with pytest.raises(TypeError, match="not true of all of: function"):
+        checkpoint.save(1, function=lambda: 1)
+    with pytest.raises(TypeError, match="not true of all of: scaler"):
+        checkpoint.save(1, scaler=SimpleNamespace(state_dict=lambda: {"mean": np.ones(2)}))
     assert not checkpoint.file.parent.exists()
+
+
+@pytest.mark.parametrize("epoch", [0, -1, 1.5, "last", {"model": nn.Linear(2, 1)}])
+def test_epoch_that_is_no_whole_number_from_1_is_refused(checkpoint: CustomCheckpoint, epoch: object) -> None:
+    with pytest.raises(ValueError, match=r"checkpoint.save needs the number of epochs that are done, from 1, got"):
+        checkpoint.save(epoch)  # type: ignore[arg-type]
+    assert not checkpoint.file.parent.exists()
+
+
+def test_epoch_that_cannot_be_loaded_is_told(checkpoint: CustomCheckpoint) -> None:
+    checkpoint.save(5, value=5)
+    sentence = "checkpoint.save was called with epoch 5, but 0 are reported: such an epoch cannot be loaded"
+    assert checkpoint.take_warning() == sentence
+
+
+def test_folder_with_links_is_saved(checkpoint: CustomCheckpoint, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "inner").mkdir(parents=True)
+    (source / "inner" / "weights.txt").write_text("weights")
+    (source / "link").symlink_to("inner/weights.txt")
+    (source / "broken").symlink_to("missing")
+    checkpoint.save_folder(1, source)
+    assert checkpoint.take_warning() is None
+    folder = again(checkpoint, 1).load_folder()
+    assert folder is not None
+    assert (folder / "link").read_text() == "weights"
 
 
 def study(folder: Path, *more: str) -> list[str]:

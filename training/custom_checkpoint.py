@@ -5,8 +5,9 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class CustomCheckpoint:
         """The epoch that is the best, and is not yet kept."""
         self._values: dict[str, Any] = {}
         self._warning: str | None = None
+        self._has_saved = False
 
     def load(self, **objects: Any) -> int:
         """Restore what was saved under these names, and the random generators.
@@ -95,17 +97,28 @@ class CustomCheckpoint:
         """Save the training after an epoch.
 
         Args:
-            epoch: Number of epochs that are done, from 1.
+            epoch: Number of epochs that are done, from 1; each report is an epoch.
             objects: By name, what has `state_dict`; or tensors, numbers, texts and containers of them.
 
         Raises:
             TypeError: One of the objects is neither.
+            ValueError: The epoch is no whole number from 1.
         """
+        if not _is_whole(epoch) or index(epoch) < 1:
+            raise ValueError(f"checkpoint.save needs the number of epochs that are done, from 1, got {epoch!r:.50}")
+        epoch = index(epoch)
+        if epoch > self.epochs_reported + 1:
+            called = f"checkpoint.save was called with epoch {epoch}, but {self.epochs_reported} are reported"
+            self.warn(f"{called}: such an epoch cannot be loaded")
         states = {name: value.state_dict() for name, value in objects.items() if hasattr(value, "state_dict")}
         values = {name: value for name, value in objects.items() if name not in states}
         state = io.BytesIO()
-        torch.save({"states": states, "values": values, "random": get_random_state()}, state)
-        _check_loads(state, values)
+        with _refusing_unreadable(objects):
+            torch.save({"states": states, "values": values, "random": get_random_state()}, state)
+            if values or not self._has_saved:  # what has a `state_dict` always has the same kinds of values
+                state.seek(0)
+                torch.load(state, map_location="cpu", weights_only=True)
+        self._has_saved = True
 
         def write() -> None:
             with replacing(self._last(epoch, ".pt")) as draft:
@@ -197,19 +210,32 @@ def _copy(source: Path, target: Path, copy: Callable[[Any, Any], Any]) -> None:
     draft = target.with_name(f"{target.name}.draft")
     for path in (draft, target):
         remove(path)
-    shutil.copytree(source, draft, copy_function=copy)
+    shutil.copytree(source, draft, copy_function=copy, ignore=_broken_links)
     os.replace(draft, target)
 
 
-def _check_loads(state: io.BytesIO, values: dict[str, Any]) -> None:
-    """Load what will be saved: what runs code when it is loaded is refused now, and not after an interruption."""
-    if not values:
-        return
-    state.seek(0)
+def _broken_links(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if not Path(folder, name).exists()}
+
+
+def _is_whole(number: object) -> bool:
+    """Whether a number is whole: one of Python or NumPy, or a tensor."""
     try:
-        torch.load(state, map_location="cpu", weights_only=True)
+        index(number)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return True
+
+
+@contextmanager
+def _refusing_unreadable(objects: Iterable[str]) -> Iterator[None]:
+    """Refuse objects that cannot be saved, or that run code when they are loaded: now, not after an interruption."""
+    try:
+        yield
+    except (MemoryError, OSError):
+        raise
     except Exception as error:
         raise TypeError(
             "checkpoint.save saves what has state_dict, and tensors, numbers, texts and containers of them, "
-            f"which is not true of all of: {', '.join(values)}"
+            f"which is not true of all of: {', '.join(objects)}"
         ) from error
