@@ -437,7 +437,9 @@ def test_network_that_breaks_a_rule_is_refused_before_any_trial(networks: Path, 
 
 
 ENDS = """
-import os, sys
+import functools, os, sys
+from typing import NamedTuple
+import numpy as np
 
 def stops_early(config):
     losses = [3.0, 2.0, 1.0, 2.0] if config["slope"] >= 1.5 else [5.0] * 10
@@ -473,7 +475,61 @@ def prints(slope, trial_folder):
     yield {"loss": 1.0}
     print("after the yield")
 
+def by_place(slope, checkpoint, /, *, seed):
+    yield {"loss": 2 * slope + 0 * seed}
+
+def from_ray(config, folder="data"):
+    yield {"loss": 2 * config["slope"]}
+
+def scaled(slope, scale):
+    yield {"loss": slope * scale}
+
+part = functools.partial(scaled, scale=2)
+
+class Callable:
+    def __call__(self, slope: float):
+        yield {"loss": 2 * slope}
+
+called = Callable()
+
+def odd_programs(slope, report):
+    sys.stdout.reconfigure(line_buffering=True)
+    sys.stdout.buffer.write(b"bytes\\xff\\n")
+    print(sys.stdout.encoding, sys.stderr.isatty())
+    sys.stdout.close()
+    os.environ.clear()
+    report({"loss": np.array([2 * slope])})
+    return Callable()
+
+def no_words(slope):
+    raise Wordless
+
+class Wordless(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+def no_text(slope):
+    raise AssertionError
+
 async def asynchronous(config):
+    yield {"loss": 1.0}
+
+def forwards(*args, **options):
+    return from_ray(*args, **options)
+
+class Config(NamedTuple):
+    slope: float
+
+def named_tuple(config: Config):
+    yield {"loss": 1.0}
+
+def whole(slope: int):
+    yield {"loss": 1.0}
+
+def conditional(slope, kind, other):
+    yield {"loss": 1.0}
+
+def needs_epochs(slope, epochs):
     yield {"loss": 1.0}
 
 class Class:
@@ -562,9 +618,44 @@ def test_trial_has_a_folder_with_what_it_prints(ends: Path) -> None:
         assert printed[-1] == "after the yield"
 
 
+@pytest.mark.parametrize("name", ["by_place", "from_ray", "part", "called", "odd_programs"])
+def test_function_of_another_kind_runs(ends: Path, name: str) -> None:
+    run = run_own(ends, name, "--num-samples", "2")
+    assert run.status == 0, run.stderr
+    trials = pd.read_csv(ends / "out" / name / "trials.csv")
+    assert (trials["loss"] == 2 * trials["slope"]).all()
+    if name == "odd_programs":
+        printed = (ends / "out" / name / "trials" / "0000" / "log.txt").read_bytes()
+        assert printed.startswith(b"bytes\xff\nutf-8 False\n")
+
+
+@pytest.mark.parametrize(("name", "text"), [("no_words", "Wordless"), ("no_text", "AssertionError (ends.py, line ")])
+def test_error_without_a_text_is_named(ends: Path, name: str, text: str) -> None:
+    run_own(ends, name, "--num-samples", "1")
+    (error,) = pd.read_csv(ends / "out" / name / "trials.csv")["error"]
+    assert error.startswith(text)
+
+
+def test_function_is_tried_with_the_whole_space_before_any_trial(ends: Path) -> None:
+    (ends / "space.toml").write_text(
+        "[slope]\nlow = 1.0\nhigh = 2.0\n[kind]\nchoices = [1, 2]\n[other]\nlow = 1.0\nhigh = 2.0\nwhen = {kind = 1}\n"
+    )
+    run = run_own(ends, "conditional")
+    assert run.status == 2
+    assert run.stderr.endswith("conditional: other needs a default, for the search space does not always have it\n")
+    (ends / "space.toml").write_text("[slope]\nlow = 1.0\nhigh = 2.0\n")
+    run = run_own(ends, "needs_epochs", epochs=None)
+    assert run.stderr.endswith("needs_epochs needs epochs, which only --epochs sets\n")
+    run = run_own(ends, "whole")
+    assert re.search(r"whole: slope must be a whole number, got 1\.\d+\n$", run.stderr)
+    run = run_own(ends, "named_tuple")
+    assert "a dictionary of all, but its type is Config; only a dataclass in the first place is made" in run.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
+        ("forwards", "does not name its parameters, but takes *args; a decorator keeps the names with functools.wraps"),
         ("asynchronous", "is asynchronous; its definition must begin with def, not async def"),
         ("Class", "is a class; name a function that yields metrics"),
         ("two_names", "needs rate, which is no hyperparameter of the search space"),

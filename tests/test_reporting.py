@@ -47,6 +47,24 @@ def swallows(slope, report):
         except BaseException:
             note("swallowed")
 
+reports = []
+
+def reports_later(slope, report):
+    for earlier in reports:
+        try:
+            earlier({"loss": 0.0})
+        except BaseException:
+            note("refused")
+    reports.append(report)
+    report({"loss": slope})
+
+def fails_at_its_limit(slope):
+    try:
+        while True:
+            yield {"loss": slope}
+    finally:
+        raise OSError("the model cannot be saved")
+
 def with_tune(config):
     start, checkpoint = 0, tune.get_checkpoint()
     if checkpoint:
@@ -108,6 +126,18 @@ def test_training_cannot_go_on_after_its_end(place: Path) -> None:
     run("swallows", "--epochs", "2", "--scheduler", "none")
     assert trials("swallows")["epochs"].tolist() == [2, 2, 2]
     assert Path("notes.txt").read_text().split() == ["swallowed"] * 5 * 3
+
+
+def test_report_of_a_trial_that_has_ended_is_refused(place: Path) -> None:
+    run("reports_later", "--scheduler", "none")
+    assert (trials("reports_later")["loss"] == trials("reports_later")["slope"]).all()
+    assert Path("notes.txt").read_text().split() == ["refused"] * 3
+
+
+def test_error_after_the_last_epoch_is_in_the_log(place: Path) -> None:
+    run("fails_at_its_limit", "--epochs", "2", "--scheduler", "none")
+    assert set(trials("fails_at_its_limit")["status"]) == {"completed"}
+    assert "OSError: the model cannot be saved" in Path("out/fails_at_its_limit/trials/0000/log.txt").read_text()
 
 
 def test_function_of_ray_tune_runs_unchanged(place: Path) -> None:

@@ -1,5 +1,6 @@
 """Runs a training function of the user's own: it yields or reports its metrics after each epoch, or returns them."""
 
+import traceback
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
@@ -67,7 +68,10 @@ def train_custom(
         reporter.ends_at_limit = not call.knows_epochs
         seed_generators(seed)
         with tune_calls(reporter, checkpoint):
-            _run(call, reporter)
+            try:
+                _run(call, reporter)
+            finally:
+                reporter.close()
     reporter.check_end()
 
 
@@ -75,24 +79,39 @@ def _run(call: FunctionCall, reporter: Reporter) -> None:
     """Run a training function to its end; its own end is told from one that comes from outside."""
     error: BaseException | None = None
     try:
-        result = call()
-        if result is None or isinstance(result, Mapping) or as_number(result) is not None:
-            reporter.receive_result(result)
-        else:
-            _report_all(result, reporter)
+        _receive(call(), reporter)
     except BaseException as raised:
         error = raised
     if reporter.end is not None:  # whatever the function made of it
         if not isinstance(reporter.end, LimitReachedError):
             raise reporter.end
-    elif isinstance(error, TrialPruned):
-        return  # an objective ends by itself like this
+        if isinstance(error, Exception):
+            traceback.print_exception(error)  # in the log, for the trial is complete
+    elif isinstance(error, TrialPruned):  # an objective ends by itself like this
+        if reporter.epochs == 0:
+            raise ValueError("the objective raised TrialPruned before its first report")
     elif isinstance(error, FloatingPointError):  # this is how Python names it
         raise TrainingDivergedError(str(error) or describe_error(error)) from error
     elif isinstance(error, Exception):
         raise error
     elif error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
         raise RuntimeError(describe_error(error)) from error
+
+
+def _receive(result: object, reporter: Reporter) -> None:
+    """Receive what a training function returned: metrics, or a generator that yields them."""
+    if result is None or isinstance(result, Mapping) or as_number(result) is not None:
+        reporter.receive_result(result)
+    elif isinstance(result, Generator) or (isinstance(result, Iterable) and not reporter.epochs):
+        if isinstance(result, str | bytes | tuple):
+            raise ValueError(
+                "the training function must yield metrics, or return one number or one dictionary of numbers, "
+                f"got {type(result).__name__}"
+            )
+        _report_all(result, reporter)
+    elif reporter.epochs == 0:
+        raise ValueError(f"the training function ended without a metric; it returned {type(result).__name__}")
+    # a function that has reported all of its metrics by a call may return its model, for example
 
 
 def _report_all(training: Iterable[Any], reporter: Reporter) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from search.record.custom_metrics import CustomMetrics
@@ -112,6 +113,10 @@ class Reporter:
             raise
         self._start = time.perf_counter()
 
+    def close(self) -> None:
+        """End the training in later calls, which a thread that it has left behind may make."""
+        self.end = self.end or LimitReachedError()
+
     def receive_result(self, result: object) -> None:
         """Receive what a function returned: a dictionary of metrics, a number, or None.
 
@@ -175,9 +180,11 @@ class Reporter:
 
 def as_number(value: Any) -> float | None:
     """A number of Python, NumPy or torch as a float; None for anything else."""
-    if isinstance(value, str | bytes):  # float would convert it
+    if isinstance(value, str | bytes | complex):  # float would convert it
         return None
     try:
+        if isinstance(value, np.ndarray):
+            value = value.reshape(())
         return float(value.detach() if isinstance(value, torch.Tensor) else value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return None

@@ -172,7 +172,7 @@ def _new_space(settings: StudySettings, earlier: StudyRecord | None, repetition:
 def _check_custom(settings: StudySettings, space: SearchSpace | None) -> None:
     """Check that the user's own function or program can be called; `space` is that of a new study."""
     if settings.train_function is not None and space:
-        check_call(settings.train_function, space.order)
+        check_call(settings.train_function, space, settings.epochs)
     if settings.command is not None:
         command = CommandTemplate(settings.command)
         command.check_program()

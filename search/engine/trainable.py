@@ -146,9 +146,13 @@ def _failure(error: Exception, seconds: float) -> Failure:
         return Failure("diverged", str(error), seconds=seconds)
     if isinstance(error, ProgramError):
         return Failure("timeout" if error.is_timeout else "exception", str(error), error.output, seconds)
-    kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "exception"
-    text = "".join(traceback.format_exception(error))
-    return Failure(kind, type_and_text(error), text, seconds)
+    trace = "".join(traceback.format_exception(error))
+    try:
+        kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "exception"
+        text = type_and_text(error) if str(error) else describe_error(error)
+    except Exception:  # a class of the user's own that cannot say what is wrong
+        kind, text = "exception", type(error).__name__
+    return Failure(kind, text, trace, seconds)
 
 
 def _classify(

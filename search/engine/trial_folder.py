@@ -4,16 +4,16 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO, TextIOBase, UnsupportedOperation
+from io import FileIO, RawIOBase, StringIO, TextIOWrapper, UnsupportedOperation
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 TRIAL_FOLDER = "TUNESMITH_TRIAL_FOLDER"
 """Environment variable that names the folder, for the training and for the processes that it starts."""
 LOG = "log.txt"
 LONGEST_LOG = 10_000_000
 """Bytes of a log that are kept."""
-LEFT_OUT = "\n... the rest is left out\n"
+LEFT_OUT = b"\n... the rest is left out\n"
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def in_trial_folder(folder: Path) -> Iterator[None]:
     before = os.environ.get(TRIAL_FOLDER)
     os.environ[TRIAL_FOLDER] = str(folder)
     try:
-        with (folder / LOG).open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as log:
+        with (folder / LOG).open("ab", buffering=0) as log:
             with ExitStack() as stack:
                 out, err = sys.stdout, sys.stderr
                 if _has_descriptor(out) and _has_descriptor(err):
@@ -34,7 +34,7 @@ def in_trial_folder(folder: Path) -> Iterator[None]:
             _shorten(log)
     finally:
         if before is None:
-            del os.environ[TRIAL_FOLDER]
+            os.environ.pop(TRIAL_FOLDER, None)  # the training may have removed it
         else:
             os.environ[TRIAL_FOLDER] = before
 
@@ -48,7 +48,7 @@ def _has_descriptor(stream: TextIO) -> bool:
 
 
 @contextmanager
-def _redirected(stream: TextIO, log: TextIO) -> Iterator[TextIO]:
+def _redirected(stream: TextIO, log: FileIO) -> Iterator[TextIO]:
     """Let the descriptor of a stream lead to a log, and return a stream that leads where it led.
 
     So the log has what child processes print, and the last words of a process that crashes.
@@ -63,31 +63,52 @@ def _redirected(stream: TextIO, log: TextIO) -> Iterator[TextIO]:
             os.dup2(original.fileno(), descriptor)
 
 
-def _shorten(log: TextIO) -> None:
+def _shorten(log: FileIO) -> None:
     """Cut off what child processes have printed beyond the longest log."""
     if log.tell() > LONGEST_LOG:
         log.truncate(LONGEST_LOG)
         log.write(LEFT_OUT)
 
 
-class _Copy(TextIOBase):
-    """Writes to a stream and to a log, until the log is too long."""
+class _Copy(TextIOWrapper):
+    """Takes the place of a stream: writes to it and to a log, until the log is too long.
 
-    def __init__(self, stream: TextIO, log: TextIO) -> None:
+    It has what programs use of a standard output: `buffer`, `encoding`, `reconfigure`. It stays open.
+    """
+
+    def __init__(self, stream: TextIO, log: FileIO) -> None:
+        super().__init__(_Both(stream, log), encoding="utf-8", errors="backslashreplace", write_through=True)
+
+    def close(self) -> None:
+        """Write what waits."""
+        self.flush()
+
+
+class _Both(RawIOBase):
+    """Writes bytes to a stream and to a log."""
+
+    def __init__(self, stream: TextIO, log: FileIO) -> None:
         self._stream = stream
         self._log = log
+        self.name = getattr(stream, "name", None)
 
-    def write(self, text: str) -> int:
-        """Write a text to both."""
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write bytes to both."""
+        content = bytes(data)
         left = LONGEST_LOG - self._log.tell()
         if left > 0:
-            self._log.write(text if len(text) <= left else f"{text[:left]}{LEFT_OUT}")
-        return self._stream.write(text)
-
-    def flush(self) -> None:
-        """Write what waits."""
+            self._log.write(content if len(content) <= left else content[:left] + LEFT_OUT)
+        self._stream.write(content.decode(errors="backslashreplace"))
         self._stream.flush()
+        return len(content)
 
     def fileno(self) -> int:
         """The descriptor of the stream."""
         return self._stream.fileno()
+
+    def close(self) -> None:
+        """Leave both open."""

@@ -265,12 +265,13 @@ def _check_fixed_conditions(space: SearchSpace) -> None:
 
 def _check_points(space: SearchSpace, config_class: type[Any]) -> None:
     """Refuse a space with a point that the training does not accept; bounds and random points are checked."""
-    for point in _points_to_check(space):
+    for point in points_to_check(space):
         with errors_as_sentences(config_class.__name__, own_rules=True):
             make_config(config_class, space.add_fixed(point))
 
 
-def _points_to_check(space: SearchSpace) -> Iterator[Point]:
+def points_to_check(space: SearchSpace) -> Iterator[Point]:
+    """Random points of a space, and points with each bound and each choice; without the fixed values."""
     encoding = SpaceEncoding(space)
     samples = [encoding.random_sample(number) for number in range(POINTS_CHECKED)]
     yield from map(encoding.decode, samples)
