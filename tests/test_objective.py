@@ -67,6 +67,25 @@ def both(trial):
     one, other = (trial.suggest_categorical(name, [False, True]) for name in ("one", "other"))
     return trial.suggest_float("x", 0.0, 1.0) if one or other else 1.0
 
+def grows(trial):
+    count = trial.suggest_int("count", 1, 20)
+    return trial.suggest_int("used", 0, count)
+
+def has_none(trial, scale=2.0):
+    depth = trial.suggest_categorical("depth", [None, 5])
+    cost = trial.suggest_float("cost", 1.0, 2.0) if depth is None else depth
+    return scale * cost
+
+class Objective:
+    def __call__(self, trial):
+        return trial.suggest_float("x", 0.0, 1.0)
+
+from_object = Objective()
+
+def infeasible(trial):
+    if trial.suggest_float("x", 0.0, 1.0) >= 0.0:
+        raise optuna.TrialPruned
+
 def several(trial):
     x = trial.suggest_float("x", 0.0, 1.0)
     return x, -x
@@ -125,6 +144,30 @@ def test_objectives_run_unchanged(place: Path) -> None:
     assert table["momentum"].notna().tolist() == (table["optimizer"] == "sgd").tolist()
 
 
+def test_choice_of_none_arrives_as_none(place: Path) -> None:
+    ended = run("has_none", "--sampler", "random")
+    assert ended.status == 0, ended.stderr
+    table = trials("has_none")
+    assert table["depth"].isna().nunique() == 2
+    assert (table["loss"] == 2 * table["cost"].fillna(5.0)).all()
+
+
+def test_object_that_can_be_called_is_an_objective(place: Path) -> None:
+    ended = run("from_object")
+    assert ended.status == 0, ended.stderr
+    assert (trials("from_object")["loss"] == trials("from_object")["x"]).all()
+
+
+def test_objective_and_space_that_do_not_fit_are_told(place: Path) -> None:
+    Path("space.toml").write_text("[y]\nlow = 0.0\nhigh = 1.0\n")
+    run("simple", "--space", "space.toml")
+    sentence = "ValueError: the objective suggests x, which the search space does not have in this trial"
+    assert set(trials("simple")["error"]) == {sentence}
+    run("infeasible")
+    sentence = "ValueError: the objective raised TrialPruned before its first report"
+    assert set(trials("infeasible")["error"]) == {sentence}
+
+
 @pytest.mark.parametrize(("name", "epochs"), [("ignores_pruning", 4), ("gives_up", 1)])
 def test_report_ends_an_objective_that_does_not_ask(place: Path, name: str, epochs: int) -> None:
     ended = run(name, "--epochs", "4", "--scheduler", "none")
@@ -140,6 +183,7 @@ def test_report_ends_an_objective_that_does_not_ask(place: Path, name: str, epoc
         ("raising", "FileNotFoundError: [Errno 2] No such file or directory: 'missing.csv'"),
         ("tuples", "sizes"),
         ("ranges", "the range of x depends on other values; give the search space as a file with --space"),
+        ("grows", "the range of used depends on other values; give the search space as a file with --space"),
         ("both", "x depends on several of the other values; give the search space as a file with --space"),
     ],
 )
@@ -172,5 +216,6 @@ def test_objective_with_several_values_fails_with_a_sentence(place: Path) -> Non
     ended = run("several")
     assert ended.status == 1
     assert set(trials("several")["error"]) == {
-        "ValueError: the training function must report a dictionary of metrics, got float"
+        "ValueError: the training function must yield metrics, or return one number or one dictionary of numbers, "
+        "got tuple"
     }

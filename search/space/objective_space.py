@@ -14,6 +14,7 @@ from optuna.exceptions import TrialPruned
 from optuna.trial import FixedTrial
 
 from search.space.search_space import SearchSpace, parse
+from training.config_fields import NONE
 from training.console.progress_bar import progress_bar
 from training.random_state import seeded
 from training.user_code import errors_as_sentences, load_function, running
@@ -42,9 +43,9 @@ def is_objective(import_path: str) -> bool:
 def ask_space(import_path: str) -> SearchSpace:
     """Find the search space of an objective.
 
-    The objective is called with the lowest or first value of each hyperparameter, and again with each other value on
-    which hyperparameters may depend. A call ends at its first `report` or `should_prune`, or when nothing was suggested
-    for `SECONDS`.
+    The objective is called with the lowest or first value of each hyperparameter, again with each other value on which
+    hyperparameters may depend, and once with the highest ones. A call ends at its first `report` or `should_prune`, or
+    when nothing was suggested for `SECONDS`.
 
     Raises:
         ValueError: It raises an error, suggests nothing, or its hyperparameters depend on more than one value.
@@ -66,6 +67,7 @@ def ask_space(import_path: str) -> SearchSpace:
                         tried.add((name, repr(other)))
                         waiting.append({**before, name: other})
                 before[name] = value
+        calls.append(_ask(import_path, {}, highest=True))
     if not any(calls):
         raise ValueError(f"{_failure(import_path)}: it suggests none; {_REMEDY}")
     described = {name: _describe(import_path, name, calls) for call in calls for name in call}
@@ -87,20 +89,21 @@ class _EnoughAskedError(BaseException):
 
 
 class _AskingTrial(FixedTrial):
-    """Notes all that is suggested, and returns the lowest or first value, or a value that was chosen."""
+    """Notes all that is suggested, and returns the lowest (or highest) or first value, or a value that was chosen."""
 
-    def __init__(self, chosen: Mapping[str, Any]) -> None:
+    def __init__(self, chosen: Mapping[str, Any], *, highest: bool) -> None:
         self._values = dict(chosen)
+        self._highest = highest
         super().__init__(self._values)
 
     def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
-        """Return the lowest value."""
-        self._note(name, low)
+        """Return the lowest or the highest value."""
+        self._note(name, high if self._highest else low)
         return super().suggest_float(name, low, high, **options)
 
     def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
-        """Return the chosen value, or the lowest."""
-        self._note(name, low)
+        """Return the chosen value, or the lowest or the highest."""
+        self._note(name, high if self._highest else low)
         return super().suggest_int(name, low, high, **options)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
@@ -122,15 +125,16 @@ class _AskingTrial(FixedTrial):
             signal.setitimer(signal.ITIMER_REAL, SECONDS)
 
 
-def _ask(import_path: str, chosen: Mapping[str, Any]) -> Call:
-    trial = _AskingTrial(chosen)
+def _ask(import_path: str, chosen: Mapping[str, Any], *, highest: bool = False) -> Call:
+    """Call an objective; with the highest values it may fail, and what it has suggested until then counts."""
+    trial = _AskingTrial(chosen, highest=highest)
     output = StringIO()
     with ExitStack() as stack:
         objective = stack.enter_context(running(OPTION, import_path))
         for context in (
             errors_as_sentences(_failure(import_path)),
             seeded(0),
-            suppress(_EnoughAskedError, TrialPruned),
+            suppress(_EnoughAskedError, TrialPruned, *([Exception] if highest else [])),
             _alarm(),
             redirect_stdout(output),
             redirect_stderr(output),
@@ -181,18 +185,22 @@ def _describe(import_path: str, name: str, calls: Sequence[Call]) -> dict[str, A
     if len(asking) == len(calls):
         return described
     for other in asking[0]:
-        if other == name or not all(other in call for call in asking):
+        if other == name or not all(other in call and _values(call[other][0]) for call in asking):
             continue
-        allowed = {repr(call[other][1]): call[other][1] for call in asking}
+        allowed = {repr(call[other][1]): _plain(call[other][1]) for call in asking}
         others = [call for call in calls if name not in call and other in call]
         if not any(repr(call[other][1]) in allowed for call in others):
             return described | {"when": {other: [*allowed.values()]}}
     raise ValueError(f"{_failure(import_path)}: {name} depends on several of the other values; {_REMEDY}")
 
 
+def _plain(value: Any) -> Any:
+    return NONE if value is None else value
+
+
 def _describe_distribution(distribution: BaseDistribution) -> dict[str, Any]:
     if isinstance(distribution, CategoricalDistribution):
-        (*choices,) = distribution.choices
+        choices = [*map(_plain, distribution.choices)]
         return {"choices": choices} if len(choices) > 1 else {"value": choices[0]}
     values = distribution._asdict()
     if values["low"] == values["high"]:
