@@ -438,7 +438,7 @@ def test_network_that_breaks_a_rule_is_refused_before_any_trial(networks: Path, 
 
 ENDS = """
 import functools, os, sys
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 def stops_early(config):
@@ -478,7 +478,7 @@ def prints(slope, trial_folder):
 def by_place(slope, checkpoint, /, *, seed):
     yield {"loss": 2 * slope + 0 * seed}
 
-def from_ray(config, folder="data"):
+def from_ray(config: Any, folder="data"):
     yield {"loss": 2 * config["slope"]}
 
 def scaled(slope, scale):
@@ -487,7 +487,7 @@ def scaled(slope, scale):
 part = functools.partial(scaled, scale=2)
 
 class Callable:
-    def __call__(self, slope: float):
+    def __call__(self, slope: Annotated[float, "steep"]):
         yield {"loss": 2 * slope}
 
 called = Callable()

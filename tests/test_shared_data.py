@@ -69,6 +69,7 @@ def test_function_without_a_loader_has_its_default(place: Path) -> None:
         ("", "needs data, which is no hyperparameter of the search space: define a function load() beside it"),
         ("def load():\n    open('missing.csv')", "the function load beside it fails: FileNotFoundError"),
         ("def load(path):\n    return 1", "the function load beside it fails: TypeError"),
+        ("def load():\n    yield 1", "trials cannot receive what the function load returns: TypeError: cannot pickle"),
     ],
 )
 def test_data_that_cannot_be_loaded_are_one_sentence(place: Path, text: str, sentence: str) -> None:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias, get_origin, is_typeddict
+from typing import Annotated, Any, TypeAlias, get_args, get_origin, is_typeddict
 
 from search.space.objective_space import OPTION, TRIAL
 from search.space.search_space import SearchSpace
@@ -163,8 +163,9 @@ def _read(import_path: str, parameter: inspect.Parameter | None, name: str, valu
     """Read a hyperparameter as the type by which its parameter is annotated."""
     if parameter is None or parameter.annotation is parameter.empty:
         return value
+    annotation = parameter.annotation
     try:
-        return read_value(parameter.annotation, value)
+        return read_value(get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation, value)
     except ValueError as error:
         raise ValueError(f"{OPTION} {import_path}: {name} {error}, got {value}") from None
 
@@ -172,7 +173,7 @@ def _read(import_path: str, parameter: inspect.Parameter | None, name: str, valu
 def _check_dictionary(import_path: str, parameter: inspect.Parameter) -> None:
     """Refuse a parameter for all hyperparameters that is annotated with something else than a dictionary."""
     annotation = parameter.annotation
-    if annotation is parameter.empty or not isinstance(annotation, type) or is_typeddict(annotation):
+    if annotation in (parameter.empty, Any) or not isinstance(annotation, type) or is_typeddict(annotation):
         return
     if not issubclass(dict, get_origin(annotation) or annotation):
         raise ValueError(

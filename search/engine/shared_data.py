@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ray.cloudpickle import CloudPickler
 from ray.util import register_serializer
 
 from search.engine.function_call import LOADER, find_loader
@@ -58,14 +59,32 @@ def load_shared_data(import_path: str, seed: int) -> SharedData | None:
         The data; None if the function has no such parameter, or if there is no `load`.
 
     Raises:
-        ValueError: It raises an error, or it needs arguments.
+        ValueError: It raises an error, needs arguments, or returns what cannot be passed to other processes.
     """
     load = find_loader(import_path)
     if load is None:
         return None
     failure = f"{OPTION} {import_path}: the function {LOADER} beside it fails"
-    with running(OPTION, import_path), seeded(seed), errors_as_sentences(failure):
-        return SharedData(import_path, load())
+    with running(OPTION, import_path), seeded(seed):
+        with errors_as_sentences(failure):
+            data = load()
+        with errors_as_sentences(f"{OPTION} {import_path}: trials cannot receive what the function {LOADER} returns"):
+            _Probe(_Nowhere(), buffer_callback=lambda _: False).dump(data)
+    return SharedData(import_path, data)
+
+
+class _Nowhere:
+    def write(self, content: bytes) -> int:
+        return len(content)
+
+
+class _Probe(CloudPickler):  # type: ignore[misc]
+    """Pickles as Ray does, but leaves out the numbers of arrays and tensors, so that it copies no large data."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, torch.Tensor) or (isinstance(obj, np.ndarray) and obj.dtype != object):
+            return int, ()
+        return super().reducer_override(obj)
 
 
 def pass_tensors_without_copy() -> None:
