@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from observed_training import BegunEpoch, configuration, read_notes
+from begun_epochs import BegunEpoch, configuration, read_notes
 from optuna.storages import get_storage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -41,13 +41,16 @@ class Tally:
     """Epochs that one trial began again after one kill, at most."""
     left_running: int = 0
     """Trials that the record calls running when the study is over."""
+    different: int | None = None
+    """Finished trials whose metrics are not those of a training that nobody kills; None if they were not compared."""
     seconds: float = 0
 
     def add(self, other: "Tally") -> None:
         """Count another study in."""
         for name, value in vars(other).items():
-            combine = max if name == "most_begun_again" else sum
-            setattr(self, name, combine([getattr(self, name), value]))
+            if value is not None:
+                combine = max if name == "most_begun_again" else sum
+                setattr(self, name, combine([getattr(self, name) or 0, value]))
 
 
 def stored_trials(folder: Path) -> list[FrozenTrial]:

@@ -1,14 +1,17 @@
 """Kill short studies at random moments, resume them until they are done, and count what was lost or done twice.
 
     python benchmarks/chaos.py --kills 50 --seed 0
+    python benchmarks/chaos.py --kills 50 --seed 0 --subject own
 
-Studies of digits, by this project and by Ray Tune and Optuna alone (`plain_search.py`). Each kill is a SIGKILL of the
-process that runs the study or, with equal chance, of one of its workers, at a moment that is drawn from all phases:
-while it starts, while it trains, between trials, while it ends. Trainings leave a note before each epoch
-(`observed_training.py`), so that what is counted does not rest on the record that is being tested.
+Studies of digits, by this project and by Ray Tune and Optuna alone (`plain_search.py`); or studies of a training
+function (`observed_function.py`). Each kill is a SIGKILL of the process that runs the study, alone or with its process
+group, or, with equal chance, of one of its workers, at a moment that is drawn from all phases: while it starts, while
+it trains, between trials, while it ends. Trainings leave a note before each epoch (`begun_epochs.py`), so that what is
+counted does not rest on the record that is being tested. At the end all trials are trained again in a study that
+nobody kills, and the metrics of each epoch are compared (`uninterrupted.py`).
 
 The exit status is 1 if this project broke its promise: nothing that finished is lost or done twice, a kill costs a
-running trial one epoch at most, nothing is left running.
+running trial one epoch at most, no number is another one, nothing is left running.
 """
 
 import argparse
@@ -20,9 +23,11 @@ from pathlib import Path
 
 import optuna
 from audit import Tally
-from killed_study import PLAIN, TUNESMITH, KilledStudy, StudySize, Tool
+from killed_study import IMAGES, OWN, PLAIN, KilledStudy, StudySize, Tool
 from processes import end
+from uninterrupted import count_different, train_again
 
+SUBJECTS = {"images": IMAGES, "own": OWN}
 ROWS = {
     "kills of the driver": "driver_kills",
     "kills of a worker": "worker_kills",
@@ -39,6 +44,7 @@ ROWS = {
     "epochs begun again": "epochs_begun_again",
     "the same, most by one trial after one kill": "most_begun_again",
     "trials left running": "left_running",
+    "finished trials with other numbers than without kills": "different",
     "seconds": "seconds",
 }
 
@@ -63,7 +69,8 @@ def run_studies(
     results.mkdir(parents=True)
     total = Tally()
     while (done := total.driver_kills + total.worker_kills) < kills:
-        study = KilledStudy(tool, size or StudySize(), results, seed, worker_kills=worker_kills)
+        folder = results / f"study-{seed}"
+        study = KilledStudy(tool, size or StudySize(), folder, seed, worker_kills=worker_kills)
         try:
             tally = study.run(kills - done)
         finally:
@@ -78,7 +85,7 @@ def run_studies(
 def broken_promises(tally: Tally, size: StudySize) -> list[str]:
     """What a tally shows that must not be, in words; nothing if all is well."""
     counts = vars(tally)
-    none_of = ("failed", "hung", "lost", "incomplete", "repeated", "left_running")
+    none_of = ("failed", "hung", "lost", "incomplete", "repeated", "left_running", "different")
     broken = [f"{counts[name]} {label}" for label, name in ROWS.items() if name in none_of and counts[name]]
     if tally.most_begun_again > 1:
         broken.append(f"{tally.most_begun_again} epochs begun again by one trial after one kill")
@@ -90,7 +97,7 @@ def broken_promises(tally: Tally, size: StudySize) -> list[str]:
 def table(tallies: dict[str, Tally]) -> str:
     """A column for each tool, as a table in markdown."""
     rows = [["", *tallies], ["---", *("---:" for _ in tallies)]]
-    rows += [[label, *(f"{vars(tally)[name]:,.0f}" for tally in tallies.values())] for label, name in ROWS.items()]
+    rows += [[label, *(_cell(vars(tally)[name]) for tally in tallies.values())] for label, name in ROWS.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for label, *cells in rows:
@@ -99,12 +106,17 @@ def table(tallies: dict[str, Tally]) -> str:
     return "\n".join(lines)
 
 
+def _cell(value: float | None) -> str:
+    return "not compared" if value is None else f"{value:,.0f}"
+
+
 def _in_words(tally: Tally) -> str:
     return ", ".join(f"{vars(tally)[name]:.0f} {label}" for label, name in ROWS.items() if vars(tally)[name])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--subject", choices=SUBJECTS, default="images", help="what the studies train")
     parser.add_argument("--kills", type=int, default=50, help="kills for each tool")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-samples", type=int, default=StudySize.num_samples, help="trials in a study")
@@ -115,16 +127,21 @@ def main() -> int:
     size = StudySize(num_samples=options.num_samples, epochs=options.epochs)
     folder = Path(tempfile.mkdtemp(prefix="ts-", dir="/tmp"))  # Ray's socket paths must stay below 107 bytes
     os.environ |= {"RAY_TMPDIR": str(folder), "TMPDIR": str(folder)}
+    ours = SUBJECTS[options.subject]
+    compares = ours is IMAGES and not options.no_comparison
     tallies = {
         tool.name: run_studies(
             tool, options.kills, options.seed, folder / tool.name, size, worker_kills=not options.drivers_only
         )
-        for tool in ([TUNESMITH] if options.no_comparison else [TUNESMITH, PLAIN])
+        for tool in ([ours, PLAIN] if compares else [ours])
     }
+    tally, results = tallies[ours.name], folder / ours.name
+    killed = [file.parent for file in results.glob("*/study.db")]
+    tally.different = count_different(killed, train_again(ours, killed, size))
     _show(tallies)
-    broken = broken_promises(tallies[TUNESMITH.name], size)
+    broken = broken_promises(tally, size)
     if broken:
-        print(f"\nPromises broken: {'; '.join(broken)}\nThe studies are kept in {folder / TUNESMITH.name}")
+        print(f"\nPromises broken: {'; '.join(broken)}\nThe studies are kept in {results}")
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     return 0

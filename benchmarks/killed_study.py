@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from audit import Audit, Tally
-from observed_training import NOTES, read_notes
+from begun_epochs import read_notes
+from observed_training import NOTES_FILE
 from processes import Process, descendants
 
 from training.config import PROJECT
 
+BENCHMARKS = PROJECT / "benchmarks"
 NO_PROGRESS_SECONDS = 120
 """A study hangs when no epoch begins for so long and its process does not end."""
 
@@ -37,17 +40,34 @@ class Tool:
     name: str
     command: Callable[[Path, StudySize, int, int], list[str]]
     """(folder, size, seed, retries of a trial whose worker died) -> what starts the study, or goes on with it."""
-    kept: Callable[[Path], list[str] | None]
+    kept: Callable[[Path], list[str] | None] = lambda _: None
     """Folder -> configurations that it says have finished when all is done; None for those in its record."""
+    notes: Callable[[Path], Path] = lambda folder: folder.with_suffix(".notes")
+    """Folder -> where the trainings note the epochs that begin."""
 
 
-def tunesmith_command(folder: Path, size: StudySize, seed: int, retries: int) -> list[str]:
-    """`search/run.py` as a user would start it, or go on with what was interrupted."""
-    script = ["observed_search.py", f"--results-dir={folder.parent}", "--no-dashboard"]
+def images_command(folder: Path, size: StudySize, seed: int, retries: int) -> list[str]:
+    """`search/run.py` as a user would start it for images, or go on with what was interrupted."""
+    return ["benchmarks/observed_search.py", *_options(folder, size, seed, retries, new=["--dataset=digits"])]
+
+
+def own_command(folder: Path, size: StudySize, seed: int, retries: int) -> list[str]:
+    """The same for a training function."""
+    function = f"--train-function={BENCHMARKS / 'observed_function.py'}:train"
+    return ["search/run.py", function, *_options(folder, size, seed, retries, new=OF_LOSS)]
+
+
+OF_LOSS = [f"--space={BENCHMARKS / 'observed_space.toml'}", "--metric=loss"]
+"""What a study of one's own training searches, and by which metric."""
+
+
+def _options(folder: Path, size: StudySize, seed: int, retries: int, *, new: list[str]) -> list[str]:
+    """Options that begin a study, together with those in `new`, or resume it."""
+    common = [f"--results-dir={folder.parent}", "--no-dashboard"]
     if (folder / "study.db").exists():
-        return [*script, f"--resume={folder.name}"]
+        return [*common, f"--resume={folder.name}"]
     return [
-        *(*script, f"--name={folder.name}", f"--seed={seed}", "--dataset=digits", "--scheduler=none"),
+        *(*common, *new, f"--name={folder.name}", f"--seed={seed}", "--scheduler=none"),
         *(f"--num-samples={size.num_samples}", f"--epochs={size.epochs}", f"--max-concurrent={size.workers}"),
         *([f"--max-failures={retries}"] if retries else []),
     ]
@@ -56,7 +76,7 @@ def tunesmith_command(folder: Path, size: StudySize, seed: int, retries: int) ->
 def plain_command(folder: Path, size: StudySize, seed: int, retries: int) -> list[str]:
     """`plain_search.py`, which finds out by itself whether there is something to restore."""
     return [
-        *("plain_search.py", str(folder), f"--seed={seed}", f"--max-failures={retries}"),
+        *("benchmarks/plain_search.py", str(folder), f"--seed={seed}", f"--max-failures={retries}"),
         *(f"--num-samples={size.num_samples}", f"--epochs={size.epochs}", f"--workers={size.workers}"),
     ]
 
@@ -66,8 +86,9 @@ def plain_results(folder: Path) -> list[str]:
     return list(json.loads((folder / "results.json").read_text()))
 
 
-TUNESMITH = Tool("Tunesmith", tunesmith_command, lambda _: None)
+IMAGES = Tool("Tunesmith", images_command)
 PLAIN = Tool("Tuner.restore", plain_command, plain_results)
+OWN = Tool("own", own_command, notes=lambda folder: folder / "trials")
 
 
 @dataclass(frozen=True)
@@ -96,16 +117,16 @@ def draw_moment(chance: random.Random, size: StudySize, epochs_begun: int, *, ju
 class KilledStudy:
     """A study in a folder of its own, and the processes that run it one after the other."""
 
-    def __init__(self, tool: Tool, size: StudySize, results: Path, seed: int, *, worker_kills: bool) -> None:
-        self.folder = results / f"study-{seed}"
+    def __init__(self, tool: Tool, size: StudySize, folder: Path, seed: int, *, worker_kills: bool) -> None:
+        self.folder = folder
         self.processes: set[Process] = set()
         self._tool = tool
         self._size = size
         self._seed = seed
         self._worker_kills = worker_kills
         self._chance = random.Random(f"{tool.name} {seed}")
-        self._notes = results / f"study-{seed}.notes"
-        self._log = results / f"study-{seed}.log"
+        self._notes = tool.notes(folder)
+        self._log = folder.with_suffix(".log")
         self._audit = Audit(self.folder, self._notes, size.epochs)
         self._kills = Tally()
         self._epochs_at_start = 0
@@ -150,12 +171,18 @@ class KilledStudy:
 
     def _start(self) -> subprocess.Popen[bytes]:
         retries = 1000 if self._worker_kills else 0
-        script, *options = self._tool.command(self.folder, self._size, self._seed, retries)
-        command = [sys.executable, str(PROJECT / "benchmarks" / script), *options]
+        command = words(self._tool, self.folder, self._size, self._seed, retries)
         with self._log.open("a") as log:
             log.write(f"\n{command}\n")
             log.flush()
-            return subprocess.Popen(command, stdout=log, stderr=log, cwd=PROJECT, env=_environment(self._notes))
+            return subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=PROJECT,
+                env=environment(self._notes),
+                start_new_session=True,  # so that its processes are a group that can be killed
+            )
 
     def _epochs_begun(self) -> int:
         """Epochs of the study that have begun, each counted once."""
@@ -177,17 +204,20 @@ class KilledStudy:
         return False
 
     def _kill_one(self, driver: subprocess.Popen[bytes]) -> Literal["driver", "worker"]:
-        """Kill the driver or one of its workers that have trained, as chance will have it."""
+        """Kill the driver, alone or with its process group, or one of its workers that have trained, by chance."""
         below = descendants(driver.pid)
         self.processes |= set(below)
-        trained = {note.worker for note in read_notes(self._notes)}
+        trained = {note.process for note in read_notes(self._notes)}
         workers = [process for process in below if process.pid in trained]
         victim: Literal["driver", "worker"] = "driver"
         if self._worker_kills and workers and self._chance.random() < 0.5:
             victim = "worker"
             self._chance.choice(workers).kill()
         else:
-            driver.kill()
+            if self._chance.random() < 0.5:
+                driver.kill()
+            else:
+                os.killpg(driver.pid, signal.SIGKILL)
             driver.wait()
         self._audit.note_kill()
         begun = self._epochs_begun()
@@ -202,12 +232,18 @@ class KilledStudy:
         return victim
 
 
-def _environment(notes: Path) -> dict[str, str]:
+def words(tool: Tool, folder: Path, size: StudySize, seed: int, retries: int) -> list[str]:
+    """What starts a study, or goes on with it."""
+    script, *options = tool.command(folder, size, seed, retries)
+    return [sys.executable, str(PROJECT / script), *options]
+
+
+def environment(notes: Path) -> dict[str, str]:
     """Ours without options of Ray, which are each tool's own affair, and with the folder of Ray's files."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
     paths = [str(PROJECT), os.environ.get("PYTHONPATH", "")]
     return kept | {
         "RAY_TMPDIR": os.environ["RAY_TMPDIR"],
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        NOTES: str(notes),
+        NOTES_FILE: str(notes),
     }

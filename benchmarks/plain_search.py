@@ -14,7 +14,8 @@ from typing import Any
 
 import ray
 import torch
-from observed_training import ObservedTraining, configuration
+from begun_epochs import configuration
+from observed_training import ObservedTraining
 from optuna.storages import RDBStorage
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch

@@ -3,27 +3,29 @@
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from audit import Audit, Tally, epochs_begun_again
+from begun_epochs import BegunEpoch, configuration
 from chaos import broken_promises, run_studies, table
-from killed_study import TUNESMITH, StudySize
-from observed_training import BegunEpoch, configuration
+from killed_study import IMAGES, StudySize
 from processes import Process, descendants, end
 from studies import FULL_EPOCHS, HandDrivenStudy
+from uninterrupted import count_different
 
 
 def note(file: Path, hyperparameters: dict[str, object], *epochs: int) -> None:
     with file.open("a") as notes:
-        notes.writelines(f"{configuration(hyperparameters)} {epoch} 1\n" for epoch in epochs)
+        notes.writelines(f"{configuration(hyperparameters)} {epoch} 1 {time.monotonic_ns()}\n" for epoch in epochs)
 
 
 @pytest.mark.ray
 def test_study_survives_kills(tmp_path: Path) -> None:
     size = StudySize(num_samples=4, epochs=20)
-    tally = run_studies(TUNESMITH, 2, 0, tmp_path / "studies", size)
+    tally = run_studies(IMAGES, 2, 0, tmp_path / "studies", size)
     assert broken_promises(tally, size) == []
     assert tally.driver_kills + tally.worker_kills == 2
     assert tally.epochs_begun - tally.epochs_begun_again == tally.studies * size.num_samples * size.epochs
@@ -31,7 +33,7 @@ def test_study_survives_kills(tmp_path: Path) -> None:
 
 def test_epochs_begun_again_are_counted_by_kill_and_configuration() -> None:
     begun = ["a 1", "b 1", "b 2", "KILL", "b 1", "b 2", "KILL", "a 1", "b 2", "b 3"]
-    notes = [BegunEpoch(note[0], int(note[2:]), worker=1) for note in begun if note != "KILL"]
+    notes = [BegunEpoch(note[0], int(note[2:]), process=1) for note in begun if note != "KILL"]
     assert epochs_begun_again(notes, kills_at=[3, 5]) == {(1, "b"): 2, (2, "a"): 1, (2, "b"): 1}
 
 
@@ -68,6 +70,16 @@ def test_audit_counts_running_trials_and_missing_epochs(tmp_path: Path) -> None:
     audit.look()
     tally = audit.tally()
     assert (tally.finished, tally.incomplete, tally.left_running) == (1, 1, 1)
+
+
+def test_trials_with_other_numbers_than_without_kills_are_counted(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("killed", "uninterrupted", "other")]
+    for folder, last in zip(folders, (0.7, 0.7, 0.8), strict=True):
+        folder.mkdir()
+        HandDrivenStudy(folder).run_trial(0.5, 0.6, last)
+    killed, uninterrupted, other = folders
+    assert count_different([killed], uninterrupted) == 0
+    assert count_different([killed, other], uninterrupted) == 1
 
 
 def test_every_broken_promise_is_named() -> None:
