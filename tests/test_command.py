@@ -73,11 +73,17 @@ class StoppedError(BaseException):
 
 
 def train(
-    source: str, *, stop: int | None = None, recorded: int = 0, timeout: float | None = None
+    source: str,
+    *,
+    stop: int | None = None,
+    blocks: int | None = None,
+    recorded: int = 0,
+    timeout: float | None = None,
 ) -> list[CustomMetrics]:
     """Run Python source, which can use `report(loss)`, as the program of a trial.
 
-    The trial is stopped after epoch `stop`; `recorded` epochs have been recorded by an earlier process.
+    The trial is stopped after epoch `stop`, and blocks in the report of epoch `blocks`; `recorded` epochs have been
+    recorded by an earlier process.
     """
     Path("source.py").write_text(
         "import json, os, signal, subprocess, sys, time\n"
@@ -87,6 +93,8 @@ def train(
 
     def report(metrics: CustomMetrics, *, is_last: bool) -> None:
         measured.append(metrics)
+        while metrics.epoch == blocks:
+            time.sleep(1)
         if metrics.epoch == stop:
             raise StoppedError
 
@@ -335,9 +343,35 @@ def test_program_goes_on_from_its_checkpoint_however_it_counts(place: Path, firs
     with pytest.raises(StoppedError):
         train(reports(0), stop=3)
     for begin in (0, 2, 3):
-        measured = train(reports(begin), recorded=3)
+        measured = train(reports(begin), recorded=3)[begin - 5 :]
         assert [metrics.epoch for metrics in measured] == list(range(begin + 1, 6))
         assert all("epoch" not in metrics.values for metrics in measured)
+
+
+AHEAD = "print('\\n'.join(json.dumps({{'loss': epoch / 2, 'epoch': epoch}}) for epoch in range({}, {})), flush=True)\n"
+"""Source that prints the reports of several epochs at once."""
+
+
+def test_epochs_that_are_reported_after_the_end_of_their_trial_are_recorded_when_it_continues(place: Path) -> None:
+    """A program does not wait, so its checkpoint may be newer than the record."""
+    with pytest.raises(StoppedError):
+        train(AHEAD.format(1, 6) + "time.sleep(100)", stop=2)
+    measured = train(AHEAD.format(6, 8), recorded=2)
+    assert [(metrics.epoch, metrics.values["loss"]) for metrics in measured[-5:]] == [
+        (epoch, epoch / 2) for epoch in range(3, 8)
+    ]
+
+
+def test_epochs_that_nobody_has_read_are_recorded_when_the_trial_continues(place: Path) -> None:
+    """The worker that should have read them was killed."""
+    if (worker := os.fork()) == 0:
+        train(AHEAD.format(1, 6) + "open('ahead', 'w')\ntime.sleep(100)", blocks=2)
+    wait_for(Path("ahead").exists)
+    os.kill(worker, signal.SIGKILL)
+    os.waitpid(worker, 0)
+    time.sleep(1)
+    measured = train(AHEAD.format(6, 8), recorded=1)
+    assert losses(measured)[-6:] == [epoch / 2 for epoch in range(2, 8)]
 
 
 def test_study_of_a_command_continues_only_if_the_command_is_named_again(place: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from search.engine.program import Line, OutOfTimeError, Program
+from search.engine.program import Line, OutOfTimeError, Program, kept_lines
 from search.engine.report_lines import EPOCH, ReportLines, without_colours
 from search.engine.reporter import LimitReachedError, Report, Reporter
 from search.engine.trial_folder import LONGEST_LOG, in_trial_folder
@@ -90,10 +90,12 @@ def train_by_command(
     limit = {} if epochs is None else {LIMIT: epochs}
     provided = {"seed": seed, "checkpoint": folder, "trial_folder": checkpoint.folder}
     words = template.fill({**limit, **provided, **hyperparameters})
+    _report_unreported(checkpoint, Reporter(objective, checkpoint, limit=epochs, report=report), pattern)
     reporter = Reporter(objective, checkpoint, limit=epochs, report=report)
     reporter.ends_at_limit = LIMIT not in template.names
     lines, output = ReportLines(objective.metric, pattern), _Output()
-    with in_trial_folder(checkpoint.folder), Program(words, program_environment(threads), output.write) as program:
+    program = Program(words, program_environment(threads), output.write, checkpoint.file)
+    with in_trial_folder(checkpoint.folder), program:
         try:
             status = _report_all(program, timeout, lines, reporter, _EpochNumbers(checkpoint))
         except LimitReachedError:
@@ -126,6 +128,24 @@ def _report_all(
                 held.hold(metrics)
     held.release(is_last=program.status == 0)
     return program.status
+
+
+def _report_unreported(checkpoint: CustomCheckpoint, reporter: Reporter, pattern: str | None) -> None:
+    """Report the epochs that a program has printed before an interruption, and that are not recorded.
+
+    A program does not wait until an epoch is recorded, so its checkpoint may be newer than the record. It must name its
+    epochs.
+    """
+    lines, numbers = ReportLines(reporter.metric, pattern), _EpochNumbers(checkpoint)
+    recorded = numbers.recorded()
+    with suppress(LimitReachedError):
+        for line in kept_lines(checkpoint.file):
+            metrics = lines.read(line.text, is_error_output=line.is_error_output) or {}
+            epoch = metrics.pop(EPOCH, None)
+            if isinstance(epoch, int | float) and epoch not in recorded:
+                numbers.note(epoch)
+                reporter(metrics)
+    checkpoint.epochs_restored = 0
 
 
 def program_environment(threads: int) -> dict[str, str]:
@@ -201,14 +221,18 @@ class _EpochNumbers:
         self._named: list[float] | None = None
         """The program's numbers, of the epochs before the next report; None before the first one."""
 
+    def recorded(self) -> list[float]:
+        """The program's numbers of the recorded epochs."""
+        named = list(map(float, self._file.read_text().split())) if self._file.is_file() else []
+        return named[: self._checkpoint.epochs_reported]  # the process may have died before it reported the last
+
     def note(self, epoch: object) -> None:
         """Note how the program numbers the epoch that it reports now."""
         if not isinstance(epoch, int | float):
             return
         if self._named is None:
-            earlier = list(map(float, self._file.read_text().split())) if self._file.is_file() else []
-            known = earlier[: self._checkpoint.epochs_reported]  # the process may have died before it reported the last
-            self._named = known[: bisect_left(known, epoch)]
+            recorded = self.recorded()
+            self._named = recorded[: bisect_left(recorded, epoch)]
             self._checkpoint.epochs_restored = len(self._named)
         self._named.append(epoch)
         with suppress(OSError):  # it is needed only after an interruption

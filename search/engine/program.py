@@ -20,6 +20,9 @@ IDLE_SECONDS = 0.5
 """After this time without output, its reader gets a word."""
 LONGEST_LINE = 100_000
 """Characters of a line; a longer one is passed on in pieces."""
+KEPT_BYTES = 1 << 18
+"""Bytes of each output that are kept: more than a pipe holds, and what is read at once."""
+_END_OF_LINE = re.compile(r"(?<=[\r\n])")
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
@@ -42,37 +45,52 @@ class Program:
     that this one closes a pipe, or that the system does because this process was killed.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Callable[[Line], None]) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], log: Callable[[Line], None], kept: Path
+    ) -> None:
         """Prepare to run a command.
 
         Args:
             command: The program and its arguments.
             environment: Its environment variables.
             log: Receives each line, also those that are printed while the program ends.
+            kept: Names two files that hold the end of both outputs, also of what nobody has read.
         """
-        self._command = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(GRACE_SECONDS), *command]
+        self._supervisor = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(GRACE_SECONDS)]
+        self._command = command
         self._environment = environment
         self._log = log
+        self._kept = kept
 
     def __enter__(self) -> Self:
         """Start the program."""
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self._environment,
-            start_new_session=True,  # Ctrl-C in a terminal is for the study
-        )
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        out_file, err_file = map(_new_file, _kept_files(self._kept))
+        descriptors = [out, out_file, err, err_file]
+        try:
+            self._process = subprocess.Popen(
+                [*self._supervisor, *map(str, descriptors), *self._command],
+                stdin=subprocess.PIPE,
+                stdout=out_end,
+                stderr=err_end,
+                pass_fds=descriptors,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C in a terminal is for the study
+            )
+        finally:
+            os.close(out_end)
+            os.close(err_end)
         self._selector = selectors.DefaultSelector()
-        for stream, is_error_output in ((self._process.stdout, False), (self._process.stderr, True)):
-            assert stream is not None, "a pipe"
-            self._selector.register(stream, selectors.EVENT_READ, _Splitter(stream, is_error_output))
+        for descriptor, file, is_error_output in ((out, out_file, False), (err, err_file, True)):
+            splitter = _Splitter(os.fdopen(descriptor, "rb"), os.fdopen(file, "r+b", buffering=0), is_error_output)
+            self._selector.register(descriptor, selectors.EVENT_READ, splitter)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """End the program if it still runs."""
         assert self._process.stdin is not None, "a pipe"
+        with suppress(OSError):  # the supervisor may have ended
+            os.write(self._process.stdin.fileno(), b".")  # we live, and read the outputs to their end
         self._process.stdin.close()
         for _line in self.lines(None):
             pass
@@ -110,6 +128,35 @@ class Program:
         return self._process.wait()
 
 
+def kept_lines(kept: Path) -> Iterator[Line]:
+    """The last lines of a program, also of one whose reader has died; `kept` is what `Program` had."""
+    for file, is_error_output in zip(_kept_files(kept), (False, True), strict=True):
+        text = file.read_bytes().decode(errors="replace") if file.is_file() else ""
+        yield from (Line(line, is_error_output) for line in _END_OF_LINE.split(text) if line)
+
+
+def _kept_files(kept: Path) -> list[Path]:
+    """The files of standard output and standard error."""
+    return [kept.with_suffix(".stdout"), kept.with_suffix(".stderr")]
+
+
+def _new_file(file: Path) -> int:
+    """Open a new file, to which several processes append; one that still has the old file does not disturb it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+
+
+def _keep(file: IO[bytes], content: bytes) -> None:
+    """Add bytes to a file; of one that grows too long, only the end remains."""
+    file.write(content)
+    if file.tell() > 2 * KEPT_BYTES:
+        file.seek(-KEPT_BYTES, os.SEEK_END)
+        end = file.read().partition(b"\n")[2]
+        file.truncate(0)
+        file.write(end)
+
+
 def _seconds_to_wait(deadline: float | None) -> float:
     return IDLE_SECONDS if deadline is None else min(IDLE_SECONDS, max(0.0, deadline - time.monotonic()))
 
@@ -122,16 +169,25 @@ def _check_time(deadline: float | None) -> None:
 class _Splitter:
     """Splits the bytes of an output into lines, which end with a line feed or, in progress bars, a carriage return."""
 
-    def __init__(self, stream: IO[bytes], is_error_output: bool) -> None:
-        self.close = stream.close
+    def __init__(self, stream: IO[bytes], kept: IO[bytes], is_error_output: bool) -> None:
+        self._stream = stream
+        self._kept = kept
         self._is_error_output = is_error_output
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
 
+    def close(self) -> None:
+        """Close the output, and the file that keeps its end."""
+        self._stream.close()
+        self._kept.close()
+
     def split(self, content: bytes) -> Iterator[Line]:
         """The lines that are complete with these bytes; no bytes are the end."""
+        if content:
+            with suppress(OSError):  # it is needed only if this process dies
+                _keep(self._kept, content)
         text = self._rest + self._decoder.decode(content, final=not content)
-        *lines, self._rest = re.split(r"(?<=[\r\n])", text)
+        *lines, self._rest = _END_OF_LINE.split(text)
         if self._rest and (not content or len(self._rest) >= LONGEST_LINE):
             lines.append(self._rest)
             self._rest = ""

@@ -55,6 +55,8 @@ class Reporter:
             limit: Number of the last epoch; None if there is none.
             report: Receives the metrics of each epoch.
         """
+        self.metric = objective.metric
+        """The searched metric."""
         self._objective = objective
         self._checkpoint = checkpoint
         self._limit = limit

@@ -2,7 +2,10 @@
 
 It is run as a script of its own, and imports nothing but the standard library:
 
-    python -I -S supervisor.py GRACE_SECONDS PROGRAM [ARGUMENT ...]
+    python -I -S supervisor.py GRACE_SECONDS OUT OUT_FILE ERR ERR_FILE PROGRAM [ARGUMENT ...]
+
+OUT and ERR are the descriptors at which the outputs of the program can be read. If the process that reads them dies,
+what it has not read is added to the files, which are descriptors, too.
 
 Ray kills the children of a worker that it ends, but not their children. So this process only waits for a second one,
 which supervises. To that one, Linux gives the processes of the program whose parents have ended, in whatever sessions
@@ -10,10 +13,12 @@ they are, so that it finds all of them.
 """
 
 import ctypes
+import fcntl
 import os
 import select
 import signal
 import sys
+import termios
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -26,14 +31,16 @@ KILL_INTERVAL = 0.1
 """Seconds between two SIGKILLs to all processes, which may have started others meanwhile."""
 
 
-def main(grace_seconds: float, command: list[str]) -> NoReturn:
+def main(grace_seconds: float, outputs: dict[int, int], command: list[str]) -> NoReturn:
     """Run a program; exits with its status, or with 128 and the number of the signal that ended it."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for descriptor in (*outputs, *outputs.values()):
+        os.set_inheritable(descriptor, False)
     supervisor = os.fork()
     if supervisor == 0:
-        status = _Supervisor(command, grace_seconds).run()
+        status = _Supervisor(command, grace_seconds, outputs).run()
     else:
         for descriptor in (0, 1, 2):
             os.close(descriptor)
@@ -42,15 +49,19 @@ def main(grace_seconds: float, command: list[str]) -> NoReturn:
 
 
 class _Supervisor:
-    def __init__(self, command: list[str], grace_seconds: float) -> None:
+    def __init__(self, command: list[str], grace_seconds: float, outputs: dict[int, int]) -> None:
         """Start the program in a session of its own."""
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
         self._grace_seconds = grace_seconds
+        self._outputs = outputs
+        self._reader_lives = False
+        """Whether the process that reads the outputs has said so before it closed our input."""
         self._deadline: float | None = None
         """When the processes that are left are killed; None until they are asked to end."""
         self._status: int | None = None
         self._woken, wakes = os.pipe()
         os.set_blocking(wakes, False)
+        self._inputs = [0, self._woken]
         signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         started, starts = os.pipe()
@@ -66,23 +77,50 @@ class _Supervisor:
 
     def run(self) -> int:
         """Wait until no process of the program is left; returns its exit status, or the negative signal."""
-        inputs = [0, self._woken]
         while self._reap():
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self._signal_all(signal.SIGKILL)
-                timeout: float | None = KILL_INTERVAL
+                self._wait(KILL_INTERVAL)
             else:
-                timeout = None if self._deadline is None else self._deadline - time.monotonic()
-            ready, _, _ = select.select(inputs, [], [], timeout if timeout is None else max(0.0, timeout))
-            if self._woken in ready:
-                os.read(self._woken, 4096)
-            if 0 in ready and not os.read(0, 4096):
-                inputs.remove(0)
-                self._start_grace()
-                self._signal_group(signal.SIGTERM)  # it tells its other processes, as it does on Ctrl-C
+                self._wait(None if self._deadline is None else max(0.0, self._deadline - time.monotonic()))
+        while 0 in self._inputs and any(map(_unread, self._outputs)):  # the reader may still die
+            self._wait(KILL_INTERVAL)
+        if self._keeps_outputs:
+            for descriptor in self._outputs:
+                while _unread(descriptor):
+                    self._keep(descriptor)
         self._signal_group(signal.SIGKILL)  # where the system does not say which processes are ours
         assert self._status is not None, "the program was a child"
         return self._status
+
+    def _wait(self, seconds: float | None) -> None:
+        """Wait for the end of a process, or for our input, or for so many seconds."""
+        ready, _, _ = select.select(self._inputs, [], [], seconds)
+        if self._woken in ready:
+            os.read(self._woken, 4096)
+        for descriptor in self._outputs.keys() & ready:
+            self._keep(descriptor)
+        if 0 in ready and os.read(0, 4096):
+            self._reader_lives = True
+        elif 0 in ready:
+            self._inputs.remove(0)
+            if self._keeps_outputs:
+                self._inputs += self._outputs
+            self._start_grace()
+            self._signal_group(signal.SIGTERM)  # it tells its other processes, as it does on Ctrl-C
+
+    @property
+    def _keeps_outputs(self) -> bool:
+        """Whether the one that read the outputs is dead: it did not say that it only asks for the end."""
+        return 0 not in self._inputs and not self._reader_lives
+
+    def _keep(self, descriptor: int) -> None:
+        """Add what can be read to the file of an output."""
+        content = os.read(descriptor, 1 << 16)
+        if not content and descriptor in self._inputs:
+            self._inputs.remove(descriptor)
+        with suppress(OSError):
+            os.write(self._outputs[descriptor], content)
 
     def _reap(self) -> bool:
         """Collect the processes that have ended; returns whether others are left."""
@@ -131,6 +169,11 @@ def _become(command: list[str]) -> NoReturn:
         os._exit(CANNOT_START)
 
 
+def _unread(descriptor: int) -> int:
+    """How many bytes wait in a pipe."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4), sys.byteorder)
+
+
 def _descendants() -> set[int]:
     """The processes below this one; none on systems without /proc."""
     parents: dict[int, int] = {}
@@ -151,4 +194,5 @@ def _prctl(option: int, value: int) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), sys.argv[2:])
+    out, out_file, err, err_file = map(int, sys.argv[2:6])
+    main(float(sys.argv[1]), {out: out_file, err: err_file}, sys.argv[6:])
