@@ -2,13 +2,15 @@
 
     python benchmarks/chaos.py --kills 50 --seed 0
     python benchmarks/chaos.py --kills 50 --seed 0 --subject own
+    python benchmarks/chaos.py --kills 50 --seed 0 --subject command
 
-Studies of digits, by this project and by Ray Tune and Optuna alone (`plain_search.py`); or studies of a training
-function (`observed_function.py`). Each kill is a SIGKILL of the process that runs the study, alone or with its process
-group, or, with equal chance, of one of its workers, at a moment that is drawn from all phases: while it starts, while
-it trains, between trials, while it ends. Trainings leave a note before each epoch (`begun_epochs.py`), so that what is
-counted does not rest on the record that is being tested. At the end all trials are trained again in a study that
-nobody kills, and the metrics of each epoch are compared (`uninterrupted.py`).
+Studies of digits, by this project and by Ray Tune and Optuna alone (`plain_search.py`); or, with `own` and `command`,
+studies of a training function (`observed_function.py`) and of a program (`observed_program.py`). Each kill is a SIGKILL
+of the process that runs the study, alone or with its process group, or, with equal chance, of one of its workers, at a
+moment that is drawn from all phases: while it starts, while it trains, between trials, while it ends. Trainings leave a
+note before each epoch (`begun_epochs.py`), so that what is counted does not rest on the record that is being tested. At
+the end all trials are trained again in a study that nobody kills, and the metrics of each epoch are compared
+(`uninterrupted.py`).
 
 The exit status is 1 if this project broke its promise: nothing that finished is lost or done twice, a kill costs a
 running trial one epoch at most, no number is another one, nothing is left running.
@@ -23,11 +25,11 @@ from pathlib import Path
 
 import optuna
 from audit import Tally
-from killed_study import IMAGES, OWN, PLAIN, KilledStudy, StudySize, Tool
+from killed_study import COMMAND, IMAGES, OWN, PLAIN, KilledStudy, StudySize, Tool
 from processes import end
 from uninterrupted import count_different, train_again
 
-SUBJECTS = {"images": IMAGES, "own": OWN}
+SUBJECTS = {"images": IMAGES, "own": OWN, "command": COMMAND}
 ROWS = {
     "kills of the driver": "driver_kills",
     "kills of a worker": "worker_kills",

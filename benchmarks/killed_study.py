@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -57,6 +58,14 @@ def own_command(folder: Path, size: StudySize, seed: int, retries: int) -> list[
     return ["search/run.py", function, *_options(folder, size, seed, retries, new=OF_LOSS)]
 
 
+def program_command(folder: Path, size: StudySize, seed: int, retries: int) -> list[str]:
+    """The same for a program that is run as it is."""
+    names = ("learning_rate", "batch_size", "optimizer", "epochs", "seed", "trial_folder", "checkpoint")
+    program = [sys.executable, str(BENCHMARKS / "observed_program.py"), *(f"--{name}={{{name}}}" for name in names)]
+    command = f"--command={shlex.join(program)}"
+    return ["search/run.py", command, *_options(folder, size, seed, retries, new=OF_LOSS)]
+
+
 OF_LOSS = [f"--space={BENCHMARKS / 'observed_space.toml'}", "--metric=loss"]
 """What a study of one's own training searches, and by which metric."""
 
@@ -89,6 +98,7 @@ def plain_results(folder: Path) -> list[str]:
 IMAGES = Tool("Tunesmith", images_command)
 PLAIN = Tool("Tuner.restore", plain_command, plain_results)
 OWN = Tool("own", own_command, notes=lambda folder: folder / "trials")
+COMMAND = Tool("command", program_command, notes=OWN.notes)
 
 
 @dataclass(frozen=True)
@@ -207,8 +217,7 @@ class KilledStudy:
         """Kill the driver, alone or with its process group, or one of its workers that have trained, by chance."""
         below = descendants(driver.pid)
         self.processes |= set(below)
-        trained = {note.process for note in read_notes(self._notes)}
-        workers = [process for process in below if process.pid in trained]
+        workers = _workers(below, {note.process for note in read_notes(self._notes)})
         victim: Literal["driver", "worker"] = "driver"
         if self._worker_kills and workers and self._chance.random() < 0.5:
             victim = "worker"
@@ -230,6 +239,19 @@ class KilledStudy:
             )
         )
         return victim
+
+
+def _workers(below: list[Process], trained: set[int]) -> list[Process]:
+    """Ray's workers among the processes of a driver: those that have trained, or that run programs which have."""
+    by_pid = {process.pid: process for process in below}
+
+    def worker(process: Process | None) -> Process | None:
+        if process is None or process.title.startswith("ray::"):
+            return process
+        return worker(by_pid.get(process.parent))
+
+    found = {worker(by_pid.get(pid)) for pid in trained}
+    return sorted((process for process in found if process), key=lambda process: process.pid)
 
 
 def words(tool: Tool, folder: Path, size: StudySize, seed: int, retries: int) -> list[str]:
