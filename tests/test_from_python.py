@@ -257,7 +257,7 @@ def test_changed_module_beside_the_notebook_is_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     module = tmp_path / "beside_it.py"
     module.write_text("def twice(slope):\n    return 2 * slope\n")
     train = function("from beside_it import twice\n\ndef train(slope, width):\n    return twice(slope)\n")

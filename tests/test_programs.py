@@ -11,6 +11,7 @@ import pytest
 from serial_ray import CompletedRun, run_command
 from test_examples import command_of
 
+from search.engine.trial_folder import TRIAL_FOLDER
 from training.config import PROJECT
 from training.images import torchvision_import
 
@@ -41,11 +42,11 @@ def run(name: str, folder: Path, *options: str) -> CompletedRun:
     return run_command(script, *words, *shorter, *options, cwd=PROJECT, PYTHONPATH=os.pathsep.join(path))
 
 
-def is_running(script: str) -> bool:
-    """Whether a process has a script in its command line."""
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+def is_running(study: Path) -> bool:
+    """Whether a process of a trial of a study runs."""
+    for file in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):  # it has just ended
-            if script.encode() in file.read_bytes():
+            if f"{TRIAL_FOLDER}={study}".encode() in file.read_bytes():
                 return True
     return False
 
@@ -57,7 +58,7 @@ def test_program_is_searched_as_it_says_and_its_processes_end_at_the_limit(name:
     assert ended.status == 0, ended.stdout + ended.stderr + log.read_text()
     trial = pd.read_csv(tmp_path / "out" / "study" / "trials.csv").iloc[0]
     assert (trial["status"], trial["epochs"]) == ("completed", 3)
-    assert not is_running(f"with_{name}.py")
+    assert not is_running(tmp_path / "out" / "study")
 
 
 @pytest.mark.parametrize("file", sorted(PROGRAMS.glob("*.py")), ids=lambda file: file.stem)
