@@ -4,7 +4,7 @@ import sys
 import time
 
 from search.ray_environment import set_ray_environment
-from search.record.lookup import check_code_named, check_is_no_program, command_line, find_study, stored_settings
+from search.record.lookup import COMMAND, check_code_named, command_line, find_study, stored_settings
 from search.settings import ConfirmSettings
 from training.console.command_line import parse, refuse, run_command
 
@@ -21,8 +21,8 @@ def main() -> int:
             "--network": options.network,
             "--dataset": options.dataset,
             "--train-function": options.train_function,
+            COMMAND: options.command,
         }
-        check_is_no_program(folder.name, stored)
         check_code_named(folder.name, stored, named)
 
         from search.retraining.confirm_study import confirm, prepare_confirmation  # torch and Ray take seconds

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from search.record.lookup import check_code_named, check_is_no_program, find_study, stored_settings
+from search.record.lookup import COMMAND, check_code_named, find_study, stored_settings
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
 from training.console.terminal import counted
@@ -41,6 +41,8 @@ class ReproduceSettings:
     again."""
     train_function: str | None = None
     """Import path of the study's training function. Its code runs only if you name it again."""
+    command: str | None = None
+    """The command that runs the study's program, as you typed it for the study. It runs only if you name it again."""
 
 
 def main() -> int:
@@ -55,8 +57,8 @@ def main() -> int:
             "--network": options.network,
             "--dataset": options.dataset,
             "--train-function": options.train_function,
+            COMMAND: options.command,
         }
-        check_is_no_program(folder.name, settings)
         check_code_named(folder.name, settings, named)
     except (ValueError, OSError) as error:
         refuse(str(error))

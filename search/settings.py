@@ -146,8 +146,8 @@ class StudySettings(DataConfig):
     space."""
     confirm: str | None = None
     """After the study, train its best configurations again from new seeds, and then the winner on all images; a
-    --train-function has data of its own, so it is not trained on more of them. For example, 3x5 means three
-    configurations from five seeds. docs/confirm.md explains it."""
+    --train-function or a --command has data of its own, so it is not trained on more of them, and a --command needs
+    {seed}. For example, 3x5 means three configurations from five seeds. docs/confirm.md explains it."""
     storage: str | None = None
     """PostgreSQL server that stores the record instead of study.db, for example postgresql://user@host/database. Put
     the password into PGPASSWORD or ~/.pgpass."""
@@ -282,8 +282,6 @@ class StudySettings(DataConfig):
             )
         check_choice("mode", self.direction, Mode)
         object.__setattr__(self, "mode", self.direction)  # the record holds what the name says today
-        if self.command is not None and self.confirm is not None:
-            raise ValueError("confirm cannot be used with command yet: programs are not trained again")
 
     def _check_parse(self) -> None:
         if self.parse is None:
@@ -360,6 +358,8 @@ class ConfirmSettings:
     again."""
     train_function: str | None = None
     """Import path of the study's training function. Its code runs only if you name it again."""
+    command: str | None = None
+    """The command that runs the study's program, as you typed it for the study. It runs only if you name it again."""
     storage: str | None = None
     """PostgreSQL server that stores the record, if the study was run with this option."""
     address: str | None = None

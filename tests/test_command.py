@@ -146,16 +146,6 @@ def test_program_is_searched_unchanged(place: Path) -> None:
     assert Path(f"out/study/checkpoints/trial-{best:04}/epoch.txt").read_text() == "4"
 
 
-def test_study_of_a_command_has_a_report_and_is_not_trained_again(place: Path) -> None:
-    run = search("python train.py --lr {lr}")
-    assert not re.search("Confirm:|Reproduce:", run.stdout)
-    assert run_command("search/report.py", "out/study").status == 0
-    for script, *words in (["search/confirm.py", "out/study"], ["search/reproduce.py", "out/study", "0"]):
-        refused = run_command(script, *words)
-        assert refused.status == 2
-        assert refused.stderr.startswith("error: study study searched the program python train.py --lr {lr}, which ")
-
-
 def test_metrics_are_found_in_an_output_that_cannot_be_changed(place: Path) -> None:
     run = search("python train.py --lr {lr}", "--parse", r"epoch (?P<epoch>\d+): loss is (?P<loss>[\d.]+)")
     assert run.status == 0, run.stderr

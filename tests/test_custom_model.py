@@ -212,5 +212,5 @@ def test_damaged_model_is_refused(tmp_path: Path, content: str) -> None:
 
 def test_model_of_a_function_classifies_no_images(tmp_path: Path) -> None:
     save_custom_model(tmp_path / "model", metadata())
-    with pytest.raises(ValueError, match=r"it is of a training function, and search.api.load_best reads it"):
+    with pytest.raises(ValueError, match=r"it is of a training function or a program, and search"):
         read_metadata(tmp_path / "model")

@@ -176,6 +176,8 @@ def _check_custom(settings: StudySettings, space: SearchSpace | None) -> None:
     if settings.command is not None:
         command = CommandTemplate(settings.command)
         command.check_program()
+        if settings.confirm is not None:
+            command.check_takes_seed()
         if space:
             command.check_names(space.order, has_limit=settings.epochs is not None)
 

@@ -24,13 +24,14 @@ class BestModel:
     """Searched and fixed ones."""
     seed: int
     epoch: int
-    """Number of epochs of the training."""
+    """The best epoch."""
     metrics: dict[str, float | None]
-    """The metrics after these epochs."""
+    """The metrics of this epoch."""
     states: dict[str, Any]
     """What was saved, by name: the `state_dict` of each object that has one; for images, `model` is the network's."""
     files: Path | None = None
-    """The folder of a training function that writes its checkpoints itself."""
+    """The folder that a training function saved after the best epoch, if it writes its checkpoints itself; or what a
+    program left in its checkpoint folder, after its last epoch: only the program knows of which epoch that is."""
     folder: Path
 
 

@@ -168,7 +168,7 @@ def _describe_model(confirmation: Confirmation) -> str:
         )
     tested = ", ".join(confirmation.confirmed.test_values)
     nothing = f" Metrics of test data ({tested}) chose nothing." if tested else ""
-    return f"The model is what the best of all its trainings saved after its best epoch, if it saved one.{nothing}"
+    return f"The model is what the best of all its trainings saved, if it saved something.{nothing}"
 
 
 def configuration_rows(confirmation: Confirmation) -> list[list[str]]:

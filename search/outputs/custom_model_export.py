@@ -1,4 +1,4 @@
-"""Exports the best model of a study of a training function: what the function saved after the best epoch."""
+"""Exports the best model of a study of a training of one's own: what was saved in its best epoch, or by its program."""
 
 from pathlib import Path
 
@@ -23,7 +23,8 @@ def export_custom_model(record: StudyRecord) -> Path | None:
     No code of the user is run.
 
     Returns:
-        The folder; None if nothing was saved after the best epoch, and then an older `model/` stays as it is.
+        The folder; None if nothing was saved after the best epoch, or by the program, and then an older `model/` stays
+        as it is.
 
     Raises:
         ValueError: What was saved is damaged, or cannot be written without running code when it is read.
@@ -53,16 +54,22 @@ def _export_confirmed(record: StudyRecord, confirmation: Confirmation, best: Bes
     selection = (
         f"The configuration is trial {confirmed.trial} of study {record.folder.name}, confirmed from "
         f"{len(confirmed.seeds)} new seeds: their mean of {metric} is {format_metric(expected.mean)} "
-        f"({describe_interval(expected.low, expected.high)}). The model is epoch {best.epoch} of the training with "
-        f"seed {best.seed}, the best of all trainings of this configuration; so its {metric} is optimistic."
+        f"({describe_interval(expected.low, expected.high)}). {_describe_best(record, best.epoch)} of the "
+        f"training with seed {best.seed}, the best of all trainings of this configuration; so its "
+        f"{metric} is optimistic.{_describe_files(record, training)}"
     )
     return _save(record, saved, _metadata(record, training, confirmed.trial, selection))
 
 
 def _saved(record: StudyRecord, trial: TrialRecord) -> Path | None:
-    """The file or the folder that a trial saved after its best epoch."""
+    """The file or the folder that a trial saved after its best epoch; of a program the folder that it had."""
+    file = record.checkpoint(trial)
+    if not record.metadata.task.saves_epochs:
+        folder = file.with_suffix("")
+        is_complete = trial.has_ended and folder.is_dir() and not folder.is_symlink() and any(folder.iterdir())
+        return folder if is_complete else None
     epoch = trial.best_epoch.epoch if trial.best_epoch else 0
-    files = Checkpoint(record.checkpoint(trial)).best_files()
+    files = Checkpoint(file).best_files()
     return next((file for file in files if file.stem.endswith(f"-epoch-{epoch:04}") and not file.is_symlink()), None)
 
 
@@ -86,17 +93,20 @@ def _read(file: Path) -> Objects:
 
 
 def _metadata(record: StudyRecord, trained: TrialRecord, number: int, selection: str) -> CustomModelMetadata:
-    """The metadata of the best epoch of a training; `number` is that of its configuration in the study."""
+    """The metadata of the model of a training; `number` is that of its configuration in the study."""
     metrics, metadata = trained.best_epoch, record.metadata
     assert metrics is not None, "a training whose best epoch was saved has one"
+    task = metadata.task
     return CustomModelMetadata(
-        train_function=metadata.task.name,
+        train_function=None if task.train_function is None else task.name,
+        program=None if task.command is None else task.name,
         code_sha256=metadata.code,
         study=record.folder.name,
         trial=number,
         hyperparameters=record.space.add_fixed(trained.hyperparameters),
         seed=trained.seed,
         epoch=metrics.epoch,
+        saved_epoch=None if task.saves_epochs else len(trained.epochs),
         metric=record.metric,
         mode=record.mode,
         metrics=metrics.values,
@@ -110,7 +120,23 @@ def _selection(record: StudyRecord, best: TrialRecord) -> str:
     tested = [name for name in record.metadata.task.test_metrics if name != record.metric]
     nothing = f" Metrics of test data ({', '.join(tested)}) chose nothing." if tested else ""
     return (
-        f"The model is epoch {best.best_epoch.epoch} of trial {best.number} of study {record.folder.name}, with the "
-        f"{extreme} {record.metric} of {counted(epochs_run(record.trials), 'epoch')} in "
+        f"{_describe_best(record, best.best_epoch.epoch)} of trial {best.number} of study "
+        f"{record.folder.name}, with the {extreme} {record.metric} of {counted(epochs_run(record.trials), 'epoch')} in "
         f"{counted(len(record.trials), 'trial')}. This value is optimistic, because it is the best of many.{nothing}"
+        f"{_describe_files(record, best)}"
+    )
+
+
+def _describe_best(record: StudyRecord, epoch: int) -> str:
+    """Name the best epoch, which is the model only where it was saved."""
+    return f"{'The model' if record.metadata.task.saves_epochs else 'The best epoch'} is epoch {epoch}"
+
+
+def _describe_files(record: StudyRecord, trained: TrialRecord) -> str:
+    """Describe of which epoch the files of a program are; empty where what was saved belongs to the best epoch."""
+    if record.metadata.task.saves_epochs:
+        return ""
+    return (
+        f" The model is what the program left in its checkpoint folder after its last recorded epoch, "
+        f"{len(trained.epochs)}; only the program knows of which epoch it is."
     )

@@ -25,7 +25,7 @@ from training.program_files import checksum
 def export_model(record: StudyRecord) -> Path | None:
     """Write `model/`: the confirmed winner, trained on all images, or else the best epoch of the best trial.
 
-    The images are not needed; a network from a file is imported, and a training function is not.
+    The images are not needed; a network from a file is imported, but no training function, and no program is run.
 
     Returns:
         The folder; None if the weights are missing, and then an older `model/` stays as it is.

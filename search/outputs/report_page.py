@@ -443,7 +443,7 @@ def _exported_model(record: StudyRecord) -> Iterator[Section]:
         return
     path = shlex.quote(project_path(folder))
     if isinstance(model, CustomModelMetadata):
-        content = "what the training function saved after the best epoch, its configuration"
+        content = f"what the {model.training} saved, its configuration"
         commands = [f"from search.api import load_best; best = load_best({project_path(folder)!r})"]
     else:
         content = "the weights, everything that rebuilds the network"

@@ -55,10 +55,9 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
         measured = table[table["trial_number"].isin([trial.number for trial in valid_trials(record.trials)])]
         _show_best_five(measured, record)
         _show_by_optimizer(measured, record)
-        task = record.metadata.task
-        if task.command is None and not is_passed_function(task.train_function or ""):  # no command can call it
+        if not is_passed_function(record.metadata.task.train_function or ""):  # no command can call it
             print(f"Reproduce: {reproduce_command(record, best)}")
-            if len(measured) > 1 and record.metadata.confirmation is None and not _chooses_by_test_data(record):
+            if len(measured) > 1 and record.metadata.confirmation is None and _can_be_confirmed(record):
                 print(f"Confirm: {_confirm_command(record)}")
     show_confirmation(record)
     if findings.recommendations:
@@ -72,6 +71,10 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
 
 def _chooses_by_test_data(record: StudyRecord) -> bool:
     return record.metric in record.metadata.task.test_metrics
+
+
+def _can_be_confirmed(record: StudyRecord) -> bool:
+    return record.metadata.task.takes_new_seeds and not _chooses_by_test_data(record)
 
 
 def _show_time(record: StudyRecord) -> None:

@@ -83,6 +83,23 @@ class CommandTemplate:
                     f"write {{{name}}} where its value belongs"
                 )
 
+    @property
+    def takes_seed(self) -> bool:
+        """Whether the command has a place for the seed; a program without one cannot be seeded."""
+        return "seed" in self.names
+
+    def check_takes_seed(self) -> None:
+        """Check that new seeds reach the program.
+
+        Raises:
+            ValueError: They do not.
+        """
+        if not self.takes_seed:
+            raise ValueError(
+                f"{OPTION} has no {{seed}}, so new seeds would not reach the program and all trainings of a "
+                "confirmation would be equal; search with {seed} where the program takes its seed"
+            )
+
     def check_program(self) -> None:
         """Check that the program, and the Python file that it gets, are there.
 

@@ -199,12 +199,6 @@ def _may_be_same_code(path: str, other: str) -> bool:
     return Path(absolute_import_path(path)).name == Path(absolute_import_path(other)).name
 
 
-def check_is_no_program(study: str, stored: StudySettings) -> None:
-    """Raise a ValueError for a study of a command, which other commands cannot train again."""
-    if stored.command is not None:
-        raise ValueError(f"study {study} searched the program {stored.command}, which cannot be trained again here yet")
-
-
 def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str | None]) -> None:
     """Refuse to run code that a record names, unless the command line names it too: others may have sent the record.
 

@@ -46,8 +46,36 @@ class Task:
 
     @property
     def trains_on_all_data(self) -> bool:
-        """Whether the winner of a confirmation is trained on the validation data, too; a function has its own data."""
+        """Whether the winner of a confirmation is trained on the validation data, too; others have their own."""
         return self.has_images
+
+    @property
+    def saves_epochs(self) -> bool:
+        """Whether what is saved belongs to an epoch; a program has one folder until its end, used as it likes."""
+        return self.command is None
+
+    @property
+    def takes_new_seeds(self) -> bool:
+        """Whether new seeds reach the training: a program gets its seed in its command, or not at all."""
+        return self.command is None or CommandTemplate(self.command).takes_seed
+
+    def check_takes_new_seeds(self) -> None:
+        """Raise a ValueError if new seeds do not reach the training."""
+        if self.command is not None:
+            CommandTemplate(self.command).check_takes_seed()
+
+    @property
+    def without_seed(self) -> str:
+        """What it means that the training has no place for its seed."""
+        if self.command is None:
+            return "the function takes no seed, and only the generators of Python, NumPy and torch are seeded"
+        return "the command has no {seed}, so nothing has seeded the program"
+
+    @property
+    def unrecorded(self) -> list[str]:
+        """What the record does not have of the training, although its numbers may depend on it."""
+        scripts = "the scripts that its command names, and what these import"
+        return [] if self.command is None else [f"of the program nothing is recorded but {scripts}"]
 
     @property
     def has_images(self) -> bool:

@@ -1,6 +1,6 @@
 """Confirms a study: trains its best configurations again from new seeds, and then the winner on all training images.
 
-A training function brings its own data, so its winner is not trained on more of them.
+A training function or a program brings its own data, so its winner is not trained on more of them.
 """
 
 import itertools
@@ -144,6 +144,7 @@ def _plan(record: StudyRecord, options: ConfirmSettings) -> Plan:
             f"study {name} has seed among its hyperparameters, so a training from a new seed would be another "
             "configuration; a study without it can be confirmed"
         )
+    task.check_takes_new_seeds()
     chosen = best_configurations(record.trials, options.top)
     if not chosen:
         raise ValueError(f"study {name} has nothing to confirm: none of its trials has valid metrics")

@@ -7,15 +7,17 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
+from search.engine.command_training import ProgramError, train_by_command
 from search.engine.custom_training import train_custom
 from search.engine.function_call import takes_seed
 from search.engine.reporter import Report
 from search.engine.shared_data import SharedData, load_shared_data
 from search.record import provenance
+from search.record.command_template import CommandTemplate
 from search.record.custom_metrics import metric_value
 from search.record.provenance import format_field
 from search.record.study_record import StudyRecord
@@ -64,7 +66,8 @@ class Reproduction:
         """Prepare the training; a network or a training function from a file is imported.
 
         Raises:
-            ValueError: The network or the function does not take the hyperparameters of the trial.
+            ValueError: The network or the function does not take the hyperparameters of the trial, or the program is
+                missing.
         """
         self.trial = trial
         self.pairs: list[EpochPair] = []
@@ -77,19 +80,23 @@ class Reproduction:
         self._settings = record.metadata.settings
         self._machine = provenance.machine()
         self._code = record.metadata.current_code()
-        self._takes_seed = True
+        task = self._metadata.task
+        self._takes_seed = task.takes_new_seeds
         self._shared_data: SharedData | None = None
-        if function := self._settings.train_function:
+        if task.has_images:
+            record.metadata.trial_config(trial)
+        elif task.command is not None:
+            CommandTemplate(task.command).check_program()
+        else:
+            function = str(task.train_function)
             self._takes_seed = takes_seed(function, record.space.order)
             self._shared_data = load_shared_data(function, self._settings.seed)
-        else:
-            record.metadata.trial_config(trial)
 
     def train(self, data: ImageData | None, show: Show) -> None:
         """Train, and compare each epoch with the recorded one when it ends.
 
         Args:
-            data: The images of the study; None with a training function.
+            data: The images of the study; None with a training of the user's own.
             show: Receives each pair of epochs.
         """
         compared = len(self.trial.epochs) + (_is_repeatable(self.trial.failure) or self.trial.ended_by_itself)
@@ -106,7 +113,7 @@ class Reproduction:
         torch.set_num_threads(self.threads(1))
         try:
             if data is None:
-                self._run_function(receive)
+                self._run_custom(receive)
             else:
                 self._classify(data, receive)
             self._has_ended = True
@@ -114,6 +121,8 @@ class Reproduction:
             pass
         except TrainingDivergedError as error:
             self.failure = Failure("diverged", str(error))
+        except ProgramError as error:
+            self.failure = Failure("exception", str(error))
         except Exception as error:  # the recorded failure may be any error of the user's code
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
@@ -124,25 +133,28 @@ class Reproduction:
         for metrics in train(self._metadata.trial_config(self.trial), data.to("cuda") if on_gpu else data):
             receive(metrics)
 
-    def _run_function(self, receive: Callable[[Metrics], None]) -> None:
-        """Run the training function in a folder that is removed afterwards; what it prints is not shown."""
+    def _run_custom(self, receive: Callable[[Metrics], None]) -> None:
+        """Run the function or the program in a folder that is removed afterwards; what it prints is not shown."""
+        task, settings = self._metadata.task, self._settings
+        hyperparameters = self._metadata.space.add_fixed(self.trial.hyperparameters)
         with (
             TemporaryDirectory(prefix="tunesmith-") as folder,
             Path(os.devnull).open("w") as nowhere,
         ):
-            report = _printing_as_now(receive)
+            shared: dict[str, Any] = {
+                "epochs": settings.epochs,
+                "seed": self.trial.seed,
+                "objective": self.trial.objective,
+                "checkpoint": CustomCheckpoint(Path(folder) / "checkpoint.pt", Path(folder) / "trial"),
+                "report": _printing_as_now(receive),
+            }
             with redirect_stdout(nowhere), redirect_stderr(nowhere):
-                train_custom(
-                    str(self._settings.train_function),
-                    self._metadata.space.add_fixed(self.trial.hyperparameters),
-                    number=self.trial.number,
-                    epochs=self._settings.epochs,
-                    seed=self.trial.seed,
-                    objective=self.trial.objective,
-                    checkpoint=CustomCheckpoint(Path(folder) / "trial.pt", Path(folder) / "trial"),
-                    report=report,
-                    data=self._shared_data,
-                )
+                if task.command is not None:
+                    shared |= {"pattern": settings.parse, "threads": self.threads(1), "timeout": None}
+                    train_by_command(task.command, hyperparameters, **shared)
+                else:
+                    shared |= {"number": self.trial.number, "data": self._shared_data}
+                    train_custom(str(task.train_function), hyperparameters, **shared)
 
     def threads(self, epoch: int) -> int:
         """Number of torch threads in the recorded training of an epoch."""
@@ -204,7 +216,7 @@ class Reproduction:
         """List what may keep the trial from giving the same numbers again, although nothing has changed."""
         reasons = []
         if not self._takes_seed:
-            reasons.append("the function takes no seed, and only the generators of Python, NumPy and torch are seeded")
+            reasons.append(self._metadata.task.without_seed)
         workers = {epoch: (one.session, one.node, one.pid) for epoch, one in sorted(self.trial.timings.items())}
         last = [epoch for epoch in workers if epoch + 1 in workers and workers[epoch] != workers[epoch + 1]]
         if last:
@@ -212,7 +224,7 @@ class Reproduction:
             reasons.append(f"the trial was interrupted after epoch {epochs}, and continued in another process")
         if self._settings.gpus_per_trial > 0 or any(session.machine.gpus for session in self._sessions):
             reasons.append("there is a GPU, which may add numbers in another order each time if the training uses it")
-        return reasons
+        return [*reasons, *self._metadata.task.unrecorded]
 
     def _same_end(self) -> bool:
         if len(self.pairs) != len(self.trial.epochs):
@@ -255,7 +267,7 @@ def _describe_end(failure: Failure | None, epochs: int, has_ended: bool) -> str:
 
 
 def _printing_as_now(receive: Callable[[Metrics], None]) -> Report:
-    """A function that prints to the present standard output, wherever a training function prints meanwhile."""
+    """A function that prints to the present standard output, wherever a training prints meanwhile."""
     stdout = sys.stdout
 
     def receive_and_print(metrics: Metrics, **_: object) -> None:

@@ -1,4 +1,4 @@
-"""The model of a training function as a folder: what the function saved, its configuration, and a card."""
+"""The model of a training of one's own as a folder: what it saved, its configuration, and a card."""
 
 import json
 import shutil
@@ -16,18 +16,18 @@ from training.model.model_metadata import CustomModelMetadata
 from training.model.saved_objects import Objects, load_objects, save_objects
 
 FILES = "checkpoint"
-"""Folder with the files of a training function that writes its checkpoints itself."""
+"""Folder with the files of a training function that writes its checkpoints itself, or of a program."""
 
 
 @dataclass(frozen=True)
 class CustomModel:
-    """The model of a training function."""
+    """The model of a training function or of a program."""
 
     metadata: CustomModelMetadata
     objects: dict[str, Any]
-    """What the function saved, by name."""
+    """What a function saved, by name."""
     files: Path | None
-    """The folder that the function saved instead; None if it saved objects."""
+    """The folder that was saved instead; None if objects were saved."""
 
 
 def save_custom_model(
@@ -42,7 +42,7 @@ def save_custom_model(
         folder: The folder of the model.
         metadata: The metadata of the model.
         objects: What the training function saved, by name.
-        files: The folder that it saved instead.
+        files: The folder that it, or a program, saved instead.
 
     Raises:
         ValueError: An object cannot be exported.
@@ -60,7 +60,7 @@ def save_custom_model(
 def load_custom_model(folder: Path) -> CustomModel:
     """Load a model from its folder, which may come from somebody else; no code in it is run.
 
-    A ValueError says that there is no model of a training function, or that it is damaged.
+    A ValueError says that there is no model of a training of one's own, or that it is damaged.
     """
     files = folder / FILES
     return CustomModel(read_custom_metadata(folder), load_objects(folder), files if files.is_dir() else None)
@@ -72,4 +72,4 @@ def read_custom_metadata(folder: Path) -> CustomModelMetadata:
     try:
         return from_json(CustomModelMetadata, values)
     except ValueError as error:
-        raise ValueError(f"{folder / CONFIG} does not describe a model of a training function: {error}") from None
+        raise ValueError(f"{folder / CONFIG} does not describe a model of a training of your own: {error}") from None

@@ -153,7 +153,7 @@ def read_metadata(folder: Path) -> ModelMetadata:
     values = read_config(folder)
     try:
         if "train_function" in values:
-            raise ValueError("it is of a training function, and search.api.load_best reads it")
+            raise ValueError("it is of a training function or a program, and search.api.load_best reads it")
         return from_json(ModelMetadata, values)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG} does not describe a model: {error}") from None

@@ -1,4 +1,4 @@
-"""The metadata of a trained model, of a network or of a training function: the fields of its `config.json`."""
+"""The metadata of a trained model, of a network or of a training of one's own: the fields of its `config.json`."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -87,13 +87,15 @@ class ModelMetadata:
 
 @dataclass(frozen=True, kw_only=True)
 class CustomModelMetadata:
-    """The metadata of what a training function of the user's own saved."""
+    """The metadata of what a training function or a program of the user's own saved."""
 
     format: int = FORMAT
-    train_function: str
-    """The function and its file, without the folder."""
+    train_function: str | None = None
+    """The function and its file, without the folder; None if a program was trained."""
+    program: str | None = None
+    """The script or the module of the program, without the folder; None if a function was trained."""
     code_sha256: dict[str, str] = field(default_factory=dict)
-    """Checksums of its file and of those that it imports, without comments, when the study was run."""
+    """Checksums of its files and of those that they import, without comments, when the study was run."""
     study: str
     trial: int
     """Number of the trial in the study that has this configuration."""
@@ -101,15 +103,26 @@ class CustomModelMetadata:
     """Searched and fixed ones."""
     seed: int
     epoch: int
-    """Number of epochs of the training."""
+    """The best epoch, which has these metrics."""
+    saved_epoch: int | None = None
+    """The last reported epoch of a program, of which its files may be; None for a function, which saves by epoch."""
     metric: str
     mode: Literal["max", "min"]
     metrics: dict[str, float | None]
-    """All metrics after these epochs; None for one that was not finite."""
+    """All metrics after this epoch; None for one that was not finite."""
     selection: str
     """How the model was chosen, in some sentences."""
 
+    @property
+    def training(self) -> str:
+        """The kind and the name of what was trained."""
+        return f"program {self.program}" if self.train_function is None else f"training function {self.train_function}"
+
     def __post_init__(self) -> None:
         """Refuse metadata that no model of ours has."""
+        if (self.train_function is None) == (self.program is None):
+            raise ValueError("it is of either a training function or a program")
+        if self.saved_epoch is not None and self.saved_epoch < self.epoch:
+            raise ValueError(f"its files are older than epoch {self.epoch}")
         if self.epoch < 1 or self.metrics.get(self.metric) is None:
             raise ValueError(f"it has no {self.metric} after {self.epoch} epochs")
