@@ -1,6 +1,7 @@
 """What a study of a program has besides its table: its confirmation, reproductions of its trials, and its model."""
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -158,13 +159,13 @@ def test_difference_is_told_with_what_may_be_its_reason(place: Path) -> None:
 
 
 def test_interruption_is_named_where_it_made_a_difference() -> None:
-    command = f"{SAVES} --seconds 0.3"
+    command = f"{SAVES} --epochs 10 --seconds 0.2"
     run = search(command, "--time-budget", "1s", "--num-samples", "1")
     resumed = run_command(*printed_command("To continue", run))
     assert resumed.status == 0, resumed.stdout + resumed.stderr
     again = run_command("search/reproduce.py", "out/study", "0", "--command", command)
     assert again.status == 1, again.stdout
-    assert re.search("the trial was interrupted after epoch [1-3], and continued in another process", again.stdout)
+    assert re.search("the trial was interrupted after epoch [1-9], and continued in another process", again.stdout)
 
 
 def test_program_that_is_gone_is_refused(place: Path) -> None:
@@ -192,6 +193,15 @@ def test_what_the_best_trial_left_is_shipped_with_the_truth_about_its_epoch(plac
     assert "It was trained for 4 epochs with seed" in card
     assert "Metrics of test data (test_loss) chose nothing." in card
     assert str(place) not in card + (best.folder / "config.json").read_text()
+
+
+def test_pipes_and_links_of_a_program_do_not_prevent_its_model(place: Path) -> None:
+    left = "os.mkfifo(f'{args.checkpoint}/pipe')\nos.symlink('gone', f'{args.checkpoint}/link')\n"
+    (place / "train.py").write_text(TRAIN + left)
+    search(SAVES)
+    best = load_best("study", results_dir=Path("out"))
+    assert best.files is not None
+    assert sorted(os.listdir(best.files)) == ["epoch.txt", "link"]
 
 
 def test_program_that_saves_nothing_has_no_model() -> None:

@@ -50,11 +50,18 @@ def save_custom_model(
     """
     with replacing_folder(folder) as draft:
         if files is not None:
-            shutil.copytree(files, draft / FILES, symlinks=True)  # a link from somebody else is not followed
+            # a link from somebody else is not followed
+            shutil.copytree(files, draft / FILES, symlinks=True, ignore=_sockets_and_pipes)
         save_objects(objects, draft)
         (draft / CONFIG).write_text(json.dumps(asdict(metadata), indent=2) + "\n")
         (draft / CARD).write_text(custom_model_card(metadata, objects, has_files=files is not None), encoding="utf-8")
         load_custom_model(draft)
+
+
+def _sockets_and_pipes(folder: str, names: list[str]) -> list[str]:
+    """What a program may leave that cannot be copied."""
+    paths = {name: Path(folder, name) for name in names}
+    return [name for name, path in paths.items() if path.exists() and not (path.is_file() or path.is_dir())]
 
 
 def load_custom_model(folder: Path) -> CustomModel:
