@@ -5,7 +5,7 @@ import time
 
 from search.ray_environment import set_ray_environment
 from search.record.lookup import COMMAND, check_code_named, command_line, find_study, stored_settings
-from search.settings import ConfirmSettings
+from search.retraining.settings import ConfirmSettings
 from training.console.command_line import parse, refuse, run_command
 
 

@@ -18,7 +18,8 @@ from search.record.lookup import (
     stored_settings,
     study_args,
 )
-from search.settings import RENAMED_OPTIONS, ConfirmSettings, StudySettings
+from search.retraining.settings import ConfirmSettings
+from search.settings import RENAMED_OPTIONS, StudySettings
 from training.console.command_line import option_value, parse, refuse, run_command
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.retraining import confirm_study
 from search.retraining.confirm_study import fresh_seeds
-from search.settings import ConfirmSettings
+from search.retraining.settings import ConfirmSettings
 from search.space.distributions import HyperparameterValue
 from training.config import PROJECT, DataConfig, TrialConfig
 from training.images.image_data import ImageData, load_data

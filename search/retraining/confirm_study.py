@@ -30,7 +30,8 @@ from search.record.ranking import best_configurations, best_trial, ended_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import Metrics
 from search.retraining.final_training import discard_training_state, train_final
-from search.settings import ConfirmSettings, StudySettings
+from search.retraining.settings import ConfirmSettings
+from search.settings import StudySettings
 from search.space.search_space import Point
 from training.config import MAX_SEED, DataConfig
 from training.console.terminal import short_path
