@@ -5,6 +5,7 @@ What takes seconds to import is imported by fixtures: the process that shares th
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -14,6 +15,7 @@ from unittest import mock
 
 import pytest
 
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # commands say `python`
 os.environ["OMP_NUM_THREADS"] = "1"  # a tiny fit is 30 times slower with two threads on a busy two-core machine
 
 from search.ray_environment import set_ray_environment

@@ -280,7 +280,7 @@ def pids() -> list[int]:
 def test_stopped_program_is_asked_to_end_and_then_killed_with_all_its_processes(place: Path) -> None:
     with pytest.raises(StoppedError):
         train(OBSTINATE, stop=2)
-    assert not any(map(is_running, pids()))
+    wait_for(lambda: not any(map(is_running, pids())))
     log = Path("0000/log.txt").read_text()
     assert log.count("asked to end") == 1
     assert '"loss": 0.1' in log  # was reported too late
@@ -302,7 +302,7 @@ for options in ({}, {"start_new_session": True}):
 report(1.0)
 """
     assert losses(train(source)) == [1.0]
-    assert not any(map(is_running, pids()))
+    wait_for(lambda: not any(map(is_running, pids())))
 
 
 def test_program_that_closes_its_output_runs_to_its_end(place: Path) -> None:
@@ -411,12 +411,15 @@ def parent(pid: int) -> int:
 
 def test_program_with_one_result_is_complete_and_saves_it(place: Path) -> None:
     (place / "one.py").write_text(
-        "import sys, time\nprint({'loss': float(sys.argv[1])})\nprint('saves')\ntime.sleep(0.3)\nprint('saved')"
+        "import os, sys, time\nprint({'loss': float(sys.argv[1])})\nprint('saves')\ntime.sleep(0.3)\n"
+        "print(os.environ['TUNESMITH_TRIAL_FOLDER'])\nprint('saved')"
     )
     run = search("python one.py {lr}")
     assert run.status == 0, run.stderr
     assert set(trials()["status"]) == {"completed"}
-    assert all("saved\n" in Path(f"out/study/trials/{number:04}/log.txt").read_text() for number in range(3))
+    for number in range(3):
+        folder = place / "out" / "study" / "trials" / f"{number:04}"
+        assert f"saves\n{folder}\nsaved\n" in (folder / "log.txt").read_text()
 
 
 @pytest.mark.ray
@@ -445,7 +448,7 @@ def test_killed_worker_leaves_no_process_of_its_program(place: Path) -> None:
     assert trials()["epochs"].tolist()[:2] == [8, 1]
     assert trials()["status"][2] in ("completed", "stopped_early")
     assert len(pids()) == 8
-    assert not any(map(is_running, pids()))
+    wait_for(lambda: not any(map(is_running, pids())))
     found = json.loads(Path("environment.json").read_text())
     assert found["OMP_NUM_THREADS"] == "1"
     assert found["TUNESMITH_TRIAL_FOLDER"].endswith("out/study/trials/0002")

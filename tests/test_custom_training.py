@@ -1,5 +1,6 @@
 """Training functions and networks of the user's own: what they get, and what is refused how."""
 
+import os
 import re
 import shlex
 import sys
@@ -627,6 +628,7 @@ def test_function_of_another_kind_runs(ends: Path, name: str) -> None:
     if name == "odd_programs":
         printed = (ends / "out" / name / "trials" / "0000" / "log.txt").read_bytes()
         assert printed.startswith(b"bytes\xff\nutf-8 False\n")
+        assert os.environ["PATH"]  # for the next trial of the process
 
 
 @pytest.mark.parametrize(("name", "text"), [("no_words", "Wordless"), ("no_text", "AssertionError (ends.py, line ")])

@@ -173,7 +173,7 @@ def train(config):
 def test_error_without_a_text_is_its_type_in_the_table(tmp_path: Path) -> None:
     write(tmp_path, mine="def train(config):\n    yield {'loss': 1.0}\n    assert config['rate'] > 9\n")
     _, table = search(tmp_path, "mine", tmp_path / "out", "--num-samples", "1")
-    assert list(table["error"]) == ["AssertionError"]
+    assert list(table["error"]) == ["AssertionError (mine.py, line 3)"]
 
 
 def test_relative_files_are_those_in_the_folder_of_the_command(tmp_path: Path) -> None:

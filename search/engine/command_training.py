@@ -94,8 +94,10 @@ def train_by_command(
     reporter = Reporter(objective, checkpoint, limit=epochs, report=report)
     reporter.ends_at_limit = LIMIT not in template.names
     lines, output = ReportLines(objective.metric, pattern), _Output()
-    program = Program(words, program_environment(threads), output.write, checkpoint.file)
-    with in_trial_folder(checkpoint.folder), program:
+    with (
+        in_trial_folder(checkpoint.folder),
+        Program(words, program_environment(threads), output.write, checkpoint.file) as program,
+    ):
         try:
             status = _report_all(program, timeout, lines, reporter, _EpochNumbers(checkpoint))
         except LimitReachedError:

@@ -18,9 +18,12 @@ LEFT_OUT = b"\n... the rest is left out\n"
 
 @contextmanager
 def in_trial_folder(folder: Path) -> Iterator[None]:
-    """Make the folder of a trial; what the block and its child processes print also goes to its log."""
+    """Make the folder of a trial; what the block and its child processes print also goes to its log.
+
+    What the training changes in its environment is undone afterwards, for the next trial may run in the same process.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    before = os.environ.get(TRIAL_FOLDER)
+    before = dict(os.environ)
     os.environ[TRIAL_FOLDER] = str(folder)
     try:
         with (folder / LOG).open("ab", buffering=0) as log:
@@ -33,10 +36,9 @@ def in_trial_folder(folder: Path) -> Iterator[None]:
                 yield
             _shorten(log)
     finally:
-        if before is None:
-            os.environ.pop(TRIAL_FOLDER, None)  # the training may have removed it
-        else:
-            os.environ[TRIAL_FOLDER] = before
+        if os.environ != before:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _has_descriptor(stream: TextIO) -> bool:
