@@ -223,7 +223,7 @@ def test_metrics_of_every_kind_of_number_are_recorded_and_others_left_out(place:
     numbers = {"loss": 1.0, "acc": 0.5, "tensor": 1.0, "done": 1.0, "val/Top 1": 3.0}
     assert [metrics.values for metrics in measured] == [numbers, numbers]
     warning = checkpoint.take_warning() or ""
-    assert warning.startswith("the training function also reports what is not recorded, because it is not a number")
+    assert warning.startswith("the training also reports what is not recorded, because it is not a number")
     assert warning.endswith(": note, none, matrix, a\\nb")
 
 

@@ -145,7 +145,7 @@ def test_function_of_ray_tune_runs_unchanged(place: Path) -> None:
     table = trials("with_tune")
     assert table["epochs"].tolist() == [6, 6, 6]
     assert (table["loss"] == table["slope"] / 6).all()
-    assert "the training function also reports what is not recorded" in ended.stdout
+    assert "the training also reports what is not recorded" in ended.stdout
     saved = Path("out/with_tune/checkpoints")
     best = table["loss"].idxmin()
     assert [folder.name for folder in saved.iterdir()] == [f"trial-{best:04}-epoch-0006"]

@@ -24,7 +24,7 @@ class Report(Protocol):
 
 
 LEFT_OUT = (
-    "the training function also reports what is not recorded, because it is not a number "
+    "the training also reports what is not recorded, because it is not a number "
     "or because its name has other signs than letters, digits, spaces and _ . / : @ -"
 )
 
