@@ -70,30 +70,54 @@ def trainable(
     torch.set_num_threads(threads)
     # `LocalRay` blocks it; processes of a training need it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    file, objective = Path(sample["checkpoint"]), Objective(metric, mode)
-    checkpoint = Checkpoint(file, metric, mode) if data else _custom_checkpoint(sample)
-    reports = _Reports(sample, checkpoint, objective)
+    checkpoint = Checkpoint(Path(sample["checkpoint"]), metric, mode) if data else _custom_checkpoint(sample)
+    reports = _Reports(sample, checkpoint, Objective(metric, mode))
     try:
         if working_folder.is_dir():  # a node of a cluster may not have it
             os.chdir(working_folder)
-        own = {"epochs": fixed["epochs"], "seed": sample["seed"], "objective": objective, "report": reports}
-        if isinstance(checkpoint, Checkpoint):
-            assert data is not None, "the data of an image classification"
-            with _time_limit(timeout, file):
-                _classify(fixed, sample, data.to(device), checkpoint, reports)
-        elif "command" in fixed:
-            own |= {"pattern": fixed["parse"], "threads": threads, "timeout": timeout}
-            train_by_command(fixed["command"], sample["hyperparameters"], checkpoint=checkpoint, **own)
-        else:
-            with _time_limit(timeout, file):
-                own |= {"number": sample["number"], "data": shared_data}
-                train_custom(fixed["train_function"], sample["hyperparameters"], checkpoint=checkpoint, **own)
+        _train(
+            fixed,
+            sample,
+            checkpoint,
+            reports,
+            data=data.to(device) if data else None,
+            shared_data=shared_data,
+            threads=threads,
+            timeout=timeout,
+        )
         if not reports.has_ended and (fixed["epochs"] is None or reports.epoch < fixed["epochs"]):
             tune.report({"ended": True})
     except Exception as error:
         tune.report({"failure": asdict(_failure(error, time.perf_counter() - reports.last_report))})
         if not isinstance(error, TrainingDivergedError | ProgramError):
             raise  # Ray then replaces the worker, whose state is unknown
+
+
+def _train(
+    fixed: dict[str, Any],
+    sample: dict[str, Any],
+    checkpoint: Checkpoint | CustomCheckpoint,
+    report: "_Reports",
+    *,
+    data: ImageData | None,
+    shared_data: SharedData | None,
+    threads: int,
+    timeout: float | None,
+) -> None:
+    """Run the training of a task; in the engine, this is where its kind matters."""
+    if isinstance(checkpoint, Checkpoint):
+        assert data is not None, "the data of an image classification"
+        with _time_limit(timeout, checkpoint.file):
+            _classify(fixed, sample, data, checkpoint, report)
+        return
+    own = {"epochs": fixed["epochs"], "seed": sample["seed"], "objective": report.objective, "report": report}
+    if "command" in fixed:
+        own |= {"pattern": fixed["parse"], "threads": threads, "timeout": timeout}
+        train_by_command(fixed["command"], sample["hyperparameters"], checkpoint=checkpoint, **own)
+        return
+    with _time_limit(timeout, checkpoint.file):
+        own |= {"number": sample["number"], "data": shared_data}
+        train_custom(fixed["train_function"], sample["hyperparameters"], checkpoint=checkpoint, **own)
 
 
 class _Reports:
@@ -107,7 +131,7 @@ class _Reports:
         """Whether the last report said that the training has ended by itself."""
         self._number = sample["number"]
         self._checkpoint = checkpoint
-        self._objective = objective
+        self.objective = objective
         point = ", ".join(f"{name} {format_value(value)}" for name, value in sample["hyperparameters"].items())
         # the log of a worker is what the Ray dashboard shows of a trial
         print(f"trial {self._number}: {point}; seed of the trial {sample['seed']}", flush=True)
@@ -124,7 +148,7 @@ class _Reports:
         earlier = metrics.epoch <= self._checkpoint.epochs_restored  # trained, but not reported
         waiting_seconds = None if earlier else now - self.last_report - metrics.seconds
         self.last_report = now
-        name = self._objective.metric
+        name = self.objective.metric
         value = metric_value(metrics, name)
         shown = "not measured" if value is None else format_metric(value)
         print(f"trial {self._number}: epoch {self.epoch}: {name} {shown}", flush=True)
