@@ -88,6 +88,16 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
+def test_seed_as_a_hyperparameter_is_refused_before_the_search(tmp_path: Path) -> None:
+    (tmp_path / "f.py").write_text("def train(lr, seed):\n    yield {'loss': lr}\n")
+    (tmp_path / "space.toml").write_text("[lr]\nlow = 0.1\nhigh = 1.0\n[seed]\nlow = 0\nhigh = 9\n")
+    options = ["--train-function", "f.py:train", "--space", "space.toml", "--metric", "loss", "--confirm", "2x2"]
+    ended = run_command("search/run.py", *options, "--results-dir", "out", cwd=tmp_path)
+    assert (ended.status, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: confirm trains again from new seeds, so seed cannot be a hyperparameter")
+    assert not (tmp_path / "out").exists()
+
+
 def test_training_function_is_confirmed_from_fresh_seeds(place: Path) -> None:
     study = search(place, "train", "--confirm", "2x2")
     assert study.status == 0, study.stdout + study.stderr

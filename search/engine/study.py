@@ -171,6 +171,8 @@ def _new_space(settings: StudySettings, earlier: StudyRecord | None, repetition:
 
 def _check_custom(settings: StudySettings, space: SearchSpace | None) -> None:
     """Check that the user's own function or program can be called; `space` is that of a new study."""
+    if settings.confirm is not None and space and "seed" in space.order:
+        raise ValueError("confirm trains again from new seeds, so seed cannot be a hyperparameter of the search space")
     if settings.train_function is not None and space:
         check_call(settings.train_function, space, settings.epochs)
     if settings.command is not None:
