@@ -49,7 +49,10 @@ def load_best(study: str | Path, *, results_dir: Path | None = None) -> BestMode
     places = [results / study / MODEL, Path(study) / MODEL, Path(study)]
     folder = next((place for place in places if (place / CONFIG).is_file()), None)
     if folder is None:
-        raise ValueError(f"study {study} has no model: there is no {CONFIG} in {' or '.join(map(str, places[:2]))}")
+        raise ValueError(
+            f"study {study} has no model: there is no {CONFIG} in {' or '.join(map(str, places[:2]))}; a training of "
+            "your own has one if it saved its best epoch with checkpoint.save, or in {checkpoint}"
+        )
     metadata = read_exported(folder)
     if isinstance(metadata, CustomModelMetadata):
         model = load_custom_model(folder)

@@ -276,7 +276,9 @@ def contour(
 def _score(record: StudyRecord, value: float) -> float:
     """Convert a value of the metric to the scale of its axis, so that more is better."""
     height = axis_value(record, value)
-    return -math.log10(height) if record.metadata.is_accuracy else -height
+    if record.metadata.is_accuracy:
+        return -math.log10(height)
+    return height if record.mode == "max" else -height
 
 
 def _score_ticks(record: StudyRecord, values: Sequence[float]) -> list[tuple[float, float]]:
