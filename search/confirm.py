@@ -4,7 +4,7 @@ import sys
 import time
 
 from search.ray_environment import set_ray_environment
-from search.record.lookup import COMMAND, check_code_named, command_line, find_study, stored_settings
+from search.record.lookup import check_code_named, code_named_by, command_line, find_study, stored_settings
 from search.retraining.settings import ConfirmSettings
 from training.console.command_line import parse, refuse, run_command
 
@@ -17,13 +17,7 @@ def main() -> int:
     try:
         folder = find_study(options.study, options.results_dir, options.storage)
         stored = stored_settings(folder, options.storage)
-        named = {
-            "--network": options.network,
-            "--dataset": options.dataset,
-            "--train-function": options.train_function,
-            COMMAND: options.command,
-        }
-        check_code_named(folder.name, stored, named)
+        check_code_named(folder.name, stored, code_named_by(options))
 
         from search.retraining.confirm_study import confirm, prepare_confirmation  # torch and Ray take seconds
 

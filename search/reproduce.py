@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from search.record.lookup import COMMAND, check_code_named, find_study, stored_settings
+from search.record.lookup import check_code_named, code_named_by, find_study, stored_settings
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
 from training.console.terminal import counted
@@ -53,13 +53,7 @@ def main() -> int:
         settings = stored_settings(folder, options.storage)
         if options.data_dir is not None:
             settings = replace(settings, data_dir=options.data_dir)
-        named = {
-            "--network": options.network,
-            "--dataset": options.dataset,
-            "--train-function": options.train_function,
-            COMMAND: options.command,
-        }
-        check_code_named(folder.name, settings, named)
+        check_code_named(folder.name, settings, code_named_by(options))
     except (ValueError, OSError) as error:
         refuse(str(error))
 

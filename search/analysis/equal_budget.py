@@ -47,11 +47,14 @@ def equal_budget(record: StudyRecord) -> EqualBudget | None:
     """
     measured = valid_trials(record.trials)
     for epochs in range(record.epochs, 0, -1):
-        reached = [(trial, best_within(trial, epochs)) for trial in measured if trial.reached(epochs)]
-        best = {trial.number: metrics for trial, metrics in reached if metrics is not None}
-        trials = [trial for trial, _ in reached if trial.number in best]
         is_full = epochs == record.epochs
-        if len(trials) >= ENOUGH_TRIALS and (is_full or len(trials) >= NEARLY_ALL * len(measured)):
+        least = max(ENOUGH_TRIALS, 0 if is_full else NEARLY_ALL * len(measured))
+        reached = [trial for trial in measured if trial.reached(epochs)]
+        if len(reached) < least:
+            continue  # most numbers of epochs end here, before the epochs of all trials are looked through
+        best = {trial.number: metrics for trial in reached if (metrics := best_within(trial, epochs)) is not None}
+        trials = [trial for trial in reached if trial.number in best]
+        if len(trials) >= least:
             values = tuple(map(record.objective.value, best.values()))
             costs = tuple(map(record.objective.minimized, best.values()))
             return EqualBudget(epochs, is_full, tuple(trials), values, costs, len(trials) / len(measured))

@@ -126,8 +126,8 @@ class Reporter:
         """
         number = as_number(result)
         if number is not None:
-            result = {self._objective.metric: number}
-        if isinstance(result, Mapping) and as_number(result.get(self._objective.metric)) not in self._values:
+            result = {self.metric: number}
+        if isinstance(result, Mapping) and as_number(result.get(self.metric)) not in self._values:
             self(result, is_last=True)
 
     def check_end(self) -> None:
@@ -143,14 +143,14 @@ class Reporter:
             raise self._diverged()
         if not self._values and math.isinf(self._checkpoint.best):
             others = ", ".join(map(printable, self._names))
-            raise ValueError(f"no epoch has the metric {self._objective.metric}; they have {others or 'none at all'}")
+            raise ValueError(f"no epoch has the metric {self.metric}; they have {others or 'none at all'}")
 
     def _read(self, reported: object) -> dict[str, float | None]:
         """The metrics of an epoch; None for those that are not finite."""
         if not isinstance(reported, Mapping):
             kind = type(reported).__name__
             raise ValueError(f"the training function must report a dictionary of metrics, got {kind}")
-        metric = self._objective.metric
+        metric = self.metric
         numbers = {str(name): as_number(value) for name, value in reported.items() if _is_metric_name(name)}
         value = numbers.get(metric)
         if value is None and reported.get(metric) is not None:
@@ -171,7 +171,7 @@ class Reporter:
         values = " and ".join(dict.fromkeys(map(str, self._not_finite.values())))
         first, last = min(self._not_finite), max(self._not_finite)
         place = f"epoch {first}" if first == last else f"epochs {first} to {last}"
-        return TrainingDivergedError(f"{self._objective.metric} is {values} in {place}")
+        return TrainingDivergedError(f"{self.metric} is {values} in {place}")
 
     def _warn(self, warning: str, names: Sequence[str]) -> None:
         """Warn once for all epochs, with names."""

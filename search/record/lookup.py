@@ -199,6 +199,12 @@ def _may_be_same_code(path: str, other: str) -> bool:
     return Path(absolute_import_path(path)).name == Path(absolute_import_path(other)).name
 
 
+def code_named_by(options: object) -> dict[str, str | None]:
+    """The user's own code that the options of a command name, by option, as `check_code_named` gets it."""
+    names = ("network", "dataset", "train_function", "command")
+    return {f"--{name.replace('_', '-')}": getattr(options, name) for name in names}
+
+
 def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str | None]) -> None:
     """Refuse to run code that a record names, unless the command line names it too: others may have sent the record.
 
