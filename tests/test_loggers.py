@@ -280,21 +280,22 @@ def nobody_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wandb_runs_are_kept_offline_and_go_on_with_the_study(
     folder: Path, began: HandDrivenStudy, nobody_logged_in: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     loggers = logged(began.record, "wandb")
     run_trial(began, loggers, 0.5, 0.7, 0.6)
     run_trial(began, loggers, 0.9, failure=Failure("diverged", "train_loss is nan"))
     run_into_interruption(began, loggers, 0.4)
     loggers.close()
     began.record.close()
+    wandb.teardown()  # its service ends with the process of a study; a service mixes up two runs of one name
     time.sleep(1.0)  # W&B names folders by the second, and a study takes longer to start
     go_on(folder, "wandb", accuracies=(0.6, 0.8), epochs_so_far=1)
-    assert wandb_history(folder, 0) == [[(1, 0.5), (2, 0.7), (3, 0.6)]]
-    assert wandb_history(folder, 1) == [[(1, 0.9)]]
-    assert wandb_history(folder, 2) == [[(1, 0.4)], [(2, 0.6), (3, 0.8)]]
     output = capfd.readouterr()
     assert output.err == ""
     assert set(output.out.splitlines()) <= {"  ! waiting for wandb, at most 60 seconds"}  # on a busy machine
+    assert wandb_history(folder, 0) == [[(1, 0.5), (2, 0.7), (3, 0.6)]]
+    assert wandb_history(folder, 1) == [[(1, 0.9)]]
+    assert wandb_history(folder, 2) == [[(1, 0.4)], [(2, 0.6), (3, 0.8)]]
 
 
 def test_wandb_is_switched_off_if_it_would_have_to_ask_who_you_are(
