@@ -31,7 +31,6 @@ from search.record.configuration import Configuration, measure, measure_again, r
 from search.record.metadata import collect_metadata
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
-from search.record.task import task_of
 from search.record.trial import Failure, Objective, TrialRecord
 from search.retraining.confirm_study import fresh_seeds
 from search.settings import StudySettings
@@ -45,7 +44,7 @@ from training.metrics import EpochMetrics
 TOP, SEEDS, VALIDATION_IMAGES = 3, 5, 240
 MEASURED: dict[str, Any] = {
     "objective": Objective("val_accuracy", "max"),
-    "task": task_of(StudySettings(dataset="digits"), "digits", []),
+    "task": StudySettings(dataset="digits").task.recorded("digits", []),
 }
 Seeds = Literal["measure", "choose"]
 """What they do whose interval is looked at: measure the winner, as in `search/confirm.py`; or choose it, which is shown

@@ -9,8 +9,8 @@ from begun_epochs import configuration
 from killed_study import StudySize, Tool, environment, words
 from observed_function import EPOCH_SECONDS
 
-from search.record.custom_metrics import metric_value
 from search.record.study_record import StudyRecord
+from search.task.custom_metrics import metric_value
 
 Numbers: TypeAlias = list[list[float | None]]
 """All metrics of each epoch."""

@@ -85,7 +85,7 @@ def main() -> int:
 
 def _show_trial(record: "StudyRecord", trial: "TrialRecord") -> "Show":
     """Print what is repeated, and the head of a table; returns the function that prints its rows."""
-    from search.record.custom_metrics import metric_value
+    from search.task.custom_metrics import metric_value
     from training.console.terminal import format_metric, format_value
 
     hyperparameters = ", ".join(f"{name} {format_value(value)}" for name, value in trial.hyperparameters.items())
@@ -114,7 +114,7 @@ def _show_trial(record: "StudyRecord", trial: "TrialRecord") -> "Show":
 
 def _displayed_metrics(record: "StudyRecord", trial: "TrialRecord") -> list[str]:
     """Up to three metrics that the trial has measured."""
-    from search.record.custom_metrics import metric_value
+    from search.task.custom_metrics import metric_value
 
     task = record.metadata.task
     names = dict.fromkeys([*task.displayed_metrics, "train_loss", *task.metric_names])

@@ -8,21 +8,21 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from search.task.metric_names import Mode, derived_mode
+from search.task.task import Task
+from search.task.task_choice import choose_task
 from training.config import (
     PROJECT,
     DataConfig,
     absolute_import_path,
     check_choice,
-    check_import_path,
     check_network,
     check_seed,
 )
 
-MetricName = Literal["val_accuracy", "val_loss", "test_accuracy", "test_loss"]
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
 SchedulerName = Literal["asha", "median", "hyperband", "none"]
 LoggerName = Literal["tensorboard", "mlflow", "wandb"]
-Mode = Literal["max", "min"]
 
 RENAMED_SCHEDULING = {"--grace-epochs": "--grace-period", "--reduction": "--reduction-factor"}
 RENAMED_OPTIONS = RENAMED_SCHEDULING | {
@@ -30,13 +30,6 @@ RENAMED_OPTIONS = RENAMED_SCHEDULING | {
     "--precision": "--set precision=NAME",
 }
 """Options of earlier versions, and their present names."""
-IMAGE_EPOCHS = 10
-"""Default number of epochs of a trial on images, which is that of the tutorial."""
-KNOWN_METRICS: dict[Mode, set[str]] = {
-    "min": {"loss", "error", "err", "mse", "rmse", "mae", "mape", "perplexity", "ppl", "nll", "wer", "cer"},
-    "max": {"accuracy", "acc", "f1", "auc", "auroc", "score", "r2", "precision", "recall", "iou", "dice", "bleu"},
-}
-"""Words in the name of a metric that say whether its highest or its lowest value is the best."""
 SHORTEST_TIME, LONGEST_TIME = 0.001, 10**9
 """Bounds of a duration in seconds; the timers of the system accept no others."""
 
@@ -158,8 +151,8 @@ class StudySettings(DataConfig):
     def __post_init__(self) -> None:
         """Check every field; nothing on disk is touched."""
         super().__post_init__()
-        if self.epochs is None and self.has_images:
-            object.__setattr__(self, "epochs", IMAGE_EPOCHS)
+        if self.epochs is None:
+            object.__setattr__(self, "epochs", self.task.default_epochs)
         for option in ("num_samples", "epochs", "cpus_per_trial", "grace_period", "max_concurrent"):
             value = getattr(self, option)
             if value is not None and value < 1:
@@ -190,9 +183,7 @@ class StudySettings(DataConfig):
         check_choice("scheduler", self.scheduler, SchedulerName)
         check_seed("seed", self.seed)
         check_seed("the last trial's seed", self.seed + self.num_samples - 1)
-        self._check_custom()
-        self._check_parse()
-        self._check_metric()
+        self._check_task()
         self._check_log()
         self._check_folders()
 
@@ -210,9 +201,17 @@ class StudySettings(DataConfig):
             raise ValueError(f"space must be a pathlib.Path of a file or a dictionary, got {type(self.space).__name__}")
 
     @property
-    def has_images(self) -> bool:
-        """Whether the trials classify images; otherwise a function or a program of the user has data of its own."""
-        return self.train_function is None and self.command is None
+    def task(self) -> Task:
+        """What the trials train, as far as the settings say it; a study's record knows more."""
+        return choose_task(
+            network=self.network,
+            dataset=self.dataset,
+            train_function=self.train_function,
+            command=self.command,
+            parse=self.parse,
+            metric=self.metric_name,
+            epochs=self.epochs,
+        )
 
     @property
     def metric_name(self) -> str:
@@ -258,52 +257,14 @@ class StudySettings(DataConfig):
         check_size(top, seeds)
         return top, seeds
 
-    def _check_custom(self) -> None:
-        """Check the settings that a training of the user's own needs, and those that only images have."""
-        if self.has_images:
-            if self.mode is not None:
-                raise ValueError(
-                    "mode is only for train_function and command; otherwise an accuracy is maximised and a loss is "
-                    "minimised"
-                )
-            return
-        if self.train_function is not None and self.command is not None:
-            raise ValueError("train_function and command exclude each other: a trial has one training")
-        option = "command"
-        if self.train_function is not None:
-            option = "train_function"
-            check_import_path(option, self.train_function)
-            object.__setattr__(self, option, absolute_import_path(self.train_function))
-        if self.metric is None:
-            raise ValueError(f"{option} needs metric, the name of a metric that the training reports")
-        if self.mode is None and derived_mode(self.metric) is None:
-            raise ValueError(
-                f"{option} needs mode: whether the highest {self.metric} is the best (max) or the lowest (min)"
-            )
-        check_choice("mode", self.direction, Mode)
-        object.__setattr__(self, "mode", self.direction)  # the record holds what the name says today
-
-    def _check_parse(self) -> None:
-        if self.parse is None:
-            return
-        if self.command is None:
+    def _check_task(self) -> None:
+        """Check what the kind of training needs, and store what it derives from the settings."""
+        mode = self.task.checked_mode(self.metric, self.mode, self.val_fraction)
+        if self.parse is not None and self.command is None:
             raise ValueError("parse reads the output of a command, so it needs command")
-        try:
-            groups = re.compile(self.parse).groupindex
-        except re.error as error:
-            raise ValueError(f"parse must be a regular expression: {error}, got {self.parse}") from None
-        if self.metric_name not in groups:
-            raise ValueError(f"parse needs a group for the metric, (?P<{self.metric_name}>...), got {self.parse}")
-
-    def _check_metric(self) -> None:
-        if not self.has_images:
-            check_metric_name(self.metric_name)
-            return
-        check_choice("metric", self.metric_name, MetricName)
-        if self.val_fraction > 0 and self.metric_name.startswith("test_"):
-            raise ValueError(f"metric {self.metric_name} would choose by the test images; this needs val_fraction 0")
-        if self.val_fraction == 0 and self.metric_name.startswith("val_"):
-            raise ValueError(f"metric {self.metric_name} needs validation images, but val_fraction is 0")
+        if self.train_function is not None:
+            object.__setattr__(self, "train_function", absolute_import_path(self.train_function))
+        object.__setattr__(self, "mode", mode)  # the record holds what the name of the metric says today
 
     def _check_log(self) -> None:
         for logger in self.log:
@@ -335,22 +296,6 @@ def check_size(top: int, seeds: int) -> None:
         raise ValueError(f"seeds must be >= 2, because one number has no standard deviation, got {seeds}")
     if top * seeds > 10_000:
         raise ValueError(f"top x seeds must be at most 10000, got {top * seeds} trainings")
-
-
-def check_metric_name(name: str) -> None:
-    """Raise a ValueError if the name of a metric has other characters than letters, digits and some signs."""
-    if not re.fullmatch(r"[A-Za-z]([A-Za-z0-9_./:@ -]{0,58}[A-Za-z0-9_])?", name):
-        raise ValueError(
-            "a metric's name must consist of letters, digits, spaces and _ . / : @ - and begin with a letter, "
-            f"got {name!r:.80}"
-        )
-
-
-def derived_mode(metric: str) -> Mode | None:
-    """Whether the highest or the lowest value of a metric is the best, if its name says so."""
-    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*", metric)}
-    modes: list[Mode] = [mode for mode, known in KNOWN_METRICS.items() if words & known]
-    return modes[0] if len(modes) == 1 else None
 
 
 def _seconds(option: str, duration: str | None) -> float | None:

@@ -14,17 +14,18 @@ from search.algorithms.samplers import tpe
 from search.algorithms.search_algorithm import SearchAlgorithm
 from search.algorithms.stopping import StudyStopper
 from search.engine.custom_training import train_custom
-from search.record.custom_metrics import CustomMetrics
 from search.record.metadata import Dataset, StudyMetadata
 from search.record.postgresql import ServerStorage
 from search.record.provenance import Machine, Session
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Objective, Timing, TrialRecord
-from search.settings import MetricName, StudySettings
+from search.settings import StudySettings
 from search.simulation.simulator import MemoryStorage
 from search.space.encoding import SpaceEncoding
 from search.space.search_space import SearchSpace
 from search.space.toml_file import default_space
+from search.task.custom_metrics import CustomMetrics
+from search.task.image_task import MetricName
 from training.custom_checkpoint import CustomCheckpoint
 from training.images import image_data
 from training.metrics import EpochMetrics

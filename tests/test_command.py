@@ -17,10 +17,10 @@ from serial_ray import CompletedRun, run_command
 
 from search.engine import program
 from search.engine.command_training import ProgramError, train_by_command
-from search.record.command_template import CommandTemplate
-from search.record.custom_metrics import CustomMetrics
 from search.record.trial import Objective
 from search.settings import StudySettings
+from search.task.command_template import CommandTemplate
+from search.task.custom_metrics import CustomMetrics
 from training.config import PROJECT
 from training.custom_checkpoint import CustomCheckpoint
 from training.loop import TrainingDivergedError

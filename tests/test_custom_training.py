@@ -17,13 +17,13 @@ from studies import run_function, search
 from search.engine.custom_training import train_custom
 from search.outputs.summary import show_summary
 from search.outputs.tables import epoch_table, trial_table
-from search.record.custom_metrics import CustomMetrics
 from search.record.metadata import StudyMetadata
 from search.record.study_record import StudyRecord
 from search.record.trial import Objective
 from search.settings import StudySettings
 from search.space.search_space import SearchSpace
 from search.space.toml_file import read_space
+from search.task.custom_metrics import CustomMetrics
 from training.custom_checkpoint import CustomCheckpoint
 from training.loop import TrainingDivergedError
 from training.networks.network_config import config_type

@@ -67,7 +67,7 @@ def test_sigterm_before_the_first_trial_leaves_nothing(tmp_path: Path, monkeypat
         print("loading", flush=True)
         time.sleep(60)
 
-    monkeypatch.setattr("search.engine.study._load", load)
+    monkeypatch.setattr("search.engine.runners.load_data", load)
     with StartedRun("search/run.py", *ONE_TRIAL, f"--results-dir={tmp_path / 'results'}") as run:
         while "loading" not in run.output:
             time.sleep(0.01)

@@ -9,11 +9,11 @@ from serial_ray import StartedRun
 from studies import metrics, search
 
 from search.engine.study import Study, prepare_study
-from search.record import provenance
 from search.record.metadata import WarmStart
 from search.record.study_record import StudyRecord
 from search.run import read_settings
 from search.settings import StudySettings
+from search.task import checksums
 
 
 def prepared(folder: Path, *options: str) -> Study:
@@ -75,9 +75,9 @@ def test_evidence_by_another_metric_or_data_set_is_refused(earlier: Study, tmp_p
 
 
 def test_study_does_not_go_on_with_other_code(earlier: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = provenance.code("mlp")
+    code = checksums.code("mlp")
     assert "loop" in code
-    monkeypatch.setattr(provenance, "code", lambda _: {**code, "loop": "another checksum"})
+    monkeypatch.setattr(checksums, "code", lambda _: {**code, "loop": "another checksum"})
     with pytest.raises(
         ValueError, match=r"with other code: loop changed since .*; resume it without this change, or add --fork"
     ):

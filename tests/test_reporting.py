@@ -7,8 +7,8 @@ import pytest
 from serial_ray import CompletedRun, run_command
 
 from search.engine.custom_training import train_custom
-from search.record.custom_metrics import CustomMetrics
 from search.record.trial import Objective
+from search.task.custom_metrics import CustomMetrics
 from training.custom_checkpoint import CustomCheckpoint
 
 PROGRAM = """

@@ -19,6 +19,7 @@ from search.record import provenance
 from search.record.provenance import Session
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Timing
+from search.task import checksums
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, train
 from training.metrics import EpochMetrics
@@ -48,7 +49,7 @@ class TrainedStudy:
         folder.mkdir(parents=True)
         told = metadata(epochs=EPOCHS, **settings)
         dataset = replace(told.images, sha256=data.sha256)
-        told = replace(told, dataset=dataset, sessions=[SESSION], code=provenance.code("mlp"))
+        told = replace(told, dataset=dataset, sessions=[SESSION], code=checksums.code("mlp"))
         self.record = StudyRecord.create(folder, told)
         for point in POINTS:
             self.record.study.enqueue_trial(point)
@@ -173,26 +174,26 @@ def test_resumed_trial_agrees_with_the_threads_of_each_session(
 def test_diverged_trial_must_diverge_in_the_same_epoch(
     study: TrainedStudy, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from search.retraining import reproduction
+    from search.engine import runners
 
     study.run_trial(1, failure=Failure("diverged", "train_loss is nan in epoch 2 after 64 images"))
     folder = study.close()
     assert run(folder, 0) == 1
     assert "not recorded" in capsys.readouterr().out
 
-    def diverges(config: Any, data: Any) -> Any:
+    def diverges(config: Any, data: Any, checkpoint: Any) -> Any:
         yield next(train(config, data))
         raise TrainingDivergedError("train_loss is nan in epoch 2 after 64 images")
 
-    monkeypatch.setattr(reproduction, "train", diverges)
+    monkeypatch.setattr(runners, "train", diverges)
     assert run(folder, 0) == 0
     assert "and it diverged as recorded: train_loss is nan in epoch 2" in capsys.readouterr().out
 
-    def diverges_at_once(config: Any, data: Any) -> Any:
+    def diverges_at_once(config: Any, data: Any, checkpoint: Any) -> Any:
         raise TrainingDivergedError("train_loss is nan in epoch 1")
         yield
 
-    monkeypatch.setattr(reproduction, "train", diverges_at_once)
+    monkeypatch.setattr(runners, "train", diverges_at_once)
     assert run(folder, 0) == 1
     output = capsys.readouterr().out
     assert "the repeated training diverged in epoch 1 (train_loss is nan in epoch 1), " in output
@@ -202,7 +203,7 @@ def test_diverged_trial_must_diverge_in_the_same_epoch(
 def test_trial_that_raised_must_raise_the_same(
     study: TrainedStudy, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from search.retraining import reproduction
+    from search.engine import runners
 
     study.run_trial(0, failure=Failure("exception", "ValueError: boom"))
     folder = study.close()
@@ -210,11 +211,11 @@ def test_trial_that_raised_must_raise_the_same(
 
     for text, status in (("boom", 0), ("bang", 1)):
 
-        def raises(config: Any, data: Any, text: str = text) -> Any:
+        def raises(config: Any, data: Any, checkpoint: Any, text: str = text) -> Any:
             raise ValueError(text)
             yield
 
-        monkeypatch.setattr(reproduction, "train", raises)
+        monkeypatch.setattr(runners, "train", raises)
         assert run(folder, 0) == status
 
 

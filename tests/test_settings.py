@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from search.settings import StudySettings, derived_mode
+from search.settings import StudySettings
+from search.task.metric_names import derived_mode
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import training
-from search.record.provenance import custom_code
+from search.task.checksums import custom_code
 from training.config import PROJECT
 from training.console.terminal import type_and_text
 from training.user_code import _as_script, annotated_config, describe_error, load_code, load_function, running

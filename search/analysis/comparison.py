@@ -10,9 +10,9 @@ from search.analysis.groups import Difference, Group, check_comparable, differen
 from search.analysis.significance import Significance, TooFewTrials, test_groups
 from search.analysis.time_accounting import wall_seconds
 from search.record.columns import distinct_columns
-from search.record.custom_metrics import metric_value
 from search.record.ranking import best_trial, ended_trials, epochs_run
 from search.record.study_record import StudyRecord
+from search.task.custom_metrics import metric_value
 from training.metrics import CONFIDENCE
 
 NOTHING_DIFFERS = "Settings, search space, versions and machine are the same."
@@ -35,14 +35,14 @@ class Comparison:
     def explanation(self) -> str:
         """How to read the significances, in a few sentences."""
         first = self.groups[0].first
-        has_images, is_accuracy = first.metadata.task.has_images, first.metadata.is_accuracy
-        better = f", that is, a lower {'loss' if has_images else 'value'}" if first.mode == "min" else ""
+        dataset, is_accuracy = first.metadata.dataset, first.metadata.is_accuracy
+        better = f", that is, a lower {'loss' if dataset else 'value'}" if first.mode == "min" else ""
         images = " and the choice of the images" if is_accuracy else ", but not the choice of the images"
         sentences = [
             f"The best {first.metric} is compared with that of {self.groups[0].name}; "
             f"a difference above 0 is better{better}.",
             f"The {CONFIDENCE} % intervals (bootstrap) take into account the chance of the search"
-            f"{images if has_images else ''}.",
+            f"{images if dataset else ''}.",
         ]
         if len(self.significances) > 1:
             sentences.append(f"About {100 - CONFIDENCE} of 100 such intervals are wrong, so one of many may be wrong.")

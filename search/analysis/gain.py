@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from search.record.custom_metrics import metric_value
 from search.record.metadata import StudyMetadata
 from search.record.ranking import baseline_trial, best_within, ranked
 from search.record.study_record import StudyRecord
 from search.record.trial import Metrics, TrialRecord
 from search.space.search_space import starting_points
+from search.task.custom_metrics import metric_value
 from training.config import TrialConfig
 from training.console.terminal import counted
 

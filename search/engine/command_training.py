@@ -14,8 +14,8 @@ from search.engine.program import Line, OutOfTimeError, Program, kept_lines
 from search.engine.report_lines import EPOCH, ReportLines, without_colours
 from search.engine.reporter import LimitReachedError, Report, Reporter
 from search.engine.trial_folder import LONGEST_LOG, in_trial_folder
-from search.record.command_template import LIMIT, CommandTemplate
 from search.record.trial import Objective
+from search.task.command_template import LIMIT, CommandTemplate
 from training.atomic_file import write_atomically
 from training.console.terminal import shorten
 from training.custom_checkpoint import CustomCheckpoint

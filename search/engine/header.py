@@ -6,7 +6,7 @@ from search.engine.study import Study
 from search.monitoring.terminal import header_line
 from search.record.provenance import available_cpus
 from search.record.ranking import ended_trials
-from training.config import TrialConfig, is_passed_function
+from training.config import TrialConfig
 from training.console.terminal import counted, printable, short_path
 
 
@@ -26,9 +26,7 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         images = f"{len(data.train):,} training, {len(data.val):,} validation, {len(data.test):,} test images"
         yield "data", f"{data.name}: {images}"
     else:
-        task = record.metadata.task
-        function = str(task.train_function or task.command)
-        yield "training", f"{task.name}, a function of this program" if is_passed_function(function) else function
+        yield "training", record.metadata.task.description
     if settings.network != TrialConfig.network:
         yield "network", settings.network
     if plan := record.metadata.plan:

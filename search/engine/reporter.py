@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from search.record.custom_metrics import CustomMetrics
-from search.record.trial import Objective
-from search.settings import check_metric_name
+from search.record.trial import Metrics, Objective
+from search.task.custom_metrics import CustomMetrics
+from search.task.metric_names import check_metric_name
 from training.console.terminal import printable
 from training.custom_checkpoint import CustomCheckpoint
 from training.loop import TrainingDivergedError
@@ -19,7 +19,7 @@ from training.loop import TrainingDivergedError
 class Report(Protocol):
     """Receives the metrics of each epoch; may raise an error to stop the trial."""
 
-    def __call__(self, metrics: CustomMetrics, *, is_last: bool) -> None:
+    def __call__(self, metrics: Metrics, *, is_last: bool) -> None:
         """Receive metrics; `is_last` says that the training has returned them at its end."""
 
 

@@ -4,20 +4,20 @@ import itertools
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 
 from search.engine import cluster
 from search.engine.cluster import Cluster
 from search.engine.concurrency import max_concurrent_trials
-from search.engine.function_call import check_call
 from search.engine.local_ray import LocalRay, check_system
+from search.engine.runners import Runner, runner_of
 from search.engine.running_studies import RunningStudy, find_running_studies
-from search.engine.shared_data import SharedData, load_shared_data
+from search.engine.shared_data import SharedData
 from search.monitoring.loggers import check_packages
 from search.record import folder as study_folder
 from search.record import provenance
-from search.record.command_template import CommandTemplate
 from search.record.confirmation import Plan
 from search.record.file_names import STUDY_DB
 from search.record.folder import StudyFolder
@@ -36,14 +36,10 @@ from search.record.study_record import StudyRecord
 from search.settings import StudySettings
 from search.space.search_space import SearchSpace
 from search.space.toml_file import active_space
-from training.config import NETWORKS, absolute_dataset, dataset_name, function_name
+from training.config import absolute_dataset
 from training.console.progress_bar import progress_bar
 from training.console.terminal import show_event
-from training.images import mnist
-from training.images.image_data import ImageData, load_data
-from training.loop import check_step
-from training.networks.network_config import config_type
-from training.networks.networks import build_network
+from training.images.image_data import ImageData
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Study:
 
     settings: StudySettings
     data: ImageData | None
-    """None if a training of the user's own brings its data."""
+    """None if the study has no images."""
     record: StudyRecord
     folder: StudyFolder
     max_concurrent_trials: int
@@ -122,13 +118,14 @@ def prepare_study(
         _check_free(Path(settings.resume), server)
     earlier = _warm_start_record(settings, server) if settings.warm_start else None
     space = None if settings.resume else _new_space(settings, earlier, repetition)
-    _check_custom(settings, space)
+    runner = runner_of(settings.task)
+    _check_training(settings, runner, space)
     ray, starts_ray = LocalRay(dashboard=settings.dashboard), runs_now and not joined
     name = _name_without_data(settings)
     if name and starts_ray:
         ray.begin(name)
-    data, warning = _load(settings)
-    shared_data = load_shared_data(settings.train_function, settings.seed) if settings.train_function else None
+    data, warning = runner.load_images(settings)
+    shared_data = runner.load_shared_data(settings.seed)
     name = name or study_folder.new_name(settings, data.name if data else "")
     if starts_ray:
         with progress_bar("Starting Ray"):
@@ -169,51 +166,19 @@ def _new_space(settings: StudySettings, earlier: StudyRecord | None, repetition:
     return active_space(settings, earlier.space if earlier and settings.fork else None)
 
 
-def _check_custom(settings: StudySettings, space: SearchSpace | None) -> None:
-    """Check that the user's own function or program can be called; `space` is that of a new study."""
+def _check_training(settings: StudySettings, runner: Runner[Any, Any], space: SearchSpace | None) -> None:
+    """Check that what is trained can be called; `space` is that of a new study."""
     if settings.confirm is not None and space and "seed" in space.order:
         raise ValueError("confirm trains again from new seeds, so seed cannot be a hyperparameter of the search space")
-    if settings.train_function is not None and space:
-        check_call(settings.train_function, space, settings.epochs)
-    if settings.command is not None:
-        command = CommandTemplate(settings.command)
-        command.check_program()
-        if settings.confirm is not None:
-            command.check_takes_seed()
-        if space:
-            command.check_names(space.order, has_limit=settings.epochs is not None)
-
-
-def _load(settings: StudySettings) -> tuple[ImageData | None, str | None]:
-    """Load the images, and check that the network takes them; returns them with a warning, or None without images."""
-    if not settings.has_images:
-        return None, None
-    data, warning = load_data(settings, settings.seed)
-    network, shape, classes = settings.network, data.image_shape, len(data.classes)
-    model = build_network(config_type(network)(network=network), shape, classes)
-    if network not in NETWORKS:
-        check_step(network, model, shape, classes)
-    return data, warning
+    runner.check(space, confirms=settings.confirm is not None)
 
 
 def _name_without_data(settings: StudySettings) -> str | None:
     """Name the study before the data are loaded; None if the name depends on which data set can be downloaded."""
     if settings.resume:
         return Path(settings.resume).name
-    if not settings.has_images:
-        return study_folder.new_name(settings, _custom_name(settings))
-    if settings.name is None and settings.dataset == "auto":
-        present = mnist.is_present("fashion-mnist", settings.data_dir)
-        return study_folder.new_name(settings, "fashion-mnist") if present else None
-    return study_folder.new_name(settings, dataset_name(settings.dataset))
-
-
-def _custom_name(settings: StudySettings) -> str:
-    """A short name of the training of the user's own: that of its file."""
-    if settings.train_function is not None:
-        return function_name(settings.train_function, "train") or "training"
-    script = CommandTemplate(str(settings.command)).title
-    return function_name(f"{script}:main", "main") or "program"
+    short_name = settings.name or settings.task.short_name(settings.data_dir)
+    return None if short_name is None else study_folder.new_name(settings, short_name)
 
 
 def _new_record(

@@ -1,12 +1,9 @@
 """The trainable: the function that Ray Tune calls for each trial."""
 
-import faulthandler
 import os
 import signal
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,30 +11,27 @@ from typing import Any
 import torch
 from ray import tune
 
-from search.engine.command_training import ProgramError, train_by_command
-from search.engine.custom_training import train_custom
+from search.engine.command_training import ProgramError
+from search.engine.runners import AnyCheckpoint, TrialRun, runner_of
 from search.engine.shared_data import SharedData
 from search.ray_environment import set_ray_environment
-from search.record.custom_metrics import CustomMetrics, metric_value
 from search.record.trial import Failure, FailureKind, Objective
-from search.settings import Mode
-from training.checkpoint import Checkpoint
-from training.config_fields import make_config
+from search.task.custom_metrics import CustomMetrics, metric_value
+from search.task.metric_names import Mode
+from search.task.task import Task
 from training.console.terminal import format_metric, format_value, type_and_text
-from training.custom_checkpoint import CustomCheckpoint
 from training.images.image_data import ImageData
-from training.loop import TrainingDivergedError, is_out_of_memory, train
+from training.loop import TrainingDivergedError, is_out_of_memory
 from training.metrics import EpochMetrics
-from training.networks.network_config import config_type
 from training.user_code import UserCode, describe_error, pass_code
 
 
 def trainable(
     sample: dict[str, Any],
     *,
-    data: ImageData | None,
+    task: Task,
+    images: ImageData | None,
     shared_data: SharedData | None,
-    fixed: dict[str, Any],
     threads: int,
     device: str,
     metric: str,
@@ -53,12 +47,12 @@ def trainable(
 
     Args:
         sample: The proposal of `SearchAlgorithm.suggest`.
-        data: Data of the study, the same object in every trial of a worker; None with a training of the user's own.
+        task: The task of the study.
+        images: Those of the study, the same object in every trial of a worker; None if there are none.
         shared_data: Data of a training function, if it has loaded some for all trials.
-        fixed: Values that are the same in every trial, those of `Task`.
         threads: Threads that torch, or the user's program, uses.
         device: Device of the network, `cpu` or `cuda`.
-        metric: Field of `EpochMetrics` that decides which epoch is the best.
+        metric: The metric that decides which epoch is the best.
         mode: `max` or `min`.
         timeout: Seconds after which the worker ends itself; None for never.
         working_folder: The folder of the command, in which the user's code runs.
@@ -66,26 +60,38 @@ def trainable(
     """
     set_ray_environment()  # also on the nodes of a cluster
     if passed is not None:
-        pass_code(fixed["train_function"], passed)
+        pass_code(str(task.train_function), passed)
     torch.set_num_threads(threads)
     # `LocalRay` blocks it; processes of a training need it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    checkpoint = Checkpoint(Path(sample["checkpoint"]), metric, mode) if data else _custom_checkpoint(sample)
-    reports = _Reports(sample, checkpoint, Objective(metric, mode))
+    runner, objective = runner_of(task), Objective(metric, mode)
+    checkpoint = runner.checkpoint(
+        Path(sample["checkpoint"]),
+        Path(sample["folder"]),
+        objective,
+        epochs_recorded=sample["epochs_recorded"],
+        best=sample["best"],
+    )
+    reports = _Reports(sample, checkpoint, objective)
     try:
         if working_folder.is_dir():  # a node of a cluster may not have it
             os.chdir(working_folder)
-        _train(
-            fixed,
-            sample,
-            checkpoint,
-            reports,
-            data=data.to(device) if data else None,
-            shared_data=shared_data,
-            threads=threads,
-            timeout=timeout,
+        runner.train(
+            TrialRun(
+                number=sample["number"],
+                hyperparameters=sample["hyperparameters"],
+                seed=sample["seed"],
+                objective=objective,
+                checkpoint=checkpoint,
+                report=reports,
+                images=images,
+                shared_data=shared_data,
+                threads=threads,
+                device=device,
+                timeout=timeout,
+            )
         )
-        if not reports.has_ended and (fixed["epochs"] is None or reports.epoch < fixed["epochs"]):
+        if not reports.has_ended and (task.epochs is None or reports.epoch < task.epochs):
             tune.report({"ended": True})
     except Exception as error:
         tune.report({"failure": asdict(_failure(error, time.perf_counter() - reports.last_report))})
@@ -93,37 +99,10 @@ def trainable(
             raise  # Ray then replaces the worker, whose state is unknown
 
 
-def _train(
-    fixed: dict[str, Any],
-    sample: dict[str, Any],
-    checkpoint: Checkpoint | CustomCheckpoint,
-    report: "_Reports",
-    *,
-    data: ImageData | None,
-    shared_data: SharedData | None,
-    threads: int,
-    timeout: float | None,
-) -> None:
-    """Run the training of a task; in the engine, this is where its kind matters."""
-    if isinstance(checkpoint, Checkpoint):
-        assert data is not None, "the data of an image classification"
-        with _time_limit(timeout, checkpoint.file):
-            _classify(fixed, sample, data, checkpoint, report)
-        return
-    own = {"epochs": fixed["epochs"], "seed": sample["seed"], "objective": report.objective, "report": report}
-    if "command" in fixed:
-        own |= {"pattern": fixed["parse"], "threads": threads, "timeout": timeout}
-        train_by_command(fixed["command"], sample["hyperparameters"], checkpoint=checkpoint, **own)
-        return
-    with _time_limit(timeout, checkpoint.file):
-        own |= {"number": sample["number"], "data": shared_data}
-        train_custom(fixed["train_function"], sample["hyperparameters"], checkpoint=checkpoint, **own)
-
-
 class _Reports:
     """Reports the epochs of a trial to Ray Tune, and prints them into the log of the worker."""
 
-    def __init__(self, sample: dict[str, Any], checkpoint: Checkpoint | CustomCheckpoint, objective: Objective) -> None:
+    def __init__(self, sample: dict[str, Any], checkpoint: AnyCheckpoint, objective: Objective) -> None:
         self.last_report = time.perf_counter()
         self.epoch: int = sample["epochs_recorded"]
         """The newest epoch that was reported, by this process or an earlier one."""
@@ -158,12 +137,6 @@ class _Reports:
         tune.report(report | {"waiting_seconds": waiting_seconds, "warning": self._checkpoint.take_warning()})
 
 
-def _custom_checkpoint(sample: dict[str, Any]) -> CustomCheckpoint:
-    return CustomCheckpoint(
-        Path(sample["checkpoint"]), Path(sample["folder"]), sample["epochs_recorded"], sample["best"]
-    )
-
-
 def _failure(error: Exception, seconds: float) -> Failure:
     """What an error says, in words; `seconds` is the time since the last report."""
     if isinstance(error, TrainingDivergedError):
@@ -177,44 +150,3 @@ def _failure(error: Exception, seconds: float) -> Failure:
     except Exception:  # a class of the user's own that cannot say what is wrong
         kind, text = "exception", type(error).__name__
     return Failure(kind, text, trace, seconds)
-
-
-def _classify(
-    fixed: dict[str, Any], sample: dict[str, Any], data: ImageData, checkpoint: Checkpoint, report: _Reports
-) -> None:
-    """Train a network to classify images."""
-    values = {**fixed, **sample["hyperparameters"], "seed": sample["seed"]}
-    training = train(make_config(config_type(fixed["network"]), values), data, checkpoint)
-    while (metrics := _next_epoch(training)) is not None:
-        report(metrics)
-
-
-def _next_epoch(training: Iterator[EpochMetrics]) -> EpochMetrics | None:
-    """Train one more epoch; a network of the user's own may exit."""
-    try:
-        return next(training, None)
-    except Exception:
-        raise
-    except BaseException as error:  # not that of Ray, which ends the trial from `report`
-        raise RuntimeError(describe_error(error)) from error
-
-
-def timeout_file(checkpoint: Path) -> Path:
-    """Name the file into which a worker writes its stack when its time is up."""
-    return checkpoint.with_suffix(".timeout.txt")
-
-
-@contextmanager
-def _time_limit(seconds: float | None, checkpoint: Path) -> Iterator[None]:
-    """End this process if the block takes longer; a C thread does this, so it works even if Python hangs."""
-    if seconds is None:
-        yield
-        return
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    timeout_file(checkpoint).unlink(missing_ok=True)
-    with timeout_file(checkpoint).open("x") as stream:  # x: a link in a folder that somebody sent is not followed
-        faulthandler.dump_traceback_later(seconds, exit=True, file=stream)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()

@@ -8,7 +8,7 @@ from ray import tune
 from ray.train._internal import session as ray_session
 
 from search.engine.reporter import Report, Reporter
-from search.record.custom_metrics import CustomMetrics
+from search.task.custom_metrics import CustomMetrics
 from training.custom_checkpoint import CustomCheckpoint
 
 

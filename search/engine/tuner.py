@@ -18,7 +18,8 @@ from search.algorithms.stopping import StudyStopper
 from search.engine.passed_function import passed_code
 from search.engine.shared_data import pass_tensors_without_copy
 from search.engine.study import Study
-from search.engine.trainable import timeout_file, trainable
+from search.engine.time_limit import timeout_file
+from search.engine.trainable import trainable
 from search.monitoring.loggers import Loggers
 from search.monitoring.prometheus import Gauges
 from search.monitoring.terminal import View, trial_name
@@ -163,9 +164,9 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
         pass_tensors_without_copy()
     run = tune.with_parameters(
         trainable,
-        data=study.data,
+        task=record.metadata.task,
+        images=study.data,
         shared_data=study.shared_data,
-        fixed=record.metadata.task.fixed,
         threads=settings.cpus_per_trial,
         device="cuda" if settings.gpus_per_trial else "cpu",
         metric=record.metric,

@@ -3,10 +3,10 @@
 from typing import Protocol
 
 from search.record.columns import distinct_columns, hyperparameter_columns, metric_columns
-from search.record.custom_metrics import metric_value
 from search.record.study_record import StudyRecord
 from search.record.trial import Metrics, TrialRecord
 from search.space.distributions import HyperparameterValue
+from search.task.custom_metrics import metric_value
 
 
 class Logger(Protocol):

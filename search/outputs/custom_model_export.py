@@ -98,8 +98,7 @@ def _metadata(record: StudyRecord, trained: TrialRecord, number: int, selection:
     assert metrics is not None, "a training whose best epoch was saved has one"
     task = metadata.task
     return CustomModelMetadata(
-        train_function=None if task.train_function is None else task.name,
-        program=None if task.command is None else task.name,
+        **task.exported_as,
         code_sha256=metadata.code,
         study=record.folder.name,
         trial=number,

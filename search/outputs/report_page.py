@@ -151,7 +151,7 @@ def _best_number(record: StudyRecord) -> int | None:
 def _metric_cards(record: StudyRecord, best: TrialRecord, metrics: Metrics) -> Iterator[tuple[str, str, str]]:
     """Build the cards of the best trial's metrics, and of its gain over the settings with which the study started."""
     gain = gain_over_start(record, best)
-    if not record.metadata.task.has_images:
+    if record.metadata.dataset is None:
         extreme, value = "lowest" if record.mode == "min" else "highest", record.objective.value(metrics)
         yield record.metric, format_metric(value), f"the {extreme} of all trials, so slightly optimistic"
         if gain:
@@ -196,7 +196,7 @@ def _other_starting_points(record: StudyRecord) -> str:
 def _certainty(record: StudyRecord) -> list[str]:
     """Describe which trials the validation images cannot distinguish from the best one."""
     best = best_trial(record.trials)
-    if best is None or record.metric != "val_accuracy" or not record.metadata.task.has_images:
+    if best is None or record.metric != "val_accuracy" or record.metadata.dataset is None:
         return []
     images = record.metadata.images.validation_images
     _, *others = sorted(valid_trials(record.trials), key=lambda trial: trial.best_value, reverse=True)
@@ -267,7 +267,7 @@ def _sections(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | s
     yield from _cost(record)
     if isinstance(errors, ErrorAnalysis):
         yield _confusion(errors, record.metadata.images.classes)
-    elif best and record.metadata.task.has_images:
+    elif best and record.metadata.dataset:
         yield Section(ERRORS_TITLE, f"The errors cannot be shown, because {errors}.")
     yield from _exported_model(record)
 

@@ -15,13 +15,13 @@ from search.outputs.best_model import exported_best, exported_confirmed
 from search.outputs.confirmation_text import show_confirmation
 from search.outputs.tables import trial_table
 from search.record.columns import hyperparameter_columns, metric_columns
-from search.record.custom_metrics import metric_value
 from search.record.file_names import REPORT, STUDY_DB
 from search.record.lookup import code_args, command_line, resume_line, study_args
 from search.record.ranking import baseline_trial, best_trial, ended_trials, ranked, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
+from search.task.custom_metrics import metric_value
 from training.config import NETWORKS, is_passed_function
 from training.console.command_line import mask_password
 from training.console.terminal import (

@@ -8,11 +8,11 @@ import pandas as pd
 from optuna.distributions import IntDistribution
 
 from search.record.columns import hyperparameter_columns, metric_columns
-from search.record.custom_metrics import metric_value
 from search.record.ranking import ranked
 from search.record.study_record import StudyRecord
 from search.record.trial import Metrics, Timing, TrialRecord
 from search.space.distributions import optuna_distribution
+from search.task.custom_metrics import metric_value
 from training.console.terminal import spreadsheet_cell
 
 

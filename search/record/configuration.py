@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from search.record.custom_metrics import metric_value
 from search.record.estimate import FEWEST_SEEDS, Estimate, accuracy_estimate, best_mean_epoch, t_interval
-from search.record.task import POINTS, Task
 from search.record.trial import Metrics, Objective
-from search.settings import Mode
 from search.space.distributions import HyperparameterValue
+from search.task.custom_metrics import metric_value
+from search.task.metric_names import Mode
+from search.task.task import POINTS, Task
 from training.console.terminal import format_metric
 from training.metrics import CONFIDENCE
 
@@ -52,7 +52,7 @@ class Configuration:
         lengths = {len(self.seeds), *map(len, [self.values, *self.test_values.values()])}
         if len(lengths) > 1 or self.usual_deviation < 0 or self.failed < 0:
             raise ValueError(f"the confirmation of trial {self.trial} contradicts itself")
-        if self._is_of_images:
+        if self._has_unit:
             accuracies = self.test_values.get("test_accuracy", [])
             if min([self.search_value, *self.values, *tested]) < 0 or max(accuracies, default=0) > 1:
                 raise ValueError(f"the confirmation of trial {self.trial} has metrics that no images have")
@@ -95,7 +95,7 @@ class Configuration:
             return {}
         return {
             name: accuracy_estimate(values, self.test_images)
-            if self._is_of_images and name.endswith("accuracy")
+            if self._has_unit and name.endswith("accuracy")
             else t_interval(values)
             for name, values in self.test_values.items()
         }
@@ -108,10 +108,10 @@ class Configuration:
     @property
     def is_accuracy(self) -> bool:
         """Whether the metric is an accuracy in [0, 1], which differs by points."""
-        return self._is_of_images and self.unit == POINTS
+        return self._has_unit and self.unit == POINTS
 
     @property
-    def _is_of_images(self) -> bool:
+    def _has_unit(self) -> bool:
         return self.unit != self.metric_name  # that of a training function has no other unit
 
 

@@ -118,8 +118,7 @@ def settings_from_json(stored: object, folder: Path) -> StudySettings:
     settings = from_json(StudySettings, upgrade_settings(stored) | here | {"resume": str(folder)})
     if settings.metric is None:
         raise ValueError("its settings do not name the metric")
-    if settings.dataset == "auto" and settings.has_images:
-        raise ValueError("its settings do not name the data set")
+    settings.task.check_stored()
     return settings
 
 

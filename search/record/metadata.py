@@ -7,15 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from search.record import provenance
 from search.record.confirmation import Confirmation, Final, Plan
 from search.record.lookup import not_comparable, settings_from_json, settings_to_json
 from search.record.provenance import Session
-from search.record.task import Task, task_of
 from search.record.trial import Objective, TrialRecord
 from search.record.upgrade import upgrade_study
-from search.settings import StudySettings, check_metric_name
+from search.settings import StudySettings
 from search.space.search_space import SearchSpace, describe, parse
+from search.task.task import Task
 from training.config import TrialConfig
 from training.config_fields import make_config
 from training.images.image_data import ImageData
@@ -81,19 +80,14 @@ class StudyMetadata:
 
     def __post_init__(self) -> None:
         """Refuse fields that contradict each other."""
-        if (self.dataset is None) == self.settings.has_images:
-            raise ValueError("a study has either a data set or a training of the user's own")
-        if self.settings.has_images and self.metrics:
-            raise ValueError(f"the metrics of images cannot be {self.metrics}")
-        for name in self.metrics:
-            check_metric_name(name)
+        _ = self.task
         if self.plan and self.winner is not None and self.winner not in self.plan.trials:
             raise ValueError(f"the winner cannot be {self.winner}")
 
     @cached_property
     def task(self) -> Task:
-        """The task of the trials."""
-        return task_of(self.settings, self.dataset.name if self.dataset else None, self.metrics)
+        """The task of the trials, with what was recorded; a ValueError says that this cannot be."""
+        return self.settings.task.recorded(self.dataset.name if self.dataset else None, self.metrics)
 
     @property
     def objective(self) -> Objective:
@@ -127,7 +121,7 @@ class StudyMetadata:
 
     def current_code(self) -> dict[str, str]:
         """Checksums like those in `code`, of the code as it is now; the files of the user's code are imported."""
-        return _checksums(self.settings)
+        return self.settings.task.checksums()
 
     def to_json(self) -> dict[str, Any]:
         """The fields as values for JSON, without those that are None or empty; `read_metadata` reads them back."""
@@ -170,7 +164,7 @@ def collect_metadata(settings: StudySettings, space: SearchSpace, data: ImageDat
     """Collect the metadata that is known before the first trial."""
     settings = replace(settings, metric=settings.metric_name)
     if data is None:
-        return StudyMetadata(settings=settings, space=space, code=_checksums(settings))
+        return StudyMetadata(settings=settings, space=space, code=settings.task.checksums())
     if settings.dataset == "auto":
         settings = replace(settings, dataset=data.name)
     dataset = Dataset(
@@ -183,16 +177,7 @@ def collect_metadata(settings: StudySettings, space: SearchSpace, data: ImageDat
         image_shape=list(data.image_shape),
         class_images=data.class_sizes(),
     )
-    return StudyMetadata(settings=settings, space=space, dataset=dataset, code=_checksums(settings))
-
-
-def _checksums(settings: StudySettings) -> dict[str, str]:
-    """Checksums of the code that decides what a trial measures, as it is now."""
-    if settings.train_function is not None:
-        return provenance.custom_code(settings.train_function)
-    if settings.command is not None:
-        return provenance.command_code(settings.command)
-    return provenance.code(settings.network)
+    return StudyMetadata(settings=settings, space=space, dataset=dataset, code=settings.task.checksums())
 
 
 def changed_code(old: StudyMetadata, new: StudyMetadata) -> list[str]:
@@ -216,8 +201,7 @@ def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata, *, acce
     changed = changed_code(old, new)
     if changed and not accepts_changes:
         commit = (old.sessions[-1].git_commit if old.sessions else None) or "unknown"
-        since = f"Tunesmith's commit {commit}" if new.settings.has_images else "then"
-        differences.append(f"with other code: {', '.join(changed)} changed since {since}")
+        differences.append(f"with other code: {', '.join(changed)} changed since {new.task.code_since(commit)}")
     if differences:
         difference = f"study {study} was run {' and '.join(differences)}"
         if old.plan:  # a confirmation has no other trials to learn from

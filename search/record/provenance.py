@@ -1,7 +1,5 @@
 """The origin of a study's numbers: versions, commit, machine and command."""
 
-import ast
-import hashlib
 import os
 import platform
 import shlex
@@ -15,22 +13,13 @@ from pathlib import Path
 import joblib
 import torch
 
-from search.record.command_template import CommandTemplate
 from search.record.lookup import project_path
 from search.record.trial import MOST_SECONDS
 from training.config import PROJECT
 from training.console.command_line import mask_password
 from training.console.notebook import in_notebook
-from training.networks.networks import network_checksum
-from training.program_files import checksum, meaning
-from training.user_code import code_of
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
-_DECISIVE_FILES = (
-    *("config.py", "loop.py", "images/augmentation.py", "images/image_data.py", "networks/network_config.py"),
-    *("networks/networks.py", "optimization/lr_schedule.py", "optimization/optimizers.py", "optimization/precision.py"),
-)
-"""Files in `training/` that decide what a trial measures."""
 
 
 def available_cpus() -> int:
@@ -107,41 +96,6 @@ def command() -> str:
     if in_notebook():
         return "run_search in a notebook"
     return shlex.join(["python", project_path(Path(sys.argv[0])), *map(mask_password, sys.argv[1:])])
-
-
-def code(network: str) -> dict[str, str]:
-    """Checksums of the code that decides what a trial measures, by name of the module without the folder.
-
-    The file of a user's network is imported; the checksum of its files has the network's name.
-    """
-    files = [PROJECT / "training" / name for name in _DECISIVE_FILES]
-    of_network = network_checksum(network)
-    return {
-        **{file.stem: code_checksum(file.read_text()) for file in files},
-        **({network: of_network} if of_network else {}),
-    }
-
-
-def code_checksum(source: str) -> str:
-    """SHA-256 of a Python module without imports and blank lines, which change when files move to other folders."""
-    lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            first, last = node.lineno - 1, node.end_lineno or node.lineno
-            lines[first:last] = [""] * (last - first)
-    return hashlib.sha256("\n".join(filter(str.strip, lines)).encode()).hexdigest()
-
-
-def custom_code(train_function: str) -> dict[str, str]:
-    """The checksums of the code of a training function, by file; that of a passed one by its import path."""
-    checksums = code_of("train_function", train_function).checksums
-    return {name or train_function: checksum for name, checksum in checksums.items()}
-
-
-def command_code(command: str) -> dict[str, str]:
-    """The checksums of the scripts that a command names and of what they import, by file."""
-    files = {name: file for script in CommandTemplate(command).files().values() for name, file in script.items()}
-    return {name: checksum({name: meaning(file.read_bytes())}) for name, file in files.items()}
 
 
 def format_field(value: object) -> str:

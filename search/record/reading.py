@@ -3,21 +3,18 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from search.record.custom_metrics import CustomMetrics
 from search.record.metadata import StudyMetadata
-from search.record.trial import FAILED, OPTUNA_STATE, Failure, Metrics, Status, Timing, TrialRecord
+from search.record.trial import FAILED, OPTUNA_STATE, Failure, Status, Timing, TrialRecord
 from search.record.upgrade import upgrade_trial
 from search.space.search_space import contains
 from training.config import check_seed
 from training.json_data import check_type, from_json
-from training.metrics import EpochMetrics
 
 Measured = TypeVar("Measured")
 
@@ -39,7 +36,7 @@ def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialR
     if [stored.number for stored in stored_trials] != list(range(len(stored_trials))):
         raise ValueError("a trial is missing, or is recorded twice")
     for stored in stored_trials:
-        attributes = upgrade_trial(stored.user_attrs, has_images=metadata.task.has_images)
+        attributes = upgrade_trial(stored.user_attrs, metadata.task.epoch_type)
         if "ray_trial_id" in attributes:
             trial = _read_trial(stored, attributes, metadata)
             if not _agrees(stored, trial, metadata):
@@ -71,9 +68,7 @@ def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: Study
         if name.startswith("epoch ")
     ]
     for metrics, timing in sorted(measured, key=lambda pair: int(pair[0].epoch)):
-        _check_range(metrics)
-        if isinstance(metrics, CustomMetrics) and not metrics.values.keys() <= {*metadata.task.metric_names}:
-            raise ValueError(f"epoch {metrics.epoch} has metrics that the study does not name")
+        metadata.task.check_epoch(metrics)
         trial.add_epoch(metrics, timing)
     if has_ended and "failure" in attributes:
         trial.add_failure(*_read_with_timing(Failure, attributes["failure"]))
@@ -107,13 +102,3 @@ def _read_with_timing(measured: type[Measured], stored: object) -> tuple[Measure
     values = dict(check_type(measured.__name__, stored, dict[str, object]))
     timing = values.pop("timing", None)
     return from_json(measured, values), None if timing is None else from_json(Timing, timing)
-
-
-def _check_range(metrics: Metrics) -> None:
-    measured = metrics.values if isinstance(metrics, CustomMetrics) else asdict(metrics)
-    for name, value in measured.items():
-        if value is None:
-            continue
-        in_range = 0 <= value <= (1 if name.endswith("accuracy") else math.inf)
-        if not math.isfinite(value) or (isinstance(metrics, EpochMetrics) and not in_range):
-            raise ValueError(f"{name} cannot be {value}")

@@ -14,16 +14,15 @@ from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
-from search.record.custom_metrics import CustomMetrics
 from search.record.database import NoRetry, StudyStorage, check_file, open_file
 from search.record.file_names import STUDY_DB, TRIALS
 from search.record.metadata import StudyMetadata, read_metadata
 from search.record.ranking import best_configurations, best_trial, ended_trials
 from search.record.reading import read_trials, refuse_damage
 from search.record.trial import OPTUNA_STATE, Failure, Metrics, Timing, TrialRecord, timed_json
-from search.settings import Mode
 from search.space.distributions import HyperparameterValue
 from search.space.search_space import SearchSpace, contains, starting_points
+from search.task.metric_names import Mode
 from training.checkpoint import Checkpoint
 from training.config_fields import plain_fields
 from training.custom_checkpoint import remove
@@ -248,10 +247,9 @@ class StudyRecord:
     def read_metrics(self, result: dict[str, Any]) -> Metrics:
         """The metrics in a worker's report; the names of metrics that were never reported before are recorded."""
         metrics = self.metadata.task.epoch_type(**result["metrics"])
-        if isinstance(metrics, CustomMetrics):
-            known = self.metadata.metrics
-            if new := [name for name in metrics.values if name not in known]:
-                self.update(metrics=[*known, *new])
+        known = self.metadata.metrics
+        if new := [name for name in self.metadata.task.reported_names(metrics) if name not in known]:
+            self.update(metrics=[*known, *new])
         return metrics
 
     def add_epoch(self, trial_id: str, metrics: Metrics, timing: Timing | None = None) -> None:

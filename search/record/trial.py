@@ -6,9 +6,9 @@ from typing import Any, Literal, TypeAlias
 
 from optuna.trial import TrialState
 
-from search.record.custom_metrics import metric_value
-from search.settings import Mode
 from search.space.distributions import HyperparameterValue
+from search.task.custom_metrics import metric_value
+from search.task.metric_names import Mode
 from training.console.terminal import printable, shorten, shorten_middle
 
 Metrics: TypeAlias = Any

@@ -39,14 +39,15 @@ def upgrade_study(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return study
 
 
-def upgrade_trial(attributes: Mapping[str, Any], *, has_images: bool) -> dict[str, Any]:
-    """The user attributes of a trial, as the record writes them now; `has_images` says what the study trains on."""
+def upgrade_trial(attributes: Mapping[str, Any], epoch_type: type[Any]) -> dict[str, Any]:
+    """The user attributes of a trial, as the record writes them now; `epoch_type` holds the metrics of an epoch."""
+    holds_values = "values" in epoch_type.__annotations__
     trial: dict[str, Any] = _renamed(attributes, _TRIAL)
     for name, measured in trial.items():
         if isinstance(measured, dict) and "run" in measured:
             trial[name] = _renamed(measured, _MEASURED)
             trial[name]["timing"] = _renamed(trial[name]["timing"], _TIMING)
-        if name.startswith("epoch ") and not has_images and isinstance(measured, dict) and "values" not in measured:
+        if name.startswith("epoch ") and holds_values and isinstance(measured, dict) and "values" not in measured:
             trial[name] = _with_values(trial[name])
     return trial
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from search.algorithms.stopping import StudyStopper
-from search.engine.function_call import takes_seed
+from search.engine.runners import runner_of
 from search.engine.study import Repetition, Study, prepare_study
 from search.engine.study_run import EXIT_NOTHING_COMPLETED, StudyRun
 from search.outputs.confirmation_text import describe_epochs, show_confirmation
@@ -131,7 +131,7 @@ def confirm(confirmation: ConfirmationRun, command: str) -> int:
 
 
 def _plan(record: StudyRecord, options: ConfirmSettings) -> Plan:
-    name, task, function = record.folder.name, record.metadata.task, record.metadata.settings.train_function
+    name, task = record.folder.name, record.metadata.task
     if record.metadata.plan:
         study = record.metadata.plan.study
         raise ValueError(f"{record.folder} is the confirmation of study {study}: name {study} instead")
@@ -158,7 +158,7 @@ def _plan(record: StudyRecord, options: ConfirmSettings) -> Plan:
         seeds=seeds[: options.seeds],
         winner_seeds=seeds[options.seeds :],
         final_seed=final_seed if task.trains_on_all_data else None,
-        takes_seed=function is None or takes_seed(function, record.space.order),
+        takes_seed=runner_of(task).takes_seed(record.space.order),
     )
 
 

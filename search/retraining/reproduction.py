@@ -7,25 +7,21 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 
-from search.engine.command_training import ProgramError, train_by_command
-from search.engine.custom_training import train_custom
-from search.engine.function_call import takes_seed
+from search.engine.command_training import ProgramError
 from search.engine.reporter import Report
-from search.engine.shared_data import SharedData, load_shared_data
+from search.engine.runners import TrialRun, runner_of
 from search.record import provenance
-from search.record.command_template import CommandTemplate
-from search.record.custom_metrics import metric_value
 from search.record.provenance import format_field
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Metrics, TrialRecord
+from search.task.custom_metrics import metric_value
 from training.console.terminal import counted, type_and_text
-from training.custom_checkpoint import CustomCheckpoint
 from training.images.image_data import ImageData
-from training.loop import TrainingDivergedError, train
+from training.loop import TrainingDivergedError
 
 _MACHINE = ("system", "processor", "cpus", "gpus")
 
@@ -80,23 +76,17 @@ class Reproduction:
         self._settings = record.metadata.settings
         self._machine = provenance.machine()
         self._code = record.metadata.current_code()
-        task = self._metadata.task
-        self._takes_seed = task.takes_new_seeds
-        self._shared_data: SharedData | None = None
-        if task.has_images:
-            record.metadata.trial_config(trial)
-        elif task.command is not None:
-            CommandTemplate(task.command).check_program()
-        else:
-            function = str(task.train_function)
-            self._takes_seed = takes_seed(function, record.space.order)
-            self._shared_data = load_shared_data(function, self._settings.seed)
+        self._runner = runner_of(self._metadata.task)
+        self._hyperparameters = record.space.add_fixed(trial.hyperparameters)
+        self._runner.check_trial(self._hyperparameters, trial.seed)
+        self._takes_seed = self._runner.takes_seed(record.space.order)
+        self._shared_data = self._runner.load_shared_data(self._settings.seed)
 
     def train(self, data: ImageData | None, show: Show) -> None:
         """Train, and compare each epoch with the recorded one when it ends.
 
         Args:
-            data: The images of the study; None with a training of the user's own.
+            data: The images of the study; None if it has none.
             show: Receives each pair of epochs.
         """
         compared = len(self.trial.epochs) + (_is_repeatable(self.trial.failure) or self.trial.ended_by_itself)
@@ -112,10 +102,7 @@ class Reproduction:
 
         torch.set_num_threads(self.threads(1))
         try:
-            if data is None:
-                self._run_custom(receive)
-            else:
-                self._classify(data, receive)
+            self._run(data, receive)
             self._has_ended = True
         except _EnoughEpochsError:
             pass
@@ -128,33 +115,28 @@ class Reproduction:
                 raise KeyboardInterrupt from None
             self.failure = Failure("exception", type_and_text(error))
 
-    def _classify(self, data: ImageData, receive: Callable[[Metrics], None]) -> None:
+    def _run(self, images: ImageData | None, receive: Callable[[Metrics], None]) -> None:
+        """Run the training in a folder that is removed afterwards; what it prints is not shown."""
         on_gpu = self._settings.gpus_per_trial > 0 and torch.cuda.is_available()
-        for metrics in train(self._metadata.trial_config(self.trial), data.to("cuda") if on_gpu else data):
-            receive(metrics)
-
-    def _run_custom(self, receive: Callable[[Metrics], None]) -> None:
-        """Run the function or the program in a folder that is removed afterwards; what it prints is not shown."""
-        task, settings = self._metadata.task, self._settings
-        hyperparameters = self._metadata.space.add_fixed(self.trial.hyperparameters)
         with (
             TemporaryDirectory(prefix="tunesmith-") as folder,
             Path(os.devnull).open("w") as nowhere,
         ):
-            shared: dict[str, Any] = {
-                "epochs": settings.epochs,
-                "seed": self.trial.seed,
-                "objective": self.trial.objective,
-                "checkpoint": CustomCheckpoint(Path(folder) / "checkpoint.pt", Path(folder) / "trial"),
-                "report": _printing_as_now(receive),
-            }
+            objective = self.trial.objective
+            run = TrialRun(
+                number=self.trial.number,
+                hyperparameters=self._hyperparameters,
+                seed=self.trial.seed,
+                objective=objective,
+                checkpoint=self._runner.checkpoint(Path(folder) / "checkpoint.pt", Path(folder) / "trial", objective),
+                report=_printing_as_now(receive),
+                images=images,
+                shared_data=self._shared_data,
+                threads=self.threads(1),
+                device="cuda" if on_gpu else "cpu",
+            )
             with redirect_stdout(nowhere), redirect_stderr(nowhere):
-                if task.command is not None:
-                    shared |= {"pattern": settings.parse, "threads": self.threads(1), "timeout": None}
-                    train_by_command(task.command, hyperparameters, **shared)
-                else:
-                    shared |= {"number": self.trial.number, "data": self._shared_data}
-                    train_custom(str(task.train_function), hyperparameters, **shared)
+                self._runner.train(run)
 
     def threads(self, epoch: int) -> int:
         """Number of torch threads in the recorded training of an epoch."""

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from search.settings import MetricName, SamplerName, SchedulerName, StudySettings
+from search.settings import SamplerName, SchedulerName, StudySettings
+from search.task.image_task import MetricName
 
 
 @dataclass(frozen=True, kw_only=True)

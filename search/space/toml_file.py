@@ -15,11 +15,12 @@ from search.space.distributions import bounds, values_of
 from search.space.encoding import SpaceEncoding
 from search.space.objective_space import ask_space, is_objective
 from search.space.search_space import ConditionalRange, Fixed, Point, SearchSpace, describe, parse
+from search.task.task import Task
 from training.config import TrialConfig
 from training.config_fields import field_types, is_plain, make_config, normalize, read_text
 from training.console.terminal import shorten
 from training.networks.network_config import config_type
-from training.user_code import annotated_config, errors_as_sentences
+from training.user_code import errors_as_sentences
 
 FOLDER = Path(__file__).parent / "spaces"
 LARGEST_FILE = 1_000_000
@@ -72,31 +73,22 @@ def active_space(settings: StudySettings, stored: SearchSpace | None = None) -> 
 
     `stored` is the search space of the study that is resumed or forked. A ValueError says which rule is broken.
     """
-    config_class = _config_class(settings)
+    config_class = settings.task.config_type()
     if isinstance(settings.space, Mapping):
         space = read_tables(_tables(settings.space), config_class)
     elif settings.space is not None:
         space = read_space(settings.space, config_class)
     else:
-        space = stored or _space_without_file(settings)
+        space = stored or _space_without_file(settings.task)
     return fix_values(space, settings.set, config_class) if settings.set else space
 
 
-def _config_class(settings: StudySettings) -> type[Any] | None:
-    """The dataclass of the hyperparameters of a study; None if the search space alone says what there is."""
-    if settings.has_images:
-        return config_type(settings.network)
-    return None if settings.train_function is None else annotated_config("train_function", settings.train_function)
-
-
-def _space_without_file(settings: StudySettings) -> SearchSpace:
-    if settings.has_images:
-        return default_space(settings.network)
-    function = settings.train_function
-    if function is None or not is_objective(function):
-        option = "command" if function is None else "train_function"
-        raise ValueError(f"{option} needs space, a file with the search space; search/space/spaces/ has examples")
-    return ask_space(function)
+def _space_without_file(task: Task) -> SearchSpace:
+    if task.network is not None:
+        return default_space(task.network)
+    if task.train_function is not None and is_objective(task.train_function):
+        return ask_space(task.train_function)
+    raise ValueError(f"{task.option} needs space, a file with the search space; search/space/spaces/ has examples")
 
 
 def fix_values(space: SearchSpace, assignments: Sequence[str], config_class: type[Any] | None) -> SearchSpace:

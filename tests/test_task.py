@@ -1,0 +1,88 @@
+"""The kind of training of a study is chosen in one place; all other code asks what there is, or calls a method."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.engine.runners import runner_of
+from search.settings import StudySettings
+from search.task.custom_metrics import CustomMetrics
+from search.task.task import Task
+from training.config import PROJECT
+
+KINDS = ("ImageTask", "FunctionTask", "ProgramTask")
+NAMED_IN = {
+    "task/task_choice.py",  # chooses the kind by the settings
+    "engine/runners.py",  # has the table of how each kind is trained
+}
+BRANCH = re.compile(
+    r"has_images|isinstance\([^()]*, \(?\w*(Task|Runner|Checkpoint)\b|type\((self\.)?(_?task|_?runner|_?checkpoint)\)"
+)
+"""What a question for the kind looks like."""
+FUNCTION, COMMAND = "train.py:train", "python train.py --lr {lr} --seed {seed}"
+OWN = {"metric": "val_loss"}
+
+
+def sources() -> dict[str, str]:
+    folder = PROJECT / "search"
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*.py")}
+
+
+def task(**options: Any) -> Task:
+    return StudySettings(**options).task
+
+
+def test_kinds_of_training_are_named_in_one_place_of_the_search_and_one_of_the_engine() -> None:
+    defined = {f"task/{name}.py" for name in ("image_task", "own_task")}
+    naming = {file for file, source in sources().items() if re.search("|".join(KINDS), source)}
+    assert naming - defined == NAMED_IN
+
+
+def test_nothing_asks_for_the_kind_of_training() -> None:
+    found = {file: match[0] for file, source in sources().items() if (match := BRANCH.search(source))}
+    assert found.pop("engine/runners.py") == "type(task)"
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [*zip([{}, {"train_function": FUNCTION, **OWN}, {"command": COMMAND, **OWN}], KINDS, strict=True)],
+)
+def test_settings_choose_the_kind_and_its_runner(options: dict[str, Any], kind: str) -> None:
+    chosen = task(**options)
+    assert type(chosen).__name__ == kind
+    assert type(runner_of(chosen)).__name__ == kind.replace("Task", "Runner")
+
+
+def test_what_each_kind_of_training_has() -> None:
+    images, function, program = (
+        task(dataset="digits"),
+        task(train_function=FUNCTION, **OWN),
+        task(command=COMMAND, **OWN),
+    )
+    assert [one.short_name(Path()) for one in (images, function, program)] == ["digits", "train", "train"]
+    assert [one.epochs for one in (images, function, program)] == [10, None, None]
+    assert [one.unit("val_accuracy") for one in (images, function, program)] == ["points", *["val_accuracy"] * 2]
+    assert [one.saves_epochs for one in (images, function, program)] == [True, True, False]
+    assert [one.trains_on_all_data for one in (images, function, program)] == [True, False, False]
+    assert images.network == "mlp"
+    assert function.network is program.network is None
+
+
+def test_record_adds_what_only_the_kind_can_have() -> None:
+    images, function = task(dataset="auto"), task(train_function=FUNCTION, **OWN)
+    assert images.recorded("digits", []).name == "digits"
+    assert function.recorded(None, ["val_loss", "f1"]).metric_names == ["val_loss", "f1"]
+    for one, dataset, metrics in ((images, None, []), (images, "digits", ["f1"]), (function, "digits", [])):
+        with pytest.raises(ValueError, match=r"data set|metrics of images"):
+            one.recorded(dataset, metrics)
+
+
+def test_epoch_of_a_function_may_have_only_the_metrics_that_the_study_names() -> None:
+    function = task(train_function=FUNCTION, **OWN)
+    function.check_epoch(CustomMetrics(epoch=1, seconds=1.0, values={"val_loss": 2.5}))
+    for values in (dict[str, float | None](other=1.0), dict[str, float | None](val_loss=float("inf"))):
+        with pytest.raises(ValueError, match=r"does not name|cannot be inf"):
+            function.check_epoch(CustomMetrics(epoch=1, seconds=1.0, values=values))
