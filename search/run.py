@@ -112,7 +112,8 @@ def run_study(study: "Study") -> int:
         run.loggers.close()  # after the files are written, because some loggers upload them
         show_summary(record, findings)
         if study.trials_to_run > 0:
-            show_early_end(run.stopper.reason, settings, record, can_resume=not run.stopper.exhausted)
+            stopper, go_on = run.stopper, None if run.stopper.exhausted else resume_command(settings, record)
+            show_early_end(stopper.reason, record, go_on, has_same_error=stopper.has_same_error)
     return run.exit_status
 
 

@@ -130,7 +130,8 @@ class StudySettings(DataConfig):
     settings. With this option, --num-samples is the total number of trials, and --num-samples +N adds N trials."""
     accept_changes: bool = False
     """With --resume: continue although your own code has changed since the study was run, for example by a correction
-    that changes no number. You decide whether its new trials are comparable with its old ones."""
+    that changes no number. You decide whether its new trials are comparable with its old ones. As long as no trial has
+    measured anything, a study continues with changed code without this option."""
     fork: bool = False
     """With --resume: leave that study unchanged, and start a new one. The new study has the same settings, except those
     that you give, and the trials of that study as a warm start."""

@@ -1,5 +1,7 @@
 """A study goes on with the same code, wherever it lies and however it is commented, and says what has changed."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -64,3 +66,56 @@ def test_changed_code_is_named_and_goes_on_only_when_asked(place: Path) -> None:
     assert "the study continues with changed code: helper.py" in accepted.stdout
     assert resume("mine.py", "--num-samples", "4").status == 0  # what was accepted is the study's code now
     assert len(pd.read_csv("out/s/trials.csv")) == 4
+
+
+FRAGILE = """from pathlib import Path
+
+def train(rate):
+    if Path("broken").exists():
+        raise ValueError("boom")
+    yield {"loss": rate}
+"""
+CORRECTED = FRAGILE.replace("rate}", "rate + 1}")
+
+
+def search_fragile(place: Path, num_samples: int) -> CompletedRun:
+    (place / "fragile.py").write_text(FRAGILE)
+    words = ["--space", "space.toml", "--metric", "loss", "--name", "f", "--results-dir", "out", "--scheduler", "none"]
+    run = ["search/run.py", "--train-function", "fragile.py:train", "--num-samples", str(num_samples)]
+    return run_command(*run, *words)
+
+
+def correct(place: Path) -> None:
+    (place / "broken").unlink()
+    (place / "fragile.py").write_text(CORRECTED)
+
+
+def printed_command(ended: CompletedRun) -> list[str]:
+    return shlex.split(re.findall("To continue: python (.*)", ended.stdout)[0])
+
+
+def test_study_without_any_number_goes_on_with_corrected_code(place: Path) -> None:
+    (place / "broken").touch()
+    failed = search_fragile(place, 6)
+    assert failed.status == 1
+    assert "Correct the cause of this error first. To continue: python " in failed.stdout
+    assert "--accept-changes" not in failed.stdout
+    correct(place)
+    corrected = run_command(*printed_command(failed))
+    assert corrected.status == 0, corrected.stderr
+    assert "the study continues with changed code: fragile.py" in corrected.stdout
+    assert pd.read_csv("out/f/trials.csv")["status"].tolist() == ["completed"] * 3 + ["failed"] * 3
+    (place / "fragile.py").write_text(FRAGILE)  # now there are numbers
+    assert "add --accept-changes" in run_command(*printed_command(failed), "--num-samples", "7").stderr
+
+
+def test_study_with_numbers_names_the_option_that_accepts_corrected_code(place: Path) -> None:
+    assert search_fragile(place, 2).status == 0
+    (place / "broken").touch()
+    more = ["--resume", "out/f", "--num-samples", "8", "--train-function", "fragile.py:train"]
+    failed = run_command("search/run.py", *more)
+    told = " ".join(failed.stdout.split())
+    assert "If the correction changes your code, add --accept-changes, if it changes none of the numbers" in told
+    correct(place)
+    assert run_command(*printed_command(failed)).status == 2
+    assert run_command(*printed_command(failed), "--accept-changes").status == 0

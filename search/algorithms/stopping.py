@@ -35,6 +35,8 @@ class StudyStopper(Stopper):  # type: ignore[misc]
         """Why there is nothing left to try, in one sentence."""
         self.repeated_failure: str | None = None
         """Why it makes no sense to go on, in one sentence."""
+        self.has_same_error = False
+        """Whether every trial raises the same error, so that its cause must be corrected before the study continues."""
         self._deadline = time.monotonic() + time_budget if time_budget is not None else None
         self._last_error = ""
         self._same_failures = 0
@@ -72,6 +74,7 @@ class StudyStopper(Stopper):  # type: ignore[misc]
         self._same_failures = self._same_failures + 1 if error and error == self._last_error else int(bool(error))
         self._last_error = error
         if self._same_failures >= SAME_FAILURES:
+            self.has_same_error = True
             self.repeated_failure = f"{SAME_FAILURES} trials in a row raised the same error, so the study ended early."
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002

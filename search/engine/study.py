@@ -31,7 +31,7 @@ from search.record.metadata import (
     collect_metadata,
 )
 from search.record.postgresql import ServerStorage, open_server
-from search.record.ranking import ended_trials
+from search.record.ranking import ended_trials, has_measured
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
 from search.space.search_space import SearchSpace
@@ -250,7 +250,8 @@ def _resume_record(
         check_same_study(old.metadata.settings, settings)
     space = old.space if repetition else active_space(settings, old.space)
     metadata = collect_metadata(settings, space, data)
-    check_comparable(path.name, old.metadata, metadata, accepts_changes=settings.accept_changes)
+    accepts_changes = settings.accept_changes or not has_measured(old.trials)
+    check_comparable(path.name, old.metadata, metadata, accepts_changes=accepts_changes)
     if changed := changed_code(old.metadata, metadata):
         show_event(f"the study continues with changed code: {', '.join(changed)}")
     if server:

@@ -1,6 +1,7 @@
 """Prints the summary of a study when it is over; the summary fits on one screen."""
 
 import shlex
+import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +17,8 @@ from search.outputs.confirmation_text import show_confirmation
 from search.outputs.tables import trial_table
 from search.record.columns import hyperparameter_columns, metric_columns
 from search.record.file_names import REPORT, STUDY_DB
-from search.record.lookup import code_args, command_line, resume_line, study_args
-from search.record.ranking import baseline_trial, best_trial, ended_trials, ranked, valid_trials
+from search.record.lookup import code_args, code_paths, command_line, resume_line, study_args
+from search.record.ranking import baseline_trial, best_trial, ended_trials, has_measured, ranked, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
@@ -187,9 +188,26 @@ def _confirm_command(record: StudyRecord) -> str:
     return command_line("search/confirm.py", *study, *code_args(record.metadata.settings))
 
 
-def show_early_end(reason: str, settings: StudySettings, record: StudyRecord, *, can_resume: bool) -> None:
-    """Print why a study ended before all its trials had ended, and the command that resumes it."""
-    print(f"\n{reason}" + (f" To continue: {resume_command(settings, record)}" if can_resume else ""), flush=True)
+def show_early_end(reason: str, record: StudyRecord, command: str | None, *, has_same_error: bool) -> None:
+    """Print why a study or a confirmation ended before all its trials had ended, and how to continue it.
+
+    Args:
+        reason: Why it ended, in one sentence.
+        record: Its record.
+        command: The command that continues it; None if there is nothing to continue.
+        has_same_error: Whether it ended because every trial raised the same error.
+    """
+    first = " Correct the cause of this error first." if has_same_error else ""
+    print(f"\n{reason}" + (f"{first} To continue: {command}" if command else ""))
+    settings = record.metadata.settings
+    if command and has_same_error and has_measured(record.trials) and code_paths(settings):
+        if record.metadata.plan:
+            remedy = f"remove {short_path(record.folder)}, because its trainings ran with the old code"
+        else:
+            option = "accept_changes=True" if is_passed_function(settings.train_function or "") else "--accept-changes"
+            remedy = f"add {option}, if it changes none of the numbers that trials have measured"
+        print(wrapped(f"If the correction changes your code, {remedy}."))
+    sys.stdout.flush()
 
 
 def resume_command(settings: StudySettings, record: StudyRecord) -> str:

@@ -189,7 +189,7 @@ def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata, *, acce
     """Raise a ValueError if the new trials of a study would not be comparable with its old ones.
 
     Data, search space and code must be the same in the metadata of the study and in those of the next session;
-    `accepts_changes` says that the code may have changed.
+    `accepts_changes` says that the code may have changed, also because no trial has measured anything.
     """
     differences = []
     if (old.dataset and old.dataset.sha256) != (new.dataset and new.dataset.sha256):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from search.record.trial import VALID, Metrics, TrialRecord
+from search.record.trial import FAILED, VALID, Metrics, TrialRecord
 
 
 def ended_trials(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -13,6 +13,11 @@ def ended_trials(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
 def valid_trials(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     """The trials that have reported and whose metrics are valid, in order of proposal."""
     return [trial for trial in trials if trial.is_valid]
+
+
+def has_measured(trials: Iterable[TrialRecord]) -> bool:
+    """Whether a trial has metrics that are valid, so that trials of other code would not be comparable with it."""
+    return any(trial.epochs and trial.status not in FAILED for trial in trials)
 
 
 def ranked(trials: Iterable[TrialRecord]) -> list[TrialRecord]:

@@ -17,6 +17,7 @@ from search.engine.study_run import EXIT_NOTHING_COMPLETED, StudyRun
 from search.outputs.confirmation_text import describe_epochs, show_confirmation
 from search.outputs.files import StudyFiles
 from search.outputs.report import images_of, write_outputs
+from search.outputs.summary import show_early_end
 from search.record import folder as study_folder
 from search.record.configuration import Configuration, measure, measure_again, rank
 from search.record.confirmation import BestTraining, Confirmation, Final, Plan
@@ -124,7 +125,8 @@ def confirm(confirmation: ConfirmationRun, command: str) -> int:
                 print(f"\nThere is no result: {error}.")
                 return run.stopper.exit_status(EXIT_NOTHING_COMPLETED)
             if not is_finished:
-                print(f"\n{run.stopper.reason} To continue: {command}", flush=True)
+                stopper = run.stopper
+                show_early_end(stopper.reason, study.record, command, has_same_error=stopper.has_same_error)
                 return run.stopper.exit_status(EXIT_NOTHING_COMPLETED)
             return run.stopper.exit_status(_publish(confirmation, study.record, study.data))
         return run.stopper.exit_status(EXIT_NOTHING_COMPLETED)  # the record could not be written
