@@ -10,7 +10,7 @@ import tyro
 from search.record.lookup import check_code_named, code_named_by, find_study, stored_settings
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
-from training.console.terminal import counted
+from training.console.terminal import counted, wrapped
 
 if TYPE_CHECKING:
     from search.record.study_record import StudyRecord
@@ -90,10 +90,12 @@ def _show_trial(record: "StudyRecord", trial: "TrialRecord") -> "Show":
 
     hyperparameters = ", ".join(f"{name} {format_value(value)}" for name, value in trial.hyperparameters.items())
     failure = f": {trial.failure.error}" if trial.failure else ""
-    of = f" of {record.epoch_limit}" if record.epoch_limit else ""
-    epochs = counted(record.epoch_limit or len(trial.epochs), "epoch").partition(" ")[2]
-    print(f"Trial {trial.number} of study {record.folder.name}: {hyperparameters}, seed {trial.seed}")
-    print(f"  {trial.status} after {len(trial.epochs)}{of} {epochs}{failure}\n")
+    limit = None if trial.ended_by_itself else record.epoch_limit
+    of = f" of {limit}" if limit else ""
+    epochs = counted(limit or len(trial.epochs), "epoch").partition(" ")[2]
+    title = f"Trial {trial.number} of study {record.folder.name}: {hyperparameters}, seed {trial.seed}"
+    print(wrapped(title, hanging="  "))
+    print(wrapped(f"{trial.status} after {len(trial.epochs)}{of} {epochs}{failure}", indent="  ") + "\n")
     names = _displayed_metrics(record, trial)
     widths = {name: max(20, len(name)) for name in names}
     if trial.epochs:
@@ -128,15 +130,16 @@ def _show_result(reproduction: "Reproduction") -> int:
     if agrees:
         end = f", and it {failure.status} as recorded: {failure.error}" if failure else ""
         epochs = counted(len(reproduction.pairs), "epoch")
-        print(f"\nThe trial agrees with its record: all metrics of {epochs} are equal to the last digit{end}.")
+        sentence = f"The trial agrees with its record: all metrics of {epochs} are equal to the last digit{end}."
+        print("\n" + wrapped(sentence))
     else:
-        print(f"\nThe trial differs from its record. {' '.join(reproduction.differences())}")
+        print("\n" + wrapped(f"The trial differs from its record. {' '.join(reproduction.differences())}"))
     if changes:
-        print(f"These have changed since the study was run: {'; '.join(changes)}.")
+        print(wrapped(f"These have changed since the study was run: {'; '.join(changes)}."))
     elif not agrees:
         print("Versions, machine and code are the same, as far as they were recorded.")
     if reasons and not agrees:
-        print(f"This may be a reason: {'; '.join(reasons)}.")
+        print(wrapped(f"This may be a reason: {'; '.join(reasons)}."))
     return EXIT_AGREES if agrees else EXIT_DIFFERS
 
 

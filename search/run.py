@@ -110,7 +110,8 @@ def run_study(study: "Study") -> int:
             run_until(settings.num_samples)
         findings = write_outputs(record, study.data)
         run.loggers.close()  # after the files are written, because some loggers upload them
-        show_summary(record, findings)
+        is_confirmed_next = settings.confirm is not None and run.exit_status == 0
+        show_summary(record, findings, is_confirmed_next=is_confirmed_next)
         if study.trials_to_run > 0:
             stopper, go_on = run.stopper, None if run.stopper.exhausted else resume_command(settings, record)
             show_early_end(stopper.reason, record, go_on, has_same_error=stopper.has_same_error)

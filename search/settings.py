@@ -41,8 +41,9 @@ class StudySettings(DataConfig):
     num_samples: int = 20
     """Number of trials, the baseline included; >= 1."""
     epochs: int | None = None
-    """Number of passes over the training images in a trial that is not stopped early; >= 1. By default 10. With
-    --train-function or --command, the largest number of epochs of a trial; by default there is no limit."""
+    """On images, the number of passes over the training images in a trial that is not stopped early; >= 1, by default
+    10. With --train-function or --command, the largest number of epochs of a trial, which your function or program may
+    end earlier; by default there is no limit."""
     metric: str | None = None
     """Metric by which trials are compared; the highest accuracy or the lowest loss is the best. By default
     val_accuracy, or test_accuracy if --val-fraction is 0. With --train-function or --command, a metric that your
@@ -86,14 +87,16 @@ class StudySettings(DataConfig):
     """For asha and hyperband: one of this many trials continues at each decision, and the next decision comes after
     this many times as many epochs; >= 2."""
     baseline: bool = True
-    """Begin with the tutorial's settings, which are trained in full, so that the study can report its gain over them;
-    then try the same settings with each other optimizer."""
+    """Begin with the default settings, which are trained in full, so that the study can report its gain over them; then
+    try the same settings with each other optimizer. The defaults of the mlp are the tutorial's settings. A
+    --train-function has defaults only if it takes a dataclass, and a --command has none."""
     network: str = "mlp"
     """mlp: the tutorial's network; cnn: a small convolutional network; or the import path of your own function that
     builds a network, path/to/file.py:build or package.module:build. docs/guide.md explains it."""
     seed: int = 0
-    """Seed of the proposals and of the validation split; trial N trains with this seed + N. Where several trials run at
-    the same time, the proposals also depend on which of them reports first; --max-concurrent 1 excludes this."""
+    """Seed of the proposals and, on images, of the validation split; trial N trains with this seed + N. Where several
+    trials run at the same time, the proposals also depend on which of them reports first; --max-concurrent 1 excludes
+    this."""
     max_concurrent: int | None = None
     """Largest number of trials that run at the same time; by default as many as there are cores and GPUs for."""
     cpus_per_trial: int = 1

@@ -81,11 +81,12 @@ def test_program_is_confirmed_from_fresh_seeds_and_its_best_training_is_shipped(
     config = json.loads(Path("out/study/model/config.json").read_text())
     assert (config["program"], config["trial"]) == ("train.py", winner["trial_number"])
     assert config["selection"].startswith(f"The configuration is trial {config['trial']} of study study, confirmed")
-    assert "Model: out/study/model" in run.stdout
+    assert "load_best('out/study')" in run.stdout[run.stdout.index("Confirmed:") :]
 
 
 def test_printed_commands_name_the_program_and_work() -> None:
     run = search(SEEDED)
+    assert "\nModel: none, because the program left no file in {checkpoint}\n" in run.stdout
     for name, options in (("Confirm", ["--top", "2", "--seeds", "2"]), ("Reproduce", [])):
         again = run_command(*printed_command(name, run), *options)
         assert again.status == 0, again.stdout + again.stderr
@@ -116,8 +117,8 @@ def test_trial_gives_the_same_numbers_again_and_leaves_the_study_as_it_is() -> N
     before = {file: file.read_bytes() for file in Path("out").rglob("*") if file.is_file()}
     run = run_command("search/reproduce.py", "out/study", "1", "--command", SAVES)
     assert run.status == 0, run.stdout + run.stderr
-    assert run.stdout.endswith(
-        "The trial agrees with its record: all metrics of 4 epochs are equal to the last digit.\n"
+    assert words(run.stdout).endswith(
+        "The trial agrees with its record: all metrics of 4 epochs are equal to the last digit."
     )
     for metrics in StudyRecord.open(Path("out/study")).trials[1].epochs:
         value = format_metric(metrics.values["loss"])
@@ -134,7 +135,7 @@ def test_trial_that_reached_its_limit_is_reproduced_to_there(command: str, optio
     search(command, *options)
     run = run_command("search/reproduce.py", "out/study", "0", "--command", command)
     assert run.status == 0, run.stdout + run.stderr
-    assert "all metrics of 2 epochs are equal to the last digit" in run.stdout
+    assert "all metrics of 2 epochs are equal to the last digit" in words(run.stdout)
 
 
 def test_failed_program_fails_again(place: Path) -> None:
@@ -142,7 +143,7 @@ def test_failed_program_fails_again(place: Path) -> None:
     search(SEEDED)
     run = run_command("search/reproduce.py", "out/study", "0", "--command", SEEDED)
     assert run.status == 0, run.stdout + run.stderr
-    assert "and it failed as recorded: the program exited with status 1: no space left" in run.stdout
+    assert "and it failed as recorded: the program exited with status 1: no space left" in words(run.stdout)
 
 
 def test_difference_is_told_with_what_may_be_its_reason(place: Path) -> None:
@@ -151,11 +152,13 @@ def test_difference_is_told_with_what_may_be_its_reason(place: Path) -> None:
     (place / "train.py").write_text(TRAIN.replace("default=4", "default=5"))
     run = run_command("search/reproduce.py", "out/study", "0", "--command", command)
     assert run.status == 1
-    assert "4 of 5 epochs differ, the first is epoch 1; the largest differences are loss " in run.stdout
-    assert "The end differs: the repeated training reached epoch 5, the recorded one ended by itself" in run.stdout
-    assert "These have changed since the study was run: code: train.py of " in run.stdout
+    assert "4 of 5 epochs differ, the first is epoch 1; the largest differences are loss " in words(run.stdout)
+    assert "The end differs: the repeated training reached epoch 5, the recorded one ended by itself" in words(
+        run.stdout
+    )
+    assert "These have changed since the study was run: code: train.py of " in words(run.stdout)
     reason = "the command has no {seed}, so nothing has seeded the program; of the program nothing is recorded but the "
-    assert f"This may be a reason: {reason}" in run.stdout
+    assert f"This may be a reason: {reason}" in words(run.stdout)
 
 
 def test_interruption_is_named_where_it_made_a_difference() -> None:
@@ -165,7 +168,9 @@ def test_interruption_is_named_where_it_made_a_difference() -> None:
     assert resumed.status == 0, resumed.stdout + resumed.stderr
     again = run_command("search/reproduce.py", "out/study", "0", "--command", command)
     assert again.status == 1, again.stdout
-    assert re.search("the trial was interrupted after epoch [1-9], and continued in another process", again.stdout)
+    assert re.search(
+        "the trial was interrupted after epoch [1-9], and continued in another process", words(again.stdout)
+    )
 
 
 def test_program_that_is_gone_is_refused(place: Path) -> None:

@@ -141,7 +141,7 @@ def test_seeds_that_agree_exactly_claim_no_certainty() -> None:
     told = difference(losses[0], worse)
     assert told is not None
     assert not told.is_clear
-    assert told.sentence.startswith("Trial 1 was better than trial 2 by 0.2500 nats from each of 2 seeds, so the infl")
+    assert told.sentence.startswith("Trial 1 was better than trial 2 by 0.25 nats from each of 2 seeds, so the infl")
 
 
 def losses_of(value: float) -> list[EpochMetrics]:
@@ -382,7 +382,7 @@ def test_study_is_confirmed_at_once(finished: CompletedRun, results: Path) -> No
 def test_table_fits_the_terminal(finished: object, results: Path) -> None:
     for columns, said in ((40, "test_accuracy, search, epochs, seeds;"), (60, "test_accuracy, search;"), (80, "")):
         shown = run_command("search/report.py", str(results / "study"), COLUMNS=str(columns)).stdout
-        lines = shown.partition("How it was chosen:")[2].partition("Model:")[0].splitlines()
+        lines = shown.partition("How it was chosen:")[2].partition("Predict:")[0].splitlines()
         assert max(map(len, lines)) <= columns
         assert f"The lines are too short for {said}" in " ".join(shown.split()) if said else "too short" not in shown
 

@@ -189,6 +189,8 @@ def test_function_without_a_seed_is_seeded_through_the_generators(place: Path) -
 def test_function_that_does_not_depend_on_its_seed_gets_no_false_certainty(place: Path) -> None:
     assert search(place, "deterministic").status == 0
     run = confirm(place, "deterministic")
+    assert "measured val_loss" in run.stdout
+    assert "which is optimistic" not in run.stdout
     assert run.status == 0, run.stdout + run.stderr
     assert "the training does not depend on its seed, or sets a seed of its own" in words(run.stdout)
 

@@ -141,19 +141,23 @@ def test_winner_of_a_confirmation_is_shipped_from_its_best_training(place: Path)
     assert config["selection"].startswith(
         f"The configuration is trial {config['trial']} of study train, confirmed from 2"
     )
-    assert re.search(r"^Model: .*/out/train/model$", run.stdout, re.MULTILINE)
+    load = rf"^Load: .*load_best\('{place}/out/train'\)$"
+    assert re.search(load, run.stdout[run.stdout.index("Confirmed:") :], re.MULTILINE)
     (place / "out/train/model").rename(place / "sent")
     save_custom_model(place / "out/train/model", metadata())  # of another training
     shown = run_command("search/confirm.py", f"{place}/out/train", *CONFIRM, f"{place}/own.py:train")
-    assert re.search(r"^Model: .*/out/train/model$", shown.stdout, re.MULTILINE)
+    assert re.search(load, shown.stdout, re.MULTILINE)
     assert read_custom_metadata(place / "out/train/model") == read_custom_metadata(place / "sent")
 
 
 @pytest.mark.parametrize("function", ["saves_nothing", "saves_others"])
 def test_model_that_was_not_saved_is_not_named(place: Path, function: str) -> None:
-    run = search(place, function)
+    run = search(place, function, "--confirm", "2x2")
     assert not (place / "out" / function / "model").exists()
     assert "Load:" not in run.stdout
+    reason = "the function did not save its best epoch with checkpoint.save"
+    assert run.stdout.count(f"\nModel: none, because {reason}\n") == 2  # of the study, and of its confirmation
+    assert f"There is no model, because {reason}." in " ".join(run.stdout.split())
     assert "Reproduce:" in run.stdout
     assert "Exported model" not in (place / "out" / function / "report.html").read_text()
 

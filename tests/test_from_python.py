@@ -21,6 +21,7 @@ from search.algorithms.stopping import StudyStopper
 from search.api import StudyResult, load_study, run_search
 from search.engine.passed_function import take_function
 from training.config import PROJECT
+from training.console.terminal import format_metric
 from training.user_code import annotated_config
 
 SPACE = {"slope": {"low": 0.5, "high": 2.0}, "width": {"ordered": (4, 8)}}
@@ -329,7 +330,7 @@ def test_notebook_shows_the_header_and_one_line_that_changes(
     (line,) = notebook.lines
     assert line[0].startswith("0 of 3 trials ended, 0 epochs, 0:0")
     assert line[-1].startswith("3 of 3 trials ended, 9 epochs, 0:0")
-    assert f"; best loss {study.best_value:.4f} of trial " in line[-1]
+    assert f"; best loss {format_metric(study.best_value)} of trial " in line[-1]
     printed = capsys.readouterr().out
     assert printed.startswith("Study mine\n  training   train, a function of this program\n")
     assert "train: 3 of 3 trials in" in printed

@@ -27,7 +27,7 @@ from search.monitoring.terminal import PlainView, clock, header_line
 from search.record import lookup
 from search.record.confirmation import Plan
 from search.record.study_record import StudyRecord
-from search.record.trial import TrialRecord
+from search.record.trial import Failure, TrialRecord
 from search.settings import StudySettings
 from training.config import PROJECT
 from training.console.terminal import counted
@@ -110,14 +110,15 @@ def running(tmp_path: Path) -> StudyRecord:
 @pytest.mark.parametrize(
     ("columns", "rows", "heading", "hidden"),
     [
-        (100, 24, " #  learning_rate  batch_size  optimizer  epoch    last    best  val_accuracy", ""),
-        (80, 24, " #  learning_rate  batch_size  optimizer  epoch    last    best  val_accuracy", ""),
-        (60, 24, " # learning… batc… optimi… epoch   last   best val_accuracy", ""),
-        (50, 24, " # learning… batc… optimi… epoch   last val_accur…", "best"),
-        (40, 24, " # learning… batc… optimi… epoch   last", "best, curve"),
-        (40, 14, " # learning… batc… optimi… epoch   last", "1 line, best, curve"),
-        (30, 15, " # learning… epoch   last", "batch_size, optimizer, best, curve"),
-        (30, 12, " # learning… epoch   last", "3 lines, batch_size, optimizer, best, curve"),
+        (100, 24, " #  learning_rate  batch_size  optimizer  epoch    last    best  curve", ""),
+        (80, 24, " #  learning_rate  batch_size  optimizer  epoch    last    best  curve", ""),
+        (70, 24, " # learning_rate batch_size optimizer epoch   last   best curve", ""),
+        (60, 24, " # learning_rate batch… optimizer epoch   last   best curve", ""),
+        (50, 24, " # learning_ra… batc… optimizer epoch   last curve", "best"),
+        (40, 24, " # learning… batc… optimiz… epoch   last", "best, curve"),
+        (40, 14, " # learning… batc… optimiz… epoch   last", "1 line, best, curve"),
+        (30, 15, " # learning_rate epoch   last", "batch_size, optimizer, best, curve"),
+        (30, 12, " # learning_rate epoch   last", "3 lines, batch_size, optimizer, best, curve"),
     ],
 )
 def test_what_a_small_terminal_leaves_out_is_named(
@@ -128,6 +129,46 @@ def test_what_a_small_terminal_leaves_out_is_named(
     named = [line.removesuffix(" (a larger terminal shows more)") for line in lines if line.startswith("hidden: ")]
     assert len(named) == bool(hidden)
     assert f"hidden: {hidden} ".startswith(f"{''.join(named).rstrip('…')} " if named else "")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_lines_of_ended_trials_are_aligned_and_as_wide_as_the_terminal(
+    running: StudyRecord, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    running.trials[3].status = "failed"
+    running.trials[3].failure = Failure("exception", f"ValueError: {'long ' * 30}", "")
+    view = PlainView([], running)
+    view.begin_trials()
+    for trial in running.trials[:-2]:
+        view.show_ended(trial)
+    lines = capsys.readouterr().out.splitlines()
+    heading = next(number for number, line in enumerate(lines) if line.startswith("  #"))
+    told = "Ended trials; * marks the best so far"
+    too_short = " The lines are too short for batch_size, optimizer; trials.csv has all columns."
+    assert " ".join(" ".join(lines[:heading]).split()) == told + (too_short if columns == 60 else "")
+    rows = lines[heading + 1 :]
+    assert max(map(len, lines)) <= columns
+    for title in ("learning_rate", "val_accuracy", "seconds"):
+        end = lines[heading].index(title) + len(title)
+        cells = [row[:end].rpartition(" ")[2] for row in rows if not row.startswith("     ")]
+        assert len(cells) == 18, title
+        assert all(re.fullmatch(r"[\d.e+-]+", cell) for cell in cells), (title, cells)
+    assert "failed:" in rows[rows.index(next(row for row in rows if row.startswith("     "))) - 1]
+
+
+def test_ended_trainings_of_a_confirmation_have_no_star(
+    running: StudyRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lines show the best epoch of each training, none of which is chosen; the result is a mean."""
+    plan = Plan(study="s", top=1, trials=[7], values=[0.9], seeds=[50, 51], winner_seeds=[52, 53], final_seed=54)
+    running.metadata = replace(running.metadata, plan=plan)
+    view = PlainView([], running)
+    view.begin_trials()
+    view.show_ended(running.trials[15])  # the best one
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "val_accuracy is that of the best epoch of each training" in printed
+    assert "*" not in printed
 
 
 def test_line_for_which_there_is_no_room_ends_after_a_word(running: StudyRecord) -> None:

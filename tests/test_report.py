@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects
 import pytest
+from optuna.distributions import IntDistribution
 from PIL import Image
 from serial_ray import run_command
 from studies import SESSION, HandDrivenStudy, planted_study
@@ -20,7 +21,7 @@ from test_recommendations import hill, rises_to
 from search.analysis.equal_budget import equal_budget
 from search.analysis.findings import analyse
 from search.outputs import charts, report_page
-from search.outputs.chart_layout import round_ticks
+from search.outputs.chart_layout import hyperparameter_axis, round_ticks
 from search.outputs.error_analysis import ErrorAnalysis, analyse_errors
 from search.outputs.report import images_of, write_report
 from search.record.ranking import best_trial
@@ -231,6 +232,11 @@ def test_pictures_are_written(tmp_path: Path) -> None:
     for file in pictures:
         with Image.open(file) as picture:
             assert picture.size == (1080, 600)
+
+
+def test_axis_of_whole_numbers_has_no_other_ticks() -> None:
+    assert hyperparameter_axis("layers", IntDistribution(1, 3))["tickvals"] == [1, 2, 3]
+    assert hyperparameter_axis("units", IntDistribution(10, 100))["tickvals"] == [50, 100]
 
 
 @pytest.mark.parametrize(

@@ -345,6 +345,10 @@ def test_default_spaces_are_drawn_as_before() -> None:
         (-1.2345678e-8, "-1.235e-08"),
         (1e300, "1e+300"),
         (1e-300, "1e-300"),
+        (97.78, "97.78"),  # as it was reported
+        (-12.0, "-12"),
+        (59.42664, "59.4266"),
+        (1.0, "1.0000"),
     ],
 )
 def test_no_metric_is_shown_as_zero_or_in_three_hundred_digits(value: float, text: str) -> None:

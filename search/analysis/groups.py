@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
-from search.record.lookup import settings_to_json
+from search.record.lookup import shown_settings
 from search.record.provenance import Machine, format_field
 from search.record.study_record import StudyRecord
 from search.space.search_space import describe, describe_hyperparameter
@@ -110,7 +110,8 @@ def differences(groups: Sequence[Group]) -> list[Difference]:
 def _properties(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """Name and value of each property of a study."""
     metadata = record.metadata
-    for name, value in settings_to_json(metadata.settings).items():
+    settings = shown_settings(metadata.settings, has_baseline=metadata.settings.command is None)
+    for name, value in settings.items():
         if name not in WITHOUT_EFFECT:
             yield f"setting {name}", "none" if value is None else str(value)
     for name, described in describe(metadata.space).items():

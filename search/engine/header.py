@@ -55,7 +55,7 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
     if settings.log:
         yield "log", f"{', '.join(settings.log)}; docs/dashboards.md says how to view it"
     for running in study.running_studies:
-        yield "also runs", f"study {printable(running.study)}, on {counted(running.cpus, 'core')} of this machine"
+        yield "also runs", f"{printable(running.study)}, on {counted(running.cpus, 'core')} of this machine"
     if warm_start := record.metadata.warm_start:
         yield "warm start", f"{warm_start.trials} of {counted(warm_start.of, 'trial')} of study {warm_start.study}"
     if record.trials:

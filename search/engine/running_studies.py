@@ -17,6 +17,7 @@ class RunningStudy:
     """A study that runs on this machine."""
 
     study: str
+    """What the headers of other studies call it: `study NAME`, or `confirmation of study NAME`."""
     cpus: int
     """Cores that its trials take."""
 
@@ -37,15 +38,15 @@ def find_running_studies() -> list[RunningStudy]:
 
 
 @contextmanager
-def announce(study: str, cpus: int) -> Iterator[None]:
-    """Let other studies find this study until the block ends."""
+def announce(title: str, cpus: int) -> Iterator[None]:
+    """Let other studies find this study, or this confirmation, until the block ends."""
     folder = _folder()
     if folder is None:
         yield
         return
     file = folder / f"{os.getpid()}.json"
     with FileLock(file.with_suffix(".lock")):
-        file.write_text(json.dumps(asdict(RunningStudy(study, cpus))))
+        file.write_text(json.dumps(asdict(RunningStudy(title, cpus))))
         try:
             yield
         finally:

@@ -119,7 +119,9 @@ class StudyRun:
         """Start Ray on this machine unless a cluster was joined, and show the address of the dashboard."""
         study = self.study
         cpus_taken = min(study.max_concurrent_trials * study.settings.cpus_per_trial, provenance.available_cpus())
-        stack.enter_context(announce(study.record.folder.name, cpus_taken))
+        plan, name = study.record.metadata.plan, study.record.folder.name
+        title = f"confirmation of study {plan.study}" if plan else f"study {name}"
+        stack.enter_context(announce(title, cpus_taken))
         if study.cluster:
             stack.callback(study.cluster.leave)
             dashboard_url = study.cluster.dashboard_url

@@ -19,6 +19,9 @@ from rich.text import Text
 
 from search.analysis.gain import gain_over_start
 from search.monitoring.terminal import (
+    HEADER_LABEL,
+    LONGEST_VALUE,
+    STATUSES,
     View,
     clock,
     column_names,
@@ -27,11 +30,11 @@ from search.monitoring.terminal import (
     leading_trial,
     study_number,
     trial_name,
+    value_width,
 )
 from search.record.ranking import ended_trials, epochs_run, epochs_saved
 from search.record.study_record import StudyRecord
-from search.record.trial import Status, TrialRecord
-from search.space.distributions import Distribution, values_of
+from search.record.trial import TrialRecord
 from training.console.terminal import counted, format_metric, format_value, printable
 
 FRAMES_PER_SECOND = 2
@@ -39,10 +42,10 @@ FRAMES_PER_SECOND = 2
 MAX_ROWS = 8
 """Running trials that are shown at most."""
 BLOCKS = "▁▂▃▄▅▆▇█"
-HEADER_LABEL, BEST_LABEL = 13, 9
-"""Characters before the text of a line of the header, and of a line about the best trial."""
-LONGEST_VALUE = 9
-"""Characters of the longest number with four significant digits; a choice with a longer name is cut to them."""
+BEST_LABEL = 9
+"""Characters before the text of a line about the best trial."""
+CURVE = "curve"
+"""The heading of the sparklines."""
 SHORTEST_HEADING = 5
 SPARK_EPOCHS = 12
 """Number of epochs in a sparkline at most, the newest ones."""
@@ -57,6 +60,8 @@ class _Columns(NamedTuple):
     has_best: bool
     spark_epochs: int
     """Number of epochs for which a sparkline has room; 0 if there is none."""
+    surplus: int = 0
+    """Characters that are left over, for the names of hyperparameters that are cut."""
 
 
 class LiveView(View):
@@ -82,7 +87,7 @@ class LiveView(View):
         self._rows = min(rows, MAX_ROWS)
         self._ended_before = len(ended_trials(record.trials))
         self._trials_began: float | None = None
-        self._value_widths = {name: _value_width(record.space.get(name)) for name in column_names(record)}
+        self._value_widths = {name: value_width(record.space.get(name)) for name in column_names(record)}
 
     def __enter__(self) -> Self:
         """Begin to draw, and to capture what this process prints."""
@@ -161,7 +166,7 @@ class LiveView(View):
         text.append(clock(elapsed), "bold")
         text.append(" elapsed" if left is None else f" elapsed, about {clock(left)} left")
         counts = Counter(trial.status for trial in record.trials)
-        listed = [f"{counts[status]} {status.replace('_', ' ')}" for status in _ENDED if counts[status]]
+        listed = [f"{counts[status]} {status.replace('_', ' ')}" for status in STATUSES if counts[status]]
         text.append("   " + ", ".join(listed), "dim")
         return text
 
@@ -189,6 +194,7 @@ class LiveView(View):
             lines = [("best", Text.assemble(first, rest)), ("", Text(values))]
         saved = epochs_saved(record.trials, record.epoch_limit)
         stops = record.metadata.settings.scheduler != "none" and record.epoch_limit
+        stops = stops and not any(trial.ended_by_itself for trial in record.trials)  # how many are saved is not known
         stopping = f", {saved} saved by stopping weak trials early" if stops else ""
         lines.append(("epochs", Text(f"{epochs_run(record.trials)} run{stopping}")))
         return [(label.ljust(BEST_LABEL), text) for label, text in lines]
@@ -200,21 +206,16 @@ class LiveView(View):
             The table, and what it does not show.
         """
         record, columns = self._record, self._columns(available)
-        names = column_names(record)[: columns.num_hyperparameters]
+        widths = self._widths(columns)
         table = Table(box=None, padding=(0, _gap(columns), 0, 0), pad_edge=False, header_style="dim")
         table.add_column("#", justify="right", no_wrap=True, min_width=2)
-        for name in names:
-            width = self._width(name, are_short=columns.are_short)
+        for name, width in widths.items():
             table.add_column(Text(printable(name)), justify="right", no_wrap=True, overflow="ellipsis", width=width)
         table.add_column("epoch", justify="right", no_wrap=True, min_width=5)
         for name in ("last", "best")[: 1 + columns.has_best]:
             table.add_column(name, justify="right", no_wrap=True, min_width=6)
         if columns.spark_epochs:
-            name = printable(record.metric)
-            width = min(
-                max(len(name), columns.spark_epochs), columns.spark_epochs + available - self._total_width(columns)
-            )
-            table.add_column(Text(name), no_wrap=True, overflow="ellipsis", width=width)
+            table.add_column(CURVE, no_wrap=True, width=columns.spark_epochs)
         running = sorted(
             (trial for trial in record.trials if trial.status == "running"), key=lambda trial: trial.number
         )
@@ -223,29 +224,33 @@ class LiveView(View):
             values = [format_metric(value) for value in (curve[-1], trial.best_value)] if curve else ["", ""]
             table.add_row(
                 str(study_number(record, trial)),
-                *(format_value(column_value(trial, name)) for name in names),
+                *(format_value(column_value(trial, name)) for name in widths),
                 f"{len(trial.epochs)}/{record.epoch_limit}" if record.epoch_limit else str(len(trial.epochs)),
                 *values[: 1 + columns.has_best],
                 *([sparkline(curve[-columns.spark_epochs :])] if columns.spark_epochs else []),
             )
         for _ in range(self._rows - len(running)):
             table.add_row("")
-        hidden = list(map(printable, column_names(record)[len(names) :]))
+        hidden = list(map(printable, column_names(record)[len(widths) :]))
         hidden += [] if columns.has_best else ["best"]
         hidden += [] if columns.spark_epochs else ["curve"]
         hidden += [counted(len(running) - self._rows, "running trial")] if len(running) > self._rows else []
         return table, hidden
 
     def _columns(self, available: int) -> _Columns:
-        """Choose the columns for a width: hyperparameters stay longest, the first of them to the end."""
+        """Choose the columns for a width: hyperparameters stay longest, the first of them to the end.
+
+        What is left over completes names that are cut, and then makes the sparklines longer.
+        """
         everything = len(self._value_widths)
         choices = [
             _Columns(everything, are_short=False, has_best=True, spark_epochs=SPARK_EPOCHS),
             _Columns(everything, are_short=True, has_best=True, spark_epochs=SPARK_EPOCHS // 2),
-            _Columns(everything, are_short=True, has_best=False, spark_epochs=SPARK_EPOCHS // 4),
+            _Columns(everything, are_short=True, has_best=False, spark_epochs=len(CURVE)),
             *(_Columns(number, are_short=True, has_best=False, spark_epochs=0) for number in range(everything, -1, -1)),
         ]
         chosen = next((columns for columns in choices if self._total_width(columns) <= available), choices[-1])
+        chosen = chosen._replace(surplus=max(0, available - self._total_width(chosen)))
         if not chosen.spark_epochs:
             return chosen
         left = available - self._total_width(chosen)
@@ -253,19 +258,28 @@ class LiveView(View):
 
     def _total_width(self, columns: _Columns) -> int:
         record = self._record
-        names = column_names(record)[: columns.num_hyperparameters]
         value = len("0.1234") if record.metadata.is_accuracy else LONGEST_VALUE
         widths = [
             max(2, len(str(max([self._num_samples, *(plan.trials if (plan := record.metadata.plan) else [])])))),
-            *(self._width(name, are_short=columns.are_short) for name in names),
+            *self._widths(columns).values(),
             max(5, len(f"{record.epochs}/{record.epochs}")),
             *[value] * (1 + columns.has_best),
             *([columns.spark_epochs] if columns.spark_epochs else []),
         ]
         return sum(widths) + _gap(columns) * (len(widths) - 1)
 
-    def _width(self, name: str, *, are_short: bool) -> int:
-        return max(SHORTEST_HEADING if are_short else len(name), self._value_widths[name])
+    def _widths(self, columns: _Columns) -> dict[str, int]:
+        """The width of the column of each hyperparameter; what is left over completes as many names as possible."""
+        names = column_names(self._record)[: columns.num_hyperparameters]
+        lengths = {name: max(len(printable(name)), self._value_widths[name]) for name in names}
+        if not columns.are_short:
+            return lengths
+        widths = {name: max(min(SHORTEST_HEADING, lengths[name]), self._value_widths[name]) for name in names}
+        left = columns.surplus
+        for name in sorted(names, key=lambda name: lengths[name] - widths[name]):
+            more = min(lengths[name] - widths[name], left)
+            widths[name], left = widths[name] + more, left - more
+        return widths
 
     def _seconds_left(self) -> float | None:
         """Estimate the remaining time from the trials of this session; None before one has ended."""
@@ -276,9 +290,6 @@ class LiveView(View):
         partial = sum(min(1.0, len(trial.epochs) / self._record.epochs) for trial in running)
         left = self._num_samples - len(ended_trials(self._record.trials)) - partial
         return max(0.0, (time.monotonic() - self._trials_began) / (ended + partial) * left)
-
-
-_ENDED: tuple[Status, ...] = ("completed", "stopped_early", "diverged", "failed")
 
 
 def _fitted(parts: list[tuple[str, Text]], console: Console, width: int, height: int) -> list[list[Text]]:
@@ -305,12 +316,6 @@ def _lines(label: str, text: Text, console: Console, width: int, *, folds: bool)
 def _gap(columns: _Columns) -> int:
     """Characters between two columns."""
     return 1 if columns.are_short else 2
-
-
-def _value_width(distribution: Distribution | None) -> int:
-    """Characters for the values of a hyperparameter, or of a seed."""
-    values = values_of(distribution) if distribution else None
-    return min(max(len(format_value(value)) for value in values), LONGEST_VALUE) if values else LONGEST_VALUE
 
 
 def sparkline(values: list[float]) -> str:

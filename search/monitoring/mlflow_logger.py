@@ -10,7 +10,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from search.monitoring.logger import best_epoch, best_name, hyperparameters_and_seed, metric_values
 from search.record.file_names import REPORT
-from search.record.lookup import settings_to_json
+from search.record.lookup import shown_settings
 from search.record.ranking import best_trial, ended_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
@@ -105,7 +105,9 @@ class MlflowLog:
             self._client.update_run(run.info.run_id, "RUNNING")
             return str(run.info.run_id)
         run = self._client.create_run(self._experiment, tags=tags, run_name=record.folder.name)
-        self._client.log_batch(run.info.run_id, params=_params(settings_to_json(record.metadata.settings)))
+        settings = record.metadata.settings
+        params = shown_settings(settings, has_baseline=settings.command is None)
+        self._client.log_batch(run.info.run_id, params=_params(params))
         return str(run.info.run_id)
 
     def _find_runs(self, tags: dict[str, str]) -> list[Any]:

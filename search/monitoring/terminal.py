@@ -4,8 +4,19 @@ from typing import Protocol, Self
 
 from search.record.ranking import best_trial, valid_trials
 from search.record.study_record import StudyRecord
-from search.record.trial import TrialRecord
-from training.console.terminal import format_metric, format_value, printable, shorten
+from search.record.trial import Status, TrialRecord
+from search.space.distributions import Distribution, values_of
+from training.console.terminal import format_metric, format_value, printable, shorten, text_width, wrapped
+
+LONGEST_VALUE = 9
+"""Characters of the longest number with four significant digits."""
+LONGEST_CHOICE = 20
+"""A choice with a longer name is cut to them where a line is printed for each trial."""
+STATUSES: tuple[Status, ...] = ("completed", "stopped_early", "diverged", "failed")
+
+
+HEADER_LABEL = 13
+"""Characters before the text of a line of the header."""
 
 
 def header_line(label: str, text: str) -> str:
@@ -44,17 +55,26 @@ class View(Protocol):
 class PlainView(View):
     """Prints a header, and then a line for each ended trial; a star marks each trial that is the best so far.
 
-    This view is for files, and for terminals that cannot draw a line again.
+    This view is for files, and for terminals that cannot draw a line again. Where a line is too short for all
+    hyperparameters, the last ones are left out. In a confirmation there is no star, because no single training is
+    chosen.
     """
 
     def __init__(self, header: list[str], record: StudyRecord) -> None:
         self._header = header
         self._record = record
-        self._widths = {name: max(len(name), 7) for name in column_names(record)}
+        self._metric_width = max(len(record.metric), len("0.1234") if record.metadata.is_accuracy else LONGEST_VALUE)
+        widths = {name: _plain_width(record, name) for name in column_names(record)}
+        others = len(self._line("", [], "", "", "")) + max(map(len, STATUSES))
+        shown = len(widths)
+        while shown and others + sum(map((2).__add__, [*widths.values()][:shown])) > text_width():
+            shown -= 1
+        self._widths = dict([*widths.items()][:shown])
+        self._hidden = [*widths][shown:]
 
     def __enter__(self) -> Self:
         """Print the header."""
-        print("\n".join(self._header), flush=True)
+        print("\n".join(map(_folded, self._header)), flush=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,32 +82,45 @@ class PlainView(View):
 
     def show_dashboard(self, url: str | None) -> None:
         """Print the address of the dashboard."""
-        print(dashboard_line(url), flush=True)
+        print(_folded(dashboard_line(url)), flush=True)
 
     def begin_trials(self) -> None:
-        """Print the names of the columns."""
-        names = "  ".join(printable(name).rjust(width) for name, width in self._widths.items())
-        print(
-            f"\nEnded trials; * marks the best so far\n  #  {names}  {self._record.metric}   seconds  status",
-            flush=True,
-        )
+        """Print what the lines show, and the names of the columns."""
+        title = "Ended trials; * marks the best so far"
+        if self._record.metadata.plan:
+            title = (
+                "Ended trainings; # is the trial of the study whose configuration was trained, and "
+                f"{self._record.metric} is that of the best epoch of each training"
+            )
+        print("\n" + wrapped(title))
+        if self._hidden:
+            names = ", ".join(map(printable, self._hidden))
+            print(wrapped(f"The lines are too short for {names}; trials.csv has all columns."))
+        headings = [printable(name).rjust(width) for name, width in self._widths.items()]
+        print(self._line("#", headings, self._record.metric, "seconds", "status"), flush=True)
 
     def show_ended(self, trial: TrialRecord) -> None:
         """Print the line of a trial."""
-        values = "  ".join(format_value(column_value(trial, name)).rjust(width) for name, width in self._widths.items())
+        cells = {name: format_value(column_value(trial, name)) for name in self._widths}
+        values = [shorten(cells[name], width).rjust(width) for name, width in self._widths.items()]
         metric = format_metric(trial.best_value) if trial.best_epoch else ""
-        star = "*" if trial is best_trial(self._record.trials) else " "
+        is_best = self._record.metadata.plan is None and trial is best_trial(self._record.trials)
         seconds = "" if trial.seconds is None else f"{trial.seconds:.1f}"
-        error = f": {shorten(trial.failure.error, 60)}" if trial.failure else ""
-        number = study_number(self._record, trial)
-        print(
-            f"{number:>3}  {values}  {metric.rjust(len(self._record.metric))} {star} {seconds:>7}  "
-            f"{trial.status}{error}",
-            flush=True,
+        line = self._line(
+            str(study_number(self._record, trial)), values, metric, seconds, trial.status, star="*" if is_best else " "
         )
+        if trial.failure:
+            room = text_width() - len(line) - 2
+            error = trial.failure.error
+            line += f": {error}" if len(error) <= room else f":\n     {shorten(error, text_width() - 5)}"
+        print(line, flush=True)
 
     def show_progress(self) -> None:
         """Do nothing, because only ended trials have a line."""
+
+    def _line(self, number: str, values: list[str], metric: str, seconds: str, status: str, *, star: str = " ") -> str:
+        cells = [number.rjust(3), *values, f"{metric.rjust(self._metric_width)} {star}{seconds.rjust(8)}", status]
+        return "  ".join(cells)
 
 
 def leading_trial(record: StudyRecord) -> TrialRecord | None:
@@ -132,3 +165,19 @@ def trial_name(record: StudyRecord, trial: TrialRecord) -> str:
 def column_value(trial: TrialRecord, name: str) -> object:
     """Look up the value of a trial in one of `column_names`; it is empty for an inactive hyperparameter."""
     return trial.hyperparameters.get(name, trial.seed if name == "seed" else "")
+
+
+def value_width(distribution: Distribution | None, longest_choice: int = LONGEST_VALUE) -> int:
+    """Characters for the values of a hyperparameter, or of a seed; those of choices up to a largest number."""
+    values = values_of(distribution) if distribution else None
+    return min(max(len(format_value(value)) for value in values), longest_choice) if values else LONGEST_VALUE
+
+
+def _folded(line: str) -> str:
+    """A line of the header in lines of the width of the terminal, unless a word is longer than them."""
+    folded = wrapped(line, hanging=" " * HEADER_LABEL)
+    return line if max(map(len, folded.split("\n"))) > text_width() else folded
+
+
+def _plain_width(record: StudyRecord, name: str) -> int:
+    return max(len(printable(name)), value_width(record.space.get(name), LONGEST_CHOICE))

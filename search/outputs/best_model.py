@@ -1,16 +1,21 @@
 """The best model of a study, as it was exported: where it is, and what is in it."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 
-from search.record.file_names import MODEL
+from search.record.file_names import CONFIRM, MODEL, STUDY_DB
+from search.record.lookup import command_line, study_args
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
+from search.record.trial import TrialRecord
 from search.settings import StudySettings
-from training.console.terminal import type_and_text
+from training.checkpoint import Checkpoint
+from training.config import NETWORKS
+from training.console.terminal import short_path, type_and_text
 from training.model.custom_model import load_custom_model, read_custom_metadata
 from training.model.model_folder import CONFIG, WEIGHTS, read_config, read_metadata
 from training.model.model_metadata import CustomModelMetadata, ModelMetadata
@@ -103,6 +108,53 @@ def exported_confirmed(record: StudyRecord) -> Path | None:
         return _exported(record, final.trial, final.epochs, final.seed)
     assert confirmation.best is not None, "a confirmation without a final training has a best training"
     return _exported(record, confirmation.confirmed.trial, confirmation.best.epoch, confirmation.best.seed)
+
+
+def describe_use(record: StudyRecord) -> str | None:
+    """The line that says how the model is used, with images by a command, else in Python; or why there is none.
+
+    None says that no trial has valid metrics, or that the model could not be exported, which was printed then.
+    """
+    model, network = exported_best(record) or exported_confirmed(record), record.metadata.task.network
+    if model is None:
+        reason = describe_missing(record)
+        return reason and f"Model: none, because {reason}"
+    if network is None:
+        return f"Load: from search.api import load_best; best = load_best({study_args(record.folder, None)[0]!r})"
+    trust = [] if network in NETWORKS else ["--trust-network"]
+    return f"Predict: {command_line('training/predict.py', str(short_path(model)), 'IMAGE', *trust)}"
+
+
+def describe_missing(record: StudyRecord) -> str | None:
+    """Why there is no model, if a training of the user's own saved none; otherwise None."""
+    trained = _model_training(record)
+    if record.metadata.task.network is not None or trained is None or saved_files(*trained) is not None:
+        return None
+    if record.metadata.task.saves_epochs:
+        return "the function did not save its best epoch with checkpoint.save"
+    return "the program left no file in {checkpoint}"
+
+
+def _model_training(record: StudyRecord) -> tuple[StudyRecord, TrialRecord] | None:
+    """The training whose model is exported, with its record: the best of the confirmed winner, or the best trial."""
+    confirmation, trials = record.metadata.confirmation, record
+    best = best_trial(record.trials)
+    if confirmation and confirmation.best and (record.folder / CONFIRM / STUDY_DB).is_file():
+        with closing(StudyRecord.open(record.folder / CONFIRM)) as trials:
+            best = next((trial for trial in trials.trials if trial.number == confirmation.best.training), None)
+    return None if best is None else (trials, best)
+
+
+def saved_files(record: StudyRecord, trial: TrialRecord) -> Path | None:
+    """The file or the folder that a trial saved after its best epoch; of a program the folder that it had."""
+    file = record.checkpoint(trial)
+    if not record.metadata.task.saves_epochs:
+        folder = file.with_suffix("")
+        is_complete = trial.has_ended and folder.is_dir() and not folder.is_symlink() and any(folder.iterdir())
+        return folder if is_complete else None
+    epoch = trial.best_epoch.epoch if trial.best_epoch else 0
+    files = Checkpoint(file).best_files()
+    return next((file for file in files if file.stem.endswith(f"-epoch-{epoch:04}") and not file.is_symlink()), None)
 
 
 def _exported(record: StudyRecord, trial: int, epoch: int, seed: int) -> Path | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from matplotlib.ticker import LogLocator, MaxNLocator
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from search.record.study_record import StudyRecord
 from search.space.distributions import Distribution, OrderedChoice, bounds, is_log, values_of
@@ -43,6 +43,8 @@ def hyperparameter_axis(name: str, distribution: Distribution, *, whole: bool = 
         case _ if is_log(distribution):
             ticks = round_ticks(*bounds(distribution), log=True)  # type: ignore[arg-type]
             axis |= {"tickvals": ticks, "ticktext": list(map(format_value, ticks))}
+        case IntDistribution():
+            axis["tickvals"] = round_ticks(*bounds(distribution), whole=True)
     axis["type"] = "log" if is_log(distribution) else "linear"
     if whole and not isinstance(distribution, CategoricalDistribution):
         low, high = bounds(distribution)
@@ -53,9 +55,16 @@ def hyperparameter_axis(name: str, distribution: Distribution, *, whole: bool = 
     return axis
 
 
-def round_ticks(low: float, high: float, *, log: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`, or these two where there is only one; powers of ten for a log scale."""
-    locator = LogLocator(numticks=6) if log else MaxNLocator(4, steps=[1, 2, 5, 10])
+def round_ticks(low: float, high: float, *, log: bool = False, whole: bool = False) -> list[float]:
+    """Round numbers from `low` to `high`, or these two where there is only one.
+
+    Args:
+        low: The smallest number on the axis.
+        high: The largest one.
+        log: Whether the scale is logarithmic; then the ticks are powers of ten.
+        whole: Whether there are only whole numbers.
+    """
+    locator = LogLocator(numticks=6) if log else MaxNLocator(4, steps=[1, 2, 5, 10], integer=whole)
     ticks = dict.fromkeys(float(f"{tick:.12g}") for tick in locator.tick_values(low, high))
     inside = [tick for tick in ticks if low <= tick <= high]
     return inside if len(inside) > 1 else [low, high]

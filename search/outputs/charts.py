@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from plotly.colors import sample_colorscale
 from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import QhullError
@@ -60,11 +60,16 @@ def learning_curves(record: StudyRecord) -> Figure:
     if baseline and baseline is not best and baseline.best_epoch:
         traces.append(_curves(record, [baseline], baseline_name(record.metadata), BASELINE, width=2.5, dash="dash"))
     if best:
-        traces.append(_curves(record, [best], f"best, trial {best.number}", BEST, width=3))
+        traces.append(_curves(record, [best], best_name(record, best), BEST, width=3))
     values = [value for trial in record.trials for value in trial.curve.values()]
     return chart(
         traces, x={"title": "epoch", "dtick": math.ceil(record.epochs / 10)}, y=metric_axis(record, values), height=400
     )
+
+
+def best_name(record: StudyRecord, best: TrialRecord) -> str:
+    """The name of the best trial in a chart; in a confirmed study another configuration may be the result."""
+    return f"best{' of the search' if record.metadata.confirmation else ''}, trial {best.number}"
 
 
 def _scatter(mode: str, x: Sequence[Any], y: Sequence[Any], **style: Any) -> Figure:
@@ -503,4 +508,5 @@ def _ticks(distribution: Distribution) -> list[Any]:
         case CategoricalDistribution():
             return list(distribution.choices)
         case _:
-            return round_ticks(*bounds(distribution), log=distribution.log)
+            whole = isinstance(distribution, IntDistribution)
+            return round_ticks(*bounds(distribution), log=distribution.log, whole=whole)

@@ -1,20 +1,17 @@
 """A comparison of studies as text for the terminal."""
 
-import textwrap
 from collections.abc import Sequence
 
 from search.analysis.comparison import NOTHING_DIFFERS, Comparison, displayed_metrics, overview
 from search.analysis.groups import Group
-from training.console.terminal import format_metric
+from training.console.terminal import format_metric, wrapped
 
-WIDTH = 80
-"""Columns of the terminal."""
 LONGEST_NAME = 20
 """Characters of a group's name in the table."""
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Print the comparison in lines of at most 80 characters."""
+    """Print the comparison in lines of the width of the terminal."""
     if comparison.has_repeats:
         print("Means over the studies of each group:")
     print(_overview_text(comparison.groups))
@@ -47,4 +44,4 @@ def _shorten(name: str) -> str:
 
 def _print_wrapped(line: str) -> None:
     indent = "    " if line.startswith(" ") else "  "
-    print(textwrap.fill(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False))
+    print(wrapped(line, hanging=indent))

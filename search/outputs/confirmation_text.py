@@ -1,8 +1,10 @@
 """Describes a confirmation in sentences and tables, for the terminal, the report and confirm.csv."""
 
+import math
+
 import pandas as pd
 
-from search.outputs.best_model import exported_confirmed
+from search.outputs.best_model import describe_missing
 from search.outputs.tables import as_cell
 from search.record.columns import distinct_columns
 from search.record.configuration import UNMEASURED, Configuration, format_difference
@@ -10,7 +12,7 @@ from search.record.confirmation import Confirmation
 from search.record.estimate import Estimate
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
-from training.console.terminal import counted, format_metric, format_value, short_path, text_width, wrapped
+from training.console.terminal import counted, format_metric, format_value, text_width, wrapped
 from training.metrics import CONFIDENCE
 
 COLUMNS = (
@@ -20,6 +22,10 @@ COLUMNS = (
     *("final_test_accuracy", "final_test_accuracy_low", "final_test_accuracy_high"),
 )
 """Our own columns of `confirm.csv`, besides those of the test metrics."""
+
+
+MEANS = "means over the seeds that chose the winner, and the value that the search had measured"
+"""What the rows of `configuration_rows` show."""
 
 
 def confirmation_table(record: StudyRecord, confirmation: Confirmation) -> pd.DataFrame:
@@ -70,11 +76,10 @@ def show_confirmation(record: StudyRecord) -> None:
     for sentence in (values, *describe_result(confirmation), *([stale] if stale else [])):
         print(wrapped(sentence, indent="  "))
     print("  How it was chosen:")
-    for number, step in enumerate(describe_choice(confirmation), start=1):
+    for number, step in enumerate(describe_choice(record, confirmation), start=1):
         print(wrapped(f"{number}. {step}", indent="  ", hanging="     "))
+    print(wrapped(f"M{MEANS[1:]}:", indent="  "))
     _show_configurations(confirmation)
-    if model := exported_confirmed(record):
-        print(f"Model: {short_path(model)}")
 
 
 def _show_configurations(confirmation: Confirmation) -> None:
@@ -102,6 +107,12 @@ def describe_result(confirmation: Confirmation) -> list[str]:
         f"Expect {confirmed.metric_name} {format_metric(expected.mean)} from this configuration "
         f"({describe_estimate(expected)})."
     ]
+    if bounds := confirmed.cut_off_at:
+        ends = " and ".join(f"{bound:g}" for bound in bounds)
+        sentences.append(
+            f"The interval is cut off at {ends}: by its name and by all values that were measured, "
+            f"{confirmed.metric_name} lies between 0 and {confirmed.largest_values[confirmed.metric_name]:g}."
+        )
     if not confirmation.varies:
         sentences.append(
             "From all seeds the trainings of a configuration measured the same: the training does not depend on its "
@@ -117,9 +128,10 @@ def describe_result(confirmation: Confirmation) -> list[str]:
         for name, test in confirmed.test_metrics.items():
             measured = f"{name} {format_metric(test.mean)} ({describe_estimate(test)})"
             sentences.append(f"The same trainings measured {measured}.")
+        is_better = not math.isclose(best.value, expected.mean)  # where all seeds gave the same value, it is not
         sentences.append(
             f"The best of all its trainings, epoch {best.epoch} with seed {best.seed}, measured "
-            f"{confirmed.metric_name} {format_metric(best.value)}, which is optimistic."
+            f"{confirmed.metric_name} {format_metric(best.value)}{', which is optimistic' if is_better else ''}."
         )
     return sentences
 
@@ -136,7 +148,7 @@ def describe_estimate(estimate: Estimate) -> str:
     return f"all seeds gave the same value, {UNMEASURED}"
 
 
-def describe_choice(confirmation: Confirmation) -> list[str]:
+def describe_choice(record: StudyRecord, confirmation: Confirmation) -> list[str]:
     """Describe in steps how the confirmed configuration was chosen and measured."""
     confirmed, winner = confirmation.confirmed, confirmation.winner
     number = len(confirmation.configurations)
@@ -155,11 +167,11 @@ def describe_choice(confirmation: Confirmation) -> list[str]:
         choice,
         f"It was then trained from {len(confirmed.seeds)} further seeds, which chose nothing{failed}. Their mean is "
         f"the value to expect. {describe_optimism(confirmed)}",
-        _describe_model(confirmation),
+        _describe_model(record, confirmation),
     ]
 
 
-def _describe_model(confirmation: Confirmation) -> str:
+def _describe_model(record: StudyRecord, confirmation: Confirmation) -> str:
     """Describe from which training the model comes."""
     if final := confirmation.final:
         return (
@@ -168,7 +180,9 @@ def _describe_model(confirmation: Confirmation) -> str:
         )
     tested = ", ".join(confirmation.confirmed.test_values)
     nothing = f" Metrics of test data ({tested}) chose nothing." if tested else ""
-    return f"The model is what the best of all its trainings saved, if it saved something.{nothing}"
+    if missing := describe_missing(record):
+        return f"There is no model, because {missing}.{nothing}"
+    return f"The model is what the best of all its trainings saved.{nothing}"
 
 
 def configuration_rows(confirmation: Confirmation) -> list[list[str]]:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-from search.outputs.confirmation_text import describe_interval, describe_stale
+from search.outputs.best_model import saved_files
+from search.outputs.confirmation_text import describe_estimate, describe_stale
 from search.record.confirmation import BestTraining, Confirmation
 from search.record.file_names import CONFIRM, MODEL
 from search.record.ranking import best_trial, epochs_run
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
-from training.checkpoint import Checkpoint
 from training.console.terminal import counted, format_metric
 from training.model.custom_model import save_custom_model
 from training.model.model_metadata import CustomModelMetadata
@@ -34,7 +34,7 @@ def export_custom_model(record: StudyRecord) -> Path | None:
     if confirmation and confirmation.best and not describe_stale(record, confirmation):
         return _export_confirmed(record, confirmation, confirmation.best)
     best = best_trial(record.trials)
-    saved = _saved(record, best) if best else None
+    saved = saved_files(record, best) if best else None
     if best is None or saved is None:
         return None
     return _save(record, saved, _metadata(record, best, best.number, _selection(record, best)))
@@ -46,7 +46,7 @@ def _export_confirmed(record: StudyRecord, confirmation: Confirmation, best: Bes
     training = next((trial for trial in trainings.trials if trial.number == best.training), None)
     if training is None or training.seed != best.seed:
         raise ValueError(f"the best training of the winner is not in {trainings.folder}")
-    saved = _saved(trainings, training)
+    saved = saved_files(trainings, training)
     if saved is None:
         return None
     confirmed, metric = confirmation.confirmed, record.metric
@@ -54,23 +54,11 @@ def _export_confirmed(record: StudyRecord, confirmation: Confirmation, best: Bes
     selection = (
         f"The configuration is trial {confirmed.trial} of study {record.folder.name}, confirmed from "
         f"{len(confirmed.seeds)} new seeds: their mean of {metric} is {format_metric(expected.mean)} "
-        f"({describe_interval(expected.low, expected.high)}). {_describe_best(record, best.epoch)} of the "
+        f"({describe_estimate(expected)}). {_describe_best(record, best.epoch)} of the "
         f"training with seed {best.seed}, the best of all trainings of this configuration; so its "
         f"{metric} is optimistic.{_describe_files(record, training)}"
     )
     return _save(record, saved, _metadata(record, training, confirmed.trial, selection))
-
-
-def _saved(record: StudyRecord, trial: TrialRecord) -> Path | None:
-    """The file or the folder that a trial saved after its best epoch; of a program the folder that it had."""
-    file = record.checkpoint(trial)
-    if not record.metadata.task.saves_epochs:
-        folder = file.with_suffix("")
-        is_complete = trial.has_ended and folder.is_dir() and not folder.is_symlink() and any(folder.iterdir())
-        return folder if is_complete else None
-    epoch = trial.best_epoch.epoch if trial.best_epoch else 0
-    files = Checkpoint(file).best_files()
-    return next((file for file in files if file.stem.endswith(f"-epoch-{epoch:04}") and not file.is_symlink()), None)
 
 
 def _save(record: StudyRecord, saved: Path, metadata: CustomModelMetadata) -> Path:

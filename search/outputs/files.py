@@ -10,7 +10,8 @@ from search.analysis.time_accounting import time_accounting, wall_seconds
 from search.outputs.confirmation_text import confirmation_table
 from search.outputs.tables import as_cell, epoch_table, trial_table
 from search.record.file_names import CONFIRM_CSV, EPOCHS_CSV, ERRORS, STUDY_JSON, TRIALS_CSV
-from search.record.ranking import best_trial
+from search.record.lookup import shown_settings
+from search.record.ranking import baseline_trial, best_trial
 from search.record.study_record import StudyRecord
 from training.atomic_file import write_atomically
 from training.console.terminal import printable_lines, show_event
@@ -73,7 +74,10 @@ class StudyFiles:
 
 def _study_json(record: StudyRecord) -> dict[str, Any]:
     best = best_trial(record.trials)
-    values = record.metadata.to_json() | {"seconds": wall_seconds(record), "time": time_accounting(record)}
+    has_baseline = baseline_trial(record.trials) is not None
+    settings = shown_settings(record.metadata.settings, has_baseline=has_baseline)
+    values = record.metadata.to_json() | {"settings": settings}
+    values |= {"seconds": wall_seconds(record), "time": time_accounting(record)}
     return {
         "name": record.folder.name,
         **dict(sorted(values.items())),

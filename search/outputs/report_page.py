@@ -1,12 +1,12 @@
 """Renders the report of a study: one self-contained HTML file with charts, sentences about them, and tables."""
 
-import math
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+import pandas as pd
 from optuna.distributions import CategoricalDistribution
 
 from search.analysis.equal_budget import ENOUGH_TRIALS, EqualBudget
@@ -20,6 +20,7 @@ from search.outputs import charts
 from search.outputs.best_model import read_exported
 from search.outputs.chart_layout import has_scale
 from search.outputs.confirmation_text import (
+    MEANS,
     configuration_rows,
     describe_choice,
     describe_epochs,
@@ -35,7 +36,7 @@ from search.outputs.tables import trial_table
 from search.record.columns import metric_columns
 from search.record.confirmation import Confirmation
 from search.record.file_names import MODEL, REPORT
-from search.record.lookup import project_path, settings_to_json
+from search.record.lookup import project_path, shown_settings
 from search.record.ranking import (
     baseline_trial,
     best_trial,
@@ -66,6 +67,7 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
         errors: How the best model classifies the test images, or why that is not known.
     """
     table, metrics = trial_table(record), {*metric_columns(record).values()}
+    of_search = " of the search" if record.metadata.confirmation else ""
     return render_page(
         REPORT,
         [*_sections(record, findings, errors)],
@@ -74,6 +76,7 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
         headline=_headline(record),
         certainty=_certainty(record),
         recommendations=findings.recommendations,
+        without_recommendation=_without_recommendation(record),
         failures=_failures(record),
         columns=list(map(printable, table.columns)),
         rows=[
@@ -81,8 +84,16 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
             for row in table.itertuples(index=False)
         ],
         best=_best_number(record),
+        order=f"The best trial{of_search} comes first",
         provenance=_provenance(record),
     )
+
+
+def _without_recommendation(record: StudyRecord) -> str:
+    """Say why there is no recommendation."""
+    if not valid_trials(record.trials):
+        return f"Nothing can be recommended, because no trial has a valid {record.metric}."
+    return "The trials of this study give no clear evidence for a recommendation."
 
 
 def _state(record: StudyRecord) -> str:
@@ -275,6 +286,7 @@ def _sections(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | s
 def _trials(record: StudyRecord, best: TrialRecord) -> Iterator[Section]:
     """Show what each trial reached, and with which hyperparameters."""
     metric, measured = record.metric, valid_trials(record.trials)
+    of_search = " of the search" if record.metadata.confirmation else ""
     stopped = sum(trial.status == "stopped_early" for trial in measured)
     lines = "line of the trial that was" if stopped == 1 else f"lines of the {stopped} trials that were"
     early = f" The {lines} stopped early end{'s' * (stopped == 1)} before the last epoch." if stopped else ""
@@ -285,15 +297,15 @@ def _trials(record: StudyRecord, best: TrialRecord) -> Iterator[Section]:
     baseline = f" The dashed line shows the {baseline_name(record.metadata)}." if baseline_trial(record.trials) else ""
     yield Section(
         "Learning curves",
-        f"Each line shows the {metric} of a trial after each epoch; the orange line is the best trial, "
+        f"Each line shows the {metric} of a trial after each epoch; the orange line is the best trial{of_search}, "
         f"{best.number}.{baseline}{early}{scale}",
         [charts.learning_curves(record)],
     )
     yield Section(
         "Optimisation history",
         f"Each point is the best {metric} of a trial, in the order in which the trials were proposed. Trial "
-        f"{best.number} is the best one. Hollow points are trials that were stopped early and might have improved."
-        f"{crosses}",
+        f"{best.number} is the best one{of_search}. Hollow points are trials that were stopped early and might have "
+        f"improved.{crosses}",
         [charts.optimisation_history(record)],
     )
     yield Section(
@@ -304,7 +316,8 @@ def _trials(record: StudyRecord, best: TrialRecord) -> Iterator[Section]:
     )
     yield Section(
         "One hyperparameter at a time",
-        f"Each chart shows the best {metric} of each trial against one hyperparameter. The star is the best trial. "
+        f"Each chart shows the best {metric} of each trial against one hyperparameter. The star is the best trial"
+        f"{of_search}. "
         "Hollow points are trials that were stopped early; only filled points show what a value reaches in full."
         f"{crosses}",
         [
@@ -345,8 +358,9 @@ def _confirmed(record: StudyRecord) -> Iterator[Section]:
     if confirmation is None:
         return
     stale = describe_stale(record, confirmation)
-    steps = [f"({number}) {step}" for number, step in enumerate(describe_choice(confirmation), start=1)]
-    text = " ".join([*describe_result(confirmation), *([stale] if stale else []), "How it was chosen:", *steps])
+    steps = [f"({number}) {step}" for number, step in enumerate(describe_choice(record, confirmation), start=1)]
+    sentences = [*describe_result(confirmation), *([stale] if stale else []), "How it was chosen:", *steps]
+    text = " ".join([*sentences, f"The table has these numbers: {MEANS}."])
     figure = charts.confirmation(confirmation)
     yield Section("Confirmation", text, [figure], table=configuration_rows(confirmation))
 
@@ -369,6 +383,9 @@ def _contours(record: StudyRecord, compared: EqualBudget | None) -> Iterator[Sec
 
 def _importances(record: StudyRecord, findings: Findings) -> Iterator[Section]:
     title, compared, importances = "Hyperparameter importance", findings.compared, findings.importances
+    if not valid_trials(record.trials):
+        yield Section(title, f"Importances are not known, because no trial has a valid {record.metric}.")
+        return
     if compared is None:
         yield Section(title, f"Importances are not shown: fewer than {ENOUGH_TRIALS} trials have valid metrics.")
         return
@@ -482,7 +499,8 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
         ("searched" if name in record.space else "fixed", f"{name}: {describe_hyperparameter(described)}")
         for name, described in describe(metadata.space).items()
     ]
-    settings = {name: value for name, value in settings_to_json(metadata.settings).items() if value is not None}
+    shown = shown_settings(metadata.settings, has_baseline=baseline_trial(record.trials) is not None)
+    settings = {name: value for name, value in shown.items() if value is not None}
     lines.append(("settings", ", ".join(f"{name} {format_value(value)}" for name, value in settings.items())))
     if warm_start := metadata.warm_start:
         lines.append(
@@ -503,7 +521,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
 
 def _cell(value: Any, *, is_metric: bool) -> dict[str, Any]:
     """Build the text of a cell of the table, and the key by which its column is sorted."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if pd.isna(value):
         return {"text": "", "key": ""}
     text = format_metric(value) if is_metric else format_value(value)
     return {"text": text, "key": value if isinstance(value, int | float) else str(value)}

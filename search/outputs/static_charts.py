@@ -17,7 +17,7 @@ from search.analysis.equal_budget import EqualBudget
 from search.analysis.gain import baseline_name
 from search.analysis.importance import EVALUATOR, Importance
 from search.outputs.chart_layout import ACCURACIES, BASELINE, BEST, COMPLETED, STATUS_COLOURS, axis_value
-from search.outputs.charts import incumbent_values
+from search.outputs.charts import best_name, incumbent_values
 from search.record.ranking import baseline_trial, best_trial, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
@@ -40,7 +40,7 @@ def learning_curves(record: StudyRecord) -> bytes:
     if baseline and baseline.best_epoch and baseline is not best:
         _curve(axes, record, baseline, BASELINE, linewidth=2, linestyle="--", label=baseline_name(record.metadata))
     if best:
-        _curve(axes, record, best, BEST, linewidth=2.5, label=f"best, trial {best.number}")
+        _curve(axes, record, best, BEST, linewidth=2.5, label=best_name(record, best))
     drawn = [trial for trial in record.trials if trial.best_epoch and trial not in (best, baseline)]
     statuses = dict.fromkeys(trial.status for trial in drawn)
     others = [Line2D([], [], color=STATUS_COLOURS[status], label=status.replace("_", " ")) for status in statuses]

@@ -4,7 +4,6 @@ import shlex
 import sys
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 
 import pandas as pd
 from optuna.distributions import CategoricalDistribution
@@ -12,7 +11,7 @@ from optuna.distributions import CategoricalDistribution
 from search.analysis.findings import Findings
 from search.analysis.gain import baseline_name, gain_over_start
 from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds
-from search.outputs.best_model import exported_best, exported_confirmed
+from search.outputs.best_model import describe_use
 from search.outputs.confirmation_text import show_confirmation
 from search.outputs.tables import trial_table
 from search.record.columns import hyperparameter_columns, metric_columns
@@ -23,7 +22,7 @@ from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from search.task.custom_metrics import metric_value
-from training.config import NETWORKS, is_passed_function
+from training.config import is_passed_function
 from training.console.command_line import mask_password
 from training.console.terminal import (
     counted,
@@ -37,9 +36,15 @@ from training.console.terminal import (
 )
 from training.run import TrainingSettings
 
+BEST = 5
+"""Number of trials in the table of the summary, the best ones."""
 
-def show_summary(record: StudyRecord, findings: Findings) -> None:
-    """Print the best trials of a study, its gain over the baseline, its first recommendation and its files."""
+
+def show_summary(record: StudyRecord, findings: Findings, *, is_confirmed_next: bool = False) -> None:
+    """Print the best trials of a study, its gain over the baseline, its first recommendation and its files.
+
+    `is_confirmed_next` says that the same command confirms the study, so that no command for this is printed.
+    """
     ended = ended_trials(record.trials)
     counts = Counter(trial.status for trial in ranked(record.trials))
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
@@ -54,11 +59,12 @@ def show_summary(record: StudyRecord, findings: Findings) -> None:
         _show_best(record, best)
         table = trial_table(record)
         measured = table[table["trial_number"].isin([trial.number for trial in valid_trials(record.trials)])]
-        _show_best_five(measured, record)
+        _show_best_trials(measured, record)
         _show_by_optimizer(measured, record)
         if not is_passed_function(record.metadata.task.train_function or ""):  # no command can call it
             print(f"Reproduce: {reproduce_command(record, best)}")
-            if len(measured) > 1 and record.metadata.confirmation is None and _can_be_confirmed(record):
+            can_be_confirmed = record.metadata.confirmation is None and _can_be_confirmed(record)
+            if len(measured) > 1 and can_be_confirmed and not is_confirmed_next:
                 print(f"Confirm: {_confirm_command(record)}")
     show_confirmation(record)
     if findings.recommendations:
@@ -148,19 +154,20 @@ def _option(name: str, value: object) -> str:
     return f"--{option}={value}"
 
 
-def _show_best_five(measured: pd.DataFrame, record: StudyRecord) -> None:
+def _show_best_trials(measured: pd.DataFrame, record: StudyRecord) -> None:
     metrics = [metric_columns(record)[name] for name in record.metadata.task.displayed_metrics]
-    hyperparameters = [*hyperparameter_columns(record).values()]
+    hyperparameters, trials = [*hyperparameter_columns(record).values()], len(ranked(record.trials))
     formats = dict.fromkeys(map(printable, metrics), format_metric)
     for shown in range(len(hyperparameters), -1, -1):
         columns = ["trial_number", *hyperparameters[:shown], *metrics]
-        table = measured[columns].head(5).map(lambda value: "" if value is pd.NA else value)
+        table = measured[columns].head(BEST).map(lambda value: "" if value is pd.NA else value)
         lines = table.rename(columns=printable).to_string(
             index=False, na_rep="", float_format=format_value, formatters=formats
         )
         if len(lines.partition("\n")[0]) <= text_width():
             break
-    print("\n" + lines)
+    print(f"Best {len(table)} of {counted(trials, 'trial')} (trials.csv has all):" if trials > len(table) else "")
+    print(lines)
     if hidden := hyperparameters[shown:]:
         names = ", ".join(map(printable, hidden))
         print(wrapped(f"The lines are too short for {names}; trials.csv has all columns.", indent="  "))
@@ -220,23 +227,13 @@ def resume_command(settings: StudySettings, record: StudyRecord) -> str:
 
 def _show_files(record: StudyRecord) -> None:
     folder = short_path(record.folder)
-    model = exported_best(record) or exported_confirmed(record)
-    if model:
-        print(describe_use(record, model))
+    if line := describe_use(record):
+        print(line)
     megabytes = sum(file.stat().st_size for file in record.folder.rglob("*") if file.is_file()) / 1e6
     if (record.folder / REPORT).is_file():
         print(f"Report: {folder / REPORT} (the folder holds {megabytes:.1f} MB)")
     address = record.address or f"sqlite:///{record.folder.resolve() / STUDY_DB}"
     print(f"Browse: optuna-dashboard {shlex.quote(address)}")
-
-
-def describe_use(record: StudyRecord, model: Path) -> str:
-    """The line that says how an exported model is used: with images by a command, else in Python."""
-    network = record.metadata.task.network
-    if network is None:
-        return f"Load: from search.api import load_best; best = load_best({study_args(record.folder, None)[0]!r})"
-    trust = [] if network in NETWORKS else ["--trust-network"]
-    return f"Predict: {command_line('training/predict.py', str(short_path(model)), 'IMAGE', *trust)}"
 
 
 def duration(seconds: float) -> str:

@@ -1,20 +1,23 @@
 """A configuration of a study, measured from several seeds: means and intervals, the winner, differences."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from search.record.estimate import FEWEST_SEEDS, Estimate, accuracy_estimate, best_mean_epoch, t_interval
+from search.record.estimate import FEWEST_SEEDS, Estimate, accuracy_estimate, best_mean_epoch, cut, t_interval
 from search.record.trial import Metrics, Objective
 from search.space.distributions import HyperparameterValue
 from search.task.custom_metrics import metric_value
-from search.task.metric_names import Mode
+from search.task.metric_names import Mode, words_of
 from search.task.task import POINTS, Task
-from training.console.terminal import format_metric
 from training.metrics import CONFIDENCE
 
+SHARES = {"accuracy", "acc", "f1", "auc", "auroc", "precision", "recall", "iou", "dice", "percent", "percentage", "pct"}
+"""Words in the name of a metric that is a part of a whole."""
+NO_SHARES = {"loss", "error", "err", "log", "difference", "diff", "delta"}
+"""Words in the name of a metric that is none in spite of such a word."""
 UNMEASURED = "so the influence of the seed could not be measured"
 
 
@@ -45,6 +48,8 @@ class Configuration:
     validation_images: int = 0
     """0 without images, and in the records of earlier versions."""
     test_images: int = 0
+    largest_values: dict[str, float] = field(default_factory=dict)
+    """By name, the largest possible value of each metric of a user's training that is a part of a whole, 1 or 100."""
 
     def __post_init__(self) -> None:
         """Refuse values that no trainings can measure."""
@@ -56,6 +61,8 @@ class Configuration:
             accuracies = self.test_values.get("test_accuracy", [])
             if min([self.search_value, *self.values, *tested]) < 0 or max(accuracies, default=0) > 1:
                 raise ValueError(f"the confirmation of trial {self.trial} has metrics that no images have")
+        if not {*self.largest_values.values()} <= {1.0, 100.0}:
+            raise ValueError(f"the metrics of trial {self.trial} cannot have the bounds {self.largest_values}")
         if self.epochs < 0 or (self.epochs > 0) != (len(self.seeds) >= FEWEST_SEEDS):
             raise ValueError(f"trial {self.trial} cannot have {self.epochs} confirmed epochs")
 
@@ -75,7 +82,15 @@ class Configuration:
         deviation = max(self.own_deviation, self.usual_deviation)
         if self.is_accuracy:
             return accuracy_estimate(self.values, self.validation_images, deviation)
-        return t_interval(self.values, deviation)
+        return cut(t_interval(self.values, deviation), self.largest_values.get(self.metric_name))
+
+    @property
+    def cut_off_at(self) -> list[float]:
+        """The bounds at which the interval of the metric ends, because a part of a whole lies between them."""
+        largest = self.largest_values.get(self.metric_name)
+        if largest is None or not self.metric.has_interval:
+            return []
+        return [bound for bound in (0.0, largest) if bound in (self.metric.low, self.metric.high)]
 
     @property
     def own_deviation(self) -> float:
@@ -96,7 +111,7 @@ class Configuration:
         return {
             name: accuracy_estimate(values, self.test_images)
             if self._has_unit and name.endswith("accuracy")
-            else t_interval(values)
+            else cut(t_interval(values), self.largest_values.get(name))
             for name, values in self.test_values.items()
         }
 
@@ -193,7 +208,20 @@ def measure_again(
         usual_deviation=winner.usual_deviation,
         validation_images=winner.validation_images,
         test_images=winner.test_images,
+        largest_values=winner.largest_values,
     )
+
+
+def largest_value(name: str, values: Iterable[float]) -> float | None:
+    """The largest possible value of a metric of a user's training that is a part of a whole; None if it is not one.
+
+    Nobody has told what the metric is: its name must say so, and all its values must lie in [0, 1], or in [0, 100] for
+    a percentage.
+    """
+    words, values = words_of(name), list(values)
+    if not words & SHARES or words & NO_SHARES or not values or min(values) < 0 or max(values) > 100:
+        return None
+    return 1.0 if max(values) <= 1 else 100.0
 
 
 def rank(configurations: Sequence[Configuration]) -> list[Configuration]:
@@ -252,7 +280,7 @@ class Difference:
 
 def format_difference(size: float, unit: str) -> str:
     """The size of a difference as text, without its unit."""
-    return f"{size:.2f}" if unit == POINTS else format_metric(size)
+    return f"{size:.2f}" if unit == POINTS else f"{size:.4g}"
 
 
 def _signed(difference: float, unit: str) -> str:

@@ -51,7 +51,17 @@ def t_interval(values: Sequence[float], deviation: float | None = None, *, step:
 def accuracy_estimate(accuracies: Sequence[float], images: int, deviation: float | None = None) -> Estimate:
     """Mean and Student's interval of accuracies on this number of images (0: unknown), cut off at 0 and 1."""
     estimate = t_interval(accuracies, deviation, step=1 / images if images else 0.0)
-    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
+    return cut(estimate, 1.0)
+
+
+def cut(estimate: Estimate, largest: float | None) -> Estimate:
+    """Cut an interval off at 0 and at the largest possible value; None if the values have no known bounds.
+
+    The true mean lies between the bounds, so the interval contains it as often as before.
+    """
+    if largest is None:
+        return estimate
+    return replace(estimate, low=max(0.0, estimate.low), high=min(largest, estimate.high))
 
 
 def best_mean_epoch(curves: Sequence[Sequence[float]], *, lowest: bool = False) -> int:

@@ -28,6 +28,8 @@ CHANGEABLE = SESSION_SETTINGS | {
     "dataset",  # the checksum of the images shows whether they are the same
 }
 """Settings that may change when a study is resumed; all others make its trials comparable."""
+IMAGE_SETTINGS = ("dataset", "data_dir", "image_size", "val_fraction", "network")
+"""Settings that have an effect only on images."""
 
 
 def find_study(study: str, results_dir: Path, server: str | None = None) -> Path:
@@ -105,6 +107,18 @@ def settings_to_json(settings: StudySettings) -> dict[str, Any]:
         for name, value in values.items()
         if name not in SESSION_SETTINGS
     }
+
+
+def shown_settings(settings: StudySettings, *, has_baseline: bool) -> dict[str, Any]:
+    """The settings that matter for a study, as values for JSON: without those of images if it has none.
+
+    `has_baseline` says whether the study began with default values; a program, for example, has none.
+    """
+    values = settings_to_json(settings)
+    if settings.task.network is not None:
+        return values
+    without_effect = {*IMAGE_SETTINGS, *([] if has_baseline or not settings.baseline else ["baseline"])}
+    return {name: value for name, value in values.items() if name not in without_effect}
 
 
 def settings_from_json(stored: object, folder: Path) -> StudySettings:

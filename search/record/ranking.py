@@ -62,7 +62,10 @@ def epochs_run(trials: Iterable[TrialRecord]) -> int:
 def epochs_saved(trials: Iterable[TrialRecord], epochs: int | None) -> int:
     """Number of epochs that trials did not run because they were stopped early; 0 if nobody knows.
 
-    A full trial runs `epochs`; None if there is no limit.
+    A full trial runs `epochs`; None if there is no limit. Nobody knows, either, if trials end by themselves before it.
     """
+    trials = list(trials)
+    if any(trial.ended_by_itself for trial in trials):
+        return 0
     stopped = [trial for trial in trials if trial.status == "stopped_early"]
     return 0 if epochs is None else sum(epochs - len(trial.epochs) for trial in stopped)

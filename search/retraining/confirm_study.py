@@ -14,12 +14,13 @@ from search.algorithms.stopping import StudyStopper
 from search.engine.runners import runner_of
 from search.engine.study import Repetition, Study, prepare_study
 from search.engine.study_run import EXIT_NOTHING_COMPLETED, StudyRun
+from search.outputs.best_model import describe_use
 from search.outputs.confirmation_text import describe_epochs, show_confirmation
 from search.outputs.files import StudyFiles
 from search.outputs.report import images_of, write_outputs
 from search.outputs.summary import show_early_end
 from search.record import folder as study_folder
-from search.record.configuration import Configuration, measure, measure_again, rank
+from search.record.configuration import Configuration, largest_value, measure, measure_again, rank
 from search.record.confirmation import BestTraining, Confirmation, Final, Plan
 from search.record.database import RecordUnwritableError
 from search.record.estimate import FEWEST_SEEDS
@@ -34,6 +35,7 @@ from search.retraining.final_training import discard_training_state, train_final
 from search.retraining.settings import ConfirmSettings
 from search.settings import StudySettings
 from search.space.search_space import Point
+from search.task.custom_metrics import metric_value
 from training.config import MAX_SEED, DataConfig
 from training.console.terminal import short_path
 from training.images.image_data import ImageData, load_data
@@ -283,15 +285,34 @@ def _ranked(record: StudyRecord, parent: StudyRecord) -> list[Configuration]:
     """Measure each configuration by the trainings that choose the winner; the winner comes first."""
     plan = _plan_of(record)
     by_number = {trial.number: trial for trial in parent.trials}
-    dataset, configurations = record.metadata.dataset, []
+    dataset, configurations, largest = record.metadata.dataset, [], _largest_values(record, parent)
     for number, value in zip(plan.trials, plan.values, strict=True):
         hyperparameters = by_number[number].hyperparameters
         trainings = _trainings(record, hyperparameters, plan.seeds)
         one = measure(number, hyperparameters, value, trainings, objective=record.objective, task=record.metadata.task)
+        one = replace(one, largest_values=largest)
         if dataset:
             one = replace(one, validation_images=dataset.validation_images, test_images=dataset.test_images)
         configurations.append(one)
     return rank(configurations)
+
+
+def _largest_values(record: StudyRecord, parent: StudyRecord) -> dict[str, float]:
+    """The largest possible value of each metric that is a part of a whole, by all trials; none are needed for images.
+
+    Each metric has the values of all epochs in the study and in its confirmation.
+    """
+    task = record.metadata.task
+    if task.network is not None:
+        return {}
+    epochs = [metrics for trial in [*parent.trials, *record.trials] for metrics in trial.epochs]
+    bounds = {}
+    for name in (record.metric, *task.test_metrics):
+        values = [value for metrics in epochs if (value := metric_value(metrics, name)) is not None]
+        largest = largest_value(name, values)
+        if largest is not None:
+            bounds[name] = largest
+    return bounds
 
 
 def _confirmed(record: StudyRecord, winner: Configuration) -> Configuration:
@@ -343,6 +364,8 @@ def _publish(run: ConfirmationRun, record: StudyRecord, data: ImageData | None) 
         StudyFiles(changed).refresh(force=True)
     write_outputs(parent, images_of(run.settings, parent) if data is None else data)
     show_confirmation(parent)
+    if line := describe_use(parent):
+        print(line)
     if (parent.folder / REPORT).is_file():
         print(f"Report: {short_path(parent.folder / REPORT)}")
     return 0

@@ -30,8 +30,8 @@ class ReplaySettings:
     num_samples: int | None = None
     """Number of trials in each study, by default 20; only for a table of learning curves."""
     baseline: bool = True
-    """Begin each study with the tutorial's settings, which are trained in full; then try the same settings with each
-    other optimizer."""
+    """Begin each study with the default settings of its network, which are trained in full; then try the same settings
+    with each other optimizer. The defaults of the mlp are the tutorial's settings."""
     metric: MetricName | None = None
     """Metric by which trials are compared; the highest accuracy or the lowest loss is the best. By default
     val_accuracy, or test_accuracy if there are no validation metrics."""

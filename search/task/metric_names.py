@@ -21,8 +21,13 @@ def check_metric_name(name: str) -> None:
         )
 
 
+def words_of(metric: str) -> set[str]:
+    """The words in the name of a metric, in lower case."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*", metric)}
+
+
 def derived_mode(metric: str) -> Mode | None:
     """Whether the highest or the lowest value of a metric is the best, if its name says so."""
-    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*", metric)}
+    words = words_of(metric)
     modes: list[Mode] = [mode for mode, known in KNOWN_METRICS.items() if words & known]
     return modes[0] if len(modes) == 1 else None

@@ -28,8 +28,13 @@ def format_value(value: object) -> str:
 
 
 def format_metric(value: float) -> str:
-    """A metric as text: four decimals, or four significant digits where four decimals would hide them."""
-    return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1e6 else f"{value:.4g}"
+    """A metric as text: four decimals, or four significant digits where four decimals would hide them.
+
+    Above 1 it has no zeros at its end: 97.78, but 0.9500, as all accuracies in [0, 1] have four decimals.
+    """
+    if value != 0 and not 0.001 <= abs(value) < 1e6:
+        return f"{value:.4g}"
+    return f"{value:.4f}".rstrip("0").rstrip(".") if abs(value) > 1 else f"{value:.4f}"
 
 
 def format_share(share: float) -> str:
@@ -85,14 +90,15 @@ def wrapped(text: str, *, indent: str = "", hanging: str | None = None) -> str:
         hanging: What the second and later lines begin with instead, if that is different.
     """
     later = indent if hanging is None else hanging
-    return fill(
-        text,
+    filled = fill(
+        text.replace(" %", "\N{NO-BREAK SPACE}%"),  # a number and its unit stay in one line
         text_width(),
         initial_indent=indent,
         subsequent_indent=later,
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return filled.replace("\N{NO-BREAK SPACE}%", " %")
 
 
 def show_event(sentence: str) -> None:
