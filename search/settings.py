@@ -89,7 +89,7 @@ class StudySettings(DataConfig):
     baseline: bool = True
     """Begin with the default settings, which are trained in full, so that the study can report its gain over them; then
     try the same settings with each other optimizer. The defaults of the mlp are the tutorial's settings. A
-    --train-function has defaults only if it takes a dataclass, and a --command has none."""
+    --train-function has the defaults of its dataclass or of its parameters, and a --command has none."""
     network: str = "mlp"
     """mlp: the tutorial's network; cnn: a small convolutional network; or the import path of your own function that
     builds a network, path/to/file.py:build or package.module:build. docs/guide.md explains it."""

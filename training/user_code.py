@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, get_type_hints
 
 from training.config import PROJECT, is_passed_function
+from training.config_fields import PlainValue, plain
 from training.console.terminal import type_and_text
 from training.program_files import checksum, meaning, program_files
 from training.random_state import seeded
@@ -273,3 +274,19 @@ def annotated_config(option: str, path: str) -> type[Any] | None:
         if field.init and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{option} {path}: hyperparameter {field.name} needs a default")
     return annotation
+
+
+def default_arguments(option: str, path: str) -> dict[str, PlainValue]:
+    """The defaults of a function's parameters, by name, as plain values; a ValueError says that it cannot be imported.
+
+    It is empty for a function that does not say which parameters it has.
+    """
+    try:
+        parameters = signature(load_function(option, path)).parameters
+    except (TypeError, ValueError):  # something that is written in C
+        return {}
+    return {
+        name: plain(parameter.default)
+        for name, parameter in parameters.items()
+        if parameter.default is not parameter.empty
+    }

@@ -24,7 +24,6 @@ from search.space.distributions import HyperparameterValue
 from search.space.search_space import SearchSpace, contains, starting_points
 from search.task.metric_names import Mode
 from training.checkpoint import Checkpoint
-from training.config_fields import plain_fields
 from training.custom_checkpoint import remove
 
 Result = TypeVar("Result")
@@ -213,10 +212,10 @@ class StudyRecord:
 
     def enqueue_starting_points(self, most: int) -> None:
         """Queue the starting points of the space before all points of the sampler, the baseline first."""
-        config_class = self.metadata.task.config_type()
-        if config_class is None:
-            return  # without defaults there is no starting point
-        defaults = plain_fields(config_class())
+        task = self.metadata.task
+        defaults = task.defaults()
+        if task.config_type() is None and not contains(self.space, self.space.point(defaults)):
+            return  # a parameter, unlike a field, may have no default, or one that only says that there is none
         for point in starting_points(self.space, defaults)[:most]:
             self.study.enqueue_trial(point, user_attrs={"baseline": point == self.space.point(defaults)})
 

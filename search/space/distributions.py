@@ -129,6 +129,8 @@ def contains_value(distribution: Distribution, value: HyperparameterValue) -> bo
 def clip(distribution: Distribution, value: HyperparameterValue | None) -> HyperparameterValue:
     """The value of a distribution that is closest to another one; the first choice if it is none of the choices."""
     if value is not None and contains_value(distribution, value):
+        if isinstance(distribution, FloatDistribution | IntDistribution):
+            return type(distribution.low)(value)  # 1 is 1.0 in a range of such numbers
         return value
     if isinstance(distribution, CategoricalDistribution):
         return values_of(distribution)[0]  # type: ignore[index]

@@ -130,6 +130,12 @@ class FunctionTask(OwnTask):
 
         return annotated_config(self.option, self.path)
 
+    def defaults(self) -> dict[str, Any]:
+        """The defaults of the fields of the dataclass, or else of the parameters."""
+        from training.user_code import default_arguments
+
+        return super().defaults() or default_arguments(self.option, self.path)
+
     def checksums(self) -> dict[str, str]:
         """Checksums of the function's files."""
         from search.task import checksums  # torch takes seconds

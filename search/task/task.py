@@ -145,6 +145,16 @@ class Task(ABC):
         The file of a user's network or training function is imported; a ValueError says that this failed.
         """
 
+    def defaults(self) -> dict[str, Any]:
+        """The defaults of hyperparameters, by name: those of the fields of their dataclass.
+
+        The file of a user's network or training function is imported; a ValueError says that this failed.
+        """
+        from training.config_fields import plain_fields  # pydantic takes a fifth of a second
+
+        config_class = self.config_type()
+        return {} if config_class is None else plain_fields(config_class())
+
     @abstractmethod
     def checksums(self) -> dict[str, str]:
         """Checksums of the code that decides what a trial measures, as it is now; the user's files are imported."""
