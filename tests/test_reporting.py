@@ -1,12 +1,17 @@
 """Training functions that report by a call: a parameter `report`, Ray Tune's functions, a loop of somebody else."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from serial_ray import CompletedRun, run_command
+from test_command import wait_for
 
+from search.engine import trial_folder
 from search.engine.custom_training import train_custom
+from search.engine.reporter import LimitReachedError
 from search.record.trial import Objective
 from search.task.custom_metrics import CustomMetrics
 from training.custom_checkpoint import CustomCheckpoint
@@ -64,6 +69,15 @@ def fails_at_its_limit(slope):
             yield {"loss": slope}
     finally:
         raise OSError("the model cannot be saved")
+
+def forks(slope, report):
+    child = os.fork() == 0
+    note(f"process {os.getpid()}")
+    if slope < 1.5:
+        report({"loss": slope})
+    if child:
+        note("the copy returns")
+    return {"loss": slope}
 
 def with_tune(config):
     start, checkpoint = 0, tune.get_checkpoint()
@@ -138,6 +152,63 @@ def test_error_after_the_last_epoch_is_in_the_log(place: Path) -> None:
     run("fails_at_its_limit", "--epochs", "2", "--scheduler", "none")
     assert set(trials("fails_at_its_limit")["status"]) == {"completed"}
     assert "OSError: the model cannot be saved" in Path("out/fails_at_its_limit/trials/0000/log.txt").read_text()
+
+
+def test_copy_of_a_training_ends_where_it_would_report_or_return(place: Path) -> None:
+    run("forks", "--scheduler", "none")
+    assert (trials("forks")["loss"] == trials("forks")["slope"]).all()
+    assert set(trials("forks")["epochs"]) == {1}
+    notes = Path("notes.txt").read_text().splitlines()
+    processes = {int(note.split()[1]) for note in notes if note.startswith("process")}
+    assert len(processes) == 4  # this one, and a copy in each of three trials
+    assert [pid for pid in processes if "State:\tS" in status(pid)] == []
+
+
+def status(pid: int) -> str:
+    file = Path(f"/proc/{pid}/status")
+    return "" if pid == os.getpid() or not file.is_file() else file.read_text()
+
+
+def test_log_stays_short_while_child_processes_print(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trial_folder, "LONGEST_LOG", 500)
+    monkeypatch.setattr(trial_folder, "CHECK_SECONDS", 0.01)
+    folder = place / "0000"
+    with capfd.disabled(), trial_folder.in_trial_folder(folder):
+        for _ in range(2):
+            subprocess.run(["printf", "%01000d", "0"], check=True)
+            wait_for(lambda: (folder / "log.txt").stat().st_size < 600)
+        print("y" * 1000)
+    log = (folder / "log.txt").read_bytes()
+    assert log == b"0" * 500 + trial_folder.LEFT_OUT
+
+
+def test_log_of_a_worker_has_no_more_of_a_trial_than_its_own_log(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trial_folder, "LONGEST_LOG", 500)
+    with trial_folder.in_trial_folder(place / "0000"):
+        for _ in range(10):
+            print("y" * 99)
+    assert capfd.readouterr().out == ("y" * 99 + "\n") * 5 + trial_folder.LEFT_OUT.decode()
+
+
+def test_training_that_goes_on_after_its_end_is_noticed_once(place: Path) -> None:
+    """A worker ends its process some seconds later."""
+    refused: list[BaseException] = []
+    train_custom(
+        "program.py:swallows",
+        {"slope": 1.0},
+        number=0,
+        epochs=2,
+        seed=0,
+        objective=Objective("loss", "min"),
+        checkpoint=CustomCheckpoint(place / "trial.pt", place / "0000"),
+        report=lambda *_, **__: None,
+        on_refused=refused.append,
+    )
+    assert [type(end) for end in refused] == [LimitReachedError]
 
 
 def test_function_of_ray_tune_runs_unchanged(place: Path) -> None:

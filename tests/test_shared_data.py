@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from serial_ray import CompletedRun, run_command
+
+from search.engine.shared_data import SharedData
 
 PROGRAM = """
 import random
@@ -78,3 +81,54 @@ def test_data_that_cannot_be_loaded_are_one_sentence(place: Path, text: str, sen
     assert ended.status == 2
     assert sentence in ended.stderr
     assert not (place / "out" / "train").exists()
+
+
+CHANGES = """
+import torch
+
+def load():
+    return {"weights": torch.ones(3), "model": torch.nn.Linear(2, 1)}
+
+def in_place(rate, data):
+    yield {"loss": rate}
+    data["weights"][:2] += rate
+    yield {"loss": rate}
+
+def at_its_end(rate, data):
+    yield {"loss": rate}
+    with torch.no_grad():
+        data["model"].weight.add_(1)
+
+def copies(rate, data):
+    weights = data["weights"].clone()
+    weights += rate
+    yield {"loss": rate, "sum": data["weights"].sum()}
+"""
+
+
+@pytest.mark.parametrize("name", ["in_place", "at_its_end"])
+def test_trial_that_changes_a_shared_tensor_fails_and_so_do_those_after_it(place: Path, name: str) -> None:
+    Path("program.py").write_text(CHANGES)
+    ended = run(name, "--scheduler", "none", "--num-samples", "5")
+    assert ended.status == 1
+    assert "3 trials in a row raised the same error" in ended.stdout
+    assert set(trials(name)["epochs"]) <= {0, 1}
+    sentence = "ValueError: the training has changed a tensor of load() in place, which all trials read: change a copy"
+    assert {error.partition(" of it")[0] for error in trials(name)["error"]} == {sentence}
+
+
+def test_trial_may_change_copies_of_shared_tensors(place: Path) -> None:
+    Path("program.py").write_text(CHANGES)
+    assert run("copies").status == 0
+    assert set(trials("copies")["sum"]) == {3.0}
+
+
+def test_worker_that_reads_shared_tensors_knows_that_another_one_has_changed_them(place: Path) -> None:
+    """Ray gives both the same memory; here this is what they unpickle."""
+    ours = SharedData("program.py:train", None, [torch.ones(3)])
+    theirs = SharedData("program.py:train", None, [torch.ones(3)], ours.is_changed)
+    theirs.check()
+    ours.tensors[0].detach().add_(1)
+    for data in (ours, theirs):
+        with pytest.raises(ValueError, match=r"has changed a tensor of load\(\) in place"):
+            data.check()

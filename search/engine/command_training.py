@@ -13,7 +13,7 @@ from typing import Any
 from search.engine.program import Line, OutOfTimeError, Program, kept_lines
 from search.engine.report_lines import EPOCH, ReportLines, without_colours
 from search.engine.reporter import LimitReachedError, Report, Reporter
-from search.engine.trial_folder import LONGEST_LOG, in_trial_folder
+from search.engine.trial_folder import in_trial_folder
 from search.record.trial import Objective
 from search.task.command_template import LIMIT, CommandTemplate
 from training.atomic_file import write_atomically
@@ -160,14 +160,11 @@ class _Output:
     """What a program prints: goes on into the log, and its last lines are kept."""
 
     def __init__(self) -> None:
-        self._written = 0
         self._last: deque[str] = deque(maxlen=LAST_LINES)
 
     def write(self, line: Line) -> None:
-        """Print a line, until there are too many."""
-        if self._written <= LONGEST_LOG:
-            self._written += len(line.text)
-            sys.stdout.write(line.text)
+        """Print a line."""
+        sys.stdout.write(line.text)
         if line.text.strip():
             self._last.append(without_colours(line.text.rstrip()))
 

@@ -1,5 +1,6 @@
 """Runs a training function of the user's own: it yields or reports its metrics after each epoch, or returns them."""
 
+import os
 import traceback
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any
@@ -8,7 +9,7 @@ from optuna.exceptions import TrialPruned
 
 from search.engine.function_call import SHARED_DATA, FunctionCall, prepare_call
 from search.engine.optuna_objective import ObjectiveTrial
-from search.engine.reporter import LimitReachedError, Report, Reporter, as_number
+from search.engine.reporter import LimitReachedError, OnRefused, Report, Reporter, as_number, end_forked_process
 from search.engine.shared_data import SharedData
 from search.engine.trial_folder import in_trial_folder
 from search.engine.tune_calls import outside_of_tune_calls, tune_calls
@@ -31,6 +32,7 @@ def train_custom(
     checkpoint: CustomCheckpoint,
     report: Report,
     data: SharedData | None = None,
+    on_refused: OnRefused | None = None,
 ) -> None:
     """Run a training function until it returns, or calls `sys.exit(0)`; report the metrics of each epoch.
 
@@ -50,14 +52,19 @@ def train_custom(
             one after those that it has loaded. What the function prints goes to `log.txt` in the folder of the trial.
         report: Receives the metrics of each epoch; what it raises ends the training.
         data: The function receives its value if it has a parameter `data`.
+        on_refused: Is called, once, with what ended the trial if the function reports nevertheless.
 
     Raises:
         TrainingDivergedError: The metric is not finite and stays so, or the function raises FloatingPointError.
-        ValueError: The function reports something else, or nothing.
+        ValueError: The function reports something else, or nothing, or it changes the data.
         RuntimeError: The function exits with a text or with a status other than 0.
     """
-    reporter = Reporter(objective, checkpoint, limit=epochs, report=outside_of_tune_calls(report))
+    report = outside_of_tune_calls(report)
+    if data:
+        report = data.checked_before(report)
     with in_trial_folder(checkpoint.folder), running(OPTION, import_path) as function:
+        reporter = Reporter(objective, checkpoint, limit=epochs, report=report)
+        reporter.on_refused = on_refused
         limit = {} if epochs is None else {"epochs": epochs}
         values = {**limit, "seed": seed, "trial_folder": str(checkpoint.folder), **hyperparameters}
         services: dict[str, Any] = {"checkpoint": checkpoint, "report": reporter}
@@ -72,16 +79,21 @@ def train_custom(
                 _run(call, reporter)
             finally:
                 reporter.close()
+    if data:
+        data.check()
     reporter.check_end()
 
 
 def _run(call: FunctionCall, reporter: Reporter) -> None:
     """Run a training function to its end; its own end is told from one that comes from outside."""
     error: BaseException | None = None
+    process = os.getpid()
     try:
         _receive(call(), reporter)
     except BaseException as raised:
         error = raised
+    if os.getpid() != process:
+        end_forked_process()
     if reporter.end is not None:  # whatever the function made of it
         if not isinstance(reporter.end, LimitReachedError):
             raise reporter.end

@@ -32,7 +32,7 @@ class ObjectiveTrial(FixedTrial):
     def report(self, value: float, step: int) -> None:  # noqa: ARG002
         """Report the metric of the next epoch; its number is the number of reports, whatever the step is."""
         if self.should_prune():
-            raise self._reporter.end or AssertionError
+            self._reporter({})  # raises its end
         try:
             self._reporter({self._objective.metric: value})
         except BaseException:

@@ -1,9 +1,11 @@
 """Receives what a training function reports: checks the metrics of each epoch, and passes them on."""
 
 import math
+import os
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +24,8 @@ class Report(Protocol):
     def __call__(self, metrics: Metrics, *, is_last: bool) -> None:
         """Receive metrics; `is_last` says that the training has returned them at its end."""
 
+
+OnRefused: TypeAlias = Callable[[BaseException], None]
 
 LEFT_OUT = (
     "the training also reports what is not recorded, because it is not a number "
@@ -75,6 +79,9 @@ class Reporter:
         """Whether the call for the last epoch ends the training; a training that knows the limit ends by itself."""
         self.end: BaseException | None = None
         """What ends the trial, whatever the training makes of it; None until then."""
+        self.on_refused: OnRefused | None = None
+        """Is called with the end of the trial in the first call after it, for the training goes on."""
+        self._process = os.getpid()
 
     @property
     def epochs(self) -> int:
@@ -92,7 +99,12 @@ class Reporter:
             TrainingDivergedError: The metric is not finite, as in the epochs before.
             ValueError: It is no dictionary, or the metric is no number.
         """
+        if os.getpid() != self._process:
+            end_forked_process()
         if self.end is not None:
+            on_refused, self.on_refused = self.on_refused, None
+            if on_refused is not None:
+                on_refused(self.end)
             raise self.end
         seconds = round(time.perf_counter() - self._start, 6)
         try:
@@ -118,6 +130,7 @@ class Reporter:
     def close(self) -> None:
         """End the training in later calls, which a thread that it has left behind may make."""
         self.end = self.end or LimitReachedError()
+        self.on_refused = None
 
     def receive_result(self, result: object) -> None:
         """Receive what a function returned: a dictionary of metrics, a number, or None.
@@ -159,7 +172,8 @@ class Reporter:
         others = [str(name) for name in reported if numbers.get(str(name)) is None and str(name) != metric]
         self._warn(LEFT_OUT, others)
         if value is None:
-            self._warn(f"epochs without {metric} are recorded, but cannot be the best; they have", [*self._names])
+            found = [name for name, number in numbers.items() if number is not None]
+            self._warn(f"epochs without {metric} are recorded, but cannot be the best; they have", found)
         elif math.isfinite(value):
             self._values.add(value)
             self._not_finite = {}
@@ -178,6 +192,12 @@ class Reporter:
         if names and warning not in self._warned:
             self._warned.add(warning)
             self._checkpoint.warn(f"{warning}: {', '.join(map(printable, names))}")
+
+
+def end_forked_process() -> NoReturn:
+    """End this process, a copy of a training: where a copy reports or returns, the training itself does so, too."""
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def as_number(value: Any) -> float | None:

@@ -11,7 +11,7 @@ from search.engine.custom_training import train_custom
 from search.engine.function_call import check_call, takes_seed
 from search.engine.reporter import Report
 from search.engine.shared_data import SharedData, load_shared_data
-from search.engine.time_limit import time_limit
+from search.engine.time_limit import ending_process, time_limit
 from search.record.trial import Objective
 from search.settings import StudySettings
 from search.space.search_space import SearchSpace
@@ -57,6 +57,8 @@ class TrialRun(Generic[KindOfCheckpoint]):
     """Device of a network that the image training builds, `cpu` or `cuda`."""
     timeout: float | None = None
     """Seconds after which the training ends, and with it this process; None for never."""
+    in_worker: bool = False
+    """Whether this process is a worker, which ends if the training goes on after its end."""
 
 
 class Runner(ABC, Generic[KindOfTask, KindOfCheckpoint]):
@@ -197,6 +199,7 @@ class FunctionRunner(_OwnRunner[FunctionTask]):
                 checkpoint=run.checkpoint,
                 report=run.report,
                 data=run.shared_data,
+                on_refused=ending_process(run.checkpoint.folder) if run.in_worker else None,
             )
 
 

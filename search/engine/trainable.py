@@ -89,6 +89,7 @@ def trainable(
                 threads=threads,
                 device=device,
                 timeout=timeout,
+                in_worker=True,
             )
         )
         if not reports.has_ended and (task.epochs is None or reports.epoch < task.epochs):

@@ -20,12 +20,13 @@ from search.engine.shared_data import pass_tensors_without_copy
 from search.engine.study import Study
 from search.engine.time_limit import timeout_file
 from search.engine.trainable import trainable
+from search.engine.trial_folder import UNENDED
 from search.monitoring.loggers import Loggers
 from search.monitoring.prometheus import Gauges
 from search.monitoring.terminal import View, trial_name
 from search.outputs.files import StudyFiles
 from search.record.study_record import StudyRecord
-from search.record.trial import Failure, Timing
+from search.record.trial import Failure, Timing, TrialRecord
 from training.console.terminal import printable, show_event
 
 MAX_CRASHES = 3
@@ -48,6 +49,8 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         """Number of each node, by its address."""
         self._pids: dict[str, int] = {}
         """Process id of the worker of each trial that has reported, by Ray's id of the trial."""
+        self._unended = {trial.number for trial in self._record.trials if self._unended_file(trial).is_file()}
+        """Numbers of the trials whose training went on after their end, and whose worker was therefore ended."""
         self._warnings: set[str] = set()
         """Warnings of workers that were printed; each is printed once."""
         self._view.begin_trials()
@@ -110,6 +113,9 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         if self._stopper.signal is not None:
             self._finish(trial_id, interrupted=True)
             return
+        if unended := self._unended_before(trial):
+            self._unended_trial_lost_its_worker(trial_id, unended)
+            return
         file = timeout_file(self._record.checkpoint(trial))
         stacks = file.read_text() if file.is_file() else ""
         if stacks:  # the worker ended itself, because its time was up
@@ -126,6 +132,31 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         else:
             self._record.add_failure(trial_id, failure)
             self._finish(trial_id)
+
+    def _unended_before(self, died: TrialRecord) -> TrialRecord | None:
+        """The trial whose training went on after its end, so that the worker of a trial was ended; None if none did.
+
+        It is the same trial, or an earlier one whose worker it waited for, and from which it has not reported yet.
+        """
+        possible = [died] if died.trial_id in self._pids else self._record.trials
+        new = (trial for trial in possible if trial.number not in self._unended)
+        unended = next((trial for trial in new if self._unended_file(trial).is_file()), None)
+        if unended:
+            self._unended.add(unended.number)
+        return unended
+
+    def _unended_trial_lost_its_worker(self, trial_id: str, unended: TrialRecord) -> None:
+        """End a trial whose training went on after its end; another one that waited for its worker gets a new one."""
+        show_event(f"{trial_name(self._record, unended)} went on after its end, so its worker was ended")
+        limit = self._record.epoch_limit
+        if unended.trial_id == trial_id and (limit is None or len(unended.epochs) < limit):
+            text = self._unended_file(unended).read_text()
+            failure = Failure("exception", f"went on after its end: {printable(text.partition(chr(10))[0])}", text)
+            self._record.add_failure(trial_id, failure)
+        self._finish(trial_id, interrupted=True)
+
+    def _unended_file(self, trial: TrialRecord) -> Path:
+        return self._record.trial_folder(trial) / UNENDED
 
     def memory_ran_out(self, report: str) -> None:
         """Record that Ray ended workers because the memory was full; trials of other workers are only interrupted."""
