@@ -70,6 +70,14 @@ def fails_at_its_limit(slope):
     finally:
         raise OSError("the model cannot be saved")
 
+def counts(slope):
+    for epoch in range(6):
+        yield {"loss": slope / (epoch + 1)}
+
+def names_steps(slope):
+    for epoch, metrics in enumerate(counts(slope)):
+        yield metrics | {"step": [7000, 5, 5, 900, 2, 1e9][epoch], "epoch": 6 - epoch}
+
 def forks(slope, report):
     child = os.fork() == 0
     note(f"process {os.getpid()}")
@@ -152,6 +160,19 @@ def test_error_after_the_last_epoch_is_in_the_log(place: Path) -> None:
     run("fails_at_its_limit", "--epochs", "2", "--scheduler", "none")
     assert set(trials("fails_at_its_limit")["status"]) == {"completed"}
     assert "OSError: the model cannot be saved" in Path("out/fails_at_its_limit/trials/0000/log.txt").read_text()
+
+
+def test_step_that_a_report_names_is_a_metric_and_decides_nothing(place: Path) -> None:
+    for name in ("counts", "names_steps"):
+        run(name, "--num-samples", "8")
+    named = trials("names_steps")
+    columns = ["slope", "status", "epochs", "best_epoch", "loss"]
+    pd.testing.assert_frame_equal(named[columns], trials("counts")[columns])
+    assert set(named["status"]) == {"completed", "stopped_early"}
+    epochs = pd.read_csv("out/names_steps/epochs.csv").query("trial_number == 0")
+    assert epochs["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert epochs["step"].tolist() == [7000, 5, 5, 900, 2, 1e9]
+    assert epochs["metric_epoch"].tolist() == [6, 5, 4, 3, 2, 1]
 
 
 def test_copy_of_a_training_ends_where_it_would_report_or_return(place: Path) -> None:
