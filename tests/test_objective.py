@@ -82,6 +82,29 @@ class Objective:
 
 from_object = Objective()
 
+def load():
+    return [1.0, 2.0]
+
+def with_all(trial, checkpoint, data, *, seed, trial_folder):
+    low, high = (0.0, 1.0) if trial.study.direction == optuna.study.StudyDirection.MINIMIZE else (5.0, 6.0)
+    x = trial.suggest_float("x", low, high)
+    trial.study.set_user_attr("x", x)
+    open(f"{trial_folder}/note.txt", "w").write(f"{trial.study.study_name} {trial.study.user_attrs}")
+    start = checkpoint.load()
+    for epoch in range(start, 2):
+        checkpoint.save(epoch + 1)
+        trial.report(x * data[epoch] + 0 * seed, epoch)
+    return x
+
+def asks_for_the_best(trial):
+    x = trial.suggest_float("x", 0.0, 1.0)
+    if trial.number > 0 and x > trial.study.best_value:
+        raise optuna.TrialPruned
+    return x
+
+def needs_more(trial, model):
+    return trial.suggest_float("x", 0.0, 1.0)
+
 def infeasible(trial):
     if trial.suggest_float("x", 0.0, 1.0) >= 0.0:
         raise optuna.TrialPruned
@@ -152,6 +175,27 @@ def test_choice_of_none_arrives_as_none(place: Path) -> None:
     assert (table["loss"] == 2 * table["cost"].fillna(5.0)).all()
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_objective_gets_what_it_needs_and_knows_its_study(place: Path, mode: str) -> None:
+    ended = run("with_all", "--mode", mode, "--scheduler", "none")
+    assert ended.status == 0, ended.stderr
+    table = trials("with_all")
+    assert ((table["x"] < 2) == (mode == "min")).all()
+    assert (table["best_epoch"] == (1 if mode == "min" else 2)).all()
+    expected = f"with_all {{'x': {table['x'][2]}}}"
+    assert Path("out/with_all/trials/0002/note.txt").read_text() == expected
+
+
+def test_objective_that_asks_for_other_trials_fails_with_a_sentence(place: Path) -> None:
+    run("asks_for_the_best")
+    errors = trials("asks_for_the_best")["error"]
+    assert errors.isna()[0]
+    sentence = (
+        "AttributeError: an objective cannot use trial.study.best_value, because its trial does not know the others"
+    )
+    assert {error.partition(";")[0] for error in errors[1:]} == {sentence}
+
+
 def test_object_that_can_be_called_is_an_objective(place: Path) -> None:
     ended = run("from_object")
     assert ended.status == 0, ended.stderr
@@ -184,6 +228,7 @@ def test_report_ends_an_objective_that_does_not_ask(place: Path, name: str, epoc
         ("tuples", "sizes"),
         ("ranges", "the range of x depends on other values; give the search space as a file with --space"),
         ("grows", "the range of used depends on other values; give the search space as a file with --space"),
+        ("needs_more", "missing 1 required positional argument: 'model'"),
         ("both", "x depends on several of the other values; give the search space as a file with --space"),
     ],
 )

@@ -68,7 +68,8 @@ def train_custom(
         limit = {} if epochs is None else {"epochs": epochs}
         values = {**limit, "seed": seed, "trial_folder": str(checkpoint.folder), **hyperparameters}
         services: dict[str, Any] = {"checkpoint": checkpoint, "report": reporter}
-        services[TRIAL] = ObjectiveTrial(hyperparameters, number, objective, reporter)
+        study = checkpoint.folder.absolute().parents[1].name  # which holds the folders of its trials
+        services[TRIAL] = ObjectiveTrial(hyperparameters, number, objective, reporter, study=study)
         if data:
             services[SHARED_DATA] = data.value
         call = prepare_call(import_path, function, values, services)

@@ -71,6 +71,9 @@ class Reproduction:
         """The failure of the repeated training."""
         self._has_ended = False
         """Whether the repeated training ended by itself."""
+        own_folder = record.trial_folder(trial)
+        self._trial_folder = own_folder.relative_to(own_folder.parents[2])
+        """The folder of the trial, from that of all studies; the training may use the names in it."""
         self._metadata = record.metadata
         self._sessions = record.metadata.sessions
         self._settings = record.metadata.settings
@@ -122,13 +125,13 @@ class Reproduction:
             TemporaryDirectory(prefix="tunesmith-") as folder,
             Path(os.devnull).open("w") as nowhere,
         ):
-            objective = self.trial.objective
+            objective, own_folder = self.trial.objective, Path(folder) / self._trial_folder
             run = TrialRun(
                 number=self.trial.number,
                 hyperparameters=self._hyperparameters,
                 seed=self.trial.seed,
                 objective=objective,
-                checkpoint=self._runner.checkpoint(Path(folder) / "checkpoint.pt", Path(folder) / "trial", objective),
+                checkpoint=self._runner.checkpoint(Path(folder) / "checkpoint.pt", own_folder, objective),
                 report=_printing_as_now(receive),
                 images=images,
                 shared_data=self._shared_data,

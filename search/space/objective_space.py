@@ -2,17 +2,20 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
-from inspect import signature
+from inspect import Parameter, signature
 from io import StringIO
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
 from warnings import catch_warnings
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.exceptions import TrialPruned
+from optuna.study import StudyDirection
 from optuna.trial import FixedTrial
 
+from search.task.metric_names import Mode
 from search.space.search_space import SearchSpace, parse
 from training.config_fields import NONE
 from training.console.progress_bar import progress_bar
@@ -40,12 +43,38 @@ def is_objective(import_path: str) -> bool:
         return False
 
 
-def ask_space(import_path: str) -> SearchSpace:
+class ObjectiveStudy:
+    """What an objective can know of its study in a process that knows no other trial."""
+
+    def __init__(self, name: str, mode: Mode) -> None:
+        """Name the study, and whether the highest or the lowest value is the best."""
+        self.study_name = name
+        self.direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
+        self.directions = [self.direction]
+        self.user_attrs: dict[str, Any] = {}
+        """What was set in this trial."""
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Keep an attribute until the end of the trial."""
+        self.user_attrs[key] = value
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"an objective cannot use trial.study.{name}, because its trial does not know the others; "
+            "trial.study has study_name, direction, directions, user_attrs and set_user_attr"
+        )
+
+
+def ask_space(import_path: str, mode: Mode = "min") -> SearchSpace:
     """Find the search space of an objective.
 
     The objective is called with the lowest or first value of each hyperparameter, again with each other value on which
     hyperparameters may depend, and once with the highest ones. A call ends at its first `report` or `should_prune`, or
-    when nothing was suggested for `SECONDS`.
+    when nothing was suggested for `SECONDS`, or where it uses the checkpoint or the data.
+
+    Args:
+        import_path: The import path of the objective.
+        mode: Whether the highest or the lowest value is the best, as the objective may want to know.
 
     Raises:
         ValueError: It raises an error, suggests nothing, or its hyperparameters depend on more than one value.
@@ -57,7 +86,7 @@ def ask_space(import_path: str) -> SearchSpace:
         while waiting:
             if len(calls) == MOST_CALLS:
                 raise ValueError(f"{_failure(import_path)}: they depend on more than {MOST_CALLS} values; {_REMEDY}")
-            call = _ask(import_path, waiting.pop(0))
+            call = _ask(import_path, mode, waiting.pop(0))
             calls.append(call)
             before: dict[str, Any] = {}
             for name, (distribution, value) in call.items():
@@ -67,7 +96,7 @@ def ask_space(import_path: str) -> SearchSpace:
                         tried.add((name, repr(other)))
                         waiting.append({**before, name: other})
                 before[name] = value
-        calls.append(_ask(import_path, {}, highest=True))
+        calls.append(_ask(import_path, mode, {}, highest=True))
     if not any(calls):
         raise ValueError(f"{_failure(import_path)}: it suggests none; {_REMEDY}")
     described = {name: _describe(import_path, name, calls) for call in calls for name in call}
@@ -88,10 +117,23 @@ class _EnoughAskedError(BaseException):
     """Ends a call of an objective that has begun to train."""
 
 
+class _EndOfAsking:
+    """What a training needs and does not exist yet; whatever uses it ends the call."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        self._end()
+
+    def _end(self, *_: object, **__: object) -> NoReturn:
+        raise _EnoughAskedError
+
+    __call__ = __getitem__ = __iter__ = __len__ = _end
+
+
 class _AskingTrial(FixedTrial):
     """Notes all that is suggested, and returns the lowest (or highest) or first value, or a value that was chosen."""
 
-    def __init__(self, chosen: Mapping[str, Any], *, highest: bool) -> None:
+    def __init__(self, chosen: Mapping[str, Any], mode: Mode, *, highest: bool) -> None:
+        self.study = ObjectiveStudy("the space is asked for", mode)
         self._values = dict(chosen)
         self._highest = highest
         super().__init__(self._values)
@@ -125,12 +167,13 @@ class _AskingTrial(FixedTrial):
             signal.setitimer(signal.ITIMER_REAL, SECONDS)
 
 
-def _ask(import_path: str, chosen: Mapping[str, Any], *, highest: bool = False) -> Call:
+def _ask(import_path: str, mode: Mode, chosen: Mapping[str, Any], *, highest: bool = False) -> Call:
     """Call an objective; with the highest values it may fail, and what it has suggested until then counts."""
-    trial = _AskingTrial(chosen, highest=highest)
+    trial = _AskingTrial(chosen, mode, highest=highest)
     output = StringIO()
     with ExitStack() as stack:
         objective = stack.enter_context(running(OPTION, import_path))
+        folder = stack.enter_context(TemporaryDirectory(prefix="tunesmith-"))
         for context in (
             errors_as_sentences(_failure(import_path)),
             seeded(0),
@@ -141,8 +184,20 @@ def _ask(import_path: str, chosen: Mapping[str, Any], *, highest: bool = False) 
             catch_warnings(action="ignore"),
         ):
             stack.enter_context(context)
-        objective(trial)
+        objective(trial, **_required_values(objective, folder))
     return {name: (distribution, trial.params[name]) for name, distribution in trial.distributions.items()}
+
+
+def _required_values(objective: Callable[..., Any], folder: str) -> dict[str, Any]:
+    """Values for the parameters of an objective that have no default, and that it gets when it trains."""
+    values = {"seed": 0, "epochs": 1, "trial_folder": folder}
+    values |= dict.fromkeys(("checkpoint", "report", "data"), _EndOfAsking())
+    parameters = signature(objective).parameters
+    return {
+        name: value
+        for name, value in values.items()
+        if name in parameters and parameters[name].default is Parameter.empty
+    }
 
 
 @contextmanager

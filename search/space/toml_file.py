@@ -15,6 +15,7 @@ from search.space.distributions import bounds, values_of
 from search.space.encoding import SpaceEncoding
 from search.space.objective_space import ask_space, is_objective
 from search.space.search_space import ConditionalRange, Fixed, Point, SearchSpace, describe, parse
+from search.task.metric_names import Mode
 from search.task.task import Task
 from training.config import TrialConfig
 from training.config_fields import field_types, is_plain, make_config, normalize, read_text
@@ -79,15 +80,15 @@ def active_space(settings: StudySettings, stored: SearchSpace | None = None) -> 
     elif settings.space is not None:
         space = read_space(settings.space, config_class)
     else:
-        space = stored or _space_without_file(settings.task)
+        space = stored or _space_without_file(settings.task, settings.direction)
     return fix_values(space, settings.set, config_class) if settings.set else space
 
 
-def _space_without_file(task: Task) -> SearchSpace:
+def _space_without_file(task: Task, mode: Mode) -> SearchSpace:
     if task.network is not None:
         return default_space(task.network)
     if task.train_function is not None and is_objective(task.train_function):
-        return ask_space(task.train_function)
+        return ask_space(task.train_function, mode)
     raise ValueError(f"{task.option} needs space, a file with the search space; search/space/spaces/ has examples")
 
 
