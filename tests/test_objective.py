@@ -102,6 +102,11 @@ def asks_for_the_best(trial):
         raise optuna.TrialPruned
     return x
 
+def unpacks(trial, data, report):
+    x = trial.suggest_float("x", 0.0, 1.0)
+    first, second = data
+    report({"loss": x * first + second})
+
 def needs_more(trial, model):
     return trial.suggest_float("x", 0.0, 1.0)
 
@@ -184,6 +189,12 @@ def test_objective_gets_what_it_needs_and_knows_its_study(place: Path, mode: str
     assert (table["best_epoch"] == (1 if mode == "min" else 2)).all()
     expected = f"with_all {{'x': {table['x'][2]}}}"
     assert Path("out/with_all/trials/0002/note.txt").read_text() == expected
+
+
+def test_space_is_known_when_an_objective_begins_to_use_its_data(place: Path) -> None:
+    ended = run("unpacks")
+    assert ended.status == 0, ended.stderr
+    assert (trials("unpacks")["loss"] == trials("unpacks")["x"] + 2).all()
 
 
 def test_objective_that_asks_for_other_trials_fails_with_a_sentence(place: Path) -> None:
