@@ -1,6 +1,7 @@
 """Checkpoints of training functions of the user's own, by hand and in whole studies that are killed."""
 
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -97,13 +98,55 @@ def test_best_epoch_that_is_saved_after_its_report_is_kept(checkpoint: CustomChe
     assert names(checkpoint) == ["trial-0003-epoch-0001.pt", "trial-0003-last-0002.pt"]
 
 
-def test_what_would_run_code_is_refused_when_it_is_saved(checkpoint: CustomCheckpoint) -> None:
-    with pytest.raises(TypeError, match=r"checkpoint.save saves what has state_dict, .*not true of all of: path"):
-        checkpoint.save(1, path=Path("here"))
-    with pytest.raises(TypeError, match="not true of all of: function"):
-        checkpoint.save(1, function=lambda: 1)
-    with pytest.raises(TypeError, match="not true of all of: scaler"):
-        checkpoint.save(1, scaler=SimpleNamespace(state_dict=lambda: {"mean": np.ones(2)}))
+def test_arrays_and_numbers_of_numpy_are_loaded_as_such(checkpoint: CustomCheckpoint) -> None:
+    scaler = SimpleNamespace(state_dict=lambda: {"mean": np.ones(2)})
+    flipped = np.arange(6, dtype=np.int16).reshape(2, 3)[:, ::-1]
+    history = [{"loss": np.float64(0.5), "seen": np.int64(3)}]
+    checkpoint.save(1, scaler=scaler, flipped=flipped, nested={"a": (np.array(True), [np.zeros(0)])}, history=history)
+    checkpoint.reported(1, 0.5)
+    loaded = again(checkpoint, 1)
+    means: list[np.ndarray] = []
+    assert loaded.load(scaler=SimpleNamespace(load_state_dict=lambda state: means.append(state["mean"]))) == 1
+    assert (type(means[0]), means[0].tolist()) == (np.ndarray, [1.0, 1.0])
+    array = loaded.get("flipped")
+    assert (array.dtype, array.tolist()) == (np.int16, [[2, 1, 0], [5, 4, 3]])
+    array += 1  # it is no view of something that cannot be written
+    true, (empty,) = loaded.get("nested")["a"]
+    assert (true.shape, bool(true), empty.size) == ((), True, 0)
+    assert loaded.get("history") == [{"loss": 0.5, "seen": 3}]
+
+
+@pytest.mark.parametrize("generator", [np.random.PCG64, np.random.MT19937, np.random.Philox])
+def test_generator_of_numpy_goes_on_from_its_saved_state(
+    checkpoint: CustomCheckpoint, generator: type[np.random.BitGenerator]
+) -> None:
+    rng, other = (np.random.Generator(generator(seed)) for seed in (3, 4))
+    checkpoint.save(1, rng=rng.bit_generator.state)
+    checkpoint.reported(1, 0.5)
+    loaded = again(checkpoint, 1)
+    loaded.load()
+    other.bit_generator.state = loaded.get("rng")
+    assert other.random(5).tolist() == rng.random(5).tolist()
+
+
+class Fitted:
+    """Stands for a model of scikit-learn."""
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (Path("here"), "thing (of type PosixPath)"),
+        (lambda: 1, "thing (of type function)"),
+        ({"step": 1, "best": [Fitted()]}, "thing['best'][0] (of type Fitted)"),
+        (SimpleNamespace(state_dict=lambda: {"names": np.array(["a", "b"])}), "thing['names'] (of type ndarray)"),
+    ],
+)
+def test_what_would_run_code_is_refused_when_it_is_saved(
+    checkpoint: CustomCheckpoint, value: object, named: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"checkpoint.save saves .*; it cannot save {re.escape(named)}$"):
+        checkpoint.save(1, epoch_of_best=1, thing=value)
     assert not checkpoint.file.parent.exists()
 
 

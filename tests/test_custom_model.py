@@ -6,6 +6,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,7 +18,7 @@ from search.api import load_best
 from training.model.custom_model import load_custom_model, read_custom_metadata, save_custom_model
 from training.model.model_folder import read_metadata
 from training.model.model_metadata import CustomModelMetadata
-from training.model.saved_objects import OBJECTS
+from training.model.saved_objects import OBJECTS, load_objects, save_objects
 
 CONFIRM = ["--top", "2", "--seeds", "2", "--train-function"]
 FUNCTIONS = """
@@ -218,3 +219,15 @@ def test_model_of_a_function_classifies_no_images(tmp_path: Path) -> None:
     save_custom_model(tmp_path / "model", metadata())
     with pytest.raises(ValueError, match=r"it is of a training function or a program, and search"):
         read_metadata(tmp_path / "model")
+
+
+def test_arrays_in_a_model_are_arrays_again(tmp_path: Path) -> None:
+    objects = {"scaler": {"mean": np.arange(3.0), "steps": [np.array(2), torch.ones(1)]}}
+    save_objects(objects, tmp_path)
+    (scaler,) = load_objects(tmp_path).values()
+    assert (type(scaler["mean"]), scaler["mean"].tolist()) == (np.ndarray, [0.0, 1.0, 2.0])
+    assert (type(scaler["steps"][0]), int(scaler["steps"][0]), type(scaler["steps"][1])) == (
+        np.ndarray,
+        2,
+        torch.Tensor,
+    )

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from operator import index
 from pathlib import Path
@@ -17,6 +17,7 @@ from training.atomic_file import replacing
 from training.checkpoint import link_or_copy
 from training.console.terminal import type_and_text
 from training.random_state import get_random_state, set_random_state
+from training.saved_values import find_unreadable, from_saved, to_saved
 
 
 class CustomCheckpoint:
@@ -73,8 +74,8 @@ class CustomCheckpoint:
             # weights_only: a checkpoint from somebody else runs no code
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
             for name, target in objects.items():
-                target.load_state_dict(state["states"][name])
-            self._values = state["values"]
+                target.load_state_dict(from_saved(state["states"][name]))
+            self._values = from_saved(state["values"])
             set_random_state(state["random"])
         except Exception as error:  # whatever the damage does to torch
             raise ValueError(f"{file.name} cannot be loaded: {type_and_text(error)}") from error
@@ -90,7 +91,7 @@ class CustomCheckpoint:
         return folder
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A saved number, text, tensor or container after `load`; the default if there is none of this name."""
+        """A saved number, text, tensor, array or container after `load`; the default if there is none of this name."""
         return self._values.get(name, default)
 
     def save(self, epoch: int, **objects: Any) -> None:
@@ -98,7 +99,7 @@ class CustomCheckpoint:
 
         Args:
             epoch: Number of epochs that are done, from 1; each report is an epoch.
-            objects: By name, what has `state_dict`; or tensors, numbers, texts and containers of them.
+            objects: By name, what has `state_dict`; or tensors, arrays of NumPy, numbers, texts and containers of them.
 
         Raises:
             TypeError: One of the objects is neither.
@@ -113,8 +114,9 @@ class CustomCheckpoint:
         states = {name: value.state_dict() for name, value in objects.items() if hasattr(value, "state_dict")}
         values = {name: value for name, value in objects.items() if name not in states}
         state = io.BytesIO()
-        with _refusing_unreadable(objects):
-            torch.save({"states": states, "values": values, "random": get_random_state()}, state)
+        with _refusing_unreadable(states | values):
+            saved = {"states": to_saved(states), "values": to_saved(values)}
+            torch.save(saved | {"random": get_random_state()}, state)
             if values or not self._has_saved:  # what has a `state_dict` always has the same kinds of values
                 state.seek(0)
                 torch.load(state, map_location="cpu", weights_only=True)
@@ -228,7 +230,7 @@ def _is_whole(number: object) -> bool:
 
 
 @contextmanager
-def _refusing_unreadable(objects: Iterable[str]) -> Iterator[None]:
+def _refusing_unreadable(objects: Mapping[str, Any]) -> Iterator[None]:
     """Refuse objects that cannot be saved, or that run code when they are loaded: now, not after an interruption."""
     try:
         yield
@@ -236,6 +238,6 @@ def _refusing_unreadable(objects: Iterable[str]) -> Iterator[None]:
         raise
     except Exception as error:
         raise TypeError(
-            "checkpoint.save saves what has state_dict, and tensors, numbers, texts and containers of them, "
-            f"which is not true of all of: {', '.join(objects)}"
+            "checkpoint.save saves what has state_dict, and tensors, arrays, numbers, texts and containers of them; "
+            f"it cannot save {find_unreadable(objects)}"
         ) from error

@@ -15,6 +15,7 @@ from training.console.terminal import counted, format_metric
 from training.model.custom_model import save_custom_model
 from training.model.model_metadata import CustomModelMetadata
 from training.model.saved_objects import Objects
+from training.saved_values import from_saved
 
 
 def export_custom_model(record: StudyRecord) -> Path | None:
@@ -75,7 +76,7 @@ def _read(file: Path) -> Objects:
     try:
         # weights_only: a checkpoint from somebody else runs no code
         state = torch.load(file, map_location="cpu", weights_only=True)
-        return {**state["states"], **state["values"]}
+        return {**from_saved(state["states"]), **from_saved(state["values"])}
     except Exception as error:  # whatever the damage does to torch
         raise ValueError(f"{file.name} is damaged ({type(error).__name__})") from None
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, from_numpy
 
 from training.console.terminal import type_and_text
 from training.model.tensors import save_tensors
@@ -18,7 +19,7 @@ OBJECTS = "objects.json"
 LARGEST_OBJECTS = 10**7
 """An `objects.json` with more bytes is refused."""
 Objects: TypeAlias = Mapping[str, Any]
-"""Saved objects by name: state dictionaries, tensors, numbers, texts and containers of them."""
+"""Saved objects by name: state dictionaries, tensors, arrays, numbers, texts and containers of them."""
 
 
 def save_objects(objects: Objects, folder: Path) -> None:
@@ -72,12 +73,12 @@ def _check_name(name: str) -> None:
 def _describe(value: Any, name: str, path: str, tensors: dict[str, Tensor]) -> Any:
     """A value as JSON; its tensors go into `tensors`, under the path of keys that leads to them."""
     match value:
-        case Tensor():
+        case Tensor() | np.ndarray():
             key = path or name
             while key in tensors:
                 key += "_"
-            tensors[key] = value
-            return {"tensor": key}
+            tensors[key] = value if isinstance(value, Tensor) else from_numpy(value)
+            return {"tensor" if isinstance(value, Tensor) else "array": key}
         case None | bool() | int() | str():
             return value
         case float():
@@ -114,6 +115,8 @@ def _restore(described: Any, tensors: Mapping[str, Tensor]) -> Any:
     match kind:
         case "tensor":
             return tensors[content]
+        case "array":
+            return tensors[content].numpy()
         case "float":
             return float(content)
         case "dict":
