@@ -1,8 +1,6 @@
 """Runs a program of the user's own as a child of a worker, and reads what it prints."""
 
-import codecs
 import os
-import re
 import selectors
 import subprocess
 import sys
@@ -19,10 +17,9 @@ GRACE_SECONDS = 10.0
 IDLE_SECONDS = 0.5
 """After this time without output, its reader gets a word."""
 LONGEST_LINE = 100_000
-"""Characters of a line; a longer one is passed on in pieces."""
+"""Bytes of a line; a longer one is passed on in pieces."""
 KEPT_BYTES = 1 << 18
 """Bytes of each output that are kept: more than a pipe holds, and what is read at once."""
-_END_OF_LINE = re.compile(r"(?<=[\r\n])")
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
@@ -131,8 +128,8 @@ class Program:
 def kept_lines(kept: Path) -> Iterator[Line]:
     """The last lines of a program, also of one whose reader has died; `kept` is what `Program` had."""
     for file, is_error_output in zip(_kept_files(kept), (False, True), strict=True):
-        text = file.read_bytes().decode(errors="replace") if file.is_file() else ""
-        yield from (Line(line, is_error_output) for line in _END_OF_LINE.split(text) if line)
+        content = file.read_bytes() if file.is_file() else b""
+        yield from (Line(line.decode(errors="replace"), is_error_output) for line in content.splitlines(keepends=True))
 
 
 def _kept_files(kept: Path) -> list[Path]:
@@ -173,8 +170,7 @@ class _Splitter:
         self._stream = stream
         self._kept = kept
         self._is_error_output = is_error_output
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._rest = ""
+        self._rest = b""
 
     def close(self) -> None:
         """Close the output, and the file that keeps its end."""
@@ -186,9 +182,7 @@ class _Splitter:
         if content:
             with suppress(OSError):  # it is needed only if this process dies
                 _keep(self._kept, content)
-        text = self._rest + self._decoder.decode(content, final=not content)
-        *lines, self._rest = _END_OF_LINE.split(text)
-        if self._rest and (not content or len(self._rest) >= LONGEST_LINE):
-            lines.append(self._rest)
-            self._rest = ""
-        yield from (Line(line, self._is_error_output) for line in lines)
+        lines = (self._rest + content).splitlines(keepends=True)
+        is_whole = not content or lines[-1].endswith((b"\r", b"\n")) or len(lines[-1]) >= LONGEST_LINE
+        self._rest = b"" if is_whole else lines.pop()
+        yield from (Line(line.decode(errors="replace"), self._is_error_output) for line in lines)
