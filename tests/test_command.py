@@ -180,6 +180,11 @@ def test_command_needs_a_search_space(place: Path) -> None:
         ("./train.sh {lr}", "command: there is no program ./train.sh"),
         ("./train.py {lr}", "command: ./train.py is not executable; chmod +x makes it so"),
         ("python trian.py {lr}", "command: there is no file"),
+        (
+            "python train.py {lr} x{--amp}",
+            "command has {--amp} within x{--amp}; the option of a hyperparameter that is",
+        ),
+        ("python train.py {--lr}", "command has {--lr}, which is given where lr is true, but the values of lr are not"),
     ],
 )
 def test_command_that_cannot_run_is_refused_before_any_trial(place: Path, command: str, sentence: str) -> None:
@@ -214,6 +219,31 @@ def test_values_stay_one_argument_each() -> None:
     filled = template.fill(values)
     assert filled[:4] == ["run", "a b", f"--name={values['text']}", values["text"]]
     assert filled[4:] == ["--lr", "1e-05", "True", '{"x": 1e-05}']  # what has no value is left out with its option
+
+
+FLAGS = """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float)
+parser.add_argument("--use-amp", action="store_true")
+args = parser.parse_args()
+print({"loss": args.lr, "amp": args.use_amp})
+"""
+
+
+def test_option_is_given_where_its_hyperparameter_is_true(place: Path) -> None:
+    (place / "flags.py").write_text(FLAGS)
+    (place / "space.toml").write_text("[lr]\nlow = 1.0\nhigh = 2.0\n[use_amp]\nchoices = [false, true]\n")
+    run = search("python flags.py --lr {lr} {--use-amp}", "--num-samples", "6", "--sampler", "random")
+    assert run.status == 0, run.stderr
+    assert set(trials()["use_amp"]) == {False, True}
+    assert (trials()["amp"] == trials()["use_amp"]).all()
+
+
+def test_option_whose_condition_does_not_hold_is_left_out_alone() -> None:
+    template = CommandTemplate("run --verbose {--amp} -v {-x}")
+    assert template.fill({}) == ["run", "--verbose", "-v"]
+    assert template.fill({"amp": True, "x": True}) == ["run", "--verbose", "--amp", "-v", "-x"]
 
 
 def test_lines_without_the_metric_belong_to_the_next_one_that_has_it(place: Path) -> None:
@@ -257,6 +287,23 @@ def test_failed_program_is_a_row_with_its_error(place: Path) -> None:
     assert "3 trials in a row raised the same error" in run.stdout
     error = "train.py: error: argument --epochs: invalid int value: 'many'"
     assert trials()["error"][0] == f"the program exited with status 2: {error}"
+
+
+def test_study_ends_if_its_pattern_is_in_no_line_of_the_first_program(place: Path) -> None:
+    run = search("python train.py --lr {lr}", "--parse", r"val loss (?P<loss>[\d.]+)", "--num-samples", "5")
+    assert run.status == 1
+    (error,) = trials()["error"].dropna()
+    sentence = "the program ended without a report of loss: the pattern of --parse is in no line of its output"
+    assert error.startswith(f"{sentence}; its output ends with: ")  # the last of two outputs
+    assert "trial 0 ended, and the pattern of --parse is in no line of its output." in run.stdout
+    assert "epoch 4: loss is " in Path("out/study/errors/trial-0000.txt").read_text()
+
+
+def test_study_goes_on_if_its_pattern_was_in_the_output_of_another_program(place: Path) -> None:
+    (place / "some.py").write_text("import sys\nif int(sys.argv[1]) != 1:\n    print('loss', sys.argv[2])\n")
+    run = search("python some.py {seed} {lr}", "--parse", r"loss (?P<loss>[\d.]+)")
+    assert run.status == 0, run.stderr
+    assert trials()["error"].isna().tolist() == [True, False, True]
 
 
 OBSTINATE = """
@@ -374,6 +421,7 @@ def test_study_of_a_command_continues_only_if_the_command_is_named_again(place: 
         f"error: study out/study needs the code of {command}: add --command with this text"
     )
     printed = shlex.split(re.findall("To continue: python (.*)", run.stdout)[0])
+    printed[printed.index("--command") + 1] = command.replace(" --lr {lr}", "  --lr '{lr}'")  # the same words
     resumed = run_command(*printed, "--num-samples", "1")
     assert resumed.status == 0, resumed.stderr
     assert "1 of them continues after the last epoch" in resumed.stdout

@@ -107,8 +107,7 @@ def train_by_command(
     if status != 0:
         raise ProgramError(f"the program {_ending(status)}: {output.last_line}", output.last_lines)
     if checkpoint.epochs_reported == 0:
-        others = f"it has reported {', '.join(lines.unreported)}" if lines.unreported else "it has reported no number"
-        sentence = f"the program ended without a report of {objective.metric}: {others}"
+        sentence = f"the program ended without a report of {objective.metric}: {lines.describe_unreported()}"
         raise ProgramError(f"{sentence}; its output ends with: {output.last_line}", output.last_lines)
     if reporter.epochs > 0:  # it may have nothing left to do after an interruption
         reporter.check_end()

@@ -7,6 +7,7 @@ from typing import Any
 
 EPOCH = "epoch"
 """Name of the number by which a program counts its epochs."""
+NO_MATCH = "the pattern of --parse is in no line of its output"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _JSON_WORDS = {"'": '"', "nan": "NaN", "inf": "Infinity", "True": "true", "False": "false", "None": "null"}
 """What `print` writes of a dictionary, and what JSON writes."""
@@ -26,10 +27,12 @@ class ReportLines:
         self._pattern = None if pattern is None else re.compile(pattern)
         self._numbers: dict[str, Any] = {}
 
-    @property
-    def unreported(self) -> list[str]:
-        """Names of the metrics that came without the searched one, since the last report."""
-        return [name for name in self._numbers if name != EPOCH]
+    def describe_unreported(self) -> str:
+        """Say what came without the searched metric, since the last report."""
+        names = [name for name in self._numbers if name != EPOCH]
+        if names:
+            return f"it has reported {', '.join(names)}"
+        return "it has reported no number" if self._pattern is None else NO_MATCH
 
     def read(self, line: str, *, is_error_output: bool) -> dict[str, Any] | None:
         """Read a line.

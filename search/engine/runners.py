@@ -14,7 +14,7 @@ from search.engine.shared_data import SharedData, load_shared_data
 from search.engine.time_limit import ending_process, time_limit
 from search.record.trial import Objective
 from search.settings import StudySettings
-from search.space.search_space import SearchSpace
+from search.space.search_space import SearchSpace, is_boolean
 from search.task.image_task import ImageTask
 from search.task.own_task import FunctionTask, ProgramTask
 from search.task.task import Task
@@ -213,7 +213,8 @@ class ProgramRunner(_OwnRunner[ProgramTask]):
         if confirms:
             command.check_takes_seed()
         if space:
-            command.check_names(space.order, has_limit=self.task.epochs is not None)
+            booleans = {name: is_boolean(space, name) for name in space.order}
+            command.check_names(booleans, has_limit=self.task.epochs is not None)
 
     def check_trial(self, hyperparameters: Mapping[str, Any], seed: int) -> None:  # noqa: ARG002
         """Raise a ValueError if the program is missing."""

@@ -16,6 +16,7 @@ from search.algorithms.schedulers import build_scheduler
 from search.algorithms.search_algorithm import SearchAlgorithm
 from search.algorithms.stopping import StudyStopper
 from search.engine.passed_function import passed_code
+from search.engine.report_lines import NO_MATCH
 from search.engine.shared_data import pass_tensors_without_copy
 from search.engine.study import Study
 from search.engine.time_limit import timeout_file
@@ -177,6 +178,8 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         self._files.refresh()
         if trial.status != "interrupted":
             self._stopper.observe(trial)
+            if trial.failure and NO_MATCH in trial.failure.error and not any(one.epochs for one in self._record.trials):
+                self._stopper.repeated_failure = f"{trial_name(self._record, trial)} ended, and {NO_MATCH}."
             self._loggers.ended(trial)
             self._view.show_ended(trial)
 

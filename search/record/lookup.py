@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from search.record.command_template import is_same_command
 from search.record.file_names import STUDY_DB
 from search.record.upgrade import upgrade_settings
 from search.settings import StudySettings
@@ -202,6 +203,7 @@ def check_same_study(stored: StudySettings, new: StudySettings) -> None:
         if name not in CHANGEABLE
         and before[name] != now[name]
         and not (name in ("train_function", "network") and _may_be_same_code(str(before[name]), str(now[name])))
+        and not (name == "command" and is_same_command(str(before[name]), str(now[name])))
     ]
     if differences:
         raise ValueError(not_comparable(f"the study was started with {', '.join(differences)}"))
@@ -236,7 +238,8 @@ def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str 
                 f"study {study} needs the code of {stored_path}: add {option} with this {form}, because code runs only "
                 "if you name it"
             )
-        if path != stored_path if option == COMMAND else not _may_be_same_code(path, stored_path):
+        is_same = is_same_command if option == COMMAND else _may_be_same_code
+        if not is_same(path, stored_path):
             raise ValueError(f"study {study} was run with {option} {stored_path}, not {path}")
 
 

@@ -222,6 +222,13 @@ def _type_name(distribution: Distribution | Fixed) -> str:
             return "numbers" if isinstance(optuna_distribution(distribution), FloatDistribution) else "whole numbers"
 
 
+def is_boolean(space: SearchSpace, name: str) -> bool:
+    """Whether all values of a hyperparameter are true or false."""
+    distributions = [one.distribution for one in space.ranges[name]]
+    values = [(one.value,) if isinstance(one, Fixed) else values_of(one) for one in distributions]
+    return all(isinstance(value, bool) for possible in values for value in possible or (math.nan,))
+
+
 def distributions_of(space: SearchSpace, name: str) -> list[Distribution]:
     """All distributions of a searched hyperparameter, whatever their conditions."""
     return [one.distribution for one in space.ranges[name] if not isinstance(one.distribution, Fixed)]

@@ -4,7 +4,8 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,8 @@ LIMIT = "epochs"
 """The placeholder for the largest number of epochs; a command that has it ends by itself there."""
 PROVIDED = ("seed", LIMIT, "checkpoint", "trial_folder")
 """Placeholders that are no hyperparameters."""
+_FLAG = re.compile(r"\{(--?[^\W\d][\w-]*)\}")
+"""An option that is given where the hyperparameter of its name is true: `{--use-amp}` for `use_amp`."""
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
 _LITERAL = {"{{": "{", "}}": "}"}
 
@@ -42,6 +45,11 @@ class CommandTemplate:
                         f"{OPTION} has a {part[0]} that belongs to no {{name}}, in {word}; "
                         f"for the sign itself write {2 * part[0]}"
                     )
+                if part[1] and part[1].startswith("-") and not _FLAG.fullmatch(word):
+                    raise ValueError(
+                        f"{OPTION} has {part[0]} within {word}; the option of a hyperparameter that is true or false "
+                        "is an argument of its own, for example {--amp}"
+                    )
 
     @cached_property
     def names(self) -> dict[str, None]:
@@ -58,15 +66,15 @@ class CommandTemplate:
         )
         return next(names, Path(self._words[0]).name)
 
-    def check_names(self, hyperparameters: Collection[str], *, has_limit: bool) -> None:
+    def check_names(self, hyperparameters: Mapping[str, bool], *, has_limit: bool) -> None:
         """Check that the command takes exactly the hyperparameters of a search space.
 
         Args:
-            hyperparameters: Their names.
+            hyperparameters: Whether each is true or false, by name.
             has_limit: Whether the number of epochs has a limit.
 
         Raises:
-            ValueError: It does not.
+            ValueError: It does not, or a hyperparameter of an option like `{--amp}` is not true or false.
         """
         for name in self.names:
             if name == LIMIT and name not in hyperparameters and not has_limit:
@@ -81,6 +89,13 @@ class CommandTemplate:
                 raise ValueError(
                     f"{OPTION} does not use the hyperparameter {name} of the search space: "
                     f"write {{{name}}} where its value belongs"
+                )
+        for flag in filter(None, map(_FLAG.fullmatch, self._words)):
+            name = _name(flag[1])
+            if not hyperparameters.get(name):
+                raise ValueError(
+                    f"{OPTION} has {flag[0]}, which is given where {name} is true, but the values of {name} are not "
+                    "true and false"
                 )
 
     @property
@@ -129,12 +144,14 @@ class CommandTemplate:
         """The words with values in place of names.
 
         A word with a name that has no value is left out: that of a hyperparameter whose condition does not hold. If it
-        is nothing but this name, so is an option before it.
+        is nothing but this name, so is an option before it. An option like `{--amp}` is there where its value is true.
         """
         filled: list[str] = []
         before = ""
         for word in self._words:
-            if all(name in values for name in _names(word)):
+            if flag := _FLAG.fullmatch(word):
+                filled += [flag[1]] if values.get(_name(flag[1])) is True else []
+            elif all(name in values for name in _names(word)):
                 filled.append(_PART.sub(lambda part: _LITERAL.get(part[0]) or str(values[part[1]]), word))
             elif re.fullmatch(r"\{[^{}]+\}", word) and re.fullmatch(r"-[^={}]+", before):
                 filled.pop()
@@ -156,5 +173,17 @@ class CommandTemplate:
         return found
 
 
+def is_same_command(command: str, other: str) -> bool:
+    """Whether two commands have the same words, whatever blanks and quotation marks are between them."""
+    with suppress(ValueError):  # a quotation that is not closed
+        return shlex.split(command) == shlex.split(other)
+    return command == other
+
+
 def _names(word: str) -> list[str]:
-    return [part[1] for part in _PART.finditer(word) if part[1]]
+    return [_name(part[1]) for part in _PART.finditer(word) if part[1]]
+
+
+def _name(in_braces: str) -> str:
+    """The name of the hyperparameter: that which argparse would give to an option, or the text itself."""
+    return in_braces.lstrip("-").replace("-", "_") if in_braces.startswith("-") else in_braces
