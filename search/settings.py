@@ -60,7 +60,8 @@ class StudySettings(DataConfig):
     """Search the hyperparameters of your own program, which this command runs, for example "python train.py --lr {lr}
     --seed {seed}". After each epoch the program prints its metrics as a line of JSON, {"epoch": 3, "val_loss": 0.41}.
     Values take the places of {NAME} for each hyperparameter, {seed}, {epochs}, {trial_folder} and {checkpoint}, a
-    folder that an interrupted trial finds again. The options --space and --metric are needed with it."""
+    folder that an interrupted trial finds again; {--amp} is the option --amp where the hyperparameter amp is true. The
+    options --space and --metric are needed with it."""
     parse: str | None = None
     """With --command: regular expression that finds the metrics in a line of the program's output, in named groups, for
     example "epoch (?P<epoch>\\d+).*val loss (?P<val_loss>[\\d.]+)"."""

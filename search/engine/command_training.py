@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from search.engine.program import Line, OutOfTimeError, Program, kept_lines
@@ -84,12 +85,9 @@ def train_by_command(
         TrainingDivergedError: The metric is not finite.
         ValueError: The program reports something else than a number.
     """
-    template, folder = CommandTemplate(command), checkpoint.file.with_suffix("")
-    if "checkpoint" in template.names:
-        folder.mkdir(parents=True, exist_ok=True)
+    template = CommandTemplate(command)
     limit = {} if epochs is None else {LIMIT: epochs}
-    provided = {"seed": seed, "checkpoint": folder, "trial_folder": checkpoint.folder}
-    words = template.fill({**limit, **provided, **hyperparameters})
+    words = template.fill({**limit, "seed": seed, **_folders(template, checkpoint), **hyperparameters})
     _report_unreported(checkpoint, Reporter(objective, checkpoint, limit=epochs, report=report), pattern)
     reporter = Reporter(objective, checkpoint, limit=epochs, report=report)
     reporter.ends_at_limit = LIMIT not in template.names
@@ -111,6 +109,14 @@ def train_by_command(
         raise ProgramError(f"{sentence}; its output ends with: {output.last_line}", output.last_lines)
     if reporter.epochs > 0:  # it may have nothing left to do after an interruption
         reporter.check_end()
+
+
+def _folders(template: CommandTemplate, checkpoint: CustomCheckpoint) -> dict[str, Path]:
+    """The folders of the trial that a command can name; that of its checkpoint is made if it does."""
+    folder = checkpoint.file.with_suffix("")
+    if "checkpoint" in template.names:
+        folder.mkdir(parents=True, exist_ok=True)
+    return {"checkpoint": folder, "trial_folder": checkpoint.folder}
 
 
 def _report_all(

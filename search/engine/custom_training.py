@@ -67,11 +67,10 @@ def train_custom(
         reporter.on_refused = on_refused
         limit = {} if epochs is None else {"epochs": epochs}
         values = {**limit, "seed": seed, "trial_folder": str(checkpoint.folder), **hyperparameters}
-        services: dict[str, Any] = {"checkpoint": checkpoint, "report": reporter}
         study = checkpoint.folder.absolute().parents[1].name  # which holds the folders of its trials
-        services[TRIAL] = ObjectiveTrial(hyperparameters, number, objective, reporter, study=study)
-        if data:
-            services[SHARED_DATA] = data.value
+        trial = ObjectiveTrial(hyperparameters, number, objective, reporter, study=study)
+        shared = {SHARED_DATA: data.value} if data else {}
+        services = {"checkpoint": checkpoint, "report": reporter, TRIAL: trial, **shared}
         call = prepare_call(import_path, function, values, services)
         reporter.ends_at_limit = not call.knows_epochs
         seed_generators(seed)
