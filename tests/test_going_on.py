@@ -12,12 +12,12 @@ from studies import search
 from search.algorithms.stopping import StudyStopper
 from search.engine.trial_folder import UNENDED
 from search.engine.tuner import RecordingCallback
-from search.record.custom_metrics import CustomMetrics
 from search.record.metadata import StudyMetadata
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.settings import StudySettings
 from search.space.search_space import SearchSpace
+from search.task.custom_metrics import CustomMetrics
 
 DIED = Failure("worker_died", "worker died: by itself")
 

@@ -12,8 +12,8 @@ from ray.util import register_serializer
 
 from search.engine.function_call import LOADER, find_loader
 from search.engine.reporter import Report
-from search.record.custom_metrics import CustomMetrics
 from search.space.objective_space import OPTION
+from search.task.custom_metrics import CustomMetrics
 from training.config import is_passed_function
 from training.random_state import seeded
 from training.user_code import errors_as_sentences, load_function, running

@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from search.record.command_template import is_same_command
 from search.record.file_names import STUDY_DB
 from search.record.upgrade import upgrade_settings
 from search.settings import StudySettings
+from search.task.command_template import is_same_command
 from training.config import PROJECT, absolute_import_path, is_import_path, is_passed_function
 from training.console.command_line import option_value
 from training.console.terminal import short_path

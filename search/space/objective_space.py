@@ -15,8 +15,8 @@ from optuna.exceptions import TrialPruned
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial
 
-from search.task.metric_names import Mode
 from search.space.search_space import SearchSpace, parse
+from search.task.metric_names import Mode
 from training.config_fields import NONE
 from training.console.progress_bar import progress_bar
 from training.random_state import seeded
