@@ -1,5 +1,6 @@
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 
 import optuna
 import pytest
@@ -7,9 +8,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from studies import DEFAULT_SPACE, DEFAULTS
 
 from search.algorithms.samplers import StudySampler, tpe
-from search.space.distributions import OrderedChoice
+from search.space.distributions import HyperparameterValue, OrderedChoice
 from search.space.encoding import SpaceEncoding
-from search.space.search_space import SearchSpace, contains, describe, starting_points
+from search.space.search_space import ConditionalRange, SearchSpace, contains, describe, starting_points
+from search.space.toml_file import default_space
 from training.config import TrialConfig
 
 BATCH_SIZES = OrderedChoice((32, 64, 128, 256, 512))
@@ -97,3 +99,24 @@ def test_description_is_plain_data() -> None:
         "batch_size": {"ordered": [8, 16]},
         "optimizer": {"choices": ["sgd", "adam"]},
     }
+
+
+def test_point_is_built_with_one_look_at_each_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A space of 30 hyperparameters is checked at several hundred points before a study begins."""
+    looks: Counter[str] = Counter()
+    is_active = ConditionalRange.is_active
+
+    def counted(one: ConditionalRange, values: Mapping[str, HyperparameterValue]) -> bool:
+        looks["all"] += 1
+        return is_active(one, values)
+
+    space = SearchSpace({f"weight_{number}": FloatDistribution(0.0, 1.0) for number in range(30)})
+    encoding = SpaceEncoding(space)
+    monkeypatch.setattr(ConditionalRange, "is_active", counted)
+    assert list(encoding.decode(encoding.random_sample(0))) == list(space)
+    assert looks["all"] == 30
+
+
+def test_own_space_is_read_once() -> None:
+    assert default_space("mlp") is default_space("mlp")
+    assert default_space("mlp") != default_space("cnn")

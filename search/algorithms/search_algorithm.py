@@ -13,7 +13,7 @@ from search.algorithms.samplers import StudySampler
 from search.algorithms.stopping import StudyStopper
 from search.record.study_record import StudyRecord
 from search.space.distributions import HyperparameterValue, optuna_distribution
-from search.space.search_space import Point, num_points
+from search.space.search_space import num_points
 from training.console.terminal import counted
 
 
@@ -69,10 +69,9 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
 
     def _propose(self, trial_id: str) -> dict[str, Any]:
         proposal = self._ot_study.ask()
-        point: Point = {}
-        for name in self._space_searched.order:
-            if name in (searched := self._space_searched.searched(point)):
-                point[name] = _suggest(proposal, name, optuna_distribution(searched[name]))
+        self._space_searched.build_point(
+            lambda name, distribution: _suggest(proposal, name, optuna_distribution(distribution))
+        )
         trial = self._record.start(trial_id, proposal, self._first_seed + proposal.number)
         return {
             "hyperparameters": self._space_searched.add_fixed(trial.hyperparameters),

@@ -42,14 +42,13 @@ class SpaceEncoding:
 
     def decode(self, sample: Point) -> Point:
         """The point of the space that belongs to a sample from all distributions."""
-        point: Point = {}
-        for name in self._space.order:
-            distribution = self._space.searched(point).get(name)
-            if distribution is not None:
-                is_unit = self.distributions[name] is UNIT_INTERVAL
-                point[name] = (
-                    _value_from_unit(distribution, float(sample[name])) if is_unit else snap(distribution, sample[name])
-                )
+
+        def choose(name: str, distribution: Distribution) -> HyperparameterValue:
+            if self.distributions[name] is UNIT_INTERVAL:
+                return _value_from_unit(distribution, float(sample[name]))
+            return snap(distribution, sample[name])  # type: ignore[no-any-return]
+
+        point = self._space.build_point(choose)
         return {name: point[name] for name in self._space if name in point}
 
     def encode(self, point: Point, number: int) -> Point:

@@ -3,7 +3,7 @@
 import math
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
@@ -126,7 +126,7 @@ class SearchSpace(Mapping[str, Distribution]):
         known = {name: value for name, value in values.items() if name in self}
         active: dict[str, Distribution | Fixed] = {}
         for name in self.order:
-            distribution = next((one.distribution for one in self.ranges[name] if one.is_active(known)), None)
+            distribution = self._active(name, known)
             if distribution is None:
                 known.pop(name, None)
             else:
@@ -134,6 +134,26 @@ class SearchSpace(Mapping[str, Distribution]):
                 if isinstance(distribution, Fixed):
                     known[name] = distribution.value
         return {name: active[name] for name in self.ranges if name in active}
+
+    def _active(self, name: str, known: Mapping[str, HyperparameterValue]) -> Distribution | Fixed | None:
+        """The active distribution of a hyperparameter; `known` has the values of those before it in `order`."""
+        return next((one.distribution for one in self.ranges[name] if one.is_active(known)), None)
+
+    def build_point(self, choose: Callable[[str, Distribution], HyperparameterValue]) -> Point:
+        """A point whose values are chosen one after the other, each from its active distribution.
+
+        Args:
+            choose: Returns the value of a hyperparameter from its name and its active distribution.
+        """
+        known: Point = {}
+        point: Point = {}
+        for name in self.order:
+            distribution = self._active(name, known)
+            if isinstance(distribution, Fixed):
+                known[name] = distribution.value
+            elif distribution is not None:
+                known[name] = point[name] = choose(name, distribution)
+        return point
 
     def searched(self, values: Mapping[str, HyperparameterValue]) -> dict[str, Distribution]:
         """The active distributions without fixed values; `values` is as for `active`."""

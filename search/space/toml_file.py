@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,14 @@ POINTS_CHECKED = 100
 
 def default_space(network: str) -> SearchSpace:
     """The search space of a network for a study that names no other one."""
-    return read_space(FOLDER / ("cnn.toml" if network == "cnn" else "mlp.toml"), config_type(network))
+    config_class: Any = config_type(network)  # mypy does not know that classes can be hashed
+    return _own_space("cnn.toml" if network == "cnn" else "mlp.toml", config_class)
+
+
+@cache
+def _own_space(name: str, config_class: type[Any]) -> SearchSpace:
+    """A search space of this program; each of its files is read and checked once in a process."""
+    return read_space(FOLDER / name, config_class)
 
 
 def read_space(file: Path, config_class: type[Any] | None) -> SearchSpace:
