@@ -56,9 +56,10 @@ def importances(compared: EqualBudget, space: SearchSpace, seed: int = 0) -> lis
     if costs.min() == costs.max():
         return []
     points = [compared.trials[index].hyperparameters for index in chosen]
-    divergences = _divergences(space, points, costs)
+    trials = _optuna_trials(space, points, costs)
+    divergences = _divergences(space, trials)
     resamples = random.integers(len(costs), size=(RESAMPLES, len(costs)))
-    resampled = [_divergences(space, [points[index] for index in sample], costs[sample]) for sample in resamples]
+    resampled = [_divergences(space, [trials[index] for index in sample]) for sample in resamples]
     tail = (100 - CONFIDENCE) / 2
     lows, highs = np.percentile(list(map(_shares, resampled)), [tail, 100 - tail], axis=0)
     rows = zip(space, _shares(divergences), lows, highs, strict=True)
@@ -69,11 +70,11 @@ def importances(compared: EqualBudget, space: SearchSpace, seed: int = 0) -> lis
     return sorted(found, key=lambda importance: -importance.share)
 
 
-def _divergences(space: SearchSpace, points: Sequence[Point], costs: Numbers) -> Numbers:
+def _divergences(space: SearchSpace, trials: list[FrozenTrial]) -> Numbers:
     """How differently the best trials and all trials are distributed, for each hyperparameter; shape (names,)."""
-    quantile = max(TARGET_QUANTILE, min(FEWEST_TARGETS / len(points), 0.5))
+    quantile = max(TARGET_QUANTILE, min(FEWEST_TARGETS / len(trials), 0.5))
     with warnings.catch_warnings(action="ignore"):  # a resample may have only one value
-        found = PedAnovaImportanceEvaluator(target_quantile=quantile).evaluate(_Trials(space, points, costs), [*space])
+        found = PedAnovaImportanceEvaluator(target_quantile=quantile).evaluate(_Trials(trials), [*space])
     return np.array([found[name] for name in space])
 
 
@@ -82,28 +83,33 @@ def _shares(divergences: Numbers) -> Numbers:
     return divergences / total if total > 0 else np.full(len(divergences), 1 / len(divergences))
 
 
+def _optuna_trials(space: SearchSpace, points: Sequence[Point], costs: Numbers) -> list[FrozenTrial]:
+    """Trials in the form that Optuna's evaluators read; they are made once for all resamples."""
+    return [
+        FrozenTrial(
+            number=number,
+            state=TrialState.COMPLETE,
+            value=float(cost),
+            datetime_start=None,
+            datetime_complete=None,
+            params=dict(point),
+            distributions=space.optuna_distributions(point),
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
+            trial_id=number,
+        )
+        for number, (point, cost) in enumerate(zip(points, costs, strict=True))
+    ]
+
+
 class _Trials(optuna.Study):
-    """Trials in the form that Optuna's evaluators read; nothing is stored."""
+    """A study with these trials, which is nowhere stored."""
 
     directions = (StudyDirection.MINIMIZE,)  # type: ignore[assignment]
 
-    def __init__(self, space: SearchSpace, points: Sequence[Point], costs: Numbers) -> None:
-        self._trials = [
-            FrozenTrial(
-                number=number,
-                state=TrialState.COMPLETE,
-                value=float(cost),
-                datetime_start=None,
-                datetime_complete=None,
-                params=dict(point),
-                distributions=space.optuna_distributions(point),
-                user_attrs={},
-                system_attrs={},
-                intermediate_values={},
-                trial_id=number,
-            )
-            for number, (point, cost) in enumerate(zip(points, costs, strict=True))
-        ]
+    def __init__(self, trials: list[FrozenTrial]) -> None:
+        self._trials = trials
 
     def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:  # noqa: ARG002
         """All of the trials, which have ended."""
