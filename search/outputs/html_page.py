@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -43,17 +44,29 @@ def render_page(template: str, sections: Sequence[Section], **values: Any) -> st
         sections: The sections of the page.
         values: The other values that the template shows.
     """
-    environment = jinja2.Environment(
+    page = _environment().get_template(template)
+    return page.render(
+        nonce=secrets.token_urlsafe(16),
+        plotly=_plotly(),
+        sections=sections,
+        figures=[section.figures for section in sections],
+        **values,
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """Compiles each template once in a process."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(
-        nonce=secrets.token_urlsafe(16),
-        plotly=files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8"),
-        sections=sections,
-        figures=[section.figures for section in sections],
-        **values,
-    )
+
+
+@cache
+def _plotly() -> str:
+    """The source of plotly.js, 4 MB."""
+    return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+from functools import cache
 
 from search.task.command_template import CommandTemplate
 from training.config import PROJECT
@@ -29,6 +30,7 @@ def code(network: str) -> dict[str, str]:
     }
 
 
+@cache
 def code_checksum(source: str) -> str:
     """SHA-256 of a Python module without imports and blank lines, which change when files move to other folders."""
     lines = source.splitlines()
