@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from serial_ray import CompletedRun, run_command
+from own_code import search_program as search
+from own_code import write_program
+from serial_ray import run_command
 
-from search.engine import program
 from search.engine.command_training import ProgramError, train_by_command
 from search.record.trial import Objective
 from search.settings import StudySettings
@@ -52,16 +53,7 @@ print("saved the model")
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "train.py").write_text(TRAIN)
-    (tmp_path / "space.toml").write_text("[lr]\nlow = 1.0\nhigh = 2.0\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(program, "GRACE_SECONDS", 1.0)
-    return tmp_path
-
-
-def search(command: str, *options: str) -> CompletedRun:
-    words = ["--command", command, "--space", "space.toml", "--metric", "loss", "--num-samples", "3"]
-    return run_command("search/run.py", *words, "--results-dir", "out", "--name", "study", *options)
+    return write_program(tmp_path, TRAIN, low=1.0, high=2.0, monkeypatch=monkeypatch)
 
 
 def trials() -> pd.DataFrame:

@@ -4,14 +4,15 @@ import json
 import os
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from own_code import search_program, write_program
 from serial_ray import CompletedRun, run_command
 
 from search.api import load_best
-from search.engine import program
 from search.record.study_record import StudyRecord
 from training.console.terminal import format_metric
 
@@ -38,23 +39,13 @@ for epoch in range(first, args.epochs + 1):
         open(saved, "w").write(str(epoch))
 """
 SEEDED = "python train.py --lr {lr} --seed {seed}"
+search = partial(search_program, scheduler="none")
 SAVES = f"{SEEDED} --checkpoint {{checkpoint}}"
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "train.py").write_text(TRAIN)
-    (tmp_path / "space.toml").write_text("[lr]\nlow = 0.1\nhigh = 0.5\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(program, "GRACE_SECONDS", 1.0)
-    return tmp_path
-
-
-def search(command: str, *options: str) -> CompletedRun:
-    words = ["--command", command, "--space", "space.toml", "--metric", "loss", "--num-samples", "3"]
-    return run_command(
-        "search/run.py", *words, "--scheduler", "none", "--results-dir", "out", "--name", "study", *options
-    )
+    return write_program(tmp_path, TRAIN, low=0.1, high=0.5, monkeypatch=monkeypatch)
 
 
 def words(text: str) -> str:

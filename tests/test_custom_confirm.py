@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from own_code import search_function as search
+from own_code import write_functions
 from serial_ray import CompletedRun, StartedRun, run_command
 
 from search.record.study_record import StudyRecord
@@ -68,15 +70,7 @@ def fails(lr, seed):
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    (tmp_path / "own.py").write_text(FUNCTIONS)
-    (tmp_path / "space.toml").write_text("[lr]\nlow = 0.01\nhigh = 0.5\nlog = true\n")
-    return tmp_path
-
-
-def search(place: Path, function: str, *options: str) -> CompletedRun:
-    code = ["--train-function", f"{place}/own.py:{function}", "--space", f"{place}/space.toml"]
-    searched = ["--metric", "val_loss", "--num-samples", "3", "--name", function]
-    return run_command("search/run.py", *code, *searched, "--results-dir", f"{place}/out", *options)
+    return write_functions(tmp_path, FUNCTIONS)
 
 
 def confirm(place: Path, function: str, top: int = 2) -> CompletedRun:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from own_code import search_function, write_functions
 from safetensors.torch import load_file
 from serial_ray import CompletedRun, run_command
 from torch import nn
@@ -65,15 +66,11 @@ def with_tune(config):
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    (tmp_path / "own.py").write_text(FUNCTIONS)
-    (tmp_path / "space.toml").write_text("[lr]\nlow = 0.01\nhigh = 0.5\nlog = true\n")
-    return tmp_path
+    return write_functions(tmp_path, FUNCTIONS)
 
 
 def search(place: Path, function: str, *options: str) -> CompletedRun:
-    code = ["--train-function", f"{place}/own.py:{function}", "--space", f"{place}/space.toml"]
-    searched = ["--metric", "val_loss", "--num-samples", "3", "--name", function, "--scheduler", "none"]
-    run = run_command("search/run.py", *code, *searched, "--results-dir", f"{place}/out", *options)
+    run = search_function(place, function, "--scheduler", "none", *options)
     assert run.status == 0, run.stdout + run.stderr
     return run
 

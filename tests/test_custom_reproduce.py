@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from own_code import write_functions
 from serial_ray import CompletedRun, StartedRun, run_command
 
 from search.record.study_record import StudyRecord
@@ -72,9 +73,7 @@ def words(text: str) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    (tmp_path / "own.py").write_text(FUNCTIONS)
-    (tmp_path / "space.toml").write_text("[lr]\nlow = 0.01\nhigh = 0.5\nlog = true\n")
-    return tmp_path
+    return write_functions(tmp_path, FUNCTIONS)
 
 
 def study(place: Path, function: str, *options: str) -> list[str]:
