@@ -8,7 +8,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -23,8 +25,6 @@ from search.ray_environment import set_ray_environment
 set_ray_environment()  # before Ray is imported
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from training.images.image_data import ImageData
 
 MEMORY = Path("/dev/shm")
@@ -38,39 +38,54 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in starting_ray)
 
 
-def _undrawn(_: "Figure") -> bytes:
-    return b"no picture"
+Draw = dict[str, Callable[..., bytes]]
+"""How each of the static charts is drawn, by the name of its function."""
+
+
+@contextmanager
+def _charts_drawn_by(functions: Draw) -> Iterator[None]:
+    from search.outputs import static_charts
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, function in functions.items():
+            patch.setattr(static_charts, name, function)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
-def draw() -> Iterator[Callable[["Figure"], bytes]]:
+def draw() -> Iterator[Draw]:
     """Leave out what would take most of the time of the tests' small studies; yields how static charts are drawn.
 
-    Each study would import the files of all versions of Optuna's schema, read the digits from their text, draw charts
-    at which few tests look, and resample its trials a hundred times for the intervals of the importances.
+    Each study would import the files of all versions of Optuna's schema, read the digits from their text, ask git and
+    pip for the versions of the code, draw charts at which few tests look, and resample its trials a hundred times for
+    the intervals of the importances.
     """
     import torch
     from optuna.storages import RDBStorage
 
     from search.outputs import static_charts
+    from search.record import provenance
     from training.images import image_data
 
     torch.set_num_threads(1)
-    draw = static_charts._png
+    charts = static_charts.learning_curves, static_charts.optimisation_history, static_charts.importance_bars
+    draw = {chart.__name__: chart for chart in charts}
     versions = RDBStorage("sqlite://")._version_manager._create_alembic_script()
     with (
         mock.patch("optuna.storages._rdb.storage._VersionManager._create_alembic_script", return_value=versions),
         mock.patch.object(image_data, "_load_digits", cache(image_data._load_digits)),
-        mock.patch.object(static_charts, "_png", _undrawn),
+        mock.patch.object(provenance, "git_commit", cache(provenance.git_commit)),
+        mock.patch("search.record.provenance.version", cache(version)),
+        _charts_drawn_by({name: lambda *_: b"no picture" for name in draw}),
         mock.patch("search.analysis.importance.RESAMPLES", 10),
     ):
         yield draw
 
 
 @pytest.fixture(scope="module")
-def drawn_charts(draw: Callable[["Figure"], bytes]) -> Iterator[None]:
-    """The static charts of a module's tests are drawn."""
-    with mock.patch("search.outputs.static_charts._png", draw):
+def drawn_charts(draw: Draw) -> Iterator[None]:
+    """The static charts of a module's tests are drawn, or those of one test that names this fixture."""
+    with _charts_drawn_by(draw):
         yield
 
 

@@ -126,6 +126,7 @@ def test_folder_of_a_study_that_is_not_there_is_named_once(tmp_path: Path) -> No
         ("--batch-size 0", "batch_size must be >= 1, got 0"),
         ("--momentum 0.9 --optimizer adam", "momentum is for sgd and rmsprop, got momentum 0.9 with adam"),
         ("--threads 0", "threads must be >= 1, got 0"),
+        ("--val-fraction 0.9999", "val_fraction 0.9999 leaves none of the 1438 images to train on"),
         ("--split-seed -1", "split_seed must be between 0 and 4294967295, got -1"),
     ],
 )
@@ -137,7 +138,7 @@ def test_training_refuses_a_mistake_in_one_sentence(options: str, sentence: str)
     ("script", "options", "sentence"),
     [
         ("search/run.py", "--epochs 0", "epochs must be >= 1, got 0"),
-        ("training/run.py", "--val-fraction 0.9999", "val_fraction 0.9999 leaves none of the 1438 images to train on"),
+        ("training/run.py", "--batch-size 0", "batch_size must be >= 1, got 0"),
     ],
 )
 def test_mistake_is_the_exit_status_and_the_sentence_of_its_process(

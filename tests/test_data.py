@@ -20,10 +20,11 @@ from training.images.image_data import ImageData, ImageSplit, batches, load_data
 from training.images.mnist import FILES
 from training.images.torchvision_import import import_torchvision_datasets
 
-datasets = import_torchvision_datasets()
+datasets = import_torchvision_datasets  # called by the tests that need it: torchvision takes seconds to import
 
 
 def test_scaling_equals_to_tensor() -> None:
+    datasets()  # after which all of torchvision can be imported, whatever it was built for
     from torchvision.transforms import ToTensor
 
     images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
@@ -178,7 +179,7 @@ def test_absent_data_set_is_downloaded_once(
     blank_mnist: Path, tmp_path: Path, server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, address = server
-    serve(folder, address, blank_mnist / "MNIST" / "raw", datasets.MNIST, monkeypatch)
+    serve(folder, address, blank_mnist / "MNIST" / "raw", datasets().MNIST, monkeypatch)
     data, _ = load_data(DataConfig(dataset="mnist", data_dir=tmp_path), split_seed=0)
     assert len(data.test) == 10_000
     assert sorted(file.name for file in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(FILES)
@@ -191,7 +192,7 @@ def test_truncated_download_is_named_and_leaves_nothing(
     blank_mnist: Path, tmp_path: Path, server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, address = server
-    serve(folder, address, blank_mnist / "MNIST" / "raw", datasets.MNIST, monkeypatch)
+    serve(folder, address, blank_mnist / "MNIST" / "raw", datasets().MNIST, monkeypatch)
     truncated = folder / "t10k-images-idx3-ubyte.gz"
     truncated.write_bytes(truncated.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"mnist could not be downloaded.*t10k-images-idx3-ubyte"):
@@ -203,7 +204,7 @@ def test_auto_falls_back_to_digits_with_a_warning_when_the_download_is_damaged(
     tmp_path: Path, server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, address = server
-    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [address])
+    monkeypatch.setattr(datasets().FashionMNIST, "mirrors", [address])
     (folder / "train-images-idx3-ubyte.gz").write_bytes(b"not what was published")
     data, warning = load_data(DataConfig(dataset="auto", data_dir=tmp_path), split_seed=0)
     assert data.name == "digits"
@@ -213,7 +214,7 @@ def test_auto_falls_back_to_digits_with_a_warning_when_the_download_is_damaged(
 
 
 def test_auto_falls_back_to_digits_when_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(datasets().FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
     data, warning = load_data(DataConfig(dataset="auto", data_dir=tmp_path / "data"), split_seed=0)
     assert data.name == "digits"
     assert warning is not None
@@ -222,7 +223,7 @@ def test_auto_falls_back_to_digits_when_nobody_answers(tmp_path: Path, monkeypat
 
 
 def test_data_set_asked_for_by_name_never_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(datasets().FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(ValueError, match="fashion-mnist could not be downloaded"):
         load_data(DataConfig(dataset="fashion-mnist", data_dir=tmp_path / "data"), split_seed=0)
     assert not (tmp_path / "data").exists()
@@ -282,9 +283,9 @@ def write_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     train = [dump(f"data_batch_{number}", rows) for number in range(1, 6)]
     test = [dump("test_batch", rows)]
     names, md5 = dump("batches.meta", {"label_names": list("abcdefghij")})
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", train)
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", test)
-    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": names, "key": "label_names", "md5": md5})
+    monkeypatch.setattr(datasets().CIFAR10, "train_list", train)
+    monkeypatch.setattr(datasets().CIFAR10, "test_list", test)
+    monkeypatch.setattr(datasets().CIFAR10, "meta", {"filename": names, "key": "label_names", "md5": md5})
     archive = folder / "cifar-10-python.tar.gz"
     with tarfile.open(archive, "w:gz") as packed:
         packed.add(inside, inside.name)
@@ -297,8 +298,8 @@ def test_cifar10_is_downloaded_once_and_a_damaged_file_is_refused(
 ) -> None:
     folder, address = server
     archive = write_cifar(folder, monkeypatch)
-    monkeypatch.setattr(datasets.CIFAR10, "url", f"{address}cifar-10-python.tar.gz")
-    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(archive).hexdigest())
+    monkeypatch.setattr(datasets().CIFAR10, "url", f"{address}cifar-10-python.tar.gz")
+    monkeypatch.setattr(datasets().CIFAR10, "tgz_md5", hashlib.md5(archive).hexdigest())
     config = DataConfig(dataset="cifar10", data_dir=tmp_path / "data", val_fraction=0)
     data, _ = load_data(config, split_seed=0)
     assert (data.image_shape, len(data.train), len(data.test)) == ((3, 32, 32), 50, 10)
@@ -314,7 +315,7 @@ def test_cifar10_is_downloaded_once_and_a_damaged_file_is_refused(
 
 
 def test_cifar10_that_cannot_be_downloaded_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    monkeypatch.setattr(datasets().CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     with pytest.raises(ValueError, match="cifar10 could not be downloaded"):
         load_data(DataConfig(dataset="cifar10", data_dir=tmp_path / "data"), split_seed=0)
     assert not (tmp_path / "data").exists()

@@ -34,8 +34,6 @@ from training.images.image_data import ImageData
 from training.loop import train
 from training.metrics import accuracy_interval
 
-pytestmark = pytest.mark.usefixtures("drawn_charts")
-
 REFERENCE = PROJECT / "results" / "fashion-mnist-reference"
 TITLES = [
     "Certainty of the best trial",
@@ -224,6 +222,7 @@ def test_damaged_or_missing_model_is_told(tmp_path: Path, digits: ImageData) -> 
         analyse_errors(record, digits)
 
 
+@pytest.mark.usefixtures("drawn_charts")
 def test_pictures_are_written(tmp_path: Path) -> None:
     record = planted_study(tmp_path, lambda point: rises_to(hill(point)))
     write_report(record, analyse(record), "no images")

@@ -44,8 +44,6 @@ from training.images.image_data import ImageData
 from training.images.image_file import read_image
 from training.loop import train
 
-pytestmark = pytest.mark.usefixtures("drawn_charts")
-
 PRODUCT = sorted(file for folder in ("search", "training") for file in (PROJECT / folder).rglob("*.py"))
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\u202e\u2066<img src=x onerror=alert(1)>\x9b31m\x7f"
 FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-1", "-2+3", "@SUM(A1:A9)", "\t=1+1", "\r=1+1", "\uff1d1+1")
@@ -198,6 +196,7 @@ def hostile(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("drawn_charts")
 def test_report_of_hostile_texts_commands_no_terminal(hostile: Path) -> None:
     run = report(hostile)
     assert run.status == 0, run.stderr
