@@ -205,7 +205,7 @@ def _load(dataset: str, config: DataConfig) -> tuple[ImageSplit, ImageSplit, tup
     if dataset == "digits":
         pool, test, classes = _load_digits()
     elif is_import_path(dataset):
-        pool, test, classes = load_by_function(dataset)
+        pool, test, classes, note = load_by_function(dataset)
     elif is_folder(dataset):
         pool, test, classes, note = load_image_folder(Path(dataset), config.image_size)
     elif dataset == "cifar10":
