@@ -98,3 +98,24 @@ def test_value_in_a_closure_belongs_to_it() -> None:
 
     assert function_source(made(1.0)) != function_source(made(2.0))
     assert function_source(made(1.0)) == function_source(functools.wraps(made(1.0))(made(1.0)))
+
+
+def test_code_that_leads_to_itself_has_an_end() -> None:
+    """A class that calls `super`, and a function within a function that calls itself."""
+    cell = """
+class Net(dict):
+    def __init__(self):
+        super().__init__()
+
+def train(slope):
+    def half(number):
+        return half(number / 2) if number > 1 else Net()
+    yield half(slope)
+
+train = (lambda made: made)(train)
+"""
+    text = source_of(cell)
+    assert text.count("super().__init__()") == 1
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    run_cell(1, "def make():\n    def half(number):\n        return half(number / 2)\n    return half\n", namespace)
+    assert function_source(namespace["make"]()).text.count("return half") == 1

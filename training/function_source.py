@@ -26,12 +26,15 @@ def function_source(function: Callable[..., Any]) -> FunctionSource:
     module = getattr(_unwrapped(function), "__module__", None)
     texts: dict[str, str] = {}
     modules: set[str] = set()
+    visited: set[int] = set()  # a class that calls `super` and a function within a function may lead to themselves
     waiting: list[tuple[str, object]] = [(getattr(function, "__name__", ""), function)]
     while waiting:
         name, used = waiting.pop()
         code = _unwrapped(used)
-        if name in texts:
+        if name in texts or id(code) in visited:
             continue
+        if isinstance(code, type | FunctionType):
+            visited.add(id(code))
         if _is_plain(used):
             texts[name] = f"{name} = {used!r}"
         elif isinstance(used, ModuleType):
