@@ -61,3 +61,35 @@ def test_convolutional_network_learns_the_digits(digits: ImageData) -> None:
     config = TrialConfig(network="cnn", optimizer="adam", batch_size=32, epochs=4)
     *_, last = loop.train(config, digits)
     assert last.test_accuracy > 0.95
+
+
+BY_NAME = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, hidden: int = 8, dropout=0.0, norm=None, *, classes, input_shape):
+        super().__init__()
+        channels, height, width = input_shape
+        inputs = channels * height * width
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(inputs, hidden), nn.Linear(hidden, classes))
+
+    def forward(self, images):
+        return self.layers(images)
+
+def fixed():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+def test_network_takes_its_hyperparameters_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "by_name.py"
+    file.write_text(BY_NAME)
+    path = f"{file}:Net"
+    kind = config_type(path)
+    assert kind is config_type(path)
+    own = {field.name for field in dataclasses.fields(kind)} - {field.name for field in dataclasses.fields(TrialConfig)}
+    assert own == {"hidden", "dropout"}
+    network = build_network(kind(network=path, hidden=3), (1, 8, 8), 7)  # type: ignore[call-arg]
+    assert [tuple(weights.shape) for weights in network.parameters()] == [(3, 64), (3,), (7, 3), (7,)]
+    assert config_type(f"{file}:fixed") is TrialConfig
+    assert build_network(TrialConfig(network=f"{file}:fixed"), (1, 8, 8), 10)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)

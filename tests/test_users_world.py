@@ -249,7 +249,11 @@ def test_network_of_several_files_is_trained_exported_and_used_elsewhere(tmp_pat
             "def f(config, shape, classes):\n    return {28: 1}[shape[1]]",
             "failed: KeyError: 8 (mine.py, line 2)",
         ),
-        ("--network", "def f(config, shape):\n    pass", "takes 2 positional arguments but 3 were given"),
+        (
+            "--network",
+            "def f(config, shape):\n    pass",
+            "or its hyperparameters by name, each with a default; shape has none",
+        ),
         ("--network", "def f(*_):\n    raise SystemExit('width too large')", "failed: SystemExit: width too large"),
         (
             "--network",

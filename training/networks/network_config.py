@@ -6,7 +6,8 @@ from typing import Any, get_type_hints
 
 from training.config import DataConfig, TrialConfig, check_network
 from training.config_fields import is_plain
-from training.user_code import annotated_config, errors_as_sentences
+from training.networks.builder import named_hyperparameters
+from training.user_code import annotated_config, errors_as_sentences, load_function
 
 COMMAND_OPTIONS = {"split_seed", "threads", "help"}
 """Options of `python training/run.py` that are in no configuration."""
@@ -42,7 +43,6 @@ class CnnHyperparameters:
         _check_network_shape(channels=self.channels, width=self.width, dropout=self.dropout)
 
 
-@cache
 def config_type(network: str) -> type[TrialConfig]:
     """`TrialConfig` with the hyperparameters of a network; the fields are all that can be searched.
 
@@ -51,9 +51,11 @@ def config_type(network: str) -> type[TrialConfig]:
     """
     check_network(network)
     declared = _hyperparameters(network)
-    if declared is None:
-        return TrialConfig
+    return TrialConfig if declared is None else _merged(network, declared)  # type: ignore[arg-type]
 
+
+@cache  # by both: a program may pass another network under the same name
+def _merged(network: str, declared: type[Any]) -> type[TrialConfig]:
     def check(self: TrialConfig) -> None:
         TrialConfig.__post_init__(self)
         if hasattr(declared, "__post_init__"):
@@ -72,7 +74,7 @@ def _hyperparameters(network: str) -> type[Any] | None:
             return MlpHyperparameters
         case "cnn":
             return CnnHyperparameters
-    declared = annotated_config("network", network)
+    declared = annotated_config("network", network) or _taken_by_name(network)
     if declared is None or issubclass(TrialConfig, declared):
         return None
     if not declared.__dataclass_params__.frozen:
@@ -89,6 +91,13 @@ def _hyperparameters(network: str) -> type[Any] | None:
             rule = "must be an int, float, str, bool, Literal, Enum or Path, or such a type or None"
             raise ValueError(f"network {network}: {field.name} {rule}, got {field_type}")
     return declared
+
+
+def _taken_by_name(network: str) -> type[Any] | None:
+    try:
+        return named_hyperparameters(load_function("network", network))
+    except ValueError as error:
+        raise ValueError(f"network {network} {error}") from None
 
 
 def _check_network_shape(*, dropout: float, **sizes: int) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training.config import NETWORKS, TrialConfig
+from training.config import NETWORKS, TrialConfig, is_passed_function
+from training.networks.builder import build_by_function
 from training.networks.network_config import CnnHyperparameters, MlpHyperparameters, config_type
 from training.program_files import checksum, meaning
 from training.random_state import get_random_state, set_random_state
-from training.user_code import errors_as_sentences, load_code, running
+from training.user_code import code_of, errors_as_sentences, running
 
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
@@ -108,7 +109,7 @@ def build_network(config: TrialConfig, input_shape: Shape, classes: int) -> nn.M
     with running("network", config.network) as build:
         name = Path(config.network).name  # without the folder, because the sentence is also a cell of a table
         with errors_as_sentences(f"network {name} failed"):
-            network = build(config, input_shape, classes)
+            network = build_by_function(build, config, input_shape=input_shape, classes=classes)
         _check_network(name, network, input_shape, classes)
     return network  # type: ignore[no-any-return]
 
@@ -117,11 +118,14 @@ def network_code(network: str) -> dict[str, bytes]:
     """The files of a user's network, by path below its folder; empty for the networks of this module."""
     if network in NETWORKS:
         return {}
-    return {name: file.read_bytes() for name, file in load_code("network", network).files.items()}
+    return {name: file.read_bytes() for name, file in code_of("network", network).files.items()}
 
 
 def network_checksum(network: str) -> str | None:
-    """SHA-256 of what the files of a user's network mean, without comments; None for the networks of this module."""
+    """SHA-256 of what the code of a user's network means, without comments; None for the networks of this module."""
+    if is_passed_function(network):
+        sums = code_of("network", network).checksums
+        return checksum({name: value.encode() for name, value in sums.items()})
     files = {name: meaning(content) for name, content in network_code(network).items()}
     return checksum(files) if network not in NETWORKS else None
 
