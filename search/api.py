@@ -6,7 +6,6 @@ set_ray_environment()
 
 from search.engine.study import Study, prepare_study
 from search.outputs.best_model import BestModel, load_best
-from search.outputs.study_result import StudyResult, load_study
 from search.outputs.tables import epoch_table, trial_table
 from search.record.lookup import resumed_settings
 from search.record.ranking import best_trial, ranked
@@ -15,6 +14,7 @@ from search.record.trial import TrialRecord
 from search.run import run_study
 from search.run_search import run_search
 from search.settings import StudySettings
+from search.study_result import StudyResult, load_study
 
 __all__ = [
     "BestModel",

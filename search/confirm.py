@@ -4,7 +4,14 @@ import sys
 import time
 
 from search.ray_environment import set_ray_environment
-from search.record.lookup import check_code_named, code_named_by, command_line, find_study, stored_settings
+from search.record.lookup import (
+    check_code_named,
+    code_named_by,
+    command_line,
+    confirm_line,
+    find_study,
+    stored_settings,
+)
 from search.retraining.settings import ConfirmSettings
 from training.console.command_line import parse, refuse, run_command
 
@@ -17,7 +24,8 @@ def main() -> int:
     try:
         folder = find_study(options.study, options.results_dir, options.storage)
         stored = stored_settings(folder, options.storage)
-        check_code_named(folder.name, stored, code_named_by(options))
+        line = confirm_line(folder, options.storage, stored, top=options.top, seeds=options.seeds)
+        check_code_named(folder.name, stored, code_named_by(options), line)
 
         from search.retraining.confirm_study import confirm, prepare_confirmation  # torch and Ray take seconds
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from search.record.lookup import check_code_named, code_named_by, find_study, stored_settings
+from search.record.lookup import check_code_named, code_named_by, find_study, reproduce_line, stored_settings
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
 from training.console.terminal import counted, wrapped
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from search.record.study_record import StudyRecord
     from search.record.trial import TrialRecord
     from search.retraining.reproduction import EpochPair, Reproduction, Show
+    from search.settings import StudySettings
+    from training.images.image_data import ImageData
 
 EXIT_AGREES, EXIT_DIFFERS, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -53,34 +55,63 @@ def main() -> int:
         settings = stored_settings(folder, options.storage)
         if options.data_dir is not None:
             settings = replace(settings, data_dir=options.data_dir)
-        check_code_named(folder.name, settings, code_named_by(options))
+        line = reproduce_line(folder, options.storage, settings, options.trial)
+        check_code_named(folder.name, settings, code_named_by(options), line)
+        prepared = prepare_reproduction(folder, options.trial, settings, options.storage)
     except (ValueError, OSError) as error:
         refuse(str(error))
+    try:
+        return EXIT_AGREES if show_reproduction(prepared) else EXIT_DIFFERS
+    except KeyboardInterrupt:
+        print(f"\nInterrupted after {counted(len(prepared.reproduction.pairs), 'epoch')}.", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
-    import torch  # torch and optuna take seconds
 
-    from search.outputs.report import same_images
+@dataclass(frozen=True)
+class PreparedReproduction:
+    """A trial that can be trained again."""
+
+    record: "StudyRecord"
+    trial: "TrialRecord"
+    reproduction: "Reproduction"
+    data: "ImageData | None"
+    """None with a training of the user's own."""
+
+
+def prepare_reproduction(
+    folder: Path, number: int, settings: "StudySettings", storage: str | None
+) -> PreparedReproduction:
+    """Read a trial, and load what its training needs; a ValueError or an OSError says that it cannot be repeated.
+
+    Args:
+        folder: The folder of the study.
+        number: The number of the trial.
+        settings: The settings of the study, which say where its images are.
+        storage: Address of the server that has the record, unless there is a `study.db`.
+    """
+    from search.outputs.report import same_images  # torch and optuna take seconds
     from search.record.postgresql import open_server
     from search.record.study_record import StudyRecord
     from search.retraining.reproduction import Reproduction, find_trial
 
-    try:
-        server = open_server(options.storage) if options.storage is not None else None
-        record = StudyRecord.open(folder, server)
-        record.close()  # the whole record is in memory, and nothing is written
-        trial = find_trial(record, options.trial)
-        reproduction = Reproduction(record, trial)
-        data = same_images(settings, record) if record.metadata.dataset else None
-    except (ValueError, OSError) as error:
-        refuse(str(error))
-    if settings.gpus_per_trial > 0 and not torch.cuda.is_available():
+    record = StudyRecord.open(folder, open_server(storage) if storage is not None else None)
+    record.close()  # the whole record is in memory, and nothing is written
+    trial = find_trial(record, number)
+    reproduction = Reproduction(record, trial)
+    data = same_images(settings, record) if record.metadata.dataset else None
+    return PreparedReproduction(record, trial, reproduction, data)
+
+
+def show_reproduction(prepared: PreparedReproduction) -> bool:
+    """Train a trial again and print how it compares; returns whether it agrees with its record."""
+    import torch
+
+    record, reproduction = prepared.record, prepared.reproduction
+    if record.metadata.settings.gpus_per_trial > 0 and not torch.cuda.is_available():
         print("WARNING: the trial was trained on a GPU, and this machine has no GPU\n")
-    try:
-        reproduction.train(data, _show_trial(record, trial))
-    except KeyboardInterrupt:
-        print(f"\nInterrupted after {counted(len(reproduction.pairs), 'epoch')}.", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return _show_result(reproduction)
+    reproduction.train(prepared.data, _show_trial(record, prepared.trial))
+    _show_result(reproduction)
+    return reproduction.agrees()
 
 
 def _show_trial(record: "StudyRecord", trial: "TrialRecord") -> "Show":
@@ -124,7 +155,7 @@ def _displayed_metrics(record: "StudyRecord", trial: "TrialRecord") -> list[str]
     return [name for name in known if any(metric_value(metrics, name) is not None for metrics in trial.epochs)][:3]
 
 
-def _show_result(reproduction: "Reproduction") -> int:
+def _show_result(reproduction: "Reproduction") -> None:
     changes, reasons, failure = reproduction.changes(), reproduction.reasons(), reproduction.failure
     agrees = reproduction.agrees()
     if agrees:
@@ -140,7 +171,6 @@ def _show_result(reproduction: "Reproduction") -> int:
         print("Versions, machine and code are the same, as far as they were recorded.")
     if reasons and not agrees:
         print(wrapped(f"This may be a reason: {'; '.join(reasons)}."))
-    return EXIT_AGREES if agrees else EXIT_DIFFERS
 
 
 if __name__ == "__main__":

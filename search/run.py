@@ -11,12 +11,10 @@ from search.record.lookup import (
     add_stored_trials,
     check_code_named,
     check_same_study,
-    code_args,
     code_paths,
-    command_line,
+    confirm_line,
     find_study,
     stored_settings,
-    study_args,
 )
 from search.retraining.settings import ConfirmSettings
 from search.settings import RENAMED_OPTIONS, StudySettings
@@ -133,7 +131,6 @@ def confirm_study(study: "Study") -> int:
         quiet=settings.quiet,
         dashboard=settings.dashboard,
     )
-    args = [*study_args(record.folder, record.address), "--top", str(top), "--seeds", str(seeds), *code_args(settings)]
     print("", flush=True)
     try:
         confirmation = prepare_confirmation(record.folder, options, time.monotonic())
@@ -141,7 +138,8 @@ def confirm_study(study: "Study") -> int:
         refuse(str(error))
     except KeyboardInterrupt:
         return 130
-    return confirm(confirmation, command=command_line("search/confirm.py", *args))
+    command = confirm_line(record.folder, record.address, settings, top=top, seeds=seeds)
+    return confirm(confirmation, command=command)
 
 
 if __name__ == "__main__":

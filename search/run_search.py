@@ -1,4 +1,4 @@
-"""Runs a study of a training function from a Python program or a notebook."""
+"""Runs a study from a Python program or a notebook, which may pass its function, its network and its data by value."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -6,20 +6,24 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from search.engine.passed_function import take_function
+from search.engine.passed_code import passed_code, take_settings
 from search.engine.study import prepare_study
-from search.outputs.study_result import StudyResult, load_study
-from search.record.lookup import check_code_named, find_study, resumed_settings, stored_settings
+from search.record.lookup import as_options, check_code_named, find_study, resumed_settings, stored_settings
 from search.run import run_study
 from search.settings import StudySettings
+from search.study_result import Code, StudyResult, read_study
 
 FOLDERS = ("results_dir", "data_dir", "space")
+MEANT = {"data": "dataset", "model": "network", "net": "network", "function": "train_function", "trials": "num_samples"}
+"""Names that other tools have for our settings."""
 
 
 def run_search(
     train_function: Callable[..., Any] | str | None = None,
     space: Mapping[str, Any] | str | Path | None = None,
     *,
+    network: Callable[..., Any] | str | None = None,
+    dataset: Any = None,
     resume: str | Path | None = None,
     **settings: Any,
 ) -> StudyResult:
@@ -30,45 +34,53 @@ def run_search(
             path. Workers get the function with the values that it uses. None to train a network on images.
         space: The search space: a dictionary with a table for each hyperparameter, as in docs/spaces.md, for example
             `{"lr": {"low": 1e-4, "high": 0.1, "log": True}}`; or a TOML file.
+        network: The network that is trained on images: a name, an import path, or a function or a class of
+            `torch.nn.Module`, for example of a notebook. None for the tutorial's network.
+        dataset: The images: a name, a folder, an import path, a function that loads them, or the images themselves:
+            `(images, labels)`, `(images, labels), (test_images, test_labels)`, these with class names behind them, or
+            data sets of torch instead of pairs. None for Fashion-MNIST if it is available, otherwise digits.
         resume: A study to continue: path of its folder, its name in the results folder, or `latest`. It keeps its own
-            settings and its search space. The function is passed again, and must be the same.
+            settings and its search space. Function, network and images are passed again, and must be the same.
         settings: Options of `search/run.py`, with underscores, for example `metric="val_loss"`, `num_samples=40`.
 
     Returns:
-        The study, with the trials that have run.
+        The study, with the trials that have run; with `confirm`, after its confirmation.
 
     Raises:
         ValueError: A setting breaks a rule, or the study cannot be resumed; the sentence says which and why.
         TypeError: There is no such setting.
         OSError: A folder cannot be read or written.
     """
-    changes = _known(settings)
-    if train_function is not None:
-        changes["train_function"] = train_function if isinstance(train_function, str) else take_function(train_function)
-    if space is not None:
-        changes["space"] = space
+    _check_known(settings)
+    given = {"train_function": train_function, "space": space, "network": network, "dataset": dataset}
+    changes = take_settings(settings | {name: value for name, value in given.items() if value is not None})
     for name in FOLDERS:
         if isinstance(changes.get(name), str):
             changes[name] = Path(changes[name])
     study = prepare_study(_resumed(str(resume), changes) if resume is not None else StudySettings(**changes))
-    run_study(study)
-    return load_study(study.record.folder, storage=study.settings.storage)
+    status = run_study(study)
+    code = Code({name: changes[name] for name in given if name in changes}, passed_code(study.settings))
+    result = read_study(study.record.folder, study.settings.storage, code)
+    if status or not study.settings.confirm_size:
+        return result
+    top, seeds = study.settings.confirm_size
+    session = {name: getattr(study.settings, name) for name in ("address", "quiet", "dashboard")}
+    return result.confirm(top=top, seeds=seeds, **session)
 
 
-def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, if there is each of them."""
-    known = {field.name for field in fields(StudySettings)} - {"confirm", "show_space"}
+def _check_known(settings: Mapping[str, Any]) -> None:
+    """Refuse a setting that does not exist."""
+    known = {field.name for field in fields(StudySettings)} - {"show_space"}
     for name in settings.keys() - known:
-        matches = get_close_matches(name, known, n=1)
+        matches = [MEANT[name]] if name in MEANT else get_close_matches(name, known, n=1)
         suggestion = f"; did you mean {matches[0]}?" if matches else "; the options of search/run.py are the settings"
         raise TypeError(f"run_search has no setting {name}{suggestion}")
-    return dict(settings)
 
 
 def _resumed(study: str, changes: dict[str, Any]) -> StudySettings:
     """The settings of a study with changes, if all code that it runs is passed or named."""
     server = changes.pop("storage", None)
     folder = find_study(study, changes.get("results_dir", StudySettings().results_dir), server)
-    named = {f"--{name.replace('_', '-')}": changes.get(name) for name in ("train_function", "network", "dataset")}
-    check_code_named(folder.name, stored_settings(folder, server), named)
+    named = {name: changes.get(name) for name in ("train_function", "network", "dataset", "command")}
+    check_code_named(folder.name, stored_settings(folder, server), as_options(named))
     return resumed_settings(study, server=server, **changes)

@@ -19,7 +19,7 @@ from serial_ray import run_command, serial_ray
 
 from search.algorithms.stopping import StudyStopper
 from search.api import StudyResult, load_study, run_search
-from search.engine.passed_function import take_function
+from search.engine.passed_code import take_code
 from training.config import PROJECT
 from training.console.terminal import format_metric
 from training.user_code import annotated_config
@@ -138,7 +138,7 @@ def test_importable_function_has_the_path_of_its_file(tmp_path: Path, monkeypatc
     (tmp_path / "their_training.py").write_text("def train(slope):\n    yield {'loss': slope}\n")
     monkeypatch.syspath_prepend(tmp_path)
     train = importlib.import_module("their_training").train
-    assert take_function(train) == f"{tmp_path}/their_training.py:train"
+    assert take_code("train_function", train) == f"{tmp_path}/their_training.py:train"
 
 
 def test_dataclass_of_a_cell_with_postponed_annotations_reaches_the_workers(tmp_path: Path, without_ray: None) -> None:
@@ -226,6 +226,8 @@ def test_space_that_breaks_a_rule_is_refused(space: Any, sentence: str, tmp_path
 def test_unknown_setting_is_refused_with_the_one_that_is_meant() -> None:
     with pytest.raises(TypeError, match="run_search has no setting num_sample; did you mean num_samples"):
         run_search(function(), SPACE, metric="loss", num_sample=3)
+    with pytest.raises(TypeError, match="run_search has no setting data; did you mean dataset"):
+        run_search(data=[])
 
 
 # Resume
@@ -281,6 +283,77 @@ def test_function_is_never_read_from_the_folder_of_a_study(study: StudyResult, t
     assert (run.status, run.stderr) == (0, "")
 
 
+SEEDED = """
+import random
+
+def train(slope, width):
+    for epoch in range(2):
+        yield {"loss": slope + random.random() / width}
+"""
+
+
+def test_function_of_a_cell_is_confirmed_and_reproduced(
+    tmp_path: Path, without_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = searched(tmp_path, function(SEEDED))
+    function("def train(slope, width):\n    raise OSError('another cell')\n")
+    assert study.confirmation is None
+    assert study.reproduce(1)
+    confirmed = study.confirm(top=2, seeds=2)
+    assert confirmed.confirmation is not None
+    assert confirmed.confirmation["seeds"].tolist() == [2, 2]
+    assert confirmed.confirmation["confirmed_seeds"][0] == 2
+    assert "\nConfirmed: trial " in capsys.readouterr().out
+    assert "Confirmed: " in confirmed._repr_html_()
+    again = load_study(study.folder).confirmation
+    assert again is not None
+    pd.testing.assert_frame_equal(confirmed.confirmation, again)
+
+
+def test_program_keeps_its_random_numbers_and_threads_when_it_reproduces(study: StudyResult) -> None:
+    import torch
+
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    assert study.reproduce(0, train_function=function())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+def test_study_is_confirmed_at_once(tmp_path: Path, without_ray: None) -> None:
+    study = searched(tmp_path, function(SEEDED), confirm="1x2")
+    assert study.confirmation is not None
+    assert study.confirmation["seeds"].tolist() == [2]
+
+
+def test_loaded_study_needs_its_function_again(study: StudyResult, capsys: pytest.CaptureFixture[str]) -> None:
+    """The fixture has it from its folder."""
+    with pytest.raises(ValueError, match=r"not stored: .* load_study.*\.confirm\(top=3, seeds=5, train_function=train"):
+        study.confirm()
+    with pytest.raises(ValueError, match=r"not stored: .* load_study.*\.reproduce\(0, train_function=train"):
+        study.reproduce(0)
+    assert study.reproduce(0, train_function=function())
+    assert not study.reproduce(0, train_function=function(CELL.replace("0.25", "0.5")))
+    assert "These have changed since the study was run: code: __main__:train" in capsys.readouterr().out
+
+
+def test_file_that_was_named_for_a_study_is_not_named_again_to_confirm_it(tmp_path: Path, without_ray: None) -> None:
+    file = tmp_path / "train_this.py"
+    file.write_text(SEEDED)
+    study = searched(tmp_path / "results", f"{file}:train")
+    assert study.confirm(top=1, seeds=2).confirmation is not None
+    with pytest.raises(ValueError, match="because code runs only if you name it"):
+        load_study(study.folder).reproduce(0)
+
+
+def test_interrupted_confirmation_names_the_call_that_continues_it(
+    study: StudyResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = function()
+    assert study.confirm(top=1, seeds=2, train_function=train, time_budget="0.001s").confirmation is None
+    assert ".confirm(top=1, seeds=2, train_function=train)" in capsys.readouterr().out
+    assert study.confirm(top=1, seeds=2, train_function=train).confirmation is not None
+
+
 def test_file_of_a_study_runs_from_python_only_if_it_is_named(tmp_path: Path, without_ray: None) -> None:
     file = tmp_path / "train_it.py"
     file.write_text(CELL)
@@ -327,6 +400,7 @@ def test_notebook_shows_the_header_and_one_line_that_changes(
     notebook: Display, tmp_path: Path, without_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = searched(tmp_path)
+    assert study.best_trial
     (line,) = notebook.lines
     assert line[0].startswith("0 of 3 trials ended, 0 epochs, 0:0")
     assert line[-1].startswith("3 of 3 trials ended, 9 epochs, 0:0")
@@ -334,7 +408,9 @@ def test_notebook_shows_the_header_and_one_line_that_changes(
     printed = capsys.readouterr().out
     assert printed.startswith("Study mine\n  training   train, a function of this program\n")
     assert "train: 3 of 3 trials in" in printed
-    assert not re.search("^(Reproduce|Confirm): ", printed, re.MULTILINE)
+    call = f"load_study('{study.folder}')"
+    assert f"\nReproduce: {call}.reproduce({study.best_trial.number}, train_function=train)\n" in printed
+    assert f"\nConfirm: {call}.confirm(train_function=train)\n" in printed
     assert "run_search in a notebook" in (study.folder / "report.html").read_text()
 
 

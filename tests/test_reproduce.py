@@ -14,8 +14,8 @@ from studies import metadata, search
 from test_model_folder import OWN_NETWORK
 
 from search import reproduce
-from search.outputs.summary import reproduce_command
 from search.record import provenance
+from search.record.lookup import reproduce_line
 from search.record.provenance import Session
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Timing
@@ -287,8 +287,8 @@ def test_network_that_a_sent_record_names_runs_only_when_named_again(
 def test_command_of_the_summary_names_the_code_that_is_run(study: TrainedStudy) -> None:
     study.run_trial(1)
     trial, metadata = study.record.trials[0], study.record.metadata
-    assert reproduce_command(study.record, trial).endswith("study 0")
+    assert reproduce_line(study.record.folder, None, study.record.metadata.settings, trial.number).endswith("study 0")
     settings = replace(metadata.settings, dataset="/images.py:load", network="/network.py:build")
     study.record.metadata = replace(metadata, settings=settings)
-    command = reproduce_command(study.record, trial)
+    command = reproduce_line(study.record.folder, None, study.record.metadata.settings, trial.number)
     assert command.endswith(" 0 --network /network.py:build --dataset /images.py:load")

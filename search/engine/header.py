@@ -28,7 +28,7 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
     else:
         yield "training", record.metadata.task.description
     if settings.network != TrialConfig.network:
-        yield "network", settings.network
+        yield "network", _describe_code(settings.network, "network")
     if plan := record.metadata.plan:
         trials = f"trial{'s' * (len(plan.trials) > 1)} {', '.join(map(str, plan.trials))}"
         seeds = f"from {len(plan.seeds)} new seeds each, then the winner from {len(plan.winner_seeds)} more"
@@ -60,6 +60,11 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         yield "warm start", f"{warm_start.trials} of {counted(warm_start.of, 'trial')} of study {warm_start.study}"
     if record.trials:
         yield "resumed", f"{counted(len(ended_trials(record.trials)), 'ended trial')}; {_trials_left(study)}"
+
+
+def _describe_code(path: str, kind: str) -> str:
+    """The import path of code, or the name of what a Python program passed."""
+    return f"{path.rpartition(':')[2]}, a {kind} of this program" if is_passed_function(path) else path
 
 
 def _trials_left(study: Study) -> str:

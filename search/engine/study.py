@@ -21,7 +21,7 @@ from search.record import provenance
 from search.record.confirmation import Plan
 from search.record.file_names import STUDY_DB
 from search.record.folder import StudyFolder
-from search.record.lookup import check_same_study, code_args, command_line, find_study, study_args
+from search.record.lookup import check_same_study, confirm_line, find_study
 from search.record.metadata import (
     StudyMetadata,
     WarmStart,
@@ -243,8 +243,7 @@ def _resume_record(
     old = StudyRecord.open(path, server)
     if old.metadata.plan and repetition is None:
         study = old.metadata.plan.study
-        words = [*study_args(path.parent, old.address), *code_args(old.metadata.settings)]
-        go_on = command_line("search/confirm.py", *words)
+        go_on = confirm_line(path.parent, old.address, old.metadata.settings)
         raise ValueError(f"{path} is the confirmation of study {study}; to continue it: {go_on}")
     if repetition is None:
         check_same_study(old.metadata.settings, settings)

@@ -4,8 +4,10 @@ import os
 import signal
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,7 +40,7 @@ def trainable(
     mode: Mode,
     timeout: float | None,
     working_folder: Path,
-    passed: UserCode | None = None,
+    passed: Mapping[str, UserCode] = MappingProxyType({}),
 ) -> None:
     """Train one sampled configuration and report the metrics of each epoch.
 
@@ -56,11 +58,11 @@ def trainable(
         mode: `max` or `min`.
         timeout: Seconds after which the worker ends itself; None for never.
         working_folder: The folder of the command, in which the user's code runs.
-        passed: The training function, if a Python program passed it; None if its import path says where it is.
+        passed: Code that a Python program passed, by import path; other paths say where the code is.
     """
     set_ray_environment()  # also on the nodes of a cluster
-    if passed is not None:
-        pass_code(str(task.train_function), passed)
+    for path, code in passed.items():
+        pass_code(path, code)
     torch.set_num_threads(threads)
     # `LocalRay` blocks it; processes of a training need it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

@@ -15,7 +15,7 @@ from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import build_scheduler
 from search.algorithms.search_algorithm import SearchAlgorithm
 from search.algorithms.stopping import StudyStopper
-from search.engine.passed_function import passed_code
+from search.engine.passed_code import code_for_workers
 from search.engine.report_lines import NO_MATCH
 from search.engine.shared_data import pass_tensors_without_copy
 from search.engine.study import Study
@@ -207,7 +207,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
         mode=record.mode,
         timeout=settings.trial_timeout_seconds,
         working_folder=study.working_folder,
-        passed=passed_code(settings.train_function),
+        passed=code_for_workers(settings),
     )
     resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
     worker = worker_class(run, record.folder.name, resources)

@@ -14,7 +14,7 @@ from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from training.checkpoint import Checkpoint
-from training.config import NETWORKS
+from training.config import NETWORKS, is_passed_function
 from training.console.terminal import short_path, type_and_text
 from training.model.custom_model import load_custom_model, read_custom_metadata
 from training.model.model_folder import CONFIG, WEIGHTS, read_config, read_metadata
@@ -119,7 +119,7 @@ def describe_use(record: StudyRecord) -> str | None:
     if model is None:
         reason = describe_missing(record)
         return reason and f"Model: none, because {reason}"
-    if network is None:
+    if network is None or is_passed_function(network):
         return f"Load: from search.api import load_best; best = load_best({study_args(record.folder, None)[0]!r})"
     trust = [] if network in NETWORKS else ["--trust-network"]
     return f"Predict: {command_line('training/predict.py', str(short_path(model)), 'IMAGE', *trust)}"

@@ -12,7 +12,7 @@ from search.record.ranking import best_trial, epochs_run
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from training.checkpoint import Checkpoint, read_metrics, read_weights
-from training.config import NETWORKS, TrialConfig
+from training.config import NETWORKS, TrialConfig, is_passed_function
 from training.config_fields import plain_fields
 from training.console.terminal import counted
 from training.metrics import EpochMetrics
@@ -92,13 +92,14 @@ def _metadata(record: StudyRecord, best: TrialRecord, metrics: EpochMetrics) -> 
     values = plain_fields(config)
     network = str(values.pop("network"))
     shared = {field.name for field in fields(TrialConfig)}
+    has_code = network not in NETWORKS and not is_passed_function(network)
     current = network_checksum(network)
     if current != record.metadata.code.get(network, current):
         raise ValueError(f"the code of network {network} has changed since the study was run")
     return ModelMetadata(
-        network=network if network in NETWORKS else f"{CODE}:{network.rpartition(':')[2]}",
+        network=f"{CODE}:{network.rpartition(':')[2]}" if has_code else network,
         network_hyperparameters={name: value for name, value in values.items() if name not in shared},
-        network_sha256=None if network in NETWORKS else checksum(model_code(network)),
+        network_sha256=checksum(model_code(network)) if has_code else None,
         image_shape=dataset.image_shape,
         background="dark" if dataset.name in DARK_BACKGROUND else "unknown",
         classes=dataset.classes,

@@ -50,7 +50,7 @@ from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, Metrics, TrialRecord
 from search.space.distributions import values_of
 from search.space.search_space import describe, describe_hyperparameter, starting_points
-from training.config import NETWORKS
+from training.config import NETWORKS, is_passed_function
 from training.console.terminal import counted, format_metric, format_share, format_value, printable
 from training.metrics import CONFIDENCE, accuracy_interval, may_be_chance
 from training.model.model_metadata import CustomModelMetadata
@@ -461,6 +461,9 @@ def _exported_model(record: StudyRecord) -> Iterator[Section]:
     path = shlex.quote(project_path(folder))
     if isinstance(model, CustomModelMetadata):
         content = f"what the {model.training} saved, its configuration"
+        commands = [f"from search.api import load_best; best = load_best({project_path(folder)!r})"]
+    elif is_passed_function(model.network):
+        content = "the weights and the hyperparameters of the network, which a Python program defines,"
         commands = [f"from search.api import load_best; best = load_best({project_path(folder)!r})"]
     else:
         content = "the weights, everything that rebuilds the network"

@@ -16,13 +16,18 @@ from search.outputs.confirmation_text import show_confirmation
 from search.outputs.tables import trial_table
 from search.record.columns import hyperparameter_columns, metric_columns
 from search.record.file_names import REPORT, STUDY_DB
-from search.record.lookup import code_args, code_paths, command_line, resume_line, study_args
+from search.record.lookup import (
+    code_paths,
+    confirm_line,
+    passed_paths,
+    reproduce_line,
+    resume_line,
+)
 from search.record.ranking import baseline_trial, best_trial, ended_trials, has_measured, ranked, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
 from search.task.custom_metrics import metric_value
-from training.config import is_passed_function
 from training.console.command_line import mask_password
 from training.console.terminal import (
     counted,
@@ -61,11 +66,11 @@ def show_summary(record: StudyRecord, findings: Findings, *, is_confirmed_next: 
         measured = table[table["trial_number"].isin([trial.number for trial in valid_trials(record.trials)])]
         _show_best_trials(measured, record)
         _show_by_optimizer(measured, record)
-        if not is_passed_function(record.metadata.task.train_function or ""):  # no command can call it
-            print(f"Reproduce: {reproduce_command(record, best)}")
-            can_be_confirmed = record.metadata.confirmation is None and _can_be_confirmed(record)
-            if len(measured) > 1 and can_be_confirmed and not is_confirmed_next:
-                print(f"Confirm: {_confirm_command(record)}")
+        where = record.folder, record.address, record.metadata.settings
+        print(f"Reproduce: {reproduce_line(*where, best.number)}")
+        can_be_confirmed = record.metadata.confirmation is None and _can_be_confirmed(record)
+        if len(measured) > 1 and can_be_confirmed and not is_confirmed_next:
+            print(f"Confirm: {confirm_line(*where)}")
     show_confirmation(record)
     if findings.recommendations:
         first, *others = findings.recommendations
@@ -125,12 +130,16 @@ def _describe_gain(record: StudyRecord, best: TrialRecord, names: list[str]) -> 
     return "No trial was better than the settings with which the study started."
 
 
-def training_command(record: StudyRecord, trial: TrialRecord) -> str:
+def training_command(record: StudyRecord, trial: TrialRecord) -> str | None:
     """Build the command line that trains one trial of a study without the study; its metrics are the same.
+
+    None if a Python program passed the network or the images, which no command finds.
 
     The images are expected in the default data folder, because the command is passed on with the model.
     """
     settings = record.metadata.settings
+    if passed_paths(settings):
+        return None
     values = {
         **record.metadata.task.fixed,
         **record.space.add_fixed(trial.hyperparameters),
@@ -183,18 +192,6 @@ def _show_by_optimizer(measured: pd.DataFrame, record: StudyRecord) -> None:
     print(wrapped(f"Best by optimizer: {', '.join(listed)}", hanging="  "))
 
 
-def reproduce_command(record: StudyRecord, trial: TrialRecord) -> str:
-    """Build the command line that trains a trial again from the record and compares; it names the code that is run."""
-    study, *storage = study_args(record.folder, record.address)
-    return command_line("search/reproduce.py", study, str(trial.number), *storage, *code_args(record.metadata.settings))
-
-
-def _confirm_command(record: StudyRecord) -> str:
-    """The command line that trains the best configurations from new seeds, which is how sure the best one is."""
-    study = study_args(record.folder, record.address)
-    return command_line("search/confirm.py", *study, *code_args(record.metadata.settings))
-
-
 def show_early_end(reason: str, record: StudyRecord, command: str | None, *, has_same_error: bool) -> None:
     """Print why a study or a confirmation ended before all its trials had ended, and how to continue it.
 
@@ -211,7 +208,7 @@ def show_early_end(reason: str, record: StudyRecord, command: str | None, *, has
         if record.metadata.plan:
             remedy = f"remove {short_path(record.folder)}, because its trainings ran with the old code"
         else:
-            option = "accept_changes=True" if is_passed_function(settings.train_function or "") else "--accept-changes"
+            option = "accept_changes=True" if passed_paths(settings) else "--accept-changes"
             remedy = f"add {option}, if it changes none of the numbers that trials have measured"
         print(wrapped(f"If the correction changes your code, {remedy}."))
     sys.stdout.flush()

@@ -2,10 +2,11 @@
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from search.record.file_names import STUDY_DB
@@ -17,6 +18,12 @@ from training.console.command_line import option_value
 from training.console.terminal import short_path
 
 COMMAND = "--command"
+NOT_STORED = {
+    "--network": "its network is not stored: only a program that defines the network",
+    "--dataset": "its images are not stored: only a program that has the images",
+    "--train-function": "its training function is not stored: only a program that defines the function",
+}
+"""Why code of a Python program cannot be found by the record, by option."""
 SESSION_SETTINGS = {
     *("resume", "fork", "warm_start", "time_budget", "storage", "address", "confirm"),
     *("quiet", "dashboard_linger", "log", "mlflow_uri", "accept_changes"),
@@ -162,16 +169,61 @@ def resume_line(folder: Path, address: str | None, settings: StudySettings, **ch
         changes: Settings of the new session, for example `fork=True`.
     """
     study, *storage = study_args(folder, address)
-    function = settings.train_function or ""
-    if is_passed_function(function):
-        arguments = {"resume": study, **({"storage": address} if address else {}), **changes}
-        listed = [f"{name}={value!r}" for name, value in arguments.items()]
-        return f"run_search({', '.join([function.rpartition(':')[2], *listed])})"
+    if passed_paths(settings):
+        positional, named = _passed_arguments(settings)
+        named |= {"resume": repr(study)} | ({"storage": repr(address)} if address else {})
+        return _call("run_search", positional, named | {name: repr(value) for name, value in changes.items()})
     args = ["--resume", study, *storage]
     for name, value in changes.items():
         values = value if isinstance(value, tuple) else () if value is True else (value,)
         args += [f"--{name.replace('_', '-')}", *map(str, values)]
     return command_line("search/run.py", *args, *code_args(settings))
+
+
+def confirm_line(folder: Path, address: str | None, settings: StudySettings, **size: int) -> str:
+    """The command line that confirms a study, or the call by a Python program; `size` has `top` and `seeds`, or not."""
+    if passed_paths(settings):
+        return _method_call(folder, address, settings, "confirm", named={name: str(of) for name, of in size.items()})
+    options = [word for name, number in size.items() for word in (f"--{name}", str(number))]
+    return command_line("search/confirm.py", *study_args(folder, address), *options, *code_args(settings))
+
+
+def reproduce_line(folder: Path, address: str | None, settings: StudySettings, trial: int) -> str:
+    """The command line that trains a trial again and compares, or the call by a Python program."""
+    if passed_paths(settings):
+        return _method_call(folder, address, settings, "reproduce", str(trial))
+    study, *storage = study_args(folder, address)
+    return command_line("search/reproduce.py", study, str(trial), *storage, *code_args(settings))
+
+
+def _method_call(
+    folder: Path,
+    address: str | None,
+    settings: StudySettings,
+    method: str,
+    *args: str,
+    named: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """The call of a method of a study from a Python program, which passes its code again."""
+    positional, code = _passed_arguments(settings)
+    function = dict(zip(["train_function"], positional, strict=False))
+    study, *storage = study_args(folder, address)
+    loaded = _call("load_study", [repr(study)], {"storage": repr(storage[-1])} if storage else {})
+    return _call(f"{loaded}.{method}", args, {**named, **function, **code})
+
+
+def _passed_arguments(settings: StudySettings) -> tuple[list[str], dict[str, str]]:
+    """The code of a study as arguments of `run_search`: the function in the first place, other code by name."""
+    values = {
+        _field(option): path.rpartition(":")[2] if is_passed_function(path) else repr(path)
+        for option, path in code_paths(settings).items()
+    }
+    function = values.pop("train_function", None)
+    return [] if function is None else [function], values
+
+
+def _call(function: str, positional: Sequence[str], named: Mapping[str, str]) -> str:
+    return f"{function}({', '.join([*positional, *(f'{name}={value}' for name, value in named.items())])})"
 
 
 def command_line(script: str, *args: str) -> str:
@@ -216,22 +268,34 @@ def _may_be_same_code(path: str, other: str) -> bool:
 
 def code_named_by(options: object) -> dict[str, str | None]:
     """The user's own code that the options of a command name, by option, as `check_code_named` gets it."""
-    names = ("network", "dataset", "train_function", "command")
-    return {f"--{name.replace('_', '-')}": getattr(options, name) for name in names}
+    return as_options({name: getattr(options, name) for name in ("network", "dataset", "train_function", "command")})
 
 
-def check_code_named(study: str, stored: StudySettings, named: Mapping[str, str | None]) -> None:
+def as_options(values: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Values by the option of the command line instead of by setting."""
+    return {f"--{name.replace('_', '-')}": value for name, value in values.items()}
+
+
+def check_code_named(
+    study: str, stored: StudySettings, named: Mapping[str, str | None], call: str | None = None
+) -> None:
     """Refuse to run code that a record names, unless the command line names it too: others may have sent the record.
 
-    `named` has the import paths on the command line, by option. A ValueError says which code is not named.
+    Args:
+        study: The name of the study.
+        stored: Its settings.
+        named: The import paths on the command line, by option.
+        call: What a Python program calls instead, if it passed the code; by default what resumes the study.
+
+    Raises:
+        ValueError: Some code is not named; the sentence says which.
     """
     for option, stored_path in code_paths(stored).items():
         path = named.get(option)
         if path is None and is_passed_function(stored_path):
-            raise ValueError(
-                f"study {study} was run from Python, and its training function is not stored: only a program that "
-                f"defines the function can continue it, with {resume_line(Path(str(stored.resume)), None, stored)}"
-            )
+            call = call or resume_line(Path(str(stored.resume)), None, stored)
+            why = NOT_STORED[option]
+            raise ValueError(f"study {study} was run from Python, and {why} can continue it, with {call}")
         if path is None:
             form = "text" if option == COMMAND else "import path"
             raise ValueError(
@@ -252,6 +316,16 @@ def code_paths(settings: StudySettings) -> dict[str, str]:
     }
     paths = {option: value for option, value in values.items() if is_import_path(value)}
     return paths | ({} if settings.command is None else {COMMAND: settings.command})
+
+
+def passed_paths(settings: StudySettings) -> dict[str, str]:
+    """Settings whose values a Python program passed by value, and the import paths that stand for them."""
+    return {_field(option): path for option, path in code_paths(settings).items() if is_passed_function(path)}
+
+
+def _field(option: str) -> str:
+    """The setting that an option sets."""
+    return option.removeprefix("--").replace("-", "_")
 
 
 def code_args(settings: StudySettings) -> list[str]:

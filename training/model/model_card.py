@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from training.config import is_passed_function
 from training.console.terminal import counted, printable
 from training.metrics import accuracy_interval
 from training.model.model_metadata import CODE, ModelMetadata
@@ -12,6 +13,7 @@ def model_card(metadata: ModelMetadata, files: Iterable[str] = ()) -> str:
     _, height, width = metadata.image_shape
     classes = ", ".join(f"`{printable(name)}`" for name in metadata.classes)
     shape = f" ({_listed(metadata.network_hyperparameters)})" if metadata.network_hyperparameters else ""
+    network = metadata.network.removeprefix("__main__:")
     duration = counted(int(metadata.training.get("epochs", metadata.epoch)), "epoch")
     hyperparameters = _listed({name: value for name, value in metadata.training.items() if name != "epochs"})
     lines = [
@@ -19,12 +21,7 @@ def model_card(metadata: ModelMetadata, files: Iterable[str] = ()) -> str:
         "",
         f"This model classifies images into {len(metadata.classes)} classes: {classes}.",
         "",
-        f"    python training/predict.py {_HERE} IMAGE              # class and probability",
-        f"    python training/predict.py {_HERE} FOLDER --output predictions.csv",
-        f"    python training/export.py {_HERE} --onnx model.onnx   # for ONNX Runtime",
-        "",
-        "`model.safetensors` holds the weights, and `config.json` all that is needed to rebuild and use the network.",
-        *_code(metadata, files),
+        *(_use_in_program() if is_passed_function(metadata.network) else _use(metadata, files)),
         "",
         "## Data",
         "",
@@ -34,8 +31,7 @@ def model_card(metadata: ModelMetadata, files: Iterable[str] = ()) -> str:
         "",
         "## How it was made",
         "",
-        f"The network is {metadata.network}{shape}. It was trained for {metadata.epoch} of {duration} with "
-        f"{hyperparameters}.",
+        f"The network is {network}{shape}. It was trained for {metadata.epoch} of {duration} with {hyperparameters}.",
         printable(metadata.selection),
         *(["", "This command trains it again:", "", f"    {printable(metadata.command)}"] if metadata.command else []),
         "",
@@ -78,13 +74,33 @@ def _listed(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _code(metadata: ModelMetadata, files: Iterable[str]) -> list[str]:
+def _use(metadata: ModelMetadata, files: Iterable[str]) -> list[str]:
+    """What a model is used with, and what its files are."""
+    lines = [
+        f"    python training/predict.py {_HERE} IMAGE              # class and probability",
+        f"    python training/predict.py {_HERE} FOLDER --output predictions.csv",
+        f"    python training/export.py {_HERE} --onnx model.onnx   # for ONNX Runtime",
+        "",
+        "`model.safetensors` holds the weights, and `config.json` all that is needed to rebuild and use the network.",
+    ]
     if metadata.network_sha256 is None:
-        return []
+        return lines
     others = ", ".join(f"`{printable(name)}`" for name in files if name != CODE)
     return [
+        *lines,
         "`network.py` is the Python code that builds the network. It runs only with `--trust-network`. Read it first.",
         *([f"It imports {others}. Read these files, too."] if others else []),
+    ]
+
+
+def _use_in_program() -> list[str]:
+    """The same for a network that a Python program has passed: only a program that defines it can build it."""
+    return [
+        f'    best = search.api.load_best("{_HERE}")',
+        '    network.load_state_dict(best.states["model"])   # a network with best.hyperparameters',
+        "",
+        "`model.safetensors` holds the weights. The code of the network is not here, because a Python program or a",
+        "notebook defined it. The network takes images as float32 from 0 to 1.",
     ]
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from training.atomic_file import replacing_folder
-from training.config import NETWORKS, TrialConfig
+from training.config import NETWORKS, TrialConfig, is_passed_function
 from training.config_fields import PlainValue, make_config
 from training.console.terminal import shorten, type_and_text
 from training.images.image_data import ImageSplit, batches
@@ -28,7 +28,7 @@ from training.model.model_card import model_card
 from training.model.model_metadata import CODE, FORMAT, ModelMetadata
 from training.model.tensors import save_tensors
 from training.networks.network_config import config_type
-from training.networks.networks import build_network, network_code
+from training.networks.networks import Shape, build_network, network_code
 from training.program_files import checksum
 from training.random_state import seeded
 
@@ -110,8 +110,10 @@ def model_code(network: str) -> dict[str, bytes]:
     """The files that build a user's network, by path in the folder of a model: `network.py`, and what it imports.
 
     Files that import each other keep their names, so `network.py` is then a new file. A ValueError says that they have
-    a file of this name; the dictionary is empty for our networks.
+    a file of this name; the dictionary is empty for our networks, and for one that a Python program passed.
     """
+    if is_passed_function(network):
+        return {}
     files, function = network_code(network), network.rpartition(":")[2]
     main = next(iter(files), CODE)
     if main == CODE:
@@ -189,6 +191,8 @@ def _build(folder: Path, metadata: ModelMetadata, shapes: dict[str, list[int]], 
         if {name: list(tensor.shape) for name, tensor in network.state_dict().items()} != shapes:
             raise ValueError(f"{folder / WEIGHTS} does not hold the weights of the network that {CONFIG} describes")
         return network
+    if is_passed_function(metadata.network):  # it can be built only by the program that passed it
+        return _build_as_trained(folder, metadata.network, metadata, shape, classes)
     if not trust_network:
         raise ValueError(
             f"loading this model runs the Python code in {folder / CODE}, which can do anything; read it, then add "
@@ -197,9 +201,14 @@ def _build(folder: Path, metadata: ModelMetadata, shapes: dict[str, list[int]], 
     _check_code(folder, metadata)
     path = f"{folder / CODE}:{metadata.function}"
     with _compiled_anew():
-        config = _config(folder, path, metadata.training | metadata.network_hyperparameters)
-        with seeded(config.seed):  # as in training: a network may draw numbers that are no weights
-            return build_network(config, shape, classes)
+        return _build_as_trained(folder, path, metadata, shape, classes)
+
+
+def _build_as_trained(folder: Path, network: str, metadata: ModelMetadata, shape: Shape, classes: int) -> nn.Module:
+    """Build a network of the user as in training: it may draw numbers that are no weights."""
+    config = _config(folder, network, metadata.training | metadata.network_hyperparameters)
+    with seeded(config.seed):
+        return build_network(config, shape, classes)
 
 
 def _config(folder: Path, network: str, hyperparameters: Mapping[str, PlainValue]) -> TrialConfig:

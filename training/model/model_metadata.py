@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from training.config import NETWORKS
+from training.config import NETWORKS, is_passed_function
 
 FORMAT = 1
 """Version of the format of `config.json`; another version may have other fields."""
@@ -25,7 +25,8 @@ class ModelMetadata:
 
     format: int = FORMAT
     network: str
-    """The value of `TrialConfig.network`, or `network.py:NAME` for a function in the folder of the model."""
+    """The value of `TrialConfig.network`, or `network.py:NAME` for a function in the folder of the model. That of a
+    function or a class that a Python program passed has no file."""
     network_hyperparameters: dict[str, Value]
     """The hyperparameters of the network itself, such as its width."""
     network_sha256: str | None = None
@@ -69,9 +70,9 @@ class ModelMetadata:
             raise ValueError("an accuracy is not in [0, 1]")
         if self.val_accuracy is not None and not self.validation_images:
             raise ValueError("it has a val_accuracy, but no validation images")
-        if self.network not in NETWORKS and not (
-            self.network_sha256 and self.network.partition(":")[0] == CODE and self.function.isidentifier()
-        ):
+        has_code = self.network_sha256 and self.network.partition(":")[0] == CODE
+        of_user = self.function.isidentifier() and (has_code or is_passed_function(self.network))
+        if self.network not in NETWORKS and not of_user:
             raise ValueError(f"network cannot be {self.network}")
 
     @property
