@@ -176,6 +176,45 @@ def test_every_command_is_run_here_or_known_not_to_be() -> None:
         assert any(re.fullmatch(pattern, command) for command in found), pattern
 
 
+WAYS = ("make search", "--train-function", "--command", "run_search(")
+"""How a search is started: of our network, of a function, of a program, and in Python."""
+
+
+def test_readme_shows_every_way_in_its_first_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (PROJECT / "README.md").read_text().splitlines()[:20]
+    for way in WAYS:
+        assert any(way in line for line in lines), way
+    (line,) = (line for line in lines if "run_search(" in line)
+    call, _, imports = line.strip().partition("# in Python, after: ")
+    shutil.copyfile(folder / "my_training.py", folder / "training_of_readme.py")  # no other test imports this name
+    script = folder / "first_lines.py"
+    shorter = f"num_samples=2, epochs=2, results_dir={str(folder / 'results')!r})"
+    script.write_text(
+        f"{imports}\nfrom training_of_readme import train\nspace = 'my_training.toml'\n"
+        f"{call.strip().removesuffix(')')}, {shorter}\nprint(study)\n"
+    )
+    monkeypatch.syspath_prepend(folder)  # as Python does for a script
+    done = run_command(str(script), cwd=folder)
+    assert done.status == 0, done.stdout + done.stderr
+    assert re.search(r"Study training_of_readme-\S+: 2 trials \(.*\); best val_loss", done.stdout)
+
+
+KINDS = (
+    *("argparse", "training loop", "calls after each epoch", "Ray Tune", "Optuna objective", "Hydra", "Lightning"),
+    *("Hugging Face", "skorch", "torchrun", "notebook"),
+)
+"""What people have; `test_changed_lines.py` and `test_programs.py` search each of them."""
+
+
+def test_table_of_what_people_have_comes_first() -> None:
+    guide = (PROJECT / "docs" / "guide.md").read_text()
+    (table,) = re.findall(r"^## Your own training\n\n((?:\|.*\n)+)", guide, re.MULTILINE)
+    for kind in KINDS:
+        assert kind in table, kind
+    for row in table.splitlines()[2:]:
+        assert re.search(r'`(--train-function \S+:\S+|--command ".*{lr}"|run_search\(.*\))`', row), row
+
+
 @pytest.mark.parametrize(
     "document", [path for path in DOCUMENTS if commands_run_here(path)], ids=lambda path: path.parent.name + path.stem
 )

@@ -437,6 +437,10 @@ def test_program_of_the_guide_runs(tmp_path: Path, without_ray: None, monkeypatc
     run = run_command(str(tmp_path / "my_search.py"), cwd=tmp_path)
     assert run.status == 0, run.stdout + run.stderr
     assert "\n{'lr': 0.0" in run.stdout
+    network = run_command(str(tmp_path / "my_network_search.py"), cwd=tmp_path)
+    assert network.status == 0, network.stdout + network.stderr
+    assert "\nConfirmed: trial " in network.stdout
+    assert "final_test_accuracy" in network.stdout
     again = run_command("search/run.py", "--resume", str(tmp_path / "results" / "from-python"), cwd=tmp_path)
     assert "add --train-function with this import path" in again.stderr
 

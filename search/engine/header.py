@@ -6,7 +6,7 @@ from search.engine.study import Study
 from search.monitoring.terminal import header_line
 from search.record.provenance import available_cpus
 from search.record.ranking import ended_trials
-from training.config import TrialConfig
+from training.config import TrialConfig, is_passed_function
 from training.console.terminal import counted, printable, short_path
 
 

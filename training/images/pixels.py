@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from training.console.progress_bar import progress_bar
+
 CHANNELS = (1, 3, 4)
 ROUNDED = "the images were rounded to whole numbers from 0 to 255"
 CHUNK = 1000
@@ -58,13 +60,16 @@ def stack_items(source: str, data: "Dataset[Any]") -> tuple[Any, Tensor]:
     waiting: list[Tensor] = []
     labels: list[int] = []
     try:
-        for index in range(len(data)):  # type: ignore[arg-type]
-            image, label = data[index]
-            waiting.append(_item(image))
-            labels.append(int(label))
-            if len(waiting) == CHUNK or index + 1 == len(data):  # type: ignore[arg-type]
-                chunks.append(_exact_pixels(torch.stack(waiting)))
-                waiting = []
+        items = len(data)  # type: ignore[arg-type]
+        with progress_bar("Reading images", items) as show:
+            for index in range(items):
+                image, label = data[index]
+                waiting.append(_item(image))
+                labels.append(int(label))
+                if len(waiting) == CHUNK or index + 1 == items:
+                    chunks.append(_exact_pixels(torch.stack(waiting)))
+                    waiting = []
+                    show(index + 1, "")
         return torch.cat(chunks) if chunks else torch.empty(0, 1, 1, 1), torch.tensor(labels, dtype=torch.int64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
