@@ -92,8 +92,8 @@ class StudySettings(DataConfig):
     try the same settings with each other optimizer. The defaults of the mlp are the tutorial's settings. A
     --train-function has the defaults of its dataclass or of its parameters, and a --command has none."""
     network: str = "mlp"
-    """mlp: the tutorial's network; cnn: a small convolutional network; or the import path of your own function that
-    builds a network, path/to/file.py:build or package.module:build. docs/guide.md explains it."""
+    """mlp: the tutorial's network; cnn: a small convolutional network; or the import path of your own function or
+    class that builds a network, path/to/file.py:build or package.module:build. docs/guide.md explains it."""
     seed: int = 0
     """Seed of the proposals and, on images, of the validation split; trial N trains with this seed + N. Where several
     trials run at the same time, the proposals also depend on which of them reports first; --max-concurrent 1 excludes

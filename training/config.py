@@ -157,7 +157,7 @@ class TrialConfig:
     """Train on the images in a new random order in each epoch."""
     network: str = "mlp"
     """mlp: the tutorial's network, 784-512-512-10 with ReLU; cnn: a small convolutional network; or the import path of
-    your own function that builds a network, path/to/file.py:build or package.module:build."""
+    your own function or class that builds a network, path/to/file.py:build or package.module:build."""
     precision: PrecisionName = "fp32"
     """Number format of the matrix products in training. fp32: 32 bits; bf16: 16 bits; auto: bf16 where it was measured
     to be faster, which is from batch size 64 on, on processors with instructions for it; otherwise fp32."""
