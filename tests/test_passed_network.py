@@ -14,7 +14,8 @@ from test_from_python import function
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from search.api import StudyResult, load_best, load_study, run_search
+from search.api import StudyResult, StudySettings, load_best, load_study, run_search
+from search.record.lookup import check_code_named, passed_paths
 from training.images.image_data import ImageData
 from training.model.model_folder import load_model
 from training.networks.network_config import config_type
@@ -189,6 +190,14 @@ def test_commands_name_the_call_by_which_a_program_goes_on(study: StudyResult, w
     assert (run.status, run.stdout) == (2, "")
     assert "was run from Python, and its network is not stored: only a program that defines the network" in run.stderr
     assert call in run.stderr
+
+
+def test_command_is_never_taken_for_something_that_was_passed() -> None:
+    """A record that somebody sends may have any command."""
+    settings = StudySettings(command="__main__:train", metric="loss", space=Path(__file__), resume="mine")
+    assert passed_paths(settings) == {}
+    with pytest.raises(ValueError, match="add --command with this text, because code runs only if you name it"):
+        check_code_named("mine", settings, {})
 
 
 def test_report_is_written_without_the_network(study: StudyResult) -> None:

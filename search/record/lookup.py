@@ -292,7 +292,7 @@ def check_code_named(
     """
     for option, stored_path in code_paths(stored).items():
         path = named.get(option)
-        if path is None and is_passed_function(stored_path):
+        if path is None and option in NOT_STORED and is_passed_function(stored_path):
             call = call or resume_line(Path(str(stored.resume)), None, stored)
             why = NOT_STORED[option]
             raise ValueError(f"study {study} was run from Python, and {why} can continue it, with {call}")
@@ -320,7 +320,8 @@ def code_paths(settings: StudySettings) -> dict[str, str]:
 
 def passed_paths(settings: StudySettings) -> dict[str, str]:
     """Settings whose values a Python program passed by value, and the import paths that stand for them."""
-    return {_field(option): path for option, path in code_paths(settings).items() if is_passed_function(path)}
+    paths = {option: path for option, path in code_paths(settings).items() if option in NOT_STORED}
+    return {_field(option): path for option, path in paths.items() if is_passed_function(path)}
 
 
 def _field(option: str) -> str:
