@@ -32,7 +32,7 @@ def train_nothing(config: TrialConfig, data: ImageData, checkpoint: Checkpoint) 
 
 def idle_trainable(sample: dict[str, Any], **study: Any) -> None:
     """Run the project's own trainable without training."""
-    with mock.patch("search.engine.runners.train", train_nothing):
+    with mock.patch("training.loop.train", train_nothing):
         _trainable(sample, **study)
 
 

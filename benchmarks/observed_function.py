@@ -11,7 +11,7 @@ import torch
 from begun_epochs import NOTES, note_epoch
 from torch import nn
 
-from training.custom_checkpoint import CustomCheckpoint
+from training.checkpoint import Checkpoint
 
 EPOCH_SECONDS = "TUNESMITH_CHAOS_EPOCH_SECONDS"
 """Environment variable that says how long an epoch waits, so that there is time to kill it; by default 0.2 s."""
@@ -25,7 +25,7 @@ def train(
     optimizer: str,
     epochs: int,
     trial_folder: Path,
-    checkpoint: CustomCheckpoint,
+    checkpoint: Checkpoint,
 ) -> Iterator[dict[str, float]]:
     """Train, save and report epoch by epoch."""
     hyperparameters = {"learning_rate": learning_rate, "batch_size": batch_size, "optimizer": optimizer}

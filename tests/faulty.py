@@ -121,5 +121,5 @@ def _changed(sample: dict[str, Any], **hyperparameters: object) -> dict[str, Any
 
 def _with_train(replacement: Callable[..., Iterator[EpochMetrics]], sample: dict[str, Any], **study: Any) -> None:
     """Run the product's trainable over another `train`."""
-    with mock.patch("search.engine.runners.train", replacement):
+    with mock.patch("training.loop.train", replacement):
         trainable(sample, **study)

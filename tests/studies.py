@@ -1,7 +1,7 @@
 """Studies driven by hand, without Ray and without training, for tests."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,12 +26,25 @@ from search.space.search_space import SearchSpace
 from search.space.toml_file import default_space
 from search.task.custom_metrics import CustomMetrics
 from search.task.image_task import MetricName
-from training.custom_checkpoint import CustomCheckpoint
+from training.checkpoint import Checkpoint
 from training.images import image_data
 from training.metrics import EpochMetrics
 from training.networks.network_config import config_type
 
 DEFAULT_SPACE = default_space("mlp")
+BY_LOSS = Objective("val_loss", "min")
+
+
+def reported(
+    training: Iterable[EpochMetrics], checkpoint: Checkpoint, objective: Objective = BY_LOSS
+) -> Iterator[EpochMetrics]:
+    """The epochs of a training of images, of which a study tells its checkpoint that they are recorded."""
+    for metrics in training:
+        checkpoint.measured(metrics.epoch, objective.minimized(metrics))
+        checkpoint.reported(metrics.epoch)
+        yield metrics
+
+
 DEFAULTS = asdict(config_type("mlp")())
 FULL_EPOCHS = 3
 NUMBERS = ["epoch", "train_loss", "val_accuracy", "val_loss", "test_accuracy", "test_loss"]
@@ -62,7 +75,7 @@ def run_function(
 ) -> list[CustomMetrics]:
     """Run a training function for its `loss`, the lowest of which is the best."""
     measured: list[CustomMetrics] = []
-    objective, checkpoint = Objective("loss", "min"), CustomCheckpoint(folder / "trial-0000.pt", folder / "0000")
+    objective, checkpoint = Objective("loss", "min"), Checkpoint(folder / "trial-0000.pt", folder / "0000")
     train_custom(
         import_path,
         hyperparameters,

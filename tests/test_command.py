@@ -22,8 +22,8 @@ from search.record.trial import Objective
 from search.settings import StudySettings
 from search.task.command_template import CommandTemplate
 from search.task.custom_metrics import CustomMetrics
+from training.checkpoint import Checkpoint
 from training.config import PROJECT
-from training.custom_checkpoint import CustomCheckpoint
 from training.loop import TrainingDivergedError
 
 TRAIN = """
@@ -99,7 +99,7 @@ def train(
         threads=1,
         timeout=timeout,
         objective=Objective("loss", "min"),
-        checkpoint=CustomCheckpoint(Path("checkpoints/trial-0000.pt"), Path("0000"), recorded),
+        checkpoint=Checkpoint(Path("checkpoints/trial-0000.pt"), Path("0000"), recorded),
         report=report,
     )
     return measured

@@ -595,7 +595,8 @@ def epochs_recorded(folder: Path) -> int:
 
 def final_epoch(folder: Path) -> int:
     file = folder / "final.pt"
-    return int(torch.load(file, weights_only=True)["epoch"]) if file.exists() else 0
+    states = torch.load(file, weights_only=True)["states"] if file.exists() else {"progress": {"epoch": 0}}
+    return int(states["progress"]["epoch"]) if "progress" in states else EPOCHS
 
 
 def test_killed_confirmation_goes_on_and_repeats_nothing(

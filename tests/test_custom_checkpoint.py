@@ -14,7 +14,9 @@ import torch
 from serial_ray import StartedRun, run_command
 from torch import nn
 
-from training.custom_checkpoint import CustomCheckpoint
+from search.engine.reporter import Reporter
+from search.record.trial import Objective
+from training.checkpoint import Checkpoint
 
 TRAINING = """
 import random, time
@@ -42,25 +44,31 @@ def train(config, checkpoint):
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> CustomCheckpoint:
-    return CustomCheckpoint(tmp_path / "checkpoints" / "trial-0003.pt", tmp_path / "0003")
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return Checkpoint(tmp_path / "checkpoints" / "trial-0003.pt", tmp_path / "0003")
 
 
-def again(checkpoint: CustomCheckpoint, epochs: int) -> CustomCheckpoint:
+def again(checkpoint: Checkpoint, epochs: int) -> Checkpoint:
     """The checkpoint in another process, when so many epochs are recorded."""
-    return CustomCheckpoint(checkpoint.file, checkpoint.folder, epochs)
+    return Checkpoint(checkpoint.file, checkpoint.folder, epochs)
 
 
-def names(checkpoint: CustomCheckpoint) -> list[str]:
+def report(checkpoint: Checkpoint, epoch: int, cost: float) -> None:
+    """An epoch that the record gets."""
+    checkpoint.measured(epoch, cost)
+    checkpoint.reported(epoch)
+
+
+def names(checkpoint: Checkpoint) -> list[str]:
     return sorted(file.name for file in checkpoint.file.parent.iterdir())
 
 
-def test_what_was_saved_is_loaded(checkpoint: CustomCheckpoint) -> None:
+def test_what_was_saved_is_loaded(checkpoint: Checkpoint) -> None:
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     assert checkpoint.load(model=model, optimizer=optimizer) == 0
     checkpoint.save(1, model=model, optimizer=optimizer, best=0.25, history=[1, 2], weights=torch.ones(3))
-    checkpoint.reported(1, 0.5)
+    report(checkpoint, 1, 0.5)
     drawn = random.random(), np.random.rand(), float(torch.rand(()))
     other = nn.Linear(2, 1)
     loaded = again(checkpoint, 1)
@@ -71,39 +79,52 @@ def test_what_was_saved_is_loaded(checkpoint: CustomCheckpoint) -> None:
     assert drawn == (random.random(), np.random.rand(), float(torch.rand(())))
 
 
-def test_epoch_that_was_saved_and_not_reported_is_trained_again(checkpoint: CustomCheckpoint) -> None:
+def test_epoch_that_was_saved_and_not_reported_is_trained_again(checkpoint: Checkpoint) -> None:
     for epoch in (1, 2):
         checkpoint.save(epoch, value=epoch)
-        checkpoint.reported(epoch, 1.0)
+        report(checkpoint, epoch, 1.0)
     checkpoint.save(3, value=3)
     loaded = again(checkpoint, 2)
     assert (loaded.load(), loaded.get("value")) == (2, 2)
 
 
-def test_newest_and_best_epochs_are_kept(checkpoint: CustomCheckpoint) -> None:
+def test_newest_and_best_epochs_are_kept(checkpoint: Checkpoint) -> None:
     for epoch, cost in enumerate([3.0, 1.0, 2.0, 2.5], start=1):
         checkpoint.save(epoch, value=epoch)
-        checkpoint.reported(epoch, cost)
+        report(checkpoint, epoch, cost)
     assert names(checkpoint) == ["trial-0003-epoch-0002.pt", "trial-0003-last-0004.pt"]
-    resumed = CustomCheckpoint(checkpoint.file, checkpoint.folder, 4, best=1.0)
+    resumed = Checkpoint(checkpoint.file, checkpoint.folder, 4, best=1.0)
     resumed.save(5, value=5)
-    resumed.reported(5, 1.5)
+    report(resumed, 5, 1.5)
     assert names(checkpoint) == ["trial-0003-epoch-0002.pt", "trial-0003-last-0005.pt"]
 
 
-def test_best_epoch_that_is_saved_after_its_report_is_kept(checkpoint: CustomCheckpoint) -> None:
+def test_best_epoch_is_kept_if_its_report_ends_the_trial(checkpoint: Checkpoint) -> None:
+    def end_trial(*_: object, **__: object) -> None:
+        for file in checkpoint.file.parent.glob("*-last-*"):  # the study clears what an ended trial has left
+            file.unlink()
+        raise SystemExit
+
+    reporter = Reporter(Objective("loss", "min"), checkpoint, limit=None, report=end_trial)
+    checkpoint.save(1, value=1)
+    with pytest.raises(SystemExit):
+        reporter({"loss": 1.0})
+    assert names(checkpoint) == ["trial-0003-epoch-0001.pt"]
+
+
+def test_best_epoch_that_is_saved_after_its_report_is_kept(checkpoint: Checkpoint) -> None:
     for epoch, cost in ((1, 1.0), (2, 3.0)):
-        checkpoint.reported(epoch, cost)
+        report(checkpoint, epoch, cost)
         checkpoint.save(epoch, value=epoch)
     assert names(checkpoint) == ["trial-0003-epoch-0001.pt", "trial-0003-last-0002.pt"]
 
 
-def test_arrays_and_numbers_of_numpy_are_loaded_as_such(checkpoint: CustomCheckpoint) -> None:
+def test_arrays_and_numbers_of_numpy_are_loaded_as_such(checkpoint: Checkpoint) -> None:
     scaler = SimpleNamespace(state_dict=lambda: {"mean": np.ones(2)})
     flipped = np.arange(6, dtype=np.int16).reshape(2, 3)[:, ::-1]
     history = [{"loss": np.float64(0.5), "seen": np.int64(3)}]
     checkpoint.save(1, scaler=scaler, flipped=flipped, nested={"a": (np.array(True), [np.zeros(0)])}, history=history)
-    checkpoint.reported(1, 0.5)
+    report(checkpoint, 1, 0.5)
     loaded = again(checkpoint, 1)
     means: list[np.ndarray] = []
     assert loaded.load(scaler=SimpleNamespace(load_state_dict=lambda state: means.append(state["mean"]))) == 1
@@ -118,11 +139,11 @@ def test_arrays_and_numbers_of_numpy_are_loaded_as_such(checkpoint: CustomCheckp
 
 @pytest.mark.parametrize("generator", [np.random.PCG64, np.random.MT19937, np.random.Philox])
 def test_generator_of_numpy_goes_on_from_its_saved_state(
-    checkpoint: CustomCheckpoint, generator: type[np.random.BitGenerator]
+    checkpoint: Checkpoint, generator: type[np.random.BitGenerator]
 ) -> None:
     rng, other = (np.random.Generator(generator(seed)) for seed in (3, 4))
     checkpoint.save(1, rng=rng.bit_generator.state)
-    checkpoint.reported(1, 0.5)
+    report(checkpoint, 1, 0.5)
     loaded = again(checkpoint, 1)
     loaded.load()
     other.bit_generator.state = loaded.get("rng")
@@ -142,28 +163,26 @@ class Fitted:
         (SimpleNamespace(state_dict=lambda: {"names": np.array(["a", "b"])}), "thing['names'] (of type ndarray)"),
     ],
 )
-def test_what_would_run_code_is_refused_when_it_is_saved(
-    checkpoint: CustomCheckpoint, value: object, named: str
-) -> None:
+def test_what_would_run_code_is_refused_when_it_is_saved(checkpoint: Checkpoint, value: object, named: str) -> None:
     with pytest.raises(TypeError, match=rf"checkpoint.save saves .*; it cannot save {re.escape(named)}$"):
         checkpoint.save(1, epoch_of_best=1, thing=value)
     assert not checkpoint.file.parent.exists()
 
 
 @pytest.mark.parametrize("epoch", [0, -1, 1.5, "last", {"model": nn.Linear(2, 1)}])
-def test_epoch_that_is_no_whole_number_from_1_is_refused(checkpoint: CustomCheckpoint, epoch: object) -> None:
+def test_epoch_that_is_no_whole_number_from_1_is_refused(checkpoint: Checkpoint, epoch: object) -> None:
     with pytest.raises(ValueError, match=r"checkpoint.save needs the number of epochs that are done, from 1, got"):
         checkpoint.save(epoch)  # type: ignore[arg-type]
     assert not checkpoint.file.parent.exists()
 
 
-def test_epoch_that_cannot_be_loaded_is_told(checkpoint: CustomCheckpoint) -> None:
+def test_epoch_that_cannot_be_loaded_is_told(checkpoint: Checkpoint) -> None:
     checkpoint.save(5, value=5)
     sentence = "checkpoint.save was called with epoch 5, but 0 are reported: such an epoch cannot be loaded"
     assert checkpoint.take_warning() == sentence
 
 
-def test_folder_with_links_is_saved(checkpoint: CustomCheckpoint, tmp_path: Path) -> None:
+def test_folder_with_links_is_saved(checkpoint: Checkpoint, tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "inner").mkdir(parents=True)
     (source / "inner" / "weights.txt").write_text("weights")

@@ -24,7 +24,7 @@ from search.settings import StudySettings
 from search.space.search_space import SearchSpace
 from search.space.toml_file import read_space
 from search.task.custom_metrics import CustomMetrics
-from training.custom_checkpoint import CustomCheckpoint
+from training.checkpoint import Checkpoint
 from training.loop import TrainingDivergedError
 from training.networks.network_config import config_type
 from training.networks.networks import build_network
@@ -208,7 +208,7 @@ def test_function_that_breaks_a_rule_fails_with_a_sentence(place: Path, name: st
 
 
 def test_metrics_of_every_kind_of_number_are_recorded_and_others_left_out(place: Path) -> None:
-    objective, checkpoint = Objective("loss", "min"), CustomCheckpoint(place.parent / "trial.pt", place.parent)
+    objective, checkpoint = Objective("loss", "min"), Checkpoint(place.parent / "trial.pt", place.parent)
     measured: list[CustomMetrics] = []
     train_custom(
         f"{place}:kinds",

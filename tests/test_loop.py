@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from studies import reported
 from torch import nn
 
 from training import loop
@@ -74,11 +75,11 @@ def test_interrupted_training_goes_on_with_the_numbers_of_an_uninterrupted_one(
     config = dataclasses.replace(config, batch_size=24)
     whole = without_seconds(list(loop.train(config, few_images)))
     checkpoint = Checkpoint(tmp_path / "trial.pt")
-    interrupted = loop.train(config, few_images, checkpoint)
-    for _ in range(finished):
-        next(interrupted)
+    interrupted = reported(loop.train(config, few_images, checkpoint), checkpoint)
+    before = list(itertools.islice(interrupted, finished))
     torch.rand(7)  # whatever happens in between
-    assert without_seconds(list(loop.train(config, few_images, checkpoint))) == whole
+    after = loop.train(config, few_images, Checkpoint(tmp_path / "trial.pt", None, finished))
+    assert without_seconds([*before, *after]) == whole
     assert not list(tmp_path.glob(".*"))
 
 
@@ -235,6 +236,7 @@ NETWORKS = """
 import random
 import numpy as np
 import torch
+from studies import reported
 from torch import nn
 
 ORDER = np.random.permutation(64)  # drawn while the file is imported
@@ -279,14 +281,13 @@ def test_all_generators_are_seeded_and_restored(digits: ImageData, networks: Pat
     whole = without_seconds(list(loop.train(config, digits)))
     for finished in (1, 3):
         checkpoint = Checkpoint(tmp_path / f"{finished}.pt")
-        interrupted = loop.train(config, digits, checkpoint)
-        for _ in range(finished):
-            next(interrupted)
+        before = list(itertools.islice(reported(loop.train(config, digits, checkpoint), checkpoint), finished))
         np.random.rand(7), random.gauss(0, 1), torch.rand(7)  # whatever happens in between
         load_code.cache_clear()  # another process imports the file again
         del sys.modules[networks.stem]
-        assert without_seconds(list(loop.train(config, digits, checkpoint))) == whole
-        assert checkpoint.take_warning() is None
+        again = Checkpoint(tmp_path / f"{finished}.pt", None, finished)
+        assert without_seconds([*before, *reported(loop.train(config, digits, again), again)]) == whole
+        assert again.take_warning() is None
 
 
 def test_generators_of_a_gpu_are_restored_where_it_is_in_use() -> None:

@@ -15,7 +15,7 @@ import pytest
 from optuna.distributions import IntDistribution
 from PIL import Image
 from serial_ray import run_command
-from studies import SESSION, HandDrivenStudy, planted_study
+from studies import SESSION, HandDrivenStudy, planted_study, reported
 from test_recommendations import hill, rises_to
 
 from search.analysis.equal_budget import equal_budget
@@ -28,7 +28,7 @@ from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
 from search.settings import StudySettings
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, best_files
 from training.config import PROJECT
 from training.images.image_data import ImageData
 from training.loop import train
@@ -179,9 +179,9 @@ def trained_study(folder: Path, data: ImageData, epochs: int = 3, network: str =
     (trial,) = record.trials
     trial.epochs, trial.best_epoch = [], None
     trial.hyperparameters = {"learning_rate": 0.01, "batch_size": 32, "optimizer": "adam"}
-    for metrics in train(
-        record.metadata.trial_config(trial), data, Checkpoint(record.checkpoint(trial), "val_accuracy", "max")
-    ):
+    checkpoint = Checkpoint(record.checkpoint(trial))
+    training = train(record.metadata.trial_config(trial), data, checkpoint)
+    for metrics in reported(training, checkpoint, record.objective):
         trial.add_epoch(metrics, None)
     return record
 
@@ -213,7 +213,7 @@ def test_model_that_is_not_the_measured_one_is_not_shown(tmp_path: Path, digits:
 
 def test_damaged_or_missing_model_is_told(tmp_path: Path, digits: ImageData) -> None:
     record = trained_study(tmp_path, digits)
-    (file,) = Checkpoint(record.checkpoint(record.trials[0])).best_files()
+    (file,) = best_files(record.checkpoint(record.trials[0]))
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match="is damaged"):
         analyse_errors(record, digits)

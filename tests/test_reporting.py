@@ -14,7 +14,7 @@ from search.engine.custom_training import train_custom
 from search.engine.reporter import LimitReachedError
 from search.record.trial import Objective
 from search.task.custom_metrics import CustomMetrics
-from training.custom_checkpoint import CustomCheckpoint
+from training.checkpoint import Checkpoint
 
 PROGRAM = """
 import json
@@ -225,7 +225,7 @@ def test_training_that_goes_on_after_its_end_is_noticed_once(place: Path) -> Non
         epochs=2,
         seed=0,
         objective=Objective("loss", "min"),
-        checkpoint=CustomCheckpoint(place / "trial.pt", place / "0000"),
+        checkpoint=Checkpoint(place / "trial.pt", place / "0000"),
         report=lambda *_, **__: None,
         on_refused=refused.append,
     )
@@ -259,7 +259,7 @@ def test_function_of_ray_tune_goes_on_from_its_checkpoint(place: Path) -> None:
             raise StoppedError
 
     def train(epochs_reported: int) -> None:
-        checkpoint = CustomCheckpoint(place / "checkpoints" / "trial-0001.pt", place / "0001", epochs_reported)
+        checkpoint = Checkpoint(place / "checkpoints" / "trial-0001.pt", place / "0001", epochs_reported)
         objective = Objective("loss", "min")
         hyperparameters = {"slope": 6.0}
         train_custom(

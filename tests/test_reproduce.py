@@ -20,6 +20,7 @@ from search.record.provenance import Session
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Timing
 from search.task import checksums
+from training import loop
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, train
 from training.metrics import EpochMetrics
@@ -185,8 +186,6 @@ def test_resumed_trial_agrees_with_the_threads_of_each_session(
 def test_diverged_trial_must_diverge_in_the_same_epoch(
     study: TrainedStudy, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from search.engine import runners
-
     study.run_trial(1, failure=Failure("diverged", "train_loss is nan in epoch 2 after 64 images"))
     folder = study.close()
     assert run(folder, 0) == 1
@@ -196,7 +195,7 @@ def test_diverged_trial_must_diverge_in_the_same_epoch(
         yield next(train(config, data))
         raise TrainingDivergedError("train_loss is nan in epoch 2 after 64 images")
 
-    monkeypatch.setattr(runners, "train", diverges)
+    monkeypatch.setattr(loop, "train", diverges)
     assert run(folder, 0) == 0
     assert "and it diverged as recorded: train_loss is nan in epoch 2" in words(capsys.readouterr().out)
 
@@ -204,7 +203,7 @@ def test_diverged_trial_must_diverge_in_the_same_epoch(
         raise TrainingDivergedError("train_loss is nan in epoch 1")
         yield
 
-    monkeypatch.setattr(runners, "train", diverges_at_once)
+    monkeypatch.setattr(loop, "train", diverges_at_once)
     assert run(folder, 0) == 1
     output = capsys.readouterr().out
     assert "the repeated training diverged in epoch 1 (train_loss is nan in epoch 1), " in words(output)
@@ -214,8 +213,6 @@ def test_diverged_trial_must_diverge_in_the_same_epoch(
 def test_trial_that_raised_must_raise_the_same(
     study: TrainedStudy, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from search.engine import runners
-
     study.run_trial(0, failure=Failure("exception", "ValueError: boom"))
     folder = study.close()
     assert run(folder, 0) == 1
@@ -226,7 +223,7 @@ def test_trial_that_raised_must_raise_the_same(
             raise ValueError(text)
             yield
 
-        monkeypatch.setattr(runners, "train", raises)
+        monkeypatch.setattr(loop, "train", raises)
         assert run(folder, 0) == status
 
 

@@ -118,7 +118,7 @@ def test_resumed_study_has_every_trial_once_and_keeps_the_best_epoch(resumed: Pa
     best = trials.iloc[0]
     (kept,) = (resumed / "checkpoints").iterdir()
     assert kept.name == f"trial-{best.name:04}-epoch-{best['best_epoch']:04}.pt"
-    assert torch.load(kept, weights_only=True)["epoch"] == best["best_epoch"]
+    assert torch.load(kept, weights_only=True)["states"]["progress"]["epoch"] == best["best_epoch"]
 
 
 def test_time_of_both_sessions_is_counted(resumed: Path) -> None:

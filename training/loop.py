@@ -20,7 +20,7 @@ from training.networks.networks import Shape, build_network
 from training.optimization.lr_schedule import learning_rate_at
 from training.optimization.optimizers import Optimizer, build_optimizer
 from training.optimization.precision import autocast
-from training.random_state import get_random_state, seed_generators, set_random_state
+from training.random_state import seed_generators
 from training.user_code import errors_as_sentences
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -200,29 +200,28 @@ class Training:
         self.metrics.append(metrics)
         return metrics
 
+    @property
+    def objects(self) -> dict[str, Any]:
+        """What a checkpoint saves, by name; the random generators besides go along."""
+        return {"model": self.model, "optimizer": self.optimizer, "progress": self}
+
     def state_dict(self) -> dict[str, Any]:
-        """The state before the next epoch and the metrics so far, as tensors and numbers in plain containers."""
+        """The state without model and optimizer: the metrics so far, and what draws the order of the images."""
         return {
             "epoch": self.epoch,
             "metrics": [asdict(metrics) for metrics in self.metrics],
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "shuffler": None if self.shuffler is None else self.shuffler.get_state(),
             "augmenter": None if self.augmenter is None else self.augmenter.get_state(),
-            "random": get_random_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set the state that `state_dict` of another training returned, to go on from there."""
         self.epoch = state["epoch"]
         self.metrics = [EpochMetrics(**metrics) for metrics in state["metrics"]]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         if self.shuffler is not None:
             self.shuffler.set_state(state["shuffler"])
         if self.augmenter is not None:
             self.augmenter.set_state(state["augmenter"])
-        set_random_state(state["random"])
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of this epoch; each sets the learning rate of its optimizer step."""
@@ -284,22 +283,28 @@ def train(config: TrialConfig, data: ImageData, checkpoint: Checkpoint | None = 
     Args:
         config: Hyperparameters.
         data: Images and labels.
-        checkpoint: Stores the training after each epoch. If its file exists, the metrics of its epochs are yielded
-            again, and training goes on from there.
+        checkpoint: Stores the training after each epoch. If it holds epochs, training goes on from there; if these
+            cannot be read, it starts again.
 
     Raises:
         TrainingDivergedError: A loss is not finite.
     """
     training = Training(config, data)
     if checkpoint is not None:
-        if checkpoint.restore(training):
-            yield from list(training.metrics)
-        else:
+        try:
+            checkpoint.load(**training.objects)
+        except ValueError as error:
+            file, cause = str(error).partition(" ")[0], type(error.__cause__).__name__
+            checkpoint.warn(f"checkpoint {file} is damaged ({cause}); the trial starts again")
             training = Training(config, data)
     while training.epoch < config.epochs:
         for _ in training.train_epoch():
             pass
         metrics = training.measure_epoch()
         if checkpoint is not None:
-            checkpoint.save(training)
+            try:
+                checkpoint.save(training.epoch, **training.objects)
+            except TypeError:  # a network may have any objects beside its weights
+                checkpoint.warn("the state of the network cannot be saved; a trial that is interrupted starts again")
+                checkpoint = None
         yield metrics

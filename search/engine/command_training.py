@@ -18,8 +18,8 @@ from search.engine.trial_folder import in_trial_folder
 from search.record.trial import Objective
 from search.task.command_template import LIMIT, CommandTemplate
 from training.atomic_file import write_atomically
+from training.checkpoint import Checkpoint
 from training.console.terminal import shorten
-from training.custom_checkpoint import CustomCheckpoint
 
 THREADS = (
     "OMP_NUM_THREADS",
@@ -61,7 +61,7 @@ def train_by_command(
     threads: int,
     timeout: float | None,
     objective: Objective,
-    checkpoint: CustomCheckpoint,
+    checkpoint: Checkpoint,
     report: Report,
 ) -> None:
     """Run a program until it ends; report the metrics of each epoch, and print its output into the log of the trial.
@@ -111,7 +111,7 @@ def train_by_command(
         reporter.check_end()
 
 
-def _folders(template: CommandTemplate, checkpoint: CustomCheckpoint) -> dict[str, Path]:
+def _folders(template: CommandTemplate, checkpoint: Checkpoint) -> dict[str, Path]:
     """The folders of the trial that a command can name; that of its checkpoint is made if it does."""
     folder = checkpoint.file.with_suffix("")
     if "checkpoint" in template.names:
@@ -137,7 +137,7 @@ def _report_all(
     return program.status
 
 
-def _report_unreported(checkpoint: CustomCheckpoint, reporter: Reporter, pattern: str | None) -> None:
+def _report_unreported(checkpoint: Checkpoint, reporter: Reporter, pattern: str | None) -> None:
     """Report the epochs that a program has printed before an interruption, and that are not recorded.
 
     A program does not wait until an epoch is recorded, so its checkpoint may be newer than the record. It must name its
@@ -219,7 +219,7 @@ class _EpochNumbers:
     begins with a later one, and so it is known where it stands.
     """
 
-    def __init__(self, checkpoint: CustomCheckpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         self._file = checkpoint.file.with_suffix(".epochs")
         self._named: list[float] | None = None

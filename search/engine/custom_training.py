@@ -1,4 +1,4 @@
-"""Runs a training function of the user's own: it yields or reports its metrics after each epoch, or returns them."""
+"""Runs a training function, of the user's own or that of images: it yields, reports or returns its metrics."""
 
 import os
 import traceback
@@ -15,7 +15,11 @@ from search.engine.trial_folder import in_trial_folder
 from search.engine.tune_calls import outside_of_tune_calls, tune_calls
 from search.record.trial import Objective
 from search.space.objective_space import OPTION, TRIAL
-from training.custom_checkpoint import CustomCheckpoint
+from search.task.image_task import image_metrics
+from training import image_training
+from training.checkpoint import Checkpoint
+from training.config import TrialConfig
+from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError
 from training.random_state import seed_generators
 from training.user_code import describe_error, running
@@ -29,7 +33,7 @@ def train_custom(
     epochs: int | None,
     seed: int,
     objective: Objective,
-    checkpoint: CustomCheckpoint,
+    checkpoint: Checkpoint,
     report: Report,
     data: SharedData | None = None,
     on_refused: OnRefused | None = None,
@@ -71,17 +75,47 @@ def train_custom(
         trial = ObjectiveTrial(hyperparameters, number, objective, reporter, study=study)
         shared = {SHARED_DATA: data.value} if data else {}
         services = {"checkpoint": checkpoint, "report": reporter, TRIAL: trial, **shared}
-        call = prepare_call(import_path, function, values, services)
-        reporter.ends_at_limit = not call.knows_epochs
-        seed_generators(seed)
-        with tune_calls(reporter, checkpoint):
-            try:
-                _run(call, reporter)
-            finally:
-                reporter.close()
+        run_call(prepare_call(import_path, function, values, services), reporter, checkpoint, seed=seed)
     if data:
         data.check()
     reporter.check_end()
+
+
+def train_images(
+    config: TrialConfig, data: ImageData, *, objective: Objective, checkpoint: Checkpoint, report: Report
+) -> None:
+    """Run the training of images, in the same way; its arguments are known.
+
+    Args:
+        config: The hyperparameters, with the number of epochs and the seed.
+        data: The images, on the device of the network.
+        objective: What is searched for.
+        checkpoint: Holds the training after each epoch.
+        report: Receives the metrics of each epoch; what it raises ends the training.
+
+    Raises:
+        TrainingDivergedError: A loss is not finite.
+    """
+    reporter = Reporter(
+        objective, checkpoint, limit=config.epochs, report=outside_of_tune_calls(report), epoch_type=image_metrics
+    )
+    call = FunctionCall(image_training.train, (config,), {"data": data, "checkpoint": checkpoint}, knows_epochs=True)
+    run_call(call, reporter, checkpoint, seed=config.seed)
+    reporter.check_end()
+
+
+def run_call(call: FunctionCall, reporter: Reporter, checkpoint: Checkpoint, *, seed: int) -> None:
+    """Run a training function with its arguments until it ends, and report what it yields or returns.
+
+    `Reporter.check_end` says afterwards whether it has reported what it must; its reports lead out of `tune_calls`.
+    """
+    reporter.ends_at_limit = not call.knows_epochs
+    seed_generators(seed)
+    with tune_calls(reporter, checkpoint):
+        try:
+            _run(call, reporter)
+        finally:
+            reporter.close()
 
 
 def _run(call: FunctionCall, reporter: Reporter) -> None:

@@ -13,8 +13,8 @@ import torch
 from search.record.trial import Metrics, Objective
 from search.task.custom_metrics import CustomMetrics
 from search.task.metric_names import check_metric_name
+from training.checkpoint import Checkpoint
 from training.console.terminal import printable
-from training.custom_checkpoint import CustomCheckpoint
 from training.loop import TrainingDivergedError
 
 
@@ -49,7 +49,13 @@ class Reporter:
     """
 
     def __init__(
-        self, objective: Objective, checkpoint: CustomCheckpoint, *, limit: int | None, report: Report
+        self,
+        objective: Objective,
+        checkpoint: Checkpoint,
+        *,
+        limit: int | None,
+        report: Report,
+        epoch_type: Callable[..., Metrics] = CustomMetrics,
     ) -> None:
         """Receive nothing yet.
 
@@ -58,6 +64,7 @@ class Reporter:
             checkpoint: The first epoch is the one after those that the training has loaded from it.
             limit: Number of the last epoch; None if there is none.
             report: Receives the metrics of each epoch.
+            epoch_type: Makes the metrics of an epoch from its `epoch`, its `seconds`, and the reported `values`.
         """
         self.metric = objective.metric
         """The searched metric."""
@@ -65,6 +72,7 @@ class Reporter:
         self._checkpoint = checkpoint
         self._limit = limit
         self._report = report
+        self._epoch_type = epoch_type
         self._warned: set[str] = set()
         self._not_finite: dict[int, float] = {}
         """The values of the metric since the last finite one, by epoch."""
@@ -110,16 +118,16 @@ class Reporter:
         try:
             if self._limit is not None and self.epochs >= self._limit:
                 raise LimitReachedError
-            metrics = CustomMetrics(epoch=self.epochs + 1, seconds=seconds, values=self._read(reported))
+            metrics = self._epoch_type(epoch=self.epochs + 1, seconds=seconds, values=self._read(reported))
             self._reported += 1
             if len(self._not_finite) >= LASTING:
                 raise self._diverged()
+            if self._objective.measured([metrics]):
+                self._checkpoint.measured(self.epochs, self._objective.minimized(metrics))
             try:
                 self._report(metrics, is_last=is_last)
             finally:
-                measured = self._objective.measured([metrics])
-                cost = self._objective.minimized(metrics) if measured else math.inf
-                self._checkpoint.reported(self.epochs, cost)
+                self._checkpoint.reported(self.epochs)
             if self._limit is not None and self.epochs >= self._limit and self.ends_at_limit:
                 raise LimitReachedError
         except BaseException as error:  # Ray ends a trial by SystemExit

@@ -1,13 +1,12 @@
 """Runs the trainings of a task: what is checked and loaded before the first trial, and how one trial is trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 from search.engine.command_training import train_by_command
-from search.engine.custom_training import train_custom
+from search.engine.custom_training import train_custom, train_images
 from search.engine.function_call import check_call, takes_seed
 from search.engine.reporter import Report
 from search.engine.shared_data import SharedData, load_shared_data
@@ -21,20 +20,15 @@ from search.task.task import Task
 from training.checkpoint import Checkpoint
 from training.config import NETWORKS, TrialConfig
 from training.config_fields import make_config
-from training.custom_checkpoint import CustomCheckpoint
 from training.images.image_data import ImageData, load_data
-from training.loop import check_step, train
-from training.metrics import EpochMetrics
+from training.loop import check_step
 from training.networks.networks import build_network
-from training.user_code import describe_error
 
-AnyCheckpoint: TypeAlias = Checkpoint | CustomCheckpoint
 KindOfTask = TypeVar("KindOfTask", bound=Task)
-KindOfCheckpoint = TypeVar("KindOfCheckpoint", Checkpoint, CustomCheckpoint)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialRun(Generic[KindOfCheckpoint]):
+class TrialRun:
     """What a runner gets to train one trial."""
 
     number: int
@@ -43,8 +37,7 @@ class TrialRun(Generic[KindOfCheckpoint]):
     """Searched and fixed ones."""
     seed: int
     objective: Objective
-    checkpoint: KindOfCheckpoint
-    """Made by `Runner.checkpoint`."""
+    checkpoint: Checkpoint
     report: Report
     """Receives the metrics of each epoch; what it raises ends the training."""
     images: ImageData | None = None
@@ -61,7 +54,7 @@ class TrialRun(Generic[KindOfCheckpoint]):
     """Whether this process is a worker, which ends if the training goes on after its end."""
 
 
-class Runner(ABC, Generic[KindOfTask, KindOfCheckpoint]):
+class Runner(ABC, Generic[KindOfTask]):
     """Runs the trainings of a task."""
 
     def __init__(self, task: KindOfTask) -> None:
@@ -94,25 +87,11 @@ class Runner(ABC, Generic[KindOfTask, KindOfCheckpoint]):
         return self.task.takes_new_seeds
 
     @abstractmethod
-    def checkpoint(
-        self, file: Path, folder: Path, objective: Objective, *, epochs_recorded: int = 0, best: float | None = None
-    ) -> KindOfCheckpoint:
-        """The checkpoint of a trial.
-
-        Args:
-            file: Names its files.
-            folder: Folder of the trial, for files of the training's own.
-            objective: Decides which epoch is the best.
-            epochs_recorded: Epochs of the trial that are in the record.
-            best: The lowest cost of these epochs.
-        """
-
-    @abstractmethod
-    def train(self, run: TrialRun[KindOfCheckpoint]) -> None:
+    def train(self, run: TrialRun) -> None:
         """Train one trial, and report each epoch."""
 
 
-class ImageRunner(Runner[ImageTask, Checkpoint]):
+class ImageRunner(Runner[ImageTask]):
     """Trains a network to classify images."""
 
     def check_trial(self, hyperparameters: Mapping[str, Any], seed: int) -> None:
@@ -128,49 +107,24 @@ class ImageRunner(Runner[ImageTask, Checkpoint]):
             check_step(network, model, shape, classes)
         return data, warning
 
-    def checkpoint(
-        self,
-        file: Path,
-        folder: Path,  # noqa: ARG002
-        objective: Objective,
-        *,
-        epochs_recorded: int = 0,  # noqa: ARG002
-        best: float | None = None,  # noqa: ARG002
-    ) -> Checkpoint:
-        """The checkpoint of a trial, which has the metrics of its epochs itself."""
-        return Checkpoint(file, objective.metric, objective.mode)
-
-    def train(self, run: TrialRun[Checkpoint]) -> None:
+    def train(self, run: TrialRun) -> None:
         """Train one network on the device of the run."""
         assert run.images is not None, "the data of an image classification"
         with time_limit(run.timeout, run.checkpoint.file):
-            config = self._config(run.hyperparameters, run.seed)
-            training = train(config, run.images.to(run.device), run.checkpoint)
-            while (metrics := _next_epoch(training)) is not None:
-                run.report(metrics, is_last=False)
+            train_images(
+                self._config(run.hyperparameters, run.seed),
+                run.images.to(run.device),
+                objective=run.objective,
+                checkpoint=run.checkpoint,
+                report=run.report,
+            )
 
     def _config(self, hyperparameters: Mapping[str, Any], seed: int) -> TrialConfig:
         config: TrialConfig = make_config(self.task.config_type(), {**self.task.fixed, **hyperparameters, "seed": seed})
         return config
 
 
-class _OwnRunner(Runner[KindOfTask, CustomCheckpoint]):
-    """Runs a training of the user's own."""
-
-    def checkpoint(
-        self,
-        file: Path,
-        folder: Path,
-        objective: Objective,  # noqa: ARG002
-        *,
-        epochs_recorded: int = 0,
-        best: float | None = None,
-    ) -> CustomCheckpoint:
-        """The checkpoint of a trial, which gets to know the costs of its epochs when they are reported."""
-        return CustomCheckpoint(file, folder, epochs_recorded, best)
-
-
-class FunctionRunner(_OwnRunner[FunctionTask]):
+class FunctionRunner(Runner[FunctionTask]):
     """Calls a training function."""
 
     def check(self, space: SearchSpace | None, *, confirms: bool) -> None:  # noqa: ARG002
@@ -186,7 +140,7 @@ class FunctionRunner(_OwnRunner[FunctionTask]):
         """Whether the function has a place for its seed."""
         return takes_seed(self.task.path, names)
 
-    def train(self, run: TrialRun[CustomCheckpoint]) -> None:
+    def train(self, run: TrialRun) -> None:
         """Call the function."""
         with time_limit(run.timeout, run.checkpoint.file):
             train_custom(
@@ -203,7 +157,7 @@ class FunctionRunner(_OwnRunner[FunctionTask]):
             )
 
 
-class ProgramRunner(_OwnRunner[ProgramTask]):
+class ProgramRunner(Runner[ProgramTask]):
     """Runs a program."""
 
     def check(self, space: SearchSpace | None, *, confirms: bool) -> None:
@@ -220,7 +174,7 @@ class ProgramRunner(_OwnRunner[ProgramTask]):
         """Raise a ValueError if the program is missing."""
         self.task.template.check_program()
 
-    def train(self, run: TrialRun[CustomCheckpoint]) -> None:
+    def train(self, run: TrialRun) -> None:
         """Run the program."""
         train_by_command(
             self.task.command,
@@ -236,23 +190,13 @@ class ProgramRunner(_OwnRunner[ProgramTask]):
         )
 
 
-_RUNNERS: dict[type[Task], type[Runner[Any, Any]]] = {
+_RUNNERS: dict[type[Task], type[Runner[Any]]] = {
     ImageTask: ImageRunner,
     FunctionTask: FunctionRunner,
     ProgramTask: ProgramRunner,
 }
 
 
-def runner_of(task: Task) -> Runner[Any, Any]:
+def runner_of(task: Task) -> Runner[Any]:
     """The runner of a task; in the engine, this is the only place where the kind of training matters."""
     return _RUNNERS[type(task)](task)
-
-
-def _next_epoch(training: Iterator[EpochMetrics]) -> EpochMetrics | None:
-    """Train one more epoch; a network of the user's own may exit."""
-    try:
-        return next(training, None)
-    except Exception:
-        raise
-    except BaseException as error:  # not that of Ray, which ends the trial from `report`
-        raise RuntimeError(describe_error(error)) from error

@@ -166,7 +166,7 @@ def _new_space(settings: StudySettings, earlier: StudyRecord | None, repetition:
     return active_space(settings, earlier.space if earlier and settings.fork else None)
 
 
-def _check_training(settings: StudySettings, runner: Runner[Any, Any], space: SearchSpace | None) -> None:
+def _check_training(settings: StudySettings, runner: Runner[Any], space: SearchSpace | None) -> None:
     """Check that what is trained can be called; `space` is that of a new study."""
     if settings.confirm is not None and space and "seed" in space.order:
         raise ValueError("confirm trains again from new seeds, so seed cannot be a hyperparameter of the search space")

@@ -14,13 +14,14 @@ import torch
 from ray import tune
 
 from search.engine.command_training import ProgramError
-from search.engine.runners import AnyCheckpoint, TrialRun, runner_of
+from search.engine.runners import TrialRun, runner_of
 from search.engine.shared_data import SharedData
 from search.ray_environment import set_ray_environment
 from search.record.trial import Failure, FailureKind, Objective
 from search.task.custom_metrics import CustomMetrics, metric_value
 from search.task.metric_names import Mode
 from search.task.task import Task
+from training.checkpoint import Checkpoint
 from training.console.terminal import format_metric, format_value, type_and_text
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, is_out_of_memory
@@ -66,19 +67,15 @@ def trainable(
     torch.set_num_threads(threads)
     # `LocalRay` blocks it; processes of a training need it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    runner, objective = runner_of(task), Objective(metric, mode)
-    checkpoint = runner.checkpoint(
-        Path(sample["checkpoint"]),
-        Path(sample["folder"]),
-        objective,
-        epochs_recorded=sample["epochs_recorded"],
-        best=sample["best"],
+    objective = Objective(metric, mode)
+    checkpoint = Checkpoint(
+        Path(sample["checkpoint"]), Path(sample["folder"]), sample["epochs_recorded"], sample["best"]
     )
     reports = _Reports(sample, checkpoint, objective)
     try:
         if working_folder.is_dir():  # a node of a cluster may not have it
             os.chdir(working_folder)
-        runner.train(
+        runner_of(task).train(
             TrialRun(
                 number=sample["number"],
                 hyperparameters=sample["hyperparameters"],
@@ -105,7 +102,7 @@ def trainable(
 class _Reports:
     """Reports the epochs of a trial to Ray Tune, and prints them into the log of the worker."""
 
-    def __init__(self, sample: dict[str, Any], checkpoint: AnyCheckpoint, objective: Objective) -> None:
+    def __init__(self, sample: dict[str, Any], checkpoint: Checkpoint, objective: Objective) -> None:
         self.last_report = time.perf_counter()
         self.epoch: int = sample["epochs_recorded"]
         """The newest epoch that was reported, by this process or an earlier one."""

@@ -8,12 +8,12 @@ from ray import tune
 from ray.train._internal import session as ray_session
 
 from search.engine.reporter import Report, Reporter
-from search.task.custom_metrics import CustomMetrics
-from training.custom_checkpoint import CustomCheckpoint
+from search.record.trial import Metrics
+from training.checkpoint import Checkpoint
 
 
 @contextmanager
-def tune_calls(reporter: Reporter, checkpoint: CustomCheckpoint) -> Iterator[None]:
+def tune_calls(reporter: Reporter, checkpoint: Checkpoint) -> Iterator[None]:
     """While this lasts, `tune.report` and `tune.get_checkpoint` lead to the reporter and the checkpoint of a trial.
 
     Ray has no public place for this. Both functions ask its session, however the user has imported them; so another
@@ -27,7 +27,7 @@ def outside_of_tune_calls(report: Report) -> Report:
     """A function that reports as now, also while `tune_calls` lasts."""
     session = ray_session._session
 
-    def report_to_ray(metrics: CustomMetrics, *, is_last: bool) -> None:
+    def report_to_ray(metrics: Metrics, *, is_last: bool) -> None:
         with _session(session):
             report(metrics, is_last=is_last)
 
@@ -49,7 +49,7 @@ def _session(session: Any) -> Iterator[None]:
 class _Session:
     """Ray's session of a trial, in which reports and checkpoints are those of a training function."""
 
-    def __init__(self, original: Any, reporter: Reporter, checkpoint: CustomCheckpoint) -> None:
+    def __init__(self, original: Any, reporter: Reporter, checkpoint: Checkpoint) -> None:
         self._original = original
         """None outside of a trial, as in a reproduction."""
         self._reporter = reporter

@@ -14,7 +14,7 @@ from search.record.lookup import shown_settings
 from search.record.ranking import best_trial, ended_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
-from training.checkpoint import Checkpoint
+from training.checkpoint import best_files
 
 EPOCHS_PER_CALL = 100
 """A server accepts up to 1000 metrics in one call."""
@@ -79,7 +79,7 @@ class MlflowLog:
         if best:
             self._client.log_metric(self._study, best_name(record), best.best_value)
             self._client.set_tag(self._study, "best_trial", best.number)
-            for file in Checkpoint(record.checkpoint(best)).best_files():
+            for file in best_files(record.checkpoint(best)):
                 log = self._client.log_artifacts if file.is_dir() else self._client.log_artifact
                 log(self._study, str(file))
         if (record.folder / REPORT).exists():

@@ -13,7 +13,7 @@ from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
-from training.checkpoint import Checkpoint
+from training.checkpoint import best_file
 from training.config import NETWORKS, is_passed_function
 from training.console.terminal import short_path, type_and_text
 from training.model.custom_model import load_custom_model, read_custom_metadata
@@ -152,9 +152,8 @@ def saved_files(record: StudyRecord, trial: TrialRecord) -> Path | None:
         folder = file.with_suffix("")
         is_complete = trial.has_ended and folder.is_dir() and not folder.is_symlink() and any(folder.iterdir())
         return folder if is_complete else None
-    epoch = trial.best_epoch.epoch if trial.best_epoch else 0
-    files = Checkpoint(file).best_files()
-    return next((file for file in files if file.stem.endswith(f"-epoch-{epoch:04}") and not file.is_symlink()), None)
+    saved = best_file(file, trial.best_epoch.epoch) if trial.best_epoch else None
+    return None if saved is None or saved.is_symlink() else saved
 
 
 def _exported(record: StudyRecord, trial: int, epoch: int, seed: int) -> Path | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
-from training.checkpoint import Checkpoint, load_weights
+from training.checkpoint import best_file, load_weights
 from training.images.image_data import ImageData, batches
 from training.loop import EVALUATION_BATCH_SIZE
 from training.networks.networks import build_network
@@ -54,13 +54,13 @@ def analyse_errors(record: StudyRecord, data: ImageData) -> ErrorAnalysis:
     """
     best = best_trial(record.trials)
     metrics = best.best_epoch if best else None
-    files = Checkpoint(record.checkpoint(best)).best_files() if best else []
-    if best is None or metrics is None or not files:
+    file = best_file(record.checkpoint(best), metrics.epoch) if best and metrics else None
+    if best is None or metrics is None or file is None:
         raise ValueError("the weights of the best model are missing")
     config = record.metadata.trial_config(best)
     with seeded(config.seed):  # a network may draw numbers that are no weights
         model = build_network(config, data.image_shape, len(data.classes))
-    load_weights(model, files[-1])
+    load_weights(model, file)
     probabilities = _probabilities(model, data)
     predictions, labels = probabilities.argmax(1), data.test.labels
     accuracy = (predictions == labels).double().mean().item()

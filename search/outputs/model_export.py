@@ -11,7 +11,7 @@ from search.record.file_names import CONFIRM, FINAL_WEIGHTS, MODEL
 from search.record.ranking import best_trial, epochs_run
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
-from training.checkpoint import Checkpoint, read_metrics, read_weights
+from training.checkpoint import best_file, read_metrics, read_weights
 from training.config import NETWORKS, TrialConfig, is_passed_function
 from training.config_fields import plain_fields
 from training.console.terminal import counted
@@ -43,8 +43,7 @@ def export_model(record: StudyRecord) -> Path | None:
     metrics = best.best_epoch if best else None
     if best is None or metrics is None:
         return None
-    weights = Checkpoint(record.checkpoint(best)).best_files()
-    file = next((file for file in weights if file.stem.endswith(f"-epoch-{metrics.epoch:04}")), None)
+    file = best_file(record.checkpoint(best), metrics.epoch)
     if file is None:
         return None
     if read_metrics(file) != metrics:

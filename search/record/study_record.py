@@ -23,8 +23,7 @@ from search.record.trial import OPTUNA_STATE, Failure, Metrics, Timing, TrialRec
 from search.space.distributions import HyperparameterValue
 from search.space.search_space import SearchSpace, contains, starting_points
 from search.task.metric_names import Mode
-from training.checkpoint import Checkpoint
-from training.custom_checkpoint import remove
+from training.checkpoint import best_files, remove
 
 Result = TypeVar("Result")
 
@@ -308,14 +307,13 @@ class StudyRecord:
             self.finish(trial_id, interrupted=True)
 
     def checkpoint(self, trial: TrialRecord) -> Path:
-        """The checkpoint file of a trial, from which a worker goes on while the trial has not ended."""
+        """The file after which those of a trial's checkpoint are named; a worker goes on from them."""
         return self.folder / "checkpoints" / f"trial-{trial.number:04}.pt"
 
     def has_checkpoint(self, trial: TrialRecord) -> bool:
         """Whether there is a state from which a trial continues; without one it starts again."""
         file = self.checkpoint(trial)
-        saved = (file.with_suffix("").glob("*"), file.parent.glob(f"{file.stem}-last-*"))
-        return file.is_file() or any(map(any, saved))
+        return any(map(any, (file.with_suffix("").glob("*"), file.parent.glob(f"{file.stem}-last-*"))))
 
     def trial_folder(self, trial: TrialRecord) -> Path:
         """The folder of a trial of a training function."""
@@ -351,11 +349,9 @@ class StudyRecord:
         keeps_all = plan is not None and plan.final_seed is None
         best = best_configurations(ended, len(ended)) if keeps_all else filter(None, [best_trial(ended)])
         files = [self.checkpoint(trial) for trial in best]
-        best_files = {kept.name for file in files for kept in Checkpoint(file).best_files()} | {
-            file.stem for file in files
-        }
+        kept = {path.name for file in files for path in best_files(file)} | {file.stem for file in files}
         unfinished = {self.checkpoint(trial).stem for trial in self.trials if not trial.has_ended}
         for file in (self.folder / "checkpoints").glob("trial-*"):
-            if file.name not in best_files and re.split(r"-epoch|-last|\.", file.name)[0] not in unfinished:
+            if file.name not in kept and re.split(r"-epoch|-last|\.", file.name)[0] not in unfinished:
                 with suppress(OSError):  # it only takes space
                     remove(file)

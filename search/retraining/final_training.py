@@ -11,6 +11,7 @@ from search.algorithms.stopping import StudyStopper
 from search.record.confirmation import Final
 from search.record.file_names import FINAL_WEIGHTS
 from training.atomic_file import write_atomically
+from training.checkpoint import read_weights, restore_state, state_of
 from training.config import TrialConfig
 from training.console.progress_bar import progress_bar
 from training.images.image_data import ImageData, batches
@@ -48,7 +49,7 @@ def train_final(
                 show(finished + images, f"epoch {training.epoch} of {epochs}")
                 if stopper.stop_all():
                     return None
-            _write(training.state_dict(), file)
+            _write(state_of(training.objects), file)
             if stopper.time_is_up() and training.epoch < epochs:
                 return None
     accuracy, loss = test_loop(batches(data.test, EVALUATION_BATCH_SIZE), training.model, training.loss_fn)
@@ -67,10 +68,9 @@ def train_final(
 
 
 def discard_training_state(folder: Path) -> None:
-    """Remove the state of optimizer and random generators from `final.pt`, so that only epoch and weights stay."""
+    """Remove the state of optimizer and random generators from `final.pt`, so that only the weights stay."""
     file = folder / FINAL_WEIGHTS
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    _write({name: state[name] for name in ("epoch", "model")}, file)
+    _write({"states": {"model": read_weights(file)}}, file)
 
 
 def _restored(config: TrialConfig, data: ImageData, epochs: int, file: Path) -> Training | None:
@@ -79,7 +79,7 @@ def _restored(config: TrialConfig, data: ImageData, epochs: int, file: Path) -> 
         return None
     training = Training(config, data)
     try:
-        training.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        restore_state(torch.load(file, map_location="cpu", weights_only=True), training.objects)
     except Exception:  # torch raises many types of errors for a damaged file
         return None
     return training if training.epoch <= epochs else None

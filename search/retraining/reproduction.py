@@ -19,6 +19,7 @@ from search.record.provenance import format_field
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Metrics, TrialRecord
 from search.task.custom_metrics import metric_value
+from training.checkpoint import Checkpoint
 from training.console.terminal import counted, type_and_text
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError
@@ -125,13 +126,12 @@ class Reproduction:
             TemporaryDirectory(prefix="tunesmith-") as folder,
             Path(os.devnull).open("w") as nowhere,
         ):
-            objective, own_folder = self.trial.objective, Path(folder) / self._trial_folder
             run = TrialRun(
                 number=self.trial.number,
                 hyperparameters=self._hyperparameters,
                 seed=self.trial.seed,
-                objective=objective,
-                checkpoint=self._runner.checkpoint(Path(folder) / "checkpoint.pt", own_folder, objective),
+                objective=self.trial.objective,
+                checkpoint=Checkpoint(Path(folder) / "checkpoint.pt", Path(folder) / self._trial_folder),
                 report=_printing_as_now(receive),
                 images=images,
                 shared_data=self._shared_data,
