@@ -1,16 +1,22 @@
 """The kind of training of a study is chosen in one place; all other code asks what there is, or calls a method."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from search.engine.runners import runner_of
+from search.engine.runners import TrialRun, runner_of
+from search.record.trial import Objective
 from search.settings import StudySettings
 from search.task.custom_metrics import CustomMetrics
 from search.task.task import Task
-from training.config import PROJECT
+from training import loop
+from training.checkpoint import Checkpoint, read_metrics
+from training.config import PROJECT, TrialConfig
+from training.images.image_data import load_data
+from training.metrics import EpochMetrics
 
 KINDS = ("ImageTask", "FunctionTask", "ProgramTask")
 NAMED_IN = {
@@ -86,3 +92,35 @@ def test_epoch_of_a_function_may_have_only_the_metrics_that_the_study_names() ->
     for values in (dict[str, float | None](other=1.0), dict[str, float | None](val_loss=float("inf"))):
         with pytest.raises(ValueError, match=r"does not name|cannot be inf"):
             function.check_epoch(CustomMetrics(epoch=1, seconds=1.0, values=values))
+
+
+@pytest.mark.parametrize("val_fraction", [0.2, 0.0])
+def test_images_are_trained_through_the_protocol_of_training_functions(tmp_path: Path, val_fraction: float) -> None:
+    """The reports have what the loop has measured, and the checkpoint is that of training functions."""
+    settings = StudySettings(dataset="digits", epochs=2, val_fraction=val_fraction)
+    data, _ = load_data(settings, 0)
+    reports: list[EpochMetrics] = []
+
+    def report(metrics: EpochMetrics, *, is_last: bool) -> None:
+        assert not is_last
+        reports.append(metrics)
+
+    runner_of(settings.task.recorded("digits", [])).train(
+        TrialRun(
+            number=0,
+            hyperparameters={"learning_rate": 0.1},
+            seed=3,
+            objective=Objective(settings.metric_name, settings.direction),
+            checkpoint=Checkpoint(tmp_path / "trial-0000.pt"),
+            report=report,
+            images=data,
+            threads=1,
+        )
+    )
+    expected = loop.train(TrialConfig(learning_rate=0.1, epochs=2, seed=3), data)
+    times: dict[str, Any] = {"seconds": 0.0, "evaluation_seconds": 0.0}
+    assert [replace(metrics, **times) for metrics in reports] == [replace(metrics, **times) for metrics in expected]
+    best = max(reports, key=lambda metrics: getattr(metrics, settings.metric_name)).epoch
+    kept = {f"trial-0000-epoch-{best:04}.pt", "trial-0000-last-0002.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert read_metrics(tmp_path / f"trial-0000-epoch-{best:04}.pt") == reports[best - 1]
