@@ -265,8 +265,6 @@ class StudySettings(DataConfig):
     def _check_task(self) -> None:
         """Check what the kind of training needs, and store what it derives from the settings."""
         mode = self.task.checked_mode(self.metric, self.mode, self.val_fraction)
-        if self.parse is not None and self.command is None:
-            raise ValueError("parse reads the output of a command, so it needs command")
         if self.train_function is not None:
             object.__setattr__(self, "train_function", absolute_import_path(self.train_function))
         object.__setattr__(self, "mode", mode)  # the record holds what the name of the metric says today

@@ -24,7 +24,8 @@ NAMED_IN = {
     "engine/runners.py",  # has the table of how each kind is trained
 }
 BRANCH = re.compile(
-    r"has_images|isinstance\([^()]*, \(?\w*(Task|Runner|Checkpoint)\b|type\((self\.)?(_?task|_?runner|_?checkpoint)\)"
+    r"has_images|command is (not )?None|isinstance\([^()]*, \(?\w*(Task|Runner|Checkpoint)\b"
+    r"|type\((self\.)?(_?task|_?runner|_?checkpoint)\)"
 )
 """What a question for the kind looks like."""
 FUNCTION, COMMAND = "train.py:train", "python train.py --lr {lr} --seed {seed}"
@@ -49,6 +50,7 @@ def test_kinds_of_training_are_named_in_one_place_of_the_search_and_one_of_the_e
 def test_nothing_asks_for_the_kind_of_training() -> None:
     found = {file: match[0] for file, source in sources().items() if (match := BRANCH.search(source))}
     assert found.pop("engine/runners.py") == "type(task)"
+    assert found.pop("task/task_choice.py") == "command is not None"
     assert found == {}
 
 

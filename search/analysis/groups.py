@@ -110,7 +110,7 @@ def differences(groups: Sequence[Group]) -> list[Difference]:
 def _properties(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """Name and value of each property of a study."""
     metadata = record.metadata
-    settings = shown_settings(metadata.settings, has_baseline=metadata.settings.command is None)
+    settings = shown_settings(metadata.settings, has_baseline=metadata.task.may_have_defaults)
     for name, value in settings.items():
         if name not in WITHOUT_EFFECT:
             yield f"setting {name}", "none" if value is None else str(value)

@@ -106,7 +106,7 @@ class MlflowLog:
             return str(run.info.run_id)
         run = self._client.create_run(self._experiment, tags=tags, run_name=record.folder.name)
         settings = record.metadata.settings
-        params = shown_settings(settings, has_baseline=settings.command is None)
+        params = shown_settings(settings, has_baseline=settings.task.may_have_defaults)
         self._client.log_batch(run.info.run_id, params=_params(params))
         return str(run.info.run_id)
 

@@ -315,7 +315,7 @@ def code_paths(settings: StudySettings) -> dict[str, str]:
         "--train-function": settings.train_function or "",
     }
     paths = {option: value for option, value in values.items() if is_import_path(value)}
-    return paths | ({} if settings.command is None else {COMMAND: settings.command})
+    return paths | ({COMMAND: settings.command} if settings.command else {})
 
 
 def passed_paths(settings: StudySettings) -> dict[str, str]:

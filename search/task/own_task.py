@@ -152,6 +152,7 @@ class ProgramTask(OwnTask):
     parse: str | None
     """Regular expression that finds the metrics in a line of the output; None where the program prints JSON objects."""
 
+    may_have_defaults = False
     saves_epochs = False
     without_seed = "the command has no {seed}, so nothing has seeded the program"
     unrecorded = ("of the program nothing is recorded but the scripts that its command names, and what these import",)

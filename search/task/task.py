@@ -28,6 +28,8 @@ class Task(ABC):
     """Largest number of epochs of a trial if the settings name none."""
     trains_on_all_data: ClassVar[bool] = False
     """Whether the winner of a confirmation is trained on the validation data, too."""
+    may_have_defaults: ClassVar[bool] = True
+    """Whether hyperparameters may have default values, with which a study begins."""
     saves_epochs: ClassVar[bool] = True
     """Whether what is saved belongs to an epoch; a program has one folder until its end, used as it likes."""
     without_seed: ClassVar[str] = ""

@@ -17,12 +17,14 @@ def choose_task(
 ) -> Task:
     """The task of a study with these settings, each of which is a field of `StudySettings`.
 
-    A ValueError says that they name two trainings.
+    A ValueError says that they name two trainings, or how to read an output that there is not.
     """
     if train_function is not None and command is not None:
         raise ValueError("train_function and command exclude each other: a trial has one training")
     if command is not None:
         return ProgramTask(command=command, parse=parse, metric=metric, epochs=epochs)
+    if parse is not None:
+        raise ValueError("parse reads the output of a command, so it needs command")
     if train_function is not None:
         return FunctionTask(path=train_function, metric=metric, epochs=epochs)
     return ImageTask(network_name=network, dataset=dataset, metric=metric, epochs=epochs)
