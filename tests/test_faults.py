@@ -365,7 +365,7 @@ def test_worker_killed_for_memory_does_not_end_the_study(tmp_path: Path) -> None
 NEIGHBOUR = """
 import sys, time
 from search.engine.running_studies import announce
-with announce("first", int(sys.argv[1])):
+with announce("study first", int(sys.argv[1])):
     print("announce", flush=True)
     time.sleep(60)
 """
