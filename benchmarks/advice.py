@@ -8,14 +8,15 @@ planted function. These are wrong:
 
 - "can stay fixed", if one of the named values costs more than the sentence says;
 - "matters", if no value of the range costs as much as the sentence says;
-- "widen", if the best of the wider range is no better than that of the old one;
+- "widen", if the best of the wider range is better than that of the old one by less than 0.2 points;
 - more epochs, if twice as many improve the trials that the sentence is about by less than 0.2 points on average;
 - "the last N trials found nothing better", if as many trials again gain a point or more;
 - a comparison that claims a difference between studies that differ only in their seed;
 - an interval without the true value: of the difference between two ways to search, of the confirmed winner's accuracy.
 
-Comparisons are of neighbouring studies. With OMP_NUM_THREADS=1, replaying and judging a study of 50 trials takes about
-a third of a second, one of 200 trials one to two seconds.
+Comparisons are of neighbouring studies. Each study has a number, from which all its random numbers come, so a
+measurement in parts (`--first`) counts the same studies. With OMP_NUM_THREADS=1, replaying and judging a study of 50
+trials takes about a third of a second, one of 200 trials one to two seconds.
 """
 
 import argparse
@@ -23,15 +24,14 @@ import itertools
 import math
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from numpy.typing import NDArray
+from advice_worlds import EPOCHS, WORLDS, Planted, Table
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from scipy.stats import binomtest
 
@@ -49,113 +49,22 @@ from search.record.provenance import command, machine, versions
 from search.record.ranking import best_configurations, best_trial
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
-from search.simulation.learning_curves import read_csv, read_grid
 from search.simulation.simulator import memory_record, simulate
 from search.space.distributions import OrderedChoice, values_of
-from search.space.search_space import ConditionalRange, Point, SearchSpace, describe, parse
+from search.space.search_space import ConditionalRange, SearchSpace, describe, parse
 from search.space.toml_file import default_space
-from training.metrics import EpochMetrics
 
 TRIALS = (10, 20, 50, 200)
-PARTS = ["values", "plateau", "epochs", "differences", "confirmations"]
-EPOCHS = 10
-SHORT = (3, 5)
-"""Epochs of the studies that may be told to try more: a table knows twice as many."""
+PARTS = ["values", "ranges", "plateau", "epochs", "speeds", "differences", "samplers", "confirmations"]
 SEED_STEP = 1000
 """Between the seeds of two studies, so that they share no trial's seed."""
 DEFAULT = default_space("mlp")
 MOMENTUM = ConditionalRange(OrderedChoice((0.0, 0.5, 0.8, 0.9, 0.95)), {"optimizer": ("sgd",)})
-RATES = ((1e-4, 1e-3), (1e-3, 1e-1), (1e-2, 1.0))
-"""Ranges of the learning rate besides the default one: the best value lies inside of some and outside of others."""
-IMAGES = 10_000
-Numbers = NDArray[np.float64]
-
-
-class Table:
-    """Recorded curves; the truth is their mean over the seeds."""
-
-    def __init__(self, name: str) -> None:
-        file = Path(__file__).with_name("tables") / f"{name}.csv.gz"
-        self.curves = read_grid(file, read_csv(file))
-        self.images = int(self.curves.metadata["dataset"]["validation_images"])
-
-    def curve(self, point: Point, seed: int) -> Any:
-        """The curve of one training."""
-        return self.curves.curve(point, seed)
-
-    def mean_curve(self, point: Point) -> Numbers:
-        """The true mean accuracy after each epoch."""
-        return np.array([self.curves.truth(point, epoch, "val_accuracy") for epoch in range(1, EPOCHS + 1)])
-
-    def can_train(self, point: Point) -> bool:
-        """Whether the table has such a configuration."""
-        sizes = {size for _, size in self.curves.metrics}
-        rates = self.curves.learning_rates
-        return point["batch_size"] in sizes and rates[0] <= float(point["learning_rate"]) <= rates[-1]
-
-
-Effect = Callable[[float, float, bool, float], float]
-"""Of the learning rate in decades above 0.01, the batch size in doublings of 64, whether it is SGD, its momentum."""
-
-
-class Planted:
-    """A function of the hyperparameters, with noise in each training and each epoch."""
-
-    images = IMAGES
-
-    def __init__(self, cost: Effect, rise: Effect = lambda *_: 0.5) -> None:
-        """A trial is worse than 0.9 by its cost; in each epoch it keeps this part, `rise`, of what it has to rise."""
-        self._cost, self._rise = cost, rise
-
-    def mean_curve(self, point: Point) -> Numbers:
-        """The true mean accuracy after each epoch."""
-        decades, doublings = math.log10(float(point["learning_rate"]) / 1e-2), math.log2(point["batch_size"] / 64)  # type: ignore[operator]
-        inputs = decades, doublings, point["optimizer"] == "sgd", float(point.get("momentum", 0))
-        cost, rise = self._cost(*inputs), self._rise(*inputs)
-        return np.array((0.9 - cost) * (1 - rise ** np.arange(1, EPOCHS + 1)))
-
-    def curve(self, point: Point, seed: int) -> list[EpochMetrics]:
-        """The curve of one training."""
-        noise = np.random.default_rng(seed)
-        values = self.mean_curve(point) + noise.normal(0, 0.002) + noise.normal(0, 0.001, EPOCHS)
-        return [_epoch(number, float(value)) for number, value in enumerate(values, 1)]
-
-    def can_train(self, _: Point) -> bool:
-        """Whether there is a truth about a configuration."""
-        return True
-
-
-def _epoch(number: int, accuracy: float) -> EpochMetrics:
-    others = dict.fromkeys(("train_loss", "val_loss", "test_accuracy", "test_loss", "evaluation_seconds"), 0.0)
-    return EpochMetrics(epoch=number, val_accuracy=accuracy, seconds=1.0, **others)
-
-
-WORLDS: dict[str, Table | Planted] = {
-    "digits": Table("digits"),
-    "fashion-mnist": Table("fashion-mnist"),
-    "planted, only the learning rate": Planted(lambda decades, *_: 0.05 * decades**2),
-    "planted, all three": Planted(
-        lambda decades, doublings, sgd, *_: 0.05 * decades**2 + 0.003 * abs(doublings) + 0.02 * sgd
-    ),
-    "planted, nothing": Planted(lambda *_: 0.0),
-    "planted, just below a point": Planted(lambda decades, _, sgd, *__: 0.05 * decades**2 + 0.008 * sgd),
-    "planted, just above a point": Planted(lambda decades, _, sgd, *__: 0.05 * decades**2 + 0.012 * sgd),
-    "planted, only near the best": Planted(
-        lambda decades, doublings, *_: 0.05 * decades**2 + 0.005 * abs(doublings) * (abs(decades) < 0.5)
-    ),
-    "planted, interactions": Planted(
-        lambda decades, doublings, sgd, *_: 0.05 * (decades - 0.3 * doublings + 0.5 * sgd) ** 2 + 0.01 * sgd
-    ),
-    "planted, the best are slow": Planted(
-        lambda decades, _, sgd, *__: 0.05 * (decades + 0.5) ** 2 + 0.02 * (not sgd),
-        lambda decades, _, sgd, *__: min(0.75, max(0.2, 0.45 - 0.1 * decades + 0.15 * sgd)),
-    ),
-    "planted, momentum without effect": Planted(lambda decades, _, sgd, *__: 0.05 * decades**2 + 0.02 * (not sgd)),
-    "planted, momentum": Planted(
-        lambda decades, _, sgd, momentum: 0.05 * decades**2 + (0.03 * abs(momentum - 0.8) if sgd else 0.02)
-    ),
-}
-"""A point is 0.01, the smallest effect that is worth having."""
+RATES = (-4.0, 0.0)
+"""The learning rates of the tables, in decades."""
+TABLE_RATES = tuple(rate for world in WORLDS.values() if isinstance(world, Table) for rate in world.rates)
+KEPT = (0.05, 0.8)
+"""In one epoch, planted curves keep at least and at most this part of what they have to rise."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +77,14 @@ class Way:
     sampler: Any = "tpe"
     epochs: int = EPOCHS
     rates: tuple[float, float] = (1e-4, 1e-1)
+    rise: float | None = None
+    """What planted curves keep in one epoch of what they have to rise; None for that of the world."""
+
+    @property
+    def curves(self) -> Table | Planted:
+        """What the trials of the study learn."""
+        world = WORLDS[self.world]
+        return world.with_rise(self.rise) if self.rise is not None and isinstance(world, Planted) else world
 
     @property
     def space(self) -> SearchSpace:
@@ -180,7 +97,7 @@ class Way:
 @cache
 def study(way: Way, number: int) -> StudyRecord:
     """Replay a study."""
-    world, seed = WORLDS[way.world], SEED_STEP * number
+    world, seed = way.curves, SEED_STEP * number
     settings = StudySettings(
         scheduler=way.scheduler, sampler=way.sampler, num_samples=way.trials, epochs=way.epochs, seed=seed
     )
@@ -213,9 +130,10 @@ def best_of(way: Way, space: SearchSpace, **fixed: Any) -> float:
 
 
 def _rates(distribution: Any) -> list[float]:
-    steps = round(6 * math.log10(distribution.high / distribution.low)) + 1
-    rates = np.geomspace(distribution.low, distribution.high, steps).clip(distribution.low, distribution.high)
-    return [float(rate) for rate in rates]
+    """Both bounds and the rates of one grid between them; a range has all inner rates of a narrower one."""
+    low, high = distribution.low, distribution.high
+    grid = {float(f"{rate:.3g}") for rate in np.geomspace(1e-6, 10, 43)} | set(TABLE_RATES)
+    return sorted({low, high} | {rate for rate in grid if low < rate < high})
 
 
 def fixing_is_wrong(way: Way, fixing: Fixing) -> bool:
@@ -234,9 +152,9 @@ def is_wrong(way: Way, number: int, advice: Recommendation) -> bool:
     record = study(way, number)
     if advice.kind == "widen":
         wider = parse(describe(way.space) | tomllib.loads(advice.snippet))
-        return best_of(way, wider) <= best_of(way, way.space)
+        return best_of(way, wider) - best_of(way, way.space) < STILL_IMPROVING
     if advice.kind == "epochs":
-        curves = [WORLDS[way.world].mean_curve(trial.hyperparameters) for trial in best_full_trials(record)]
+        curves = [way.curves.mean_curve(trial.hyperparameters) for trial in best_full_trials(record)]
         return float(np.mean([c[: 2 * way.epochs].max() - c[: way.epochs].max() for c in curves])) < STILL_IMPROVING
     longer, best = study(replace(way, trials=2 * way.trials), number), best_trial(record.trials)
     later = best_trial(longer.trials)
@@ -250,10 +168,10 @@ Count = Counter[str]
 """How many studies, how many times something was said, and how many times it was wrong."""
 
 
-def advice(way: Way, studies: int, kinds: list[str]) -> dict[str, Count]:
-    """Count what is said about studies, and what of it is wrong, by kind."""
-    counts = {kind: Count(studies=studies) for kind in kinds}
-    for number in range(studies):
+def advice(ways: Iterable[Way], numbers: range, kinds: list[str]) -> dict[str, Count]:
+    """Count what is said about studies, of which each has its way, and what of it is wrong, by kind."""
+    counts = {kind: Count() for kind in kinds}
+    for number, way in zip(numbers, ways, strict=True):
         record = study(way, number)
         compared = equal_budget(record)
         judgement = judge(record, record.space, compared)
@@ -265,14 +183,16 @@ def advice(way: Way, studies: int, kinds: list[str]) -> dict[str, Count]:
             for one in recommend(record, record.space, judgement)
             if one.kind in kinds
         ]
+        for kind in kinds:
+            counts[kind].update(studies=1)
         for kind, wrong in said:
             counts[kind].update(said=1, wrong=int(wrong))
     return counts
 
 
-def differences(way: Way, studies: int, repeats: int) -> Count:
+def differences(way: Way, numbers: range, repeats: int) -> Count:
     """Compare studies that differ only in their seed."""
-    groups, count = _groups(way, studies, repeats), Count(studies=studies)
+    groups, count = _groups(way, numbers, repeats), Count(studies=len(numbers))
     for one, other in itertools.pairwise(groups):
         for significance in test_groups(one, other):
             if isinstance(significance, Significance):
@@ -280,20 +200,19 @@ def differences(way: Way, studies: int, repeats: int) -> Count:
     return count
 
 
-def _groups(way: Way, studies: int, repeats: int) -> list[Group]:
-    records = [study(way, number) for number in range(studies)]
-    return [
-        Group("group", tuple(records[first : first + repeats])) for first in range(0, studies - repeats + 1, repeats)
-    ]
+def _groups(way: Way, numbers: range, repeats: int) -> list[Group]:
+    records = [study(way, number) for number in numbers]
+    firsts = range(0, len(records) - repeats + 1, repeats)
+    return [Group("group", tuple(records[first : first + repeats])) for first in firsts]
 
 
-def intervals_of_differences(way: Way, studies: int, repeats: int) -> Count:
+def intervals_of_differences(way: Way, numbers: range, repeats: int) -> Count:
     """Look whether intervals hold the mean difference between two samplers, which all studies together give."""
     ways = [way, replace(way, sampler="random")]
-    groups = [_groups(one, studies, repeats) for one in ways]
+    groups = [_groups(one, numbers, repeats) for one in ways]
     bests = [[trial.best_value for g in side for r in g.records if (trial := best_trial(r.trials))] for side in groups]
     truth = 100 * (np.mean(bests[0]) - np.mean(bests[1]))
-    count = Count(studies=studies)
+    count = Count(studies=len(numbers))
     for one, other in zip(*groups, strict=True):
         significance = test_groups(one, other)[0]
         if isinstance(significance, Significance):
@@ -301,10 +220,10 @@ def intervals_of_differences(way: Way, studies: int, repeats: int) -> Count:
     return count
 
 
-def confirmed_intervals(way: Way, studies: int) -> Count:
+def confirmed_intervals(way: Way, numbers: range) -> Count:
     """Look whether the interval of a confirmed winner holds its true mean; only for a planted function."""
-    world, count = WORLDS[way.world], Count(studies=studies)
-    for number in range(studies):
+    world, count = way.curves, Count(studies=len(numbers))
+    for number in numbers:
         record, configurations = study(way, number), []
         measured: dict[str, Any] = {"objective": record.objective, "task": record.metadata.task}
         for trial in best_configurations(record.trials, 3):
@@ -318,67 +237,95 @@ def confirmed_intervals(way: Way, studies: int) -> Count:
     return count
 
 
-def show(name: str, world: str, scheduler: str, trials: str, count: Count) -> None:
+def show(cells: tuple[str, ...], count: Count) -> None:
     """Print a row of the table."""
     said, hits = count["said"], count["wrong"]
-    if name.startswith("interval"):
+    if cells[0].startswith("interval"):
         hits = said - hits
     shown = "-"
     if said:
         interval = binomtest(hits, said).proportion_ci()
         shown = f"{100 * hits / said:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
-    cells = name, world, scheduler, trials, count["studies"], f"{hits} of {said}", shown
-    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    row = *cells, str(count["studies"]), f"{hits} of {said}", shown
+    print(f"| {' | '.join(row)} |", flush=True)
 
 
-def measurements(studies: int, ways: Iterable[Way], parts: Container[str]) -> Iterator[tuple[str, Way, Count]]:
+def with_own_range(way: Way, numbers: range) -> list[Way]:
+    """Ways with ranges of the learning rate at random: the best one lies outside of some, or close to a bound."""
+    rates = _rates(way.space["learning_rate"])
+    best = math.log10(max(rates, key=lambda rate: best_of(way, way.space, learning_rate=rate)))
+    ways = []
+    for number in numbers:
+        random = np.random.default_rng(number)
+        side, away, width = random.choice((-1, 1)), random.uniform(-0.5, 1), random.uniform(1, 3)
+        low, high = np.clip(sorted((best + side * away, best + side * (away + width))), *RATES)
+        ways.append(replace(way, rates=(float(f"{10**low:.3g}"), float(f"{10**high:.3g}"))))
+    return ways
+
+
+def with_own_speed(way: Way, numbers: range) -> list[Way]:
+    """Ways with planted curves at random speeds; the slowest have hardly begun when the study ends."""
+    speeds = [np.random.default_rng(number).uniform(*np.log(KEPT)) for number in numbers]
+    return [replace(way, rise=float(np.exp(speed))) for speed in speeds]
+
+
+def measurements(numbers: range, ways: Iterable[Way], parts: Container[str]) -> Iterator[tuple[str, Way, Count]]:
     """All rows of the table; where a scheduler stops trials, nothing is said of values and ranges."""
     for way in ways:
-        planted = isinstance(WORLDS[way.world], Planted)
-        if "values" in parts and way.scheduler == "none" and way.trials >= 20:
-            for kind, count in advice(way, studies, ["can stay fixed", "matters", "widen"]).items():
+        judged, is_longer_known = way.scheduler == "none" and way.trials >= 20, 2 * way.epochs <= way.curves.epochs
+        same = [way] * len(numbers)
+        if "values" in parts and judged:
+            for kind, count in advice(same, numbers, ["can stay fixed", "matters", "widen"]).items():
                 yield kind, way, count
-            for rates in () if planted else RATES:
-                bounded = replace(way, rates=rates)
-                yield f"widen, {rates[0]:g} to {rates[1]:g}", bounded, advice(bounded, studies, ["widen"])["widen"]
+        if "ranges" in parts and judged:
+            for kind, count in advice(with_own_range(way, numbers), numbers, ["can stay fixed", "widen"]).items():
+                yield f"{kind}, ranges at random", way, count
         if "plateau" in parts:
-            yield "plateau", way, advice(way, studies, ["plateau"])["plateau"]
-        for epochs in SHORT if "epochs" in parts else ():
-            short = replace(way, epochs=epochs)
-            yield f"epochs, more than {epochs}", short, advice(short, studies, ["epochs"])["epochs"]
-        for repeats in (1, 3) if "differences" in parts else ():
+            yield "plateau", way, advice(same, numbers, ["plateau"])["plateau"]
+        if "epochs" in parts and is_longer_known:
+            yield "epochs", way, advice(same, numbers, ["epochs"])["epochs"]
+        if "speeds" in parts and is_longer_known and isinstance(way.curves, Planted):
+            yield "epochs, speeds at random", way, advice(with_own_speed(way, numbers), numbers, ["epochs"])["epochs"]
+        for repeats in (1, 3):
             each = f"{repeats} {'study' if repeats == 1 else 'studies'} each"
-            yield f"difference, {each}", way, differences(way, studies, repeats)
-            yield f"interval of a difference, {each}", way, intervals_of_differences(way, studies, repeats)
-        if "confirmations" in parts and planted:
-            yield "interval of the confirmed winner", way, confirmed_intervals(way, studies)
+            if "differences" in parts:
+                yield f"difference, {each}", way, differences(way, numbers, repeats)
+            if "samplers" in parts:
+                yield f"interval of a difference, {each}", way, intervals_of_differences(way, numbers, repeats)
+        if "confirmations" in parts and isinstance(way.curves, Planted):
+            yield "interval of the confirmed winner", way, confirmed_intervals(way, numbers)
         study.cache_clear()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--studies", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="number of the first study, to measure in parts")
     parser.add_argument("--trials", nargs="+", type=int, default=list(TRIALS))
+    parser.add_argument("--epochs", nargs="+", type=int, default=[EPOCHS])
+    parser.add_argument("--schedulers", nargs="+", default=["none", "asha"], choices=["none", "asha"])
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS))
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print(f"command   {command()}\nmachine   {machine().processor}, one process")
     print("versions  " + ", ".join(f"{name} {version}" for name, version in versions().items()) + "\n")
-    print(
-        "| what is said | curves | scheduler | trials | studies | wrong; intervals: right | per cent (95 % interval) |"
-    )
-    print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
+    print("| what is said | curves | scheduler | trials | epochs | studies | wrong; intervals: right | % (interval) |")
+    print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     sums: dict[tuple[str, int], Count] = {}
-    ways = [Way(world, *way) for world, *way in itertools.product(options.worlds, options.trials, ("none", "asha"))]
-    for name, way, count in measurements(options.studies, ways, options.parts):
-        show(name, way.world, way.scheduler, str(way.trials), count)
-        kind = name.partition(",")[0]
-        for key in ((kind, way.trials), (kind, 0)):
-            sums.setdefault(key, Count()).update(count)
+    numbers = range(options.first, options.first + options.studies)
+    for world, trials, epochs, scheduler in itertools.product(
+        options.worlds, options.trials, options.epochs, options.schedulers
+    ):
+        ways = [Way(world, trials, scheduler, epochs=epochs)]
+        for name, way, count in measurements(numbers, ways, options.parts):
+            show((name, way.world, way.scheduler, str(way.trials), str(way.epochs)), count)
+            kind = name.partition(",")[0]
+            for key in ((kind, way.trials), (kind, 0)):
+                sums.setdefault(key, Count()).update(count)
     print()
     for (kind, trials), count in sorted(sums.items()):
-        show(kind, "all", "both", str(trials or "all"), count)
+        show((kind, "all", "all", str(trials or "all"), "all"), count)
 
 
 if __name__ == "__main__":

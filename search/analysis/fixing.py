@@ -27,6 +27,8 @@ FEWEST_TRIALS = 20
 """Fewer trials are not judged."""
 FEWEST_TO_FIX = 30
 """With fewer trials no hyperparameter is said to stay fixed: with 20, one of five such sentences was wrong."""
+MOST_NOISE = 0.4
+"""Nor if trainings with the same values differ by more than this part of a worthwhile effect (standard deviation)."""
 MOST_TRIALS = 300
 """At most this number of random trials is fitted: the time grows with its third power."""
 BEST_POINTS, RANDOM_POINTS = 12, 24
@@ -51,6 +53,8 @@ class ValueCosts:
     values: list[HyperparameterValue]
     costs: Numbers
     """The cost of each value in each draw, >= 0; shape (draws, values)."""
+    seen: Numbers
+    """How much worse than the best trial the best one with each value was; of other values, the nearest counts."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,8 @@ def judge(record: StudyRecord, space: SearchSpace, compared: EqualBudget | None)
     Matern 5/2 with a length scale for each hyperparameter). In each function that is drawn from it, the cost of a value
     is the best of all points less the best of the points with this value. Only differences near the best trials count.
 
-    Of sentences "can stay fixed", 22 of 2045 were wrong, and of "matters" 0 of 927, on recorded tables and planted
-    functions (docs/advice.md).
+    A hyperparameter "can stay fixed" only at values that the process holds for good and with which a trial was good;
+    where equal trainings differ much, nothing is said. docs/advice.md has the error rates.
 
     Trials of which a scheduler stopped many are not judged: those that ran in full were chosen by their values, and an
     early epoch says little about the last one.
@@ -107,9 +111,14 @@ def judge(record: StudyRecord, space: SearchSpace, compared: EqualBudget | None)
             values = compared_values(space[name])
             samples = [encoding.encode_value(name, space[name], value) for value in values]
             groups = [[encoding.decode(other | {name: sample}) for other in others] for sample in samples]
-            costs.append(ValueCosts(name, values, process.costs(groups)))
-    active = {name: sum(name in trial.hyperparameters for trial in compared.trials) for name in space}
-    return Judgement(effect, costs, [_judge(space[one.name], one, effect, active[one.name]) for one in costs])
+            seen = _seen_costs(name, space[name], values, points, gains)
+            costs.append(ValueCosts(name, values, process.costs(groups), seen))
+    fixings = []
+    for one in costs:
+        active = sum(one.name in trial.hyperparameters for trial in compared.trials)
+        may_be_fixed = active >= FEWEST_TO_FIX and process.noise <= MOST_NOISE * effect
+        fixings.append(_judge(space[one.name], one, effect, may_be_fixed))
+    return Judgement(effect, costs, fixings)
 
 
 def are_judged(compared: EqualBudget) -> bool:
@@ -132,6 +141,41 @@ def compared_values(distribution: Distribution) -> list[HyperparameterValue]:
     )
 
 
+def _seen_costs(
+    name: str,
+    distribution: Distribution,
+    values: Sequence[HyperparameterValue],
+    points: Sequence[Point],
+    gains: Numbers,
+) -> Numbers:
+    """How much worse than the best trial the best trial with each value was; infinite if there was none.
+
+    Args:
+        name: A hyperparameter. A trial in which it is inactive counts for all values.
+        distribution: Its range, or its choices.
+        values: The compared values. Another number counts for the nearest of them.
+        points: The hyperparameters of each trial.
+        gains: What each trial reached; more is better.
+    """
+    units = np.array([to_unit(distribution, value) for value in values])
+
+    def has(point: Point, place: int) -> bool:
+        if name not in point:
+            return True
+        if isinstance(distribution, CategoricalDistribution):
+            return point[name] == values[place]
+        return bool(np.abs(units - to_unit(distribution, point[name])).argmin() == place)
+
+    seen = [
+        min(
+            (gains.max() - gain for point, gain in zip(points, gains, strict=True) if has(point, place)),
+            default=math.inf,
+        )
+        for place in range(len(values))
+    ]
+    return np.array(seen)
+
+
 class _Process:
     """A Gaussian process that is fitted to trials."""
 
@@ -146,6 +190,8 @@ class _Process:
         with warnings.catch_warnings(action="ignore"):  # a parameter may end at a bound
             fitted = GaussianProcessRegressor(kernel, n_restarts_optimizer=1, random_state=0)
             self._process = fitted.fit(inputs, (gains - gains.mean()) / self._scale)
+        self.noise = self._scale * math.sqrt(self._process.kernel_.k2.noise_level)
+        """The standard deviation of trainings with the same values."""
 
     def costs(self, groups: list[list[Point]]) -> Numbers:
         """The cost of each group of points: the best of all groups less its own; shape (draws, groups)."""
@@ -172,14 +218,17 @@ class _Process:
         return np.array(columns).T
 
 
-def _judge(distribution: Distribution, estimated: ValueCosts, effect: float, trials: int) -> Fixing:
-    """Judge a hyperparameter by the costs of its values in each draw, and by the number of trials that had it."""
+def _judge(distribution: Distribution, estimated: ValueCosts, effect: float, may_be_fixed: bool) -> Fixing:
+    """Judge a hyperparameter by the costs of its values in each draw, and by what the trials with each value reached.
+
+    That the process holds a value for good is not enough to fix the hyperparameter there: a trial must have shown it.
+    """
     name, values, costs = estimated.name, estimated.values, estimated.costs
     lows, highs = np.quantile(costs, [1 - SURE, SURE], axis=0)
     low = float(lows.max())  # of one value: the largest cost of each draw would be above 0 by chance
     for group in _groups(distribution, highs):
         bound = float(np.quantile(costs[:, group].max(1), SURE))
-        if bound <= effect and trials >= FEWEST_TO_FIX:
+        if may_be_fixed and bound <= effect and estimated.seen[group].max() <= effect:
             rounded = math.ceil(STEPS * bound / effect) * effect / STEPS
             return Fixing(name, "can stay fixed", rounded, tuple(values[index] for index in group))
     if low > effect:

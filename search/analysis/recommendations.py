@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import t
 
@@ -25,12 +26,16 @@ from training.networks.network_config import config_type
 
 SURE = 0.9
 """A wider range is recommended if, in this part of the draws, a bound is the best value by an effect worth having."""
+FEWEST_VALUES = 3
+"""A range is advised only for a hyperparameter of which at least this number of values is compared."""
 MANY_DIVERGED = 0.15
 FEW = 3
 """Nothing is concluded from fewer trials."""
 LONG_WITHOUT_GAIN = 10
 FEW_BEST = 5
 """Whether the best trials still improve is decided by a quarter of the full trials, but at least by this number."""
+FEWEST_EPOCHS = 3
+"""Fewer epochs do not show how the gains shrink."""
 STILL_IMPROVING = 0.002
 """A mean gain of this accuracy, or of this part of another metric, in the last fifth of the epochs asks for more."""
 SURE_OF_MEAN = 0.95
@@ -104,24 +109,32 @@ def describe_size(record: StudyRecord, size: float) -> str:
 def _bounds(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> Iterator[Recommendation]:
     """Recommend a wider range if the metric still improves towards a bound.
 
-    That the bound is the best value is not enough: on a recorded table, 8 of 12 such ranges gained nothing. By this
-    rule 0 of 93 did (docs/advice.md).
+    That the bound is the best value is not enough: on recorded tables, 8 of 12 such ranges gained nothing. So a
+    parabola through the three values nearest to the bound must go on to improve beyond it (docs/advice.md has the error
+    rates).
     """
     effect = judgement.effect
     for one in judgement.costs:
         distribution = space[one.name]
-        if isinstance(distribution, CategoricalDistribution) or space.ranges[one.name][0].condition:
+        if (
+            isinstance(distribution, CategoricalDistribution)
+            or space.ranges[one.name][0].condition
+            or len(one.values) < FEWEST_VALUES
+        ):
             continue
         third = max(1, round((len(one.values) - 1) / 3))
-        for side, place, neighbour in (("lower", 0, third), ("upper", -1, -1 - third)):
-            share = float(((one.costs[:, place] == one.costs.min(1)) & (one.costs[:, neighbour] >= effect)).mean())
+        for side, order in (("lower", 1), ("upper", -1)):
+            values, costs = one.values[::order], one.costs[:, ::order]
+            beyond = 3 * costs[:, 0] - 3 * costs[:, 1] + costs[:, 2]
+            improves = (costs[:, 0] == costs.min(1)) & (costs[:, third] >= effect) & (beyond < costs[:, 0])
+            share = float(improves.mean())
             widened = _widened_table(space, record.metadata.task.network, one.name, side) if share >= SURE else None
             if widened:
                 yield Recommendation(
                     "widen",
-                    f"{one.name} is best at the {side} bound of its range, {format_value(one.values[place])}: widen "
-                    f"the range ({share:.0%} sure that {format_value(one.values[neighbour])} is worse by "
-                    f"{describe_size(record, effect)} or more).",
+                    f"{one.name} is best at the {side} bound of its range, {format_value(values[0])}: widen "
+                    f"the range ({share:.0%} sure that {format_value(values[third])} is worse by "
+                    f"{describe_size(record, effect)} or more, and that the metric improves beyond the bound).",
                     widened,
                 )
 
@@ -219,14 +232,14 @@ def _regions(ended: list[TrialRecord], diverged: list[TrialRecord], space: Searc
 def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
     """Recommend more epochs if the best of the full trials were still improving at their end.
 
-    Twice as many epochs gain more than twice what the last fifth gained, if the error falls like 1 / epochs. On
-    recorded tables 0 of 50 such sentences were wrong, on planted functions 0 of 295 (docs/advice.md).
+    That the last fifth gained enough is not enough: a fast curve may be at its end. So the gains of the last fifths are
+    continued, too (docs/advice.md has the error rates).
     """
     best = best_full_trials(record)
     if (
         len(best) < FEW
         or record.epoch_limit is None
-        or record.epochs < 2
+        or record.epochs < FEWEST_EPOCHS
         or any(trial.ended_by_itself or len(trial.curve) < record.epochs for trial in best)
     ):
         return
@@ -236,7 +249,7 @@ def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
         gains = costs[:, -2 * part : -part].mean(1) - costs[:, -part:].mean(1)
     threshold = STILL_IMPROVING * (1 if record.metadata.is_accuracy else abs(float(costs[0, -1])))
     error = t.ppf(SURE_OF_MEAN, len(best) - 1) * gains.std(ddof=1) / math.sqrt(len(best))
-    if gains.mean() - error > threshold:
+    if min(gains.mean() - error, _gain_of_doubling(costs.mean(0), part)) > threshold:
         last = "last epoch was" if part == 1 else f"last {part} epochs were"
         before = "one before" if part == 1 else f"{part} before"
         yield Recommendation(
@@ -245,6 +258,20 @@ def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
             f"by {describe_size(record, float(gains.mean()))} on average. Try more epochs.",
             resume_line(record.folder, record.address, record.metadata.settings, fork=True, epochs=2 * record.epochs),
         )
+
+
+def _gain_of_doubling(costs: NDArray[np.float64], part: int) -> float:
+    """What a mean curve gains in twice as many epochs, if its gains go on to shrink as they shrank in the end.
+
+    Args:
+        costs: The mean cost after each epoch.
+        part: Number of epochs whose mean costs are compared.
+    """
+    first, middle, last = costs[-3 * part :].reshape(3, part).mean(1)
+    before, gain = first - middle, middle - last
+    shrinks = min(1.0, gain / before) if before > 0 else 1.0
+    to_come = gain * sum(shrinks**step for step in range(1, len(costs) // part + 1))
+    return float(to_come - (last - costs[-1]))  # the last epoch is better than the mean of the last part
 
 
 def best_full_trials(record: StudyRecord) -> list[TrialRecord]:
