@@ -287,9 +287,10 @@ def test_wandb_runs_are_kept_offline_and_go_on_with_the_study(
     run_into_interruption(began, loggers, 0.4)
     loggers.close()
     began.record.close()
-    wandb.teardown()  # its service ends with the process of a study; a service mixes up two runs of one name
+    wandb.teardown()  # as at the end of a process: its service writes the files at the latest when it ends
     time.sleep(1.0)  # W&B names folders by the second, and a study takes longer to start
     go_on(folder, "wandb", accuracies=(0.6, 0.8), epochs_so_far=1)
+    wandb.teardown()
     output = capfd.readouterr()
     assert output.err == ""
     assert set(output.out.splitlines()) <= {"  ! waiting for wandb, at most 60 seconds"}  # on a busy machine
