@@ -39,7 +39,7 @@ def fails_in_every_way(sample: dict[str, Any], **study: Any) -> None:
 def always_seed_0(sample: dict[str, Any], **study: Any) -> None:
     """Train every trial with seed 0 and note the process and where its images lie in memory."""
     with Path(os.environ[NOTES]).open("a") as stream:
-        stream.write(f"process {os.getpid()}, images at {study['data'].train.images.data_ptr()}\n")
+        stream.write(f"process {os.getpid()}, images at {study['images'].train.images.data_ptr()}\n")
     trainable({**sample, "seed": 0}, **study)
 
 

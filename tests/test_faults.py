@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -331,7 +332,8 @@ def test_interrupt_ends_a_study_that_waits_for_its_disk(small_disk: Path) -> Non
 
 
 def test_second_interrupt_ends_the_process_at_once(tmp_path: Path) -> None:
-    search = SerialSearch(faulty.slow, tmp_path / "study", "--num-samples", "1", "--epochs", "50")
+    trainable = partial(faulty.slow, seconds=20)  # what ends in order ends after the epoch
+    search = SerialSearch(trainable, tmp_path / "study", "--num-samples", "1", "--epochs", "50")
     wait_for(lambda: any((tmp_path / "study").glob("checkpoints/*")), "the first epoch")
     search.send(signal.SIGINT)
     time.sleep(0.3)

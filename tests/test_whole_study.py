@@ -72,9 +72,16 @@ class WatchedStudy:
 
 
 def blocks_sigterm(process: int) -> bool:
-    """Whether a process blocks SIGTERM in its main thread."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return bool(int(status.partition("SigBlk:")[2].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
+    """Whether a process blocks SIGTERM in its main thread, and not just while it starts another process."""
+    status = Path(f"/proc/{process}/status")
+
+    def blocks() -> bool:
+        return bool(int(status.read_text().partition("SigBlk:")[2].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
+
+    if not blocks():
+        return False
+    time.sleep(0.05)
+    return blocks()
 
 
 def runs(process: int) -> bool:
