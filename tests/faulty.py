@@ -47,7 +47,7 @@ def notes_its_node(sample: dict[str, Any], **study: Any) -> None:
     """Note the trial's seed, the session of processes that its node is, and where our code lies; then train slowly."""
     with Path(os.environ[NOTES]).open("a") as stream:
         stream.write(f"{sample['seed']} {os.getsid(0)} {search.__file__}\n")
-    slow(sample, **study, seconds=0.05)
+    slow(sample, **study, seconds=0.1)
 
 
 def always_raises(sample: dict[str, Any], **study: Any) -> None:

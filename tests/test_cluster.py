@@ -205,7 +205,7 @@ def epochs_recorded(study: Path, trial_number: int) -> int:
 def in_the_middle_on(node: subprocess.Popen[bytes], notes: list[tuple[int, int, str]], study: Path) -> bool:
     """Whether the trial that was begun last on a node has finished some of its epochs."""
     begun = [seed for seed, session, _ in notes if session == node.pid]
-    return bool(begun) and 5 <= epochs_recorded(study, begun[-1]) <= EPOCHS - 15
+    return bool(begun) and 5 <= epochs_recorded(study, begun[-1]) <= EPOCHS - 10
 
 
 def check_every_trial_completed_once(study: Path) -> None:

@@ -13,7 +13,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from studies import DEFAULT_SPACE, planted_study
 
 from search.analysis.findings import Findings, analyse
-from search.analysis.recommendations import _widened_table, describe_fixing
+from search.analysis.fixing import Judgement, ValueCosts
+from search.analysis.recommendations import _widened_table, describe_fixing, recommend
 from search.space.distributions import OrderedChoice, Range, bounds
 from search.space.search_space import ConditionalRange, SearchSpace, parse
 from training.console.terminal import short_path
@@ -71,6 +72,18 @@ def test_optimum_below_the_range_is_reported(tmp_path: Path) -> None:
 def test_range_that_ends_at_the_optimum_is_not_called_too_narrow(tmp_path: Path) -> None:
     found = findings(tmp_path, lambda point: rises_to(hill(point, peak=0.1)), trials=200)
     assert "learning_rate is best" not in sentences(found)
+
+
+@pytest.mark.parametrize(("costs", "said"), [([0.0, 0.012, 0.030], False), ([0.0, 0.020, 0.035], True)])
+def test_bound_beyond_which_less_is_to_gain_than_is_worth_having_is_not_reported(
+    tmp_path: Path, costs: list[float], *, said: bool
+) -> None:
+    """The parabolas gain 0.6 and 2.5 points with one more value; one point is worth having."""
+    record = planted_study(tmp_path, lambda point: rises_to(hill(point)))
+    values: list[Any] = [128, 256, 512]
+    judged = ValueCosts("batch_size", values, np.array([costs[::-1]] * 10), np.zeros(3))
+    recommended = recommend(record, record.space, Judgement(effect=0.01, costs=[judged]))
+    assert any(one.kind == "widen" for one in recommended) == said
 
 
 def test_best_at_the_last_member_of_an_ordered_choice_is_reported(tmp_path: Path) -> None:

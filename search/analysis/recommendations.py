@@ -110,8 +110,8 @@ def _bounds(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> It
     """Recommend a wider range if the metric still improves towards a bound.
 
     That the bound is the best value is not enough: on recorded tables, 8 of 12 such ranges gained nothing. So a
-    parabola through the three values nearest to the bound must go on to improve beyond it (docs/advice.md has the error
-    rates).
+    parabola through the three values nearest to the bound must go on to improve beyond it, by an effect worth having
+    (docs/advice.md has the error rates).
     """
     effect = judgement.effect
     for one in judgement.costs:
@@ -126,7 +126,7 @@ def _bounds(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> It
         for side, order in (("lower", 1), ("upper", -1)):
             values, costs = one.values[::order], one.costs[:, ::order]
             beyond = 3 * costs[:, 0] - 3 * costs[:, 1] + costs[:, 2]
-            improves = (costs[:, 0] == costs.min(1)) & (costs[:, third] >= effect) & (beyond < costs[:, 0])
+            improves = (costs[:, 0] == costs.min(1)) & (costs[:, third] >= effect) & (beyond <= costs[:, 0] - effect)
             share = float(improves.mean())
             widened = _widened_table(space, record.metadata.task.network, one.name, side) if share >= SURE else None
             if widened:
@@ -134,7 +134,7 @@ def _bounds(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> It
                     "widen",
                     f"{one.name} is best at the {side} bound of its range, {format_value(values[0])}: widen "
                     f"the range ({share:.0%} sure that {format_value(values[third])} is worse by "
-                    f"{describe_size(record, effect)} or more, and that the metric improves beyond the bound).",
+                    f"{describe_size(record, effect)} or more, and that beyond the bound is as much to gain).",
                     widened,
                 )
 
