@@ -9,7 +9,7 @@ studies of a training function (`observed_function.py`) and of a program (`obser
 of the process that runs the study, alone or with its process group, or, with equal chance, of one of its workers, at a
 moment that is drawn from all phases: while it starts, while it trains, between trials, while it ends. Trainings leave a
 note before each epoch (`begun_epochs.py`), so that what is counted does not rest on the record that is being tested. At
-the end all trials are trained again in a study that nobody kills, and the metrics of each epoch are compared
+the end the trials of each study are trained again in one that nobody kills, and the metrics of each epoch are compared
 (`uninterrupted.py`).
 
 The exit status is 1 if this project broke its promise: nothing that finished is lost or done twice, a kill costs a
@@ -139,7 +139,7 @@ def main() -> int:
     }
     tally, results = tallies[ours.name], folder / ours.name
     killed = [file.parent for file in results.glob("*/study.db")]
-    tally.different = count_different(killed, train_again(ours, killed, size))
+    tally.different = sum(count_different(study, train_again(ours, study, size)) for study in killed)
     _show(tallies)
     broken = broken_promises(tally, size)
     if broken:

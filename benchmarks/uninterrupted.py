@@ -1,4 +1,4 @@
-"""The trials of killed studies, trained once more in a study that nobody kills; their numbers must be equal."""
+"""The trials of a killed study, trained once more in a study that nobody kills; their numbers must be equal."""
 
 import subprocess
 from dataclasses import replace
@@ -16,21 +16,21 @@ Numbers: TypeAlias = list[list[float | None]]
 """All metrics of each epoch."""
 
 
-def train_again(tool: Tool, killed: list[Path], size: StudySize) -> Path:
-    """Train the trials of killed studies again, from the same seeds.
+def train_again(tool: Tool, killed: Path, size: StudySize) -> Path:
+    """Train the trials of a killed study again, from the same seeds and, if they have images, with the same split.
 
     Args:
-        tool: What ran the studies.
-        killed: Their folders.
+        tool: What ran the study.
+        killed: Its folder.
         size: How many of the trainings run at the same time.
 
     Returns:
-        The folder of the new study, which is beside the first one.
+        The folder of the new study, which is beside the other one.
 
     Raises:
         CalledProcessError: The new study failed; what it printed is in a file beside its folder.
     """
-    folder = killed[0].with_name("uninterrupted")
+    folder = killed.with_name(f"{killed.name}-uninterrupted")
     _queue_again(killed, folder)
     with folder.with_suffix(".log").open("w") as log:
         subprocess.run(
@@ -43,27 +43,24 @@ def train_again(tool: Tool, killed: list[Path], size: StudySize) -> Path:
     return folder
 
 
-def count_different(killed: list[Path], uninterrupted: Path) -> int:
+def count_different(killed: Path, uninterrupted: Path) -> int:
     """Count the trials whose metrics are not the same in every epoch, to the last digit, as when nobody killed them."""
     others = _numbers(uninterrupted)
-    return sum(others.get(trial) != epochs for study in killed for trial, epochs in _numbers(study).items())
+    return sum(others.get(trial) != epochs for trial, epochs in _numbers(killed).items())
 
 
-def _queue_again(killed: list[Path], folder: Path) -> None:
-    """Make a study in which the trials of others wait, with their seeds, for their first epoch."""
-    records = [StudyRecord.open(study) for study in killed]
-    trials = [trial for record in records for trial in record.trials]
-    metadata = records[0].metadata
-    settings = replace(metadata.settings, num_samples=len(trials), name=folder.name)
+def _queue_again(killed: Path, folder: Path) -> None:
+    """Make a study in which the trials of another one wait, with their seeds, for their first epoch."""
+    record = StudyRecord.open(killed)
+    record.close()  # the whole record is in memory
+    settings = replace(record.metadata.settings, name=folder.name)
 
-    def fill(record: StudyRecord) -> None:
-        for trial in trials:
-            record.enqueue(trial.hyperparameters, trial.seed)
+    def fill(new: StudyRecord) -> None:
+        for trial in record.trials:
+            new.enqueue(trial.hyperparameters, trial.seed)
 
     folder.mkdir()
-    StudyRecord.create(folder, replace(metadata, settings=settings, sessions=[]), fill=fill).close()
-    for record in records:
-        record.close()
+    StudyRecord.create(folder, replace(record.metadata, settings=settings, sessions=[]), fill=fill).close()
 
 
 def _numbers(study: Path) -> dict[tuple[str, int], Numbers]:

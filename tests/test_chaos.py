@@ -78,8 +78,8 @@ def test_trials_with_other_numbers_than_without_kills_are_counted(tmp_path: Path
         folder.mkdir()
         HandDrivenStudy(folder).run_trial(0.5, 0.6, last)
     killed, uninterrupted, other = folders
-    assert count_different([killed], uninterrupted) == 0
-    assert count_different([killed, other], uninterrupted) == 1
+    assert count_different(killed, uninterrupted) == 0
+    assert count_different(other, uninterrupted) == 1
 
 
 def test_every_broken_promise_is_named() -> None:
