@@ -67,18 +67,18 @@ class CurveTask:
     train: Callable[[Point, int, int], TaskTraining]
     """Prepares the training of a point, from a seed, with a schedule that is made for a number of epochs."""
 
+    def starting_points(self) -> list[Point]:
+        """The points that a study tries first."""
+        return starting_points(self.space, self.defaults)
+
     def configurations(self) -> list[Point]:
         """The starting points of a study, and the random configurations."""
-        drawn = (self._draw(number) for number in range(CONFIGURATIONS))
-        return [*starting_points(self.space, self.defaults), *drawn]
+        return [*self.starting_points(), *(self._draw(number) for number in range(CONFIGURATIONS))]
 
     def _draw(self, number: int) -> Point:
-        point: Point = {}
-        for name in self.space.order:
-            distribution = self.space.searched(point).get(name)
-            if distribution is not None:
-                point[name] = random_value(distribution, number, f"{self.name} {name}")
-        return {name: point[name] for name in self.space if name in point}
+        return self.space.build_point(
+            lambda name, distribution: random_value(distribution, number, f"{self.name} {name}")
+        )
 
 
 def _tasks() -> list[CurveTask]:

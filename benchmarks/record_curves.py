@@ -127,7 +127,7 @@ class Table:
         self._table = self._table.sort_values([*COLUMNS[:4]], ignore_index=True)
         decimals = {"val": 5, "test": 5, "seconds": 4, "val_seconds": 4, "test_seconds": 4}
         self._table.round(decimals).to_csv(self._file, index=False, compression={"method": "gzip", "mtime": 0})
-        write_atomically(self._file.with_name(f"{self._task.name}.json"), json.dumps(self._describe(seeds), indent=1))
+        write_atomically(self._file.with_name(f"{self._task.name}.json"), json.dumps(self._describe(seeds)))
 
     def _describe(self, seeds: int) -> dict[str, Any]:
         task = self._task
@@ -137,6 +137,7 @@ class Table:
             "trainings_of_all": sum(1 for _ in trainings(task, seeds)),
             "epochs": task.epochs,
             "mode": task.mode,
+            "starting_points": len(task.starting_points()),
             "command": provenance.command(),
             "versions": provenance.versions(),
             "git_commit": provenance.git_commit(),
@@ -154,7 +155,9 @@ def prepare() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("tasks", nargs="*", choices=[[], *TASKS], help="tasks to record; all without a name")
+    parser.add_argument(
+        "tasks", nargs="*", choices=[[], *TASKS], help="tasks to record, one after the other; without a name all"
+    )
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=math.inf, help="end after so many minutes")
     parser.add_argument("--workers", type=int, default=2)
@@ -164,7 +167,6 @@ def main() -> None:
     tables = {name: Table(TASKS[name]) for name in options.tasks or TASKS}
     every = [training for name in tables for training in trainings(TASKS[name], options.seeds)]
     to_do = [training for training in every if training not in tables[training[0]].done]
-    to_do.sort(key=lambda training: (training[2], training[1]))  # all tasks side by side, seed 0 first
     written, count = time.monotonic(), len(every) - len(to_do)
     with multiprocessing.get_context("fork").Pool(options.workers, prepare) as workers:
         for training, rows in workers.imap_unordered(record, to_do):

@@ -70,7 +70,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
     def _propose(self, trial_id: str) -> dict[str, Any]:
         proposal = self._ot_study.ask()
         self._space_searched.build_point(
-            lambda name, distribution: _suggest(proposal, name, optuna_distribution(distribution))
+            lambda name, distribution: suggest_value(proposal, name, optuna_distribution(distribution))
         )
         trial = self._record.start(trial_id, proposal, self._first_seed + proposal.number)
         return {
@@ -110,7 +110,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         return {}  # Ray pickles the searcher into its scratch folder
 
 
-def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> HyperparameterValue:
+def suggest_value(trial: Trial, name: str, distribution: BaseDistribution) -> HyperparameterValue:
     """Have Optuna suggest a value from a distribution."""
     match distribution:
         case FloatDistribution(low=low, high=high, log=log, step=step):
