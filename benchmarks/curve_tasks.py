@@ -35,6 +35,7 @@ OPTIMIZER = {"choices": ["sgd", "rmsprop", "adam"]}
 MOMENTUM = {"low": 0.0, "high": 0.99, "when": {"optimizer": "sgd"}}
 WEIGHT_DECAY = {"low": 1e-6, "high": 1e-2, "log": True}
 DROPOUT = {"low": 0.0, "high": 0.6}
+WIDTHS = {"ordered": [64, 128, 256, 512]}
 SCHEDULE = {"choices": ["none", "cosine", "onecycle"]}
 ACTIVATION = {"choices": ["relu", "gelu", "tanh"]}
 BASIC: dict[str, Any] = {"learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "optimizer": OPTIMIZER}
@@ -83,18 +84,15 @@ class CurveTask:
 
 def _tasks() -> list[CurveTask]:
     return [
-        _image_task(
-            "fashion-mlp", BASIC, partial(images, "fashion-mnist", (8000, 6000, 6000)), epochs=10, network="mlp"
-        ),
+        _image_task("fashion-mlp", BASIC, partial(images, "fashion-mnist", (8000, 6000, 6000)), epochs=10),
         _image_task(
             "fashion-regularised",
             BASIC
             | {"momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "dropout": DROPOUT, "lr_schedule": SCHEDULE}
             | {"label_smoothing": {"low": 0.0, "high": 0.2}, "depth": {"low": 1, "high": 4}}
-            | {"width": {"ordered": [64, 128, 256, 512]}},
+            | {"width": WIDTHS},
             partial(images, "fashion-mnist", (8000, 6000, 6000)),
             epochs=10,
-            network="mlp",
         ),
         _image_task(
             "fashion-cnn",
@@ -109,26 +107,23 @@ def _tasks() -> list[CurveTask]:
             "fashion-few",
             BASIC
             | {"weight_decay": WEIGHT_DECAY, "dropout": DROPOUT, "lr_schedule": SCHEDULE}
-            | {"depth": {"low": 1, "high": 3}, "width": {"ordered": [64, 128, 256, 512]}},
+            | {"depth": {"low": 1, "high": 3}, "width": WIDTHS},
             partial(images, "fashion-mnist", (2000, 6000, 6000)),
             epochs=12,
-            network="mlp",
         ),
         _image_task(
             "fashion-unequal",
             BASIC
             | {"momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "dropout": DROPOUT}
-            | {"label_smoothing": {"low": 0.0, "high": 0.2}, "width": {"ordered": [64, 128, 256, 512]}},
+            | {"label_smoothing": {"low": 0.0, "high": 0.2}, "width": WIDTHS},
             partial(unequal_images, 2000, 50.0, (5000, 5000)),
             epochs=10,
-            network="mlp",
         ),
         _image_task(
             "digits",
             BASIC | {"dropout": DROPOUT, "depth": {"low": 1, "high": 4}, "width": {"ordered": [32, 64, 128, 256]}},
             partial(images, "digits", (863, 575, 359)),
             epochs=15,
-            network="mlp",
         ),
         _image_task(
             "cost",
@@ -137,7 +132,6 @@ def _tasks() -> list[CurveTask]:
             | {"dropout": DROPOUT, "batch_size": {"ordered": [16, 32, 64, 128, 256, 512]}},
             partial(images, "fashion-mnist", (3000, 4000, 4000)),
             epochs=8,
-            network="mlp",
         ),
         _regression(),
         _grammar(),
@@ -145,7 +139,9 @@ def _tasks() -> list[CurveTask]:
     ]
 
 
-def _image_task(name: str, tables: dict[str, Any], data: Callable[[], Any], *, epochs: int, network: str) -> CurveTask:
+def _image_task(
+    name: str, tables: dict[str, Any], data: Callable[[], Any], *, epochs: int, network: str = "mlp"
+) -> CurveTask:
     load = cache(data)
     defaults = DEFAULTS | {"depth": 2, "width": 512, "channels": 16}
     if network == "cnn":
