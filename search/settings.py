@@ -21,7 +21,7 @@ from training.config import (
 )
 
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
-SchedulerName = Literal["asha", "median", "hyperband", "none"]
+SchedulerName = Literal["asha", "promotion", "median", "hyperband", "none"]
 LoggerName = Literal["tensorboard", "mlflow", "wandb"]
 
 RENAMED_SCHEDULING = {"--grace-epochs": "--grace-period", "--reduction": "--reduction-factor"}
@@ -79,14 +79,15 @@ class StudySettings(DataConfig):
     """Algorithm that proposes configurations. tpe: tree-structured Parzen estimator; gp: Gaussian process; qmc: Sobol
     sequence; random: random search."""
     scheduler: SchedulerName = "asha"
-    """Algorithm that stops weak trials early. asha: asynchronous successive halving; hyperband: successive halving
-    whose first decision comes later for some trials; median: a trial stops if it is worse than the median of the
-    others; none: every trial runs all epochs."""
+    """Algorithm that stops weak trials early. asha: asynchronous successive halving; promotion: the same, but a weak
+    trial is paused, and continues as soon as it is among the best of those that came as far; hyperband: successive
+    halving whose first decision comes later for some trials; median: a trial stops if it is worse than the median of
+    the others; none: every trial runs all epochs."""
     grace_period: int = 1
     """Number of epochs that every trial runs before the scheduler may stop it; >= 1."""
     reduction_factor: int = 3
-    """For asha and hyperband: one of this many trials continues at each decision, and the next decision comes after
-    this many times as many epochs; >= 2."""
+    """For asha, promotion and hyperband: one of this many trials continues at each decision, and the next decision
+    comes after this many times as many epochs; >= 2."""
     baseline: bool = True
     """Begin with the default settings, which are trained in full, so that the study can report its gain over them; then
     try the same settings with each other optimizer. The defaults of the mlp are the tutorial's settings. A

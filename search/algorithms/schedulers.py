@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
+from search.algorithms.promotion import Promotion
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
@@ -17,6 +18,7 @@ NO_LIMIT = 10**6
 EPOCHS_OF_BRACKETS = 81
 """The brackets of hyperband, where trials have no limit, are those of this number of epochs."""
 CONTINUE: str = TrialScheduler.CONTINUE
+STOP: str = TrialScheduler.STOP
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,29 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         return decision
 
 
+class PausingScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Ends a trial at a rung, where it is paused in the record unless it is good enough to continue at once.
+
+    The baseline is never paused, so that the gain is measured over its full training.
+    """
+
+    def __init__(self, promotion: Promotion, record: StudyRecord) -> None:
+        super().__init__()
+        self._promotion = promotion
+        self._record = record
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
+        """Decide whether a trial goes on."""
+        recorded, value = self._record.running(trial.trial_id), result.get("objective")
+        if value is None or "ended" in result or recorded.is_baseline:
+            return CONTINUE
+        goes_on = self._promotion.continues(recorded, result["epoch"], value, self._record.trials)
+        return CONTINUE if goes_on else STOP
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray pickles the scheduler into its scratch folder
+
+
 def build_scheduler(settings: StudySettings, record: StudyRecord) -> TrialScheduler:
     """Build the scheduler of a study, which has seen the trials of its record so far."""
     options = {
@@ -124,6 +149,8 @@ def build_scheduler(settings: StudySettings, record: StudyRecord) -> TrialSchedu
     match settings.scheduler:
         case "asha":
             return StudyScheduler(SuccessiveHalving(**halving), record)
+        case "promotion":
+            return PausingScheduler(Promotion(settings), record)
         case "hyperband":
             return StudyScheduler(SuccessiveHalving(**halving, brackets=_num_rungs(settings)), record)
         case "median":

@@ -9,6 +9,7 @@ from optuna.trial import Trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from search.algorithms.promotion import Promotion
 from search.algorithms.samplers import StudySampler
 from search.algorithms.stopping import StudyStopper
 from search.record.study_record import StudyRecord
@@ -52,6 +53,8 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         self._space_searched = space
         self._num_points = num_points(space)
         self._stopper = stopper
+        settings = record.metadata.settings
+        self._promotion = Promotion(settings) if settings.scheduler == "promotion" else None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Propose the next configuration.
@@ -63,7 +66,9 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         """
         if self._stopper.starts_no_trial():
             return str(Searcher.FINISHED)
-        if self._nothing_left():
+        nothing_left = self._nothing_left()
+        promotes = self._promotion is not None and self._promotion.promote(self._record, all_begun=nothing_left)
+        if nothing_left and not promotes:
             return None if self._record.running_ids() else str(Searcher.FINISHED)
         return self._record.change(lambda: self._propose(trial_id))
 

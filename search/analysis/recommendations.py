@@ -90,7 +90,7 @@ def describe_fixing(record: StudyRecord, fixing: Fixing) -> str:
 def describe_stopped(record: StudyRecord) -> str:
     """Say that it is not known what can stay fixed, because a scheduler stopped trials; empty if it stopped few."""
     trials = valid_trials(record.trials)
-    stopped = sum(trial.status == "stopped_early" for trial in trials)
+    stopped = sum(trial.status in ("stopped_early", "paused") for trial in trials)
     if len(trials) < FEWEST_TRIALS or stopped <= (1 - NEARLY_ALL) * len(trials):
         return ""
     return (

@@ -38,7 +38,7 @@ class Interval:
     @property
     def ends_its_trial(self) -> bool:
         """Whether the trial ended with this report."""
-        has_last_report = self.trial.status in ("completed", "stopped_early") or self.lost > 0
+        has_last_report = self.trial.status in ("completed", "stopped_early", "paused") or self.lost > 0
         return has_last_report and self.timing is self.trial.timings[max(self.trial.timings)]
 
 

@@ -9,6 +9,9 @@ from search.record.ranking import ended_trials
 from training.config import TrialConfig, is_passed_function
 from training.console.terminal import counted, printable, short_path
 
+_EFFECTS = {"none": "every trial runs in full", "promotion": "which pauses weak trials"}
+"""What schedulers do that do not stop trials."""
+
 
 def header_lines(study: Study) -> list[str]:
     """Build the lines that are shown before the first trial."""
@@ -38,11 +41,7 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         limit = f" of {counted(settings.epochs, 'epoch')}" if settings.epochs else ""
         trials = f"{counted(settings.num_samples, 'trial')}{limit}"
         yield "search", f"{trials} for the {extreme} {settings.metric_name}, sampler {settings.sampler}"
-    stops = settings.scheduler != "none"
-    yield (
-        "scheduler",
-        f"{settings.scheduler}, {'which stops weak trials early' if stops else 'every trial runs in full'}",
-    )
+    yield "scheduler", f"{settings.scheduler}, {_EFFECTS.get(settings.scheduler, 'which stops weak trials early')}"
     machine, cores = "machine", counted(available_cpus(), "core")
     if study.cluster:
         size = study.cluster.size()

@@ -101,7 +101,8 @@ class StudyRun:
 
             def run_until(num_ended: int) -> None:
                 nonlocal callback
-                if len(ended_trials(record.trials)) >= num_ended:
+                ended = ended_trials(record.trials)
+                if len(ended) >= num_ended and not any(trial.may_continue for trial in ended):
                     return
                 if callback is None:
                     self._start_ray(stack, view)

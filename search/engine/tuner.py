@@ -180,8 +180,15 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             self._stopper.observe(trial)
             if trial.failure and NO_MATCH in trial.failure.error and not any(one.epochs for one in self._record.trials):
                 self._stopper.repeated_failure = f"{trial_name(self._record, trial)} ended, and {NO_MATCH}."
-            self._loggers.ended(trial)
+            if not trial.may_continue:
+                self._loggers.ended(trial)
             self._view.show_ended(trial)
+
+    def stop_paused(self) -> None:
+        """Record that the paused trials will not continue, because the study is complete."""
+        for trial in self._record.stop_paused():
+            self._loggers.ended(trial)
+        self._files.refresh()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles callbacks into its scratch folder
@@ -236,6 +243,8 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
                         verbose=0,
                     ),
                 ).fit()
+            if not stopper.starts_no_trial():
+                callback.stop_paused()
             return
         except Exception as error:
             if stopper.stop_all():

@@ -49,7 +49,7 @@ class Loggers:
         self._threads = [_LoggerThread(name, partial(_logger_factory(name, settings), record)) for name in settings.log]
         self._is_closed = False
         for trial in record.trials:
-            self._send("ended" if trial.has_ended else "epoch", trial)
+            self._send("epoch" if trial.may_continue else "ended", trial)
 
     def epoch(self, trial: TrialRecord) -> None:
         """Send a trial that has a new epoch."""
@@ -65,7 +65,7 @@ class Loggers:
             return
         self._is_closed = True
         for trial in self._record.trials:
-            if not trial.has_ended:
+            if trial.may_continue:
                 self._send("epoch", trial)
         for thread in self._threads:
             thread.send("close")

@@ -12,7 +12,7 @@ LONGEST_VALUE = 9
 """Characters of the longest number with four significant digits."""
 LONGEST_CHOICE = 20
 """A choice with a longer name is cut to them where a line is printed for each trial."""
-STATUSES: tuple[Status, ...] = ("completed", "stopped_early", "diverged", "failed")
+STATUSES: tuple[Status, ...] = ("completed", "stopped_early", "paused", "diverged", "failed")
 
 
 HEADER_LABEL = 13

@@ -18,6 +18,7 @@ BEST, BASELINE, COMPLETED, STOPPED, FAILURE = "#e8710a", "#8e5bd0", "#3f7fd0", "
 STATUS_COLOURS = {
     "completed": COMPLETED,
     "stopped_early": STOPPED,
+    "paused": STOPPED,
     "interrupted": "#b08a2e",
     "running": "#2e9e6b",
     "diverged": FAILURE,

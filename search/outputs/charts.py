@@ -471,7 +471,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
 
 
 def _points(record: StudyRecord, trials: list[TrialRecord], status: str, x: list[Any]) -> Figure:
-    hollow = "-open" if status in ("stopped_early", "interrupted") else ""
+    hollow = "-open" if status in ("stopped_early", "paused", "interrupted") else ""
     return _scatter(
         "markers",
         x,

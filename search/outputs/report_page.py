@@ -287,7 +287,7 @@ def _trials(record: StudyRecord, best: TrialRecord) -> Iterator[Section]:
     """Show what each trial reached, and with which hyperparameters."""
     metric, measured = record.metric, valid_trials(record.trials)
     of_search = " of the search" if record.metadata.confirmation else ""
-    stopped = sum(trial.status == "stopped_early" for trial in measured)
+    stopped = sum(trial.status in ("stopped_early", "paused") for trial in measured)
     lines = "line of the trial that was" if stopped == 1 else f"lines of the {stopped} trials that were"
     early = f" The {lines} stopped early end{'s' * (stopped == 1)} before the last epoch." if stopped else ""
     failed = any(trial.status in FAILED for trial in record.trials)

@@ -57,7 +57,7 @@ def optimisation_history(record: StudyRecord) -> bytes:
     values = {trial.number: trial.best_value for trial in measured}
     for status in dict.fromkeys(trial.status for trial in measured):
         numbers = [trial.number for trial in measured if trial.status == status]
-        face = "none" if status in ("stopped_early", "interrupted") else STATUS_COLOURS[status]
+        face = "none" if status in ("stopped_early", "paused", "interrupted") else STATUS_COLOURS[status]
         heights = [axis_value(record, values[number]) for number in numbers]
         name = status.replace("_", " ")
         axes.scatter(numbers, heights, s=36, facecolors=face, edgecolors=STATUS_COLOURS[status], label=name, zorder=3)

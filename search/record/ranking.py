@@ -67,5 +67,5 @@ def epochs_saved(trials: Iterable[TrialRecord], epochs: int | None) -> int:
     trials = list(trials)
     if any(trial.ended_by_itself for trial in trials):
         return 0
-    stopped = [trial for trial in trials if trial.status == "stopped_early"]
+    stopped = [trial for trial in trials if trial.status in ("stopped_early", "paused")]
     return 0 if epochs is None else sum(epochs - len(trial.epochs) for trial in stopped)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from search.record.metadata import StudyMetadata
 from search.record.trial import FAILED, OPTUNA_STATE, Failure, Status, Timing, TrialRecord
@@ -46,9 +46,14 @@ def read_trials(study: optuna.Study, metadata: StudyMetadata) -> Iterator[TrialR
             raise ValueError(f"trial {stored.number} has ended, but it never began")
 
 
+def is_paused(stored: FrozenTrial) -> bool:
+    """Whether a trial in Optuna's study is paused: for Optuna, it runs."""
+    return stored.state == TrialState.RUNNING and stored.user_attrs.get("status") == "paused"
+
+
 def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: StudyMetadata) -> TrialRecord:
-    """Read one trial from Optuna's study; a trial that has not ended is interrupted."""
-    has_ended = stored.state.is_finished()
+    """Read one trial from Optuna's study; a trial that has not ended is interrupted, unless it is paused."""
+    has_ended = stored.state.is_finished() or is_paused(stored)
     seed = check_type("seed", attributes["seed"], int)
     check_seed("seed", seed)
     trial = TrialRecord(
@@ -86,7 +91,7 @@ def _agrees(stored: FrozenTrial, trial: TrialRecord, metadata: StudyMetadata) ->
         or stored.intermediate_values != curve
     ):
         return False
-    if trial.status == "interrupted":
+    if trial.status in ("interrupted", "paused"):
         return not stored.state.is_finished()
     values = [None, *curve.values()]
     value = {"completed": trial.best_value if trial.best_epoch else None, "stopped_early": values[-1]}

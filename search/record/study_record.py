@@ -18,7 +18,7 @@ from search.record.database import NoRetry, StudyStorage, check_file, open_file
 from search.record.file_names import STUDY_DB, TRIALS
 from search.record.metadata import StudyMetadata, read_metadata
 from search.record.ranking import best_configurations, best_trial, ended_trials
-from search.record.reading import read_trials, refuse_damage
+from search.record.reading import is_paused, read_trials, refuse_damage
 from search.record.trial import OPTUNA_STATE, Failure, Metrics, Timing, TrialRecord, timed_json
 from search.space.distributions import HyperparameterValue
 from search.space.search_space import SearchSpace, contains, starting_points
@@ -176,11 +176,12 @@ class StudyRecord:
 
     def requeue_interrupted(self) -> None:
         """Queue the trials that were running when the last process ended, so that they are proposed first."""
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        unfinished = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
         def requeue() -> None:
-            for stored in running:
-                self._let_wait(stored.number)
+            for stored in unfinished:
+                if not is_paused(stored):
+                    self._let_wait(stored.number)
 
         self.change(requeue)
 
@@ -188,12 +189,12 @@ class StudyRecord:
         """Add trials of another study as warm-start trials, from which only the sampler learns.
 
         Returns:
-            The number of added trials: completed, stopped and diverged trials with points of this space.
+            The number of added trials: completed, stopped, paused and diverged trials with points of this space.
         """
         usable = [
             trial
             for trial in earlier.trials
-            if trial.status in ("completed", "stopped_early", "diverged")
+            if trial.status in ("completed", "stopped_early", "paused", "diverged")
             and contains(self.space, trial.hyperparameters)
         ]
         for trial in usable:
@@ -287,11 +288,36 @@ class StudyRecord:
         elif trial.ended_by_itself or (self.epoch_limit is not None and len(trial.epochs) >= self.epoch_limit):
             trial.status = "completed"
         else:
-            trial.status = "interrupted" if interrupted else "stopped_early"
+            pauses = self.metadata.settings.scheduler == "promotion"
+            trial.status = "interrupted" if interrupted else "paused" if pauses else "stopped_early"
         self.change(lambda: self._write_end(trial, proposal))
         if trial.status != "interrupted":
             self._clear_checkpoints()
         return trial
+
+    def promote(self, trial: TrialRecord) -> None:
+        """Queue a paused trial, so that it is proposed next and continues."""
+        trial.status = "interrupted"
+
+        def write() -> None:
+            self._database.set_trial_user_attr(self._stored_id(trial.number), "status", trial.status)
+            self._let_wait(trial.number)
+
+        self.change(write)
+
+    def stop_paused(self) -> list[TrialRecord]:
+        """Record that the paused trials will not continue, because the study is complete; returns them."""
+        paused = [trial for trial in self.trials if trial.status == "paused"]
+
+        def write() -> None:
+            for trial in paused:
+                trial.status = "stopped_early"
+                self._database.set_trial_user_attr(self._stored_id(trial.number), "status", trial.status)
+                self.study.tell(trial.number, state=OPTUNA_STATE[trial.status])
+
+        self.change(write)
+        self._clear_checkpoints()
+        return paused
 
     def running(self, trial_id: str) -> TrialRecord:
         """The running trial with this name in Ray."""
@@ -327,6 +353,8 @@ class StudyRecord:
         if trial.status == "interrupted":  # it waits, with its values and its curve; the next ask goes on with it
             self._let_wait(trial.number)
             return
+        if trial.status == "paused":  # for Optuna it runs, and a sampler sees it as pruned
+            return
         if trial.status == "completed":
             proposal.set_user_attr("last_value", [*trial.curve.values()][-1])
         # the value of a trial that was stopped early is its last one, as Optuna has it
@@ -335,9 +363,12 @@ class StudyRecord:
         )
 
     def _let_wait(self, number: int) -> None:
+        self._database.set_trial_state_values(self._stored_id(number), TrialState.WAITING)
+
+    def _stored_id(self, number: int) -> int:
+        """The database's name of a trial."""
         study_id = self._database.get_study_id_from_name(self.study.study_name)
-        trial_id = self._database.get_trial_id_from_study_id_trial_number(study_id, number)
-        self._database.set_trial_state_values(trial_id, TrialState.WAITING)
+        return self._database.get_trial_id_from_study_id_trial_number(study_id, number)
 
     def _clear_checkpoints(self) -> None:
         """Remove the checkpoints of ended trials except the best epoch of the best trial, and a program's folder of it.
@@ -350,7 +381,7 @@ class StudyRecord:
         best = best_configurations(ended, len(ended)) if keeps_all else filter(None, [best_trial(ended)])
         files = [self.checkpoint(trial) for trial in best]
         kept = {path.name for file in files for path in best_files(file)} | {file.stem for file in files}
-        unfinished = {self.checkpoint(trial).stem for trial in self.trials if not trial.has_ended}
+        unfinished = {self.checkpoint(trial).stem for trial in self.trials if trial.may_continue}
         for file in (self.folder / "checkpoints").glob("trial-*"):
             if file.name not in kept and re.split(r"-epoch|-last|\.", file.name)[0] not in unfinished:
                 with suppress(OSError):  # it only takes space

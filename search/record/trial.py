@@ -13,10 +13,10 @@ from training.console.terminal import printable, shorten, shorten_middle
 
 Metrics: TypeAlias = Any
 """The metrics of one epoch: an `EpochMetrics` or a `CustomMetrics`."""
-Status = Literal["running", "completed", "stopped_early", "diverged", "failed", "interrupted"]
+Status = Literal["running", "completed", "stopped_early", "paused", "diverged", "failed", "interrupted"]
 FailureKind = Literal["diverged", "exception", "out_of_memory", "worker_died", "timeout"]
 
-VALID: tuple[Status, ...] = ("completed", "stopped_early", "interrupted")
+VALID: tuple[Status, ...] = ("completed", "stopped_early", "paused", "interrupted")
 """Statuses of trials whose metrics are valid: the best trial has one of them."""
 
 FAILED: tuple[Status, ...] = ("diverged", "failed")
@@ -25,10 +25,11 @@ FAILED: tuple[Status, ...] = ("diverged", "failed")
 OPTUNA_STATE: dict[Status, TrialState] = {
     "completed": TrialState.COMPLETE,
     "stopped_early": TrialState.PRUNED,
+    "paused": TrialState.PRUNED,
     "diverged": TrialState.FAIL,
     "failed": TrialState.FAIL,
 }
-"""The state in Optuna of a trial that has ended."""
+"""The state in Optuna of a trial that has ended, or as which a paused trial counts for a sampler."""
 
 LONGEST_ERROR, LONGEST_TEXT = 1000, 100_000
 """Characters of an error that are kept, in one line and with its traceback."""
@@ -152,8 +153,13 @@ class TrialRecord:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the trial will not go on."""
+        """Whether the trial will not go on, unless it is paused and the scheduler promotes it."""
         return self.status not in ("running", "interrupted")
+
+    @property
+    def may_continue(self) -> bool:
+        """Whether the trial may still report: it runs, or waits to go on."""
+        return self.status in ("running", "interrupted", "paused")
 
     @property
     def is_valid(self) -> bool:

@@ -16,7 +16,7 @@ from training.console.terminal import counted
 from training.metrics import EpochMetrics
 
 Order = list[StudyTrial]
-SCHEDULERS: tuple[SchedulerName, ...] = ("asha", "median", "hyperband")
+SCHEDULERS: tuple[SchedulerName, ...] = ("asha", "promotion", "median")
 
 
 def show(trials: Order, options: ReplaySettings) -> None:
@@ -71,7 +71,7 @@ def _show_study(trials: Order, best: Incumbent, settings: StudySettings) -> None
         f"training. The best is trial {trials[best.trial.number].number}: {settings.metric_name} {best.value:.4f} in "
         f"epoch {best.epoch}."
     )
-    stopped = sum(trial.status in ("stopped_early", "interrupted") for trial in trials)
+    stopped = sum(trial.status in ("stopped_early", "paused", "interrupted") for trial in trials)
     if stopped:
         print(
             f"{counted(stopped, 'trial')} did not run in full, so the later epochs are unknown: a scheduler saves\n"

@@ -21,12 +21,13 @@ class ReplaySettings:
     sampler: SamplerName | None = None
     """Algorithm that proposes configurations, by default tpe; only for a table of learning curves."""
     scheduler: SchedulerName | None = None
-    """Algorithm that stops weak trials early. By default asha; for the epochs.csv of a study, each of them in turn."""
+    """Algorithm that stops weak trials early. By default asha; for the epochs.csv of a study, asha, promotion
+    and median in turn."""
     grace_period: int = StudySettings.grace_period
     """Number of epochs that every trial runs before the scheduler may stop it; >= 1."""
     reduction_factor: int = StudySettings.reduction_factor
-    """For asha and hyperband: one of this many trials continues at each decision, and the next decision comes after
-    this many times as many epochs; >= 2."""
+    """For asha, promotion and hyperband: one of this many trials continues at each decision, and the next decision
+    comes after this many times as many epochs; >= 2."""
     num_samples: int | None = None
     """Number of trials in each study, by default 20; only for a table of learning curves."""
     baseline: bool = True

@@ -2,15 +2,18 @@
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
+from search.algorithms.promotion import Promotion
 from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import CONTINUE, build_scheduler
 from search.algorithms.search_algorithm import SearchAlgorithm
@@ -65,6 +68,12 @@ class MemoryStorage(InMemoryStorage):
         """Make a change; no other process can interfere."""
         return make()
 
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """All trials; Optuna's own method does not find one that waits again, if it is asked with a tuple."""
+        return super().get_all_trials(study_id, deepcopy, [*states] if isinstance(states, tuple) else states)
+
 
 def memory_record(settings: StudySettings, space: SearchSpace) -> StudyRecord:
     """An empty record in memory of a study without images."""
@@ -101,14 +110,17 @@ def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace,
 def replay_trials(trials: list[StudyTrial], settings: StudySettings, workers: int) -> Iterator[Report]:
     """Replay the trials of a study in the order of `trials`; each ends at the latest where it ended in the study."""
     record = memory_record(settings, default_space(settings.network))
-    remaining = iter(trials)
+    remaining = deque(trials)
+    promotion = Promotion(settings) if settings.scheduler == "promotion" else None
 
     def suggest(trial_id: str) -> dict[str, Any] | None:
-        trial = next(remaining, None)
-        if trial is None:
+        promotes = promotion is not None and promotion.promote(record, all_begun=not remaining)
+        if not promotes and not remaining:
             return None
-        record.study.enqueue_trial({}, user_attrs={"baseline": trial.is_baseline})
-        record.start(trial_id, record.study.ask(), trial.number)
+        if not promotes:
+            record.study.enqueue_trial({}, user_attrs={"baseline": remaining.popleft().is_baseline})
+        proposal = record.study.ask()
+        record.start(trial_id, proposal, trials[proposal.number].number)
         return {}
 
     return simulate(
@@ -146,7 +158,8 @@ def simulate(
                 break
             curve = curve_of(record.running(trial_id))
             scheduler.on_trial_add(None, SimpleNamespace(trial_id=trial_id))
-            heapq.heappush(running, (clock + curve[0].seconds, next(order), trial_id, curve, 0))
+            index = len(record.running(trial_id).epochs)  # above 0 for a promoted trial
+            heapq.heappush(running, (clock + curve[index].seconds, next(order), trial_id, curve, index))
         if not running:
             return
         busy, before = len(running), clock
@@ -161,6 +174,8 @@ def simulate(
             record.add_epoch(trial_id, step)
             goes_on = goes_on and decision == CONTINUE
         trial = record.running(trial_id) if goes_on else record.finish(trial_id)
+        if trial.status == "paused" and index + 1 == len(curve):
+            trial.status = "stopped_early"  # nothing is known of its later epochs
         if goes_on:
             heapq.heappush(running, (clock + curve[index + 1].seconds, next(order), trial_id, curve, index + 1))
         yield Report(trial, step, not goes_on, clock, seconds_used)
@@ -171,7 +186,7 @@ def incumbents(reports: Iterable[Report], settings: StudySettings) -> dict[int, 
     sign = 1 if settings.direction == "max" else -1
     best_epochs: dict[int, tuple[float, TrialRecord, int]] = {}
     result: dict[int, Incumbent] = {}
-    ended = epochs_run = 0
+    ended, epochs_run = set[int](), 0
     for report in reports:
         number = report.trial.number
         if isinstance(report.step, EpochMetrics):
@@ -181,8 +196,9 @@ def incumbents(reports: Iterable[Report], settings: StudySettings) -> dict[int, 
                 best_epochs[number] = value, report.trial, report.step.epoch
         else:
             best_epochs.pop(number, None)  # the metrics of a failed trial are not valid
-        ended += report.ended
+        if report.ended:
+            ended.add(number)
         if report.ended and best_epochs:
             best = max(best_epochs.values(), key=lambda best: sign * best[0])
-            result[ended] = Incumbent(*best, epochs_run, report.clock, report.seconds_used)
+            result[len(ended)] = Incumbent(*best, epochs_run, report.clock, report.seconds_used)
     return result
