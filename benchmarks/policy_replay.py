@@ -56,7 +56,8 @@ class Policy:
     """`tpe` is that of this project, `optuna` the default of Optuna."""
     scheduler: Literal["none", "stop", "promote", "median", "first"] = "stop"
     """`stop`: successive halving that stops, as Ray has it; `promote`: as Li et al. 2020, algorithm 2, and Syne Tune
-    have it; `median`: Optuna's pruner with its defaults; `first`: one epoch each, then the best."""
+    have it; `median`: Optuna's pruner with its defaults; `first`: one epoch each with half of the budget, then the best
+    in full."""
     starts: bool = True
     """Whether the defaults with each optimizer are tried first."""
     baseline_in_full: bool = True
@@ -68,7 +69,7 @@ class Policy:
     samples: int = 10**6
     """How many trials there are at most."""
     survivors: int = 5
-    """With `first`, how many go on after all have had their first epoch."""
+    """With `first`, how many go on after half of the budget was used for first epochs."""
 
     @property
     def parts(self) -> tuple[float, ...]:
@@ -106,6 +107,7 @@ class Study:
         self._sampler = _Sampler(table, policy, self._random.randrange(2**31))
         self._values: list[dict[int, float]] = [{} for _ in self.rungs]
         """The cost of each trial at each rung."""
+        self._begins_trials = True
 
     def run(self, budget: float) -> Iterator[Shipped]:
         """Run until the budget of CPU seconds is used, or nothing is left; yield each new incumbent."""
@@ -123,6 +125,7 @@ class Study:
             used += busy * (clock - before)
             if used > budget:
                 return
+            self._begins_trials = self.policy.scheduler != "first" or used < budget / 2
             trial.reports += 1
             newest = trial.seen[-1]
             if newest.cost < best and newest.epoch >= 1:
@@ -136,7 +139,7 @@ class Study:
         busy = {trial.number for *_, trial in running}
         if self.policy.scheduler == "promote" and (promoted := self._promotable(busy)):
             return promoted
-        if len(self.trials) < min(self.policy.samples, len(self.table.points)):
+        if self._begins_trials and len(self.trials) < min(self.policy.samples, len(self.table.points)):
             return self._start()
         if self.policy.scheduler in ("promote", "first"):
             return self._finish(busy)

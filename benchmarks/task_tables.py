@@ -32,18 +32,16 @@ class Measurement:
 
 
 class TaskTable:
-    """The curves of a task whose configurations were all recorded."""
+    """The curves of all configurations of a task."""
 
     def __init__(self, name: str, folder: Path = FOLDER) -> None:
         """Read the table.
 
         Raises:
-            ValueError: It is not complete.
+            ValueError: From no seed all configurations were trained.
         """
         self.name = name
         facts: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-        if facts["trainings"] < facts["trainings_of_all"]:
-            raise ValueError(f"{name}: {facts['trainings']} of {facts['trainings_of_all']} trainings were recorded")
         self.space: SearchSpace = parse(facts["space"])
         self.points: list[Point] = facts["configurations"]
         self.num_starts: int = facts["starting_points"]
@@ -51,7 +49,11 @@ class TaskTable:
         self.epochs: int = facts["epochs"]
         self.sign = -1.0 if facts["mode"] == "max" else 1.0
         rows = pd.read_csv(folder / f"{name}.csv.gz")
-        self.seeds = int(rows["seed"].max()) + 1
+        recorded = rows[rows["made_for"] == self.epochs].groupby("seed")["configuration"].nunique()
+        self.seeds = int((recorded == len(self.points)).sum())
+        """Number of the seeds, from 0, from which all configurations were trained."""
+        if self.seeds == 0:
+            raise ValueError(f"{name}: {recorded.max()} of {len(self.points)} configurations were recorded")
         self._rows: dict[tuple[int, int, int], list[dict[Any, float]]] = {}
         for row in rows.to_dict("records"):
             key = int(row["configuration"]), int(row["seed"]), int(row["made_for"])
@@ -84,7 +86,7 @@ class TaskTable:
         """The mean over the seeds of the cost on test examples (configurations, epochs); infinity if one diverged."""
         costs = np.full((len(self.points), self.seeds, self.epochs), math.inf)
         for (configuration, seed, made_for), rows in self._rows.items():
-            if made_for == self.epochs:
+            if made_for == self.epochs and seed < self.seeds:
                 for row in rows:
                     if row["epoch"] >= 1 and not math.isnan(row["test"]):
                         costs[configuration, seed, int(row["epoch"]) - 1] = self.sign * row["test"]

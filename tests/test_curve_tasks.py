@@ -75,16 +75,19 @@ def table(tmp_path: Path) -> TaskTable:
                 if diverged:
                     break
     pd.DataFrame(rows).to_csv(tmp_path / "small.csv.gz", index=False)
-    facts = {"trainings": 120, "trainings_of_all": 120, "epochs": EPOCHS, "mode": "max", "starting_points": 3}
+    facts = {"epochs": EPOCHS, "mode": "max", "starting_points": 3}
     facts |= {"space": describe(task.space), "configurations": points}
     (tmp_path / "small.json").write_text(json.dumps(facts))
     return TaskTable("small", tmp_path)
 
 
-def test_table_that_is_not_complete_is_refused(table: TaskTable, tmp_path: Path) -> None:
-    facts = json.loads((tmp_path / "small.json").read_text())
-    (tmp_path / "small.json").write_text(json.dumps(facts | {"trainings": 119}))
-    with pytest.raises(ValueError, match="119 of 120 trainings were recorded"):
+def test_only_seeds_from_which_all_configurations_were_trained_count(table: TaskTable, tmp_path: Path) -> None:
+    rows = pd.read_csv(tmp_path / "small.csv.gz")
+    is_last = (rows["configuration"] == len(table.points) - 1) & (rows["seed"] == 1)
+    rows[~is_last].to_csv(tmp_path / "small.csv.gz", index=False)
+    assert (table.seeds, TaskTable("small", tmp_path).seeds) == (2, 1)
+    rows[rows["configuration"] < 10].to_csv(tmp_path / "small.csv.gz", index=False)
+    with pytest.raises(ValueError, match="small: 10 of 60 configurations were recorded"):
         TaskTable("small", tmp_path)
 
 
