@@ -259,6 +259,8 @@ def with_own_range(way: Way, numbers: range) -> list[Way]:
         random = np.random.default_rng(number)
         side, away, width = random.choice((-1, 1)), random.uniform(-0.5, 1), random.uniform(1, 3)
         low, high = np.clip(sorted((best + side * away, best + side * (away + width))), *RATES)
+        if low == high:  # on this side of the best rate, the curves have no other
+            low, high = np.clip(sorted((best - side * away, best - side * (away + width))), *RATES)
         ways.append(replace(way, rates=(float(f"{10**low:.3g}"), float(f"{10**high:.3g}"))))
     return ways
 

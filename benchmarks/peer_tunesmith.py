@@ -8,7 +8,7 @@ import pandas as pd
 from peer_task import peer_parser, write_outcome
 
 import search.run
-from search.engine import study
+from search.engine import runners
 from training.config import DataConfig
 from training.images.image_data import ImageData, ImageSplit, load_data
 
@@ -26,7 +26,7 @@ def main() -> None:
         some: dict[str, Any] = {"train": first(data.train, options.images - sixth)}
         return replace(data, **some, val=first(data.val, sixth), test=first(data.test, sixth)), warning
 
-    study.__dict__["load_data"] = load_some
+    runners.load_data = load_some  # type: ignore[attr-defined]
     sys.argv[1:] = [
         *("--dataset", "fashion-mnist", "--data-dir", str(options.data_dir)),
         *("--num-samples", str(options.num_samples), "--epochs", str(options.epochs)),

@@ -1,4 +1,4 @@
-"""Run the same search by this project and by three peers, and compare time, epochs and what was found.
+"""Run the same search by this project and by peers, and compare time, epochs and what was found.
 
     python benchmarks/peers.py --data-dir data                      # 20 trials of 10 epochs each: most of an hour
     python benchmarks/peers.py --num-samples 4 --epochs 2 --images 5000
@@ -6,7 +6,9 @@
 All search learning rate, batch size and optimizer of the tutorial's network in the same space, on the same 50,000
 training images of Fashion-MNIST, choose by the same 10,000 for validation, and run as many trials at a time. The peers
 train with the tutorial's loop and are written as their documentation shows it, each in a file of its own,
-`benchmarks/peer_*.py`. Seconds are those of the whole command.
+`benchmarks/peer_*.py`. Seconds are those of the whole command. Syne Tune needs the packages of `peers.txt`:
+
+    python -m pip install --no-deps --target .venv/peers --requirement benchmarks/peers.txt
 """
 
 import argparse
@@ -29,6 +31,8 @@ SEARCHES = {
     "Ray Tune with ASHA": ["peer_ray_tune.py", "--scheduler", "asha"],
     "Ray Tune": ["peer_ray_tune.py", "--scheduler", "none"],
     "Optuna with MedianPruner": ["peer_optuna.py"],
+    "Syne Tune with ASHA": ["peer_syne_tune.py", "--searcher", "asha"],
+    "Syne Tune with CQR and ASHA": ["peer_syne_tune.py", "--searcher", "cqr"],
 }
 
 

@@ -108,12 +108,14 @@ class Study:
         self._values: list[dict[int, float]] = [{} for _ in self.rungs]
         """The cost of each trial at each rung."""
         self._begins_trials = True
+        self.used = 0.0
+        """CPU seconds that the study has used."""
 
     def run(self, budget: float) -> Iterator[Shipped]:
         """Run until the budget of CPU seconds is used, or nothing is left; yield each new incumbent."""
         running: list[tuple[float, int, Trial]] = []
         order = itertools.count()
-        clock = used = 0.0
+        clock = 0.0
         best = math.inf
         while True:
             while len(running) < WORKERS and (trial := self._next(running)) is not None:
@@ -122,15 +124,15 @@ class Study:
                 return
             before, busy = clock, len(running)
             clock, _, trial = heapq.heappop(running)
-            used += busy * (clock - before)
-            if used > budget:
+            self.used += busy * (clock - before)
+            if self.used > budget:
                 return
-            self._begins_trials = self.policy.scheduler != "first" or used < budget / 2
+            self._begins_trials = self.policy.scheduler != "first" or self.used < budget / 2
             trial.reports += 1
             newest = trial.seen[-1]
             if newest.cost < best and newest.epoch >= 1:
                 best = newest.cost
-                yield Shipped(used, trial.configuration, int(newest.epoch), len(self.trials))
+                yield Shipped(self.used, trial.configuration, int(newest.epoch), len(self.trials))
             if self._goes_on(trial) and not trial.has_ended:
                 heapq.heappush(running, (clock + trial.curve[trial.reports].seconds, next(order), trial))
 
@@ -166,11 +168,13 @@ class Study:
         return None
 
     def _finish(self, busy: set[int]) -> Trial | None:
-        """When all have begun, the best of those that wait goes on; with `first` only so many."""
-        waiting = [trial for trial in self.trials if not trial.has_ended and trial.number not in busy and trial.seen]
+        """When all have begun, the best one goes on to its end, as in this project; with `first` so many go on."""
         if self.policy.scheduler == "first":
             best = sorted(self.trials, key=lambda trial: _cost_at(trial, 1.0))[: self.policy.survivors]
-            waiting = [trial for trial in waiting if trial in best]
+        else:
+            seen = [trial for trial in self.trials if trial.seen]
+            best = [min(seen, key=lambda trial: min(step.cost for step in trial.seen))] if seen else []
+        waiting = [trial for trial in best if not trial.has_ended and trial.number not in busy and trial.seen]
         if not waiting:
             return None
         trial = min(waiting, key=lambda trial: (-trial.rung, trial.seen[-1].cost))

@@ -82,7 +82,8 @@ class StudySettings(DataConfig):
     """Algorithm that stops weak trials early. asha: asynchronous successive halving; promotion: the same, but a weak
     trial is paused, and continues as soon as it is among the best of those that came as far; hyperband: successive
     halving whose first decision comes later for some trials; median: a trial stops if it is worse than the median of
-    the others; none: every trial runs all epochs."""
+    the others; none: every trial runs all epochs. A training that
+    saves no checkpoint starts again when it is promoted."""
     grace_period: int = 1
     """Number of epochs that every trial runs before the scheduler may stop it; >= 1."""
     reduction_factor: int = 3
@@ -92,6 +93,9 @@ class StudySettings(DataConfig):
     """Begin with the default settings, which are trained in full, so that the study can report its gain over them; then
     try the same settings with each other optimizer. The defaults of the mlp are the tutorial's settings. A
     --train-function has the defaults of its dataclass or of its parameters, and a --command has none."""
+    full_baseline: bool = True
+    """Train the default settings in full. With --no-full-baseline, --scheduler promotion may pause them as any other
+    trial, which saves a training; the gain over them is then that after as many epochs as they had."""
     network: str = "mlp"
     """mlp: the tutorial's network; cnn: a small convolutional network; or the import path of your own function or
     class that builds a network, path/to/file.py:build or package.module:build. docs/guide.md explains it."""
@@ -180,15 +184,12 @@ class StudySettings(DataConfig):
         object.__setattr__(self, "network", absolute_import_path(self.network))  # workers run in folders of their own
         if isinstance(self.space, Path) and not self.space.is_file():
             raise ValueError(f"there is no file {self.space} to read the search space from")
-        if self.accept_changes and self.resume is None:
-            raise ValueError("accept_changes needs resume, which names the study to continue")
-        if self.fork and self.resume is None and self.warm_start is None:
-            raise ValueError("fork needs resume, which names the study to fork")
         _ = self.trial_timeout_seconds, self.time_budget_seconds, self.dashboard_linger_seconds, self.confirm_size
         check_choice("sampler", self.sampler, SamplerName)
         check_choice("scheduler", self.scheduler, SchedulerName)
         check_seed("seed", self.seed)
         check_seed("the last trial's seed", self.seed + self.num_samples - 1)
+        self._check_combinations()
         self._check_task()
         self._check_log()
         self._check_folders()
@@ -262,6 +263,15 @@ class StudySettings(DataConfig):
         top, seeds = int(numbers[1]), int(numbers[2])
         check_size(top, seeds)
         return top, seeds
+
+    def _check_combinations(self) -> None:
+        """Refuse options without those that they need."""
+        if self.accept_changes and self.resume is None:
+            raise ValueError("accept_changes needs resume, which names the study to continue")
+        if self.fork and self.resume is None and self.warm_start is None:
+            raise ValueError("fork needs resume, which names the study to fork")
+        if not self.full_baseline and self.scheduler != "promotion":
+            raise ValueError(f"no-full-baseline needs scheduler promotion, got {self.scheduler}")
 
     def _check_task(self) -> None:
         """Check what the kind of training needs, and store what it derives from the settings."""

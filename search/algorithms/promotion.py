@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
@@ -21,11 +21,12 @@ class Promotion:
     """
 
     def __init__(self, settings: StudySettings) -> None:
+        self._num_samples = settings.num_samples
         self._limit = settings.epochs or math.inf
         self._grace_period = settings.grace_period
         self._reduction_factor = settings.reduction_factor
 
-    def continues(self, trial: TrialRecord, epoch: int, value: float, trials: Iterable[TrialRecord]) -> bool:
+    def continues(self, trial: TrialRecord, epoch: int, value: float, trials: Sequence[TrialRecord]) -> bool:
         """Whether a running trial continues after an epoch that the record does not have yet.
 
         Args:
@@ -43,7 +44,7 @@ class Promotion:
     def promote(self, record: StudyRecord, *, all_begun: bool) -> bool:
         """Queue the next paused trial that continues, if there is one, and no other trial waits.
 
-        When all trials of the study have begun, the best trial continues to its end, even if it is one of too few at
+        When all trials of the study have begun, the best one continues to its end, even if it is one of too few at
         its rung.
 
         Returns:
@@ -63,9 +64,20 @@ class Promotion:
             for number in self._best({trial.number: _cost(trial, rung) for trial in trials}):
                 if number in paused and len(paused[number].epochs) == rung:
                     return paused[number]
-        measured = [trial for trial in trials if trial.best_epoch and not trial.failure]
-        best = min(measured, key=lambda trial: trial.objective.minimized(trial.best_epoch), default=None)
+        best = _leading(trials)
         return best if all_begun and best and best.status == "paused" else None
+
+    def without_chance(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """The paused trials that are never promoted, whatever the trials that have not begun yet will report."""
+        most, best = self._num_samples // self._reduction_factor, _leading(trials)
+        without = []
+        for trial in trials:
+            if trial.status == "paused" and trial is not best:
+                rung = len(trial.epochs)
+                better = sum(_cost(other, rung) < _cost(trial, rung) for other in trials)
+                if better >= most:
+                    without.append(trial)
+        return without
 
     def _rungs(self, epochs: int) -> list[int]:
         """The rungs below a number of epochs."""
@@ -76,6 +88,12 @@ class Promotion:
         """The numbers of the trials that continue after a rung, the best first."""
         reached = {number: cost for number, cost in costs.items() if cost < math.inf}
         return sorted(reached, key=reached.__getitem__)[: len(reached) // self._reduction_factor]
+
+
+def _leading(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The best trial of all, which may still run."""
+    measured = [trial for trial in trials if trial.best_epoch and not trial.failure]
+    return min(measured, key=lambda trial: trial.objective.minimized(trial.best_epoch), default=None)
 
 
 def _cost(trial: TrialRecord, rung: int) -> float:

@@ -115,10 +115,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
 
 
 class PausingScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Ends a trial at a rung, where it is paused in the record unless it is good enough to continue at once.
-
-    The baseline is never paused, so that the gain is measured over its full training.
-    """
+    """Ends a trial at a rung, where it is paused in the record unless it is good enough to continue at once."""
 
     def __init__(self, promotion: Promotion, record: StudyRecord) -> None:
         super().__init__()
@@ -128,7 +125,9 @@ class PausingScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         """Decide whether a trial goes on."""
         recorded, value = self._record.running(trial.trial_id), result.get("objective")
-        if value is None or "ended" in result or recorded.is_baseline:
+        if value is None or "ended" in result:
+            return CONTINUE
+        if recorded.is_baseline and self._record.metadata.settings.full_baseline:
             return CONTINUE
         goes_on = self._promotion.continues(recorded, result["epoch"], value, self._record.trials)
         return CONTINUE if goes_on else STOP

@@ -11,6 +11,7 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError
 from ray.tune.trainable import wrap_function
 
+from search.algorithms.promotion import Promotion
 from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import build_scheduler
 from search.algorithms.search_algorithm import SearchAlgorithm
@@ -174,21 +175,28 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
 
     def _finish(self, trial_id: str, *, interrupted: bool = False) -> None:
         trial = self._record.finish(trial_id, interrupted=interrupted)
+        if trial.status == "paused":
+            promotion = Promotion(self._record.metadata.settings)
+            self._stop(promotion.without_chance(self._record.trials))
+        elif trial.status != "interrupted":
+            self._loggers.ended(trial)
         self._gauges.ended()
         self._files.refresh()
         if trial.status != "interrupted":
             self._stopper.observe(trial)
             if trial.failure and NO_MATCH in trial.failure.error and not any(one.epochs for one in self._record.trials):
                 self._stopper.repeated_failure = f"{trial_name(self._record, trial)} ended, and {NO_MATCH}."
-            if not trial.may_continue:
-                self._loggers.ended(trial)
             self._view.show_ended(trial)
 
     def stop_paused(self) -> None:
         """Record that the paused trials will not continue, because the study is complete."""
-        for trial in self._record.stop_paused():
-            self._loggers.ended(trial)
+        self._stop([trial for trial in self._record.trials if trial.status == "paused"])
         self._files.refresh()
+
+    def _stop(self, paused: list[TrialRecord]) -> None:
+        self._record.stop_paused(paused)
+        for trial in paused:
+            self._loggers.ended(trial)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles callbacks into its scratch folder

@@ -305,19 +305,17 @@ class StudyRecord:
 
         self.change(write)
 
-    def stop_paused(self) -> list[TrialRecord]:
-        """Record that the paused trials will not continue, because the study is complete; returns them."""
-        paused = [trial for trial in self.trials if trial.status == "paused"]
+    def stop_paused(self, trials: list[TrialRecord]) -> None:
+        """Record that these paused trials will not continue."""
 
         def write() -> None:
-            for trial in paused:
+            for trial in trials:
                 trial.status = "stopped_early"
                 self._database.set_trial_user_attr(self._stored_id(trial.number), "status", trial.status)
                 self.study.tell(trial.number, state=OPTUNA_STATE[trial.status])
 
         self.change(write)
         self._clear_checkpoints()
-        return paused
 
     def running(self, trial_id: str) -> TrialRecord:
         """The running trial with this name in Ray."""

@@ -21,8 +21,8 @@ class ReplaySettings:
     sampler: SamplerName | None = None
     """Algorithm that proposes configurations, by default tpe; only for a table of learning curves."""
     scheduler: SchedulerName | None = None
-    """Algorithm that stops weak trials early. By default asha; for the epochs.csv of a study, asha, promotion
-    and median in turn."""
+    """Algorithm that stops weak trials early. By default asha; for the epochs.csv of a study, asha,
+    promotion and median in turn."""
     grace_period: int = StudySettings.grace_period
     """Number of epochs that every trial runs before the scheduler may stop it; >= 1."""
     reduction_factor: int = StudySettings.reduction_factor
