@@ -101,6 +101,23 @@ def test_epochs_that_came_to_nothing_are_lost(study: TimedStudy) -> None:
     )
 
 
+def test_pause_of_a_trial_loses_nothing(study: TimedStudy) -> None:
+    metadata = study.record.metadata
+    study.record.metadata = replace(metadata, settings=replace(metadata.settings, scheduler="promotion"))
+    study.start(seconds=15.0)
+    study.suggest("a")
+    study.suggest("b")
+    study.report("a", 1, pid=1, at=11.0)
+    study.report("b", 1, pid=2, at=12.0)
+    assert study.record.finish("a").status == "paused"
+    study.record.promote(study.record.trials[0])
+    study.record.finish("b")
+    study.suggest("c")
+    study.report("c", 2, pid=2, at=13.0, waiting=0.5)
+    study.record.finish("c")
+    assert "lost" not in parts(study.record)
+
+
 def test_killed_session_counts_until_its_last_report(study: TimedStudy) -> None:
     study.start()
     study.suggest("a")

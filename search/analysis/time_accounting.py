@@ -29,6 +29,8 @@ class Interval:
     training: float = 0.0
     evaluation: float = 0.0
     lost: float = 0.0
+    may_be_paused: bool = False
+    """Whether the trial goes on in another worker after a pause, unless a worker of it has died."""
 
     @property
     def began(self) -> float:
@@ -37,9 +39,19 @@ class Interval:
 
     @property
     def ends_its_trial(self) -> bool:
-        """Whether the trial ended with this report."""
+        """Whether the trial ended with this report, or was paused after it."""
+        if self.may_be_paused and self.trial.worker_failures == 0 and self._next_is_elsewhere:
+            return True
         has_last_report = self.trial.status in ("completed", "stopped_early", "paused") or self.lost > 0
         return has_last_report and self.timing is self.trial.timings[max(self.trial.timings)]
+
+    @property
+    def _next_is_elsewhere(self) -> bool:
+        """Whether another worker of the same session runs the next epoch of the trial."""
+        timings = [timing for timing in self.trial.timings.values() if timing.session == self.timing.session]
+        later = [timing for timing in timings if timing.reported > self.timing.reported]
+        following = min(later, key=lambda timing: timing.reported, default=self.timing)
+        return (following.node, following.pid) != (self.timing.node, self.timing.pid)
 
 
 @dataclass(frozen=True)
@@ -100,11 +112,13 @@ def session_offsets(record: StudyRecord) -> list[float]:
 def _intervals(record: StudyRecord) -> dict[int, list[Interval]]:
     """The intervals of all workers by session of the study, in the order of their reports."""
     intervals: dict[int, list[Interval]] = defaultdict(list)
+    pauses = record.metadata.settings.scheduler == "promotion"
     for trial in record.trials:
         for metrics in trial.epochs:
             if timing := trial.timings.get(metrics.epoch):
                 evaluation = metrics.evaluation_seconds or 0.0
-                intervals[timing.session].append(Interval(trial, timing, metrics.seconds - evaluation, evaluation))
+                training = metrics.seconds - evaluation
+                intervals[timing.session].append(Interval(trial, timing, training, evaluation, may_be_paused=pauses))
         if trial.failure and (timing := trial.timings.get(len(trial.epochs) + 1)):
             intervals[timing.session].append(Interval(trial, timing, lost=trial.failure.seconds))
     for session_intervals in intervals.values():
