@@ -1,4 +1,4 @@
-"""MNIST and its replacements: four files in the IDX format, checked before torchvision reads them."""
+"""MNIST and its replacements: four files in the IDX format, which torchvision downloads and this module reads."""
 
 import hashlib
 import math
@@ -40,6 +40,17 @@ _MD5 = {
 
 _TORCHVISION_NAMES = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
 
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CLASSES = {
+    "fashion-mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    "mnist": tuple(f"{number} - {name}" for number, name in enumerate(_DIGITS)),
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+}
+"""Names of the classes, as torchvision has them; its import takes as long as that of torch."""
+
 
 def is_present(name: str, data_dir: Path) -> bool:
     """Whether any file of the data set exists, also a damaged one."""
@@ -58,12 +69,12 @@ def load(name: str, data_dir: Path) -> tuple[Part, Part, tuple[str, ...]]:
     """
     if not is_present(name, data_dir):
         download(name, data_dir)
-    for file in _files(name, data_dir):
-        _check(name, file)
-    dataset = _torchvision_class(name)
-    parts = [dataset(data_dir, train=is_train) for is_train in (True, False)]
-    pool, test = ((part.data.unsqueeze(1), part.targets.to(torch.int64)) for part in parts)
-    return pool, test, tuple(parts[0].classes)
+    train_images, train_labels, test_images, test_labels = (_read(name, file) for file in _files(name, data_dir))
+    pool, test = (
+        (images.unsqueeze(1), labels.to(torch.int64))
+        for images, labels in ((train_images, train_labels), (test_images, test_labels))
+    )
+    return pool, test, CLASSES[name]
 
 
 def check_server_answers(name: str) -> None:
@@ -98,7 +109,7 @@ def download(name: str, data_dir: Path) -> None:
     with incoming_folder(name, data_dir) as incoming:
         _torchvision_class(name)(incoming, download=True)
         for file in _files(name, incoming):
-            _check(name, file)
+            _read(name, file)
         _folder(name, data_dir).mkdir(parents=True, exist_ok=True)
         for file in _files(name, incoming):
             file.replace(_folder(name, data_dir) / file.name)
@@ -139,24 +150,26 @@ def _files(name: str, data_dir: Path) -> list[Path]:
     return [_folder(name, data_dir) / file for file in FILES]
 
 
-def _check(name: str, file: Path) -> None:
-    damage = _damage(name, file)
-    if damage:
-        raise ValueError(f"{damage} file of {name}: {file}; delete {file.parent} to have the data set downloaded again")
-
-
-def _damage(name: str, file: Path) -> str | None:
-    if not file.is_file():
-        return "missing"
+def _read(name: str, file: Path) -> torch.Tensor:
+    """Read a file into a tensor, unless it is damaged."""
     magic, shape = FILES[file.name]
     header = b"".join(number.to_bytes(4, "big") for number in (magic, *shape))
-    content = file.read_bytes()
-    if len(content) < len(header) + math.prod(shape):
+    size = math.prod(shape)
+    content = bytearray(file.read_bytes()) if file.is_file() else None
+    if damage := _damage(name, file, content, header, size):
+        raise ValueError(f"{damage} file of {name}: {file}; delete {file.parent} to have the data set downloaded again")
+    return torch.frombuffer(content, dtype=torch.uint8, offset=len(header)).reshape(shape)
+
+
+def _damage(name: str, file: Path, content: bytearray | None, header: bytes, size: int) -> str | None:
+    if content is None:
+        return "missing"
+    if len(content) < len(header) + size:
         return "truncated"
     md5 = _MD5.get((name, file.name))
     is_valid = (
         content.startswith(header)
-        and len(content) == len(header) + math.prod(shape)
+        and len(content) == len(header) + size
         and (md5 is None or hashlib.md5(content, usedforsecurity=False).hexdigest() == md5)
         and ("labels" not in file.name or max(content[len(header) :]) <= 9)
     )
