@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from training.config import DataConfig, absolute_dataset, dataset_name, function_name
+from training.images import mnist
 from training.images.image_data import ImageData, ImageSplit, batches, load_data, split_train_val
-from training.images.mnist import FILES
 from training.images.torchvision_import import import_torchvision_datasets
 
 datasets = import_torchvision_datasets  # called by the tests that need it: torchvision takes seconds to import
@@ -89,6 +89,11 @@ def test_pickled_split_shares_the_memory_of_its_buffers(digits: ImageData) -> No
     assert len(head) < 1000
 
 
+@pytest.mark.parametrize("name", mnist.CLASSES)
+def test_names_of_classes_are_those_of_torchvision(name: str) -> None:
+    assert list(mnist.CLASSES[name]) == mnist._torchvision_class(name).classes
+
+
 def test_real_fashion_mnist_is_whole(fashion_mnist_dir: Path) -> None:
     data, warning = load_data(DataConfig(data_dir=fashion_mnist_dir), split_seed=0)
     assert warning is None
@@ -104,7 +109,7 @@ def test_real_fashion_mnist_is_whole(fashion_mnist_dir: Path) -> None:
 def write_idx_files(folder: Path) -> None:
     """Four files of the right form: blank images, all of class 0."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (magic, shape) in FILES.items():
+    for name, (magic, shape) in mnist.FILES.items():
         header = b"".join(number.to_bytes(4, "big") for number in (magic, *shape))
         (folder / name).write_bytes(header + bytes(int(np.prod(shape))))
 
@@ -122,7 +127,7 @@ def damaged_mnist(blank_mnist: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", mnist.FILES)
 @pytest.mark.parametrize("damage", ["missing", "truncated", "corrupt"])
 def test_damaged_file_is_named(damaged_mnist: Path, name: str, damage: str) -> None:
     file = damaged_mnist / "MNIST" / "raw" / name
@@ -167,7 +172,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
 def serve(folder: Path, address: str, idx_dir: Path, dataset: type, monkeypatch: pytest.MonkeyPatch) -> None:
     """Serve the files of `idx_dir` compressed, and have torchvision download them from there."""
     resources = []
-    for name in FILES:
+    for name in mnist.FILES:
         packed = gzip.compress((idx_dir / name).read_bytes(), compresslevel=1)
         (folder / f"{name}.gz").write_bytes(packed)
         resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
@@ -182,7 +187,7 @@ def test_absent_data_set_is_downloaded_once(
     serve(folder, address, blank_mnist / "MNIST" / "raw", datasets().MNIST, monkeypatch)
     data, _ = load_data(DataConfig(dataset="mnist", data_dir=tmp_path), split_seed=0)
     assert len(data.test) == 10_000
-    assert sorted(file.name for file in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(FILES)
+    assert sorted(file.name for file in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(mnist.FILES)
     shutil.rmtree(folder)  # nothing more to download
     again, _ = load_data(DataConfig(dataset="mnist", data_dir=tmp_path), split_seed=0)
     assert again.sha256 == data.sha256
