@@ -30,6 +30,7 @@ from training.config import PROJECT
 from training.images.image_data import load_data
 
 EPOCHS = 10
+PARTS = ("start", "trials", "memory")
 
 
 @dataclass(frozen=True)
@@ -133,15 +134,19 @@ def memory_of_data(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", choices=PARTS, nargs="+", default=PARTS, help="what is measured")
     parser.add_argument("--runs", type=int, default=5, help="fresh processes from command to exit")
     parser.add_argument("--dataset", default="fashion-mnist", help="data that they load")
     parser.add_argument("--trials", type=int, default=1000, help="trials of the long study")
     options = parser.parse_args()
     print(f"{provenance.command()}\n{provenance.machine()}\n{provenance.versions()}")
     with TemporaryDirectory() as folder:
-        command_to_exit(options.runs, options.dataset, Path(folder))
-        long_study(options.trials, Path(folder))
-        memory_of_data(Path(folder))
+        if "start" in options.parts:
+            command_to_exit(options.runs, options.dataset, Path(folder))
+        if "trials" in options.parts:
+            long_study(options.trials, Path(folder))
+        if "memory" in options.parts:
+            memory_of_data(Path(folder))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from search.record.lookup import (
     code_paths,
     confirm_line,
     find_study,
+    resume_command,
     stored_settings,
 )
 from search.retraining.settings import ConfirmSettings
@@ -99,19 +100,21 @@ def run_study(study: "Study") -> int:
         after SIGINT or SIGTERM.
     """
     from search.engine.study_run import StudyRun
-    from search.outputs.report import write_outputs
-    from search.outputs.summary import resume_command, show_early_end, show_summary
 
     settings, record = study.settings, study.record
-    with StudyRun(study, resume_command(settings, record)) as run:
+    command = resume_command(record.folder, record.address, settings)
+    with StudyRun(study, command) as run:
         with run.trials() as run_until:
             run_until(settings.num_samples)
+        from search.outputs.report import write_outputs  # takes a second, and was imported while the trials ran
+        from search.outputs.summary import show_early_end, show_summary
+
         findings = write_outputs(record, study.data)
         run.loggers.close()  # after the files are written, because some loggers upload them
         is_confirmed_next = settings.confirm is not None and run.exit_status == 0
         show_summary(record, findings, is_confirmed_next=is_confirmed_next)
         if study.trials_to_run > 0:
-            stopper, go_on = run.stopper, None if run.stopper.exhausted else resume_command(settings, record)
+            stopper, go_on = run.stopper, None if run.stopper.exhausted else command
             show_early_end(stopper.reason, record, go_on, has_same_error=stopper.has_same_error)
     return run.exit_status
 

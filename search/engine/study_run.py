@@ -188,7 +188,8 @@ def _point_latest_to(study: Study) -> None:
 def _import_report(num_samples: int) -> None:
     """Import the libraries of the report of so many trials while they run, because this takes seconds."""
     import search.outputs.model_export
-    import search.outputs.report  # noqa: F401
+    import search.outputs.report
+    import search.outputs.summary  # noqa: F401
     from search.analysis.fixing import FEWEST_TRIALS
 
     if num_samples >= FEWEST_TRIALS:

@@ -21,14 +21,11 @@ from search.record.lookup import (
     confirm_line,
     passed_paths,
     reproduce_line,
-    resume_line,
 )
 from search.record.ranking import baseline_trial, best_trial, ended_trials, has_measured, ranked, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
-from search.settings import StudySettings
 from search.task.custom_metrics import metric_value
-from training.console.command_line import mask_password
 from training.console.terminal import (
     counted,
     format_metric,
@@ -212,14 +209,6 @@ def show_early_end(reason: str, record: StudyRecord, command: str | None, *, has
             remedy = f"add {option}, if it changes none of the numbers that trials have measured"
         print(wrapped(f"If the correction changes your code, {remedy}."))
     sys.stdout.flush()
-
-
-def resume_command(settings: StudySettings, record: StudyRecord) -> str:
-    """The command line, or the call in Python, that resumes a study with the loggers of this session."""
-    loggers: dict[str, object] = {"log": settings.log} if settings.log else {}
-    if settings.mlflow_uri is not None:
-        loggers["mlflow_uri"] = mask_password(settings.mlflow_uri)
-    return resume_line(record.folder, record.address, settings, **loggers)
 
 
 def _show_files(record: StudyRecord) -> None:

@@ -14,7 +14,7 @@ from search.record.upgrade import upgrade_settings
 from search.settings import StudySettings
 from search.task.command_template import is_same_command
 from training.config import PROJECT, absolute_import_path, is_import_path, is_passed_function
-from training.console.command_line import option_value
+from training.console.command_line import mask_password, option_value
 from training.console.terminal import short_path
 
 COMMAND = "--command"
@@ -178,6 +178,14 @@ def resume_line(folder: Path, address: str | None, settings: StudySettings, **ch
         values = value if isinstance(value, tuple) else () if value is True else (value,)
         args += [f"--{name.replace('_', '-')}", *map(str, values)]
     return command_line("search/run.py", *args, *code_args(settings))
+
+
+def resume_command(folder: Path, address: str | None, settings: StudySettings) -> str:
+    """The command line, or the call in Python, that resumes a study with the loggers of this session."""
+    loggers: dict[str, object] = {"log": settings.log} if settings.log else {}
+    if settings.mlflow_uri is not None:
+        loggers["mlflow_uri"] = mask_password(settings.mlflow_uri)
+    return resume_line(folder, address, settings, **loggers)
 
 
 def confirm_line(folder: Path, address: str | None, settings: StudySettings, **size: int) -> str:
