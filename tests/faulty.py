@@ -97,18 +97,19 @@ def fills_the_memory(sample: dict[str, Any], **study: Any) -> None:
             if sample["seed"] == 1:
                 taken: list[torch.Tensor] = []
                 while len(taken) < 32:
-                    taken.append(torch.rand(2**26))
-                    time.sleep(0.1)
+                    taken.append(torch.ones(2**26))
+                    time.sleep(0.1)  # in which Ray looks at the memory
 
     _with_train(train_and_grow, sample, **study)
 
 
-def slow(sample: dict[str, Any], *, seconds: float = 0.2, **study: Any) -> None:
-    """Each epoch takes longer."""
+def slow(sample: dict[str, Any], *, seconds: float = 0.2, until: Path | None = None, **study: Any) -> None:
+    """Each epoch takes longer, where a file is named until it is there."""
 
     def train_slowly(*arguments: Any) -> Iterator[EpochMetrics]:
         for metrics in train(*arguments):
-            time.sleep(seconds)
+            if until is None or not until.exists():
+                time.sleep(seconds)
             yield metrics
 
     _with_train(train_slowly, sample, **study)

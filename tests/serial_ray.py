@@ -13,10 +13,9 @@ import os
 import runpy
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, chdir, contextmanager, redirect_stdout
+from contextlib import ExitStack, chdir, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -31,6 +30,9 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from training.config import PROJECT
+
+Variables = dict[str, str]
+"""Of the environment."""
 
 
 class _StoppedError(BaseException):
@@ -145,20 +147,29 @@ def run_command(script: str, *options: str, cwd: Path | None = None, **variables
         Exception: What the command does not catch, which would be a traceback in its output.
     """
     with _captured() as output, _process_restored():
-        status = _run(script, options, cwd, variables)
+        status = _run(script, options, cwd, variables, real=False)
     return CompletedRun(status, *output)
 
 
 class StartedRun:
     """A command in a process of its own, which can be killed: a copy of this one, so that it begins at once."""
 
-    def __init__(self, script: str, *options: str, stdout: int | None = None) -> None:
+    def __init__(
+        self,
+        script: str,
+        *options: str,
+        stdout: int | None = None,
+        real: bool = False,
+        variables: Variables | None = None,
+    ) -> None:
         """Start it.
 
         Args:
             script: The file, from the project's folder.
             options: The words behind it.
             stdout: Descriptor of its standard output, if it is not to be kept for `end`.
+            real: Whether its study runs with the real Ray.
+            variables: Of its environment, besides those of this process.
         """
         self._status: int | None = None
         self._output = TemporaryFile()  # noqa: SIM115 (open until the end of the command)
@@ -168,7 +179,7 @@ class StartedRun:
         if self.pid == 0:
             os.dup2(self._output.fileno() if stdout is None else stdout, 1)
             os.dup2(self._output.fileno(), 2)
-            become_command(script, *options)
+            become_command(script, *options, real=real, variables=variables)
 
     def __enter__(self) -> Self:
         return self
@@ -197,35 +208,42 @@ class StartedRun:
 
     def end(self) -> tuple[int, str]:
         """Wait for its end; returns its exit status, or the negative signal, and its output."""
-        while self.is_running():
-            time.sleep(0.01)
+        if self._status is None:
+            _, status = os.waitpid(self.pid, 0)
+            self._status = os.waitstatus_to_exitcode(status)
         assert self._status is not None
         return self._status, self.output
 
 
-def become_command(script: str, *options: str, cwd: Path | None = None) -> NoReturn:
+def become_command(
+    script: str, *options: str, cwd: Path | None = None, real: bool = False, variables: Variables | None = None
+) -> NoReturn:
     """Be a command from now on: what a copy of the test's process does, whose outputs are those of the command.
 
     Args:
         script: The file, from the project's folder.
         options: The words behind it.
         cwd: Where it is started; by default where this process is.
+        real: Whether its study runs with the real Ray, which no test starts in its own process: a copy of a process
+            with Ray waits for ever for threads that it lacks.
+        variables: Of its environment, besides those of this process.
     """
     status = 70
     try:
         signal.setitimer(signal.ITIMER_REAL, 0)  # the test's time limit is that of its own process
         sys.stdout, sys.stderr = _streams()
-        status = _run(script, options, cwd, {})
+        status = _run(script, options, cwd, variables or {}, real=real)
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(status)  # whatever the test would do at its end
 
 
-def _run(script: str, options: tuple[str, ...], cwd: Path | None, variables: dict[str, str]) -> int:
+def _run(script: str, options: tuple[str, ...], cwd: Path | None, variables: Variables, *, real: bool) -> int:
     """Run a script as Python would; returns its exit status."""
     status: object = 0
-    with serial_ray(), chdir(cwd or Path.cwd()), pytest.MonkeyPatch.context() as changed:
+    engine = nullcontext() if real else serial_ray()
+    with engine, chdir(cwd or Path.cwd()), pytest.MonkeyPatch.context() as changed:
         for name, value in variables.items():
             changed.setenv(name, value)
         changed.setattr(sys, "argv", [str(PROJECT / script), *options])

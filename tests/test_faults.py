@@ -5,27 +5,28 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import faulty
-import matplotlib
 import pandas as pd
 import pytest
-from serial_ray import StartedRun, run_command
+from serial_ray import StartedRun, Variables, run_command
 from studies import NUMBERS
 from test_time_accounting import parts
 
 from search.engine import tuner
 from search.engine.cluster import Node
 from search.engine.header import header_lines
+from search.engine.running_studies import announce
 from search.engine.study import prepare_study
 from search.record.lookup import stored_settings
 from search.record.study_record import StudyRecord
@@ -35,7 +36,6 @@ from training.config import TrialConfig
 from training.images.image_data import ImageData
 from training.loop import train
 
-FAULTY_SEARCH = [sys.executable, str(Path(__file__).parent / "faulty_search.py")]
 SMALL = ["--dataset", "digits", "--no-dashboard", "--scheduler", "none"]
 
 
@@ -98,11 +98,12 @@ def test_clock_that_jumps_back_changes_nothing(run_serially: Run, monkeypatch: p
     real_time, started = time.time, time.monotonic()
 
     def jumping() -> float:
-        return real_time() - 86400 * (time.monotonic() - started > 2)
+        return real_time() - 86400 * (time.monotonic() - started > 0.7)
 
     monkeypatch.setattr(time, "time", jumping)
-    status, trials, output = run_serially(faulty.slow, time_budget="10m", trial_timeout="10m")
-    assert time.monotonic() - started > 2
+    trainable = partial(faulty.slow, seconds=0.1)
+    status, trials, output = run_serially(trainable, time_budget="10m", trial_timeout="10m")
+    assert time.monotonic() - started > 0.7
     assert status == 0
     assert trials["status"].tolist() == ["completed"] * 3
     assert (trials["seconds"] > 0).all()
@@ -116,77 +117,36 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 90) -> N
         time.sleep(0.05)
 
 
-class RunningSearch(ABC):
-    """A study on digits of which each trial is faulty, watched while it runs."""
+class RunningSearch:
+    """A study on digits of which each trial is faulty, watched while it runs in a copy of this process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, trainable: Any, folder: Path, *options: str, real: bool = False, variables: Variables | None = None
+    ) -> None:
+        """Start it, by default without Ray."""
+        words = [*SMALL, "--results-dir", str(folder.parent), "--name", folder.name, *options]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tuner, "trainable", trainable)
+            self._run = StartedRun("search/run.py", *words, real=real, variables=variables)
         self.folder = folder
         self._read = 0
 
-    @staticmethod
-    def words(folder: Path, options: tuple[str, ...]) -> list[str]:
-        """The options of its command."""
-        return [*SMALL, "--results-dir", str(folder.parent), "--name", folder.name, *options]
+    def __enter__(self) -> Self:
+        return self
 
-    @property
-    @abstractmethod
-    def output(self) -> str:
-        """All that it has printed by now."""
-
-    @abstractmethod
-    def send(self, number: signal.Signals) -> None:
-        """Send its driver a signal."""
-
-    @abstractmethod
-    def end(self) -> int:
-        """Wait for the end; returns the exit status."""
-
-    def wait_for_output(self, text: str) -> None:
-        """Wait until it prints the text, behind what was waited for before."""
-        wait_for(lambda: text in self.output[self._read :], text)
-        self._read = self.output.index(text, self._read) + len(text)
-
-    def trials(self) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "trials.csv").set_index("trial_number").sort_index()
-
-
-class RealSearch(RunningSearch):
-    """With the real Ray, from the command line."""
-
-    def __init__(self, fault: str, folder: Path, *options: str, **environment: str) -> None:
-        super().__init__(folder)
-        self._log = Path(os.environ["TMPDIR"]) / f"{fault}-{time.monotonic_ns()}.log"
-        words = [*FAULTY_SEARCH, fault, *self.words(folder, options)]
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(words, stdout=log, stderr=log, env=os.environ | environment)
-
-    @property
-    def output(self) -> str:
-        """All that it has printed by now."""
-        return self._log.read_text()
-
-    def send(self, number: signal.Signals) -> None:
-        """Send its driver a signal."""
-        self.process.send_signal(number)
-
-    def end(self) -> int:
-        """Wait for the end; returns the exit status."""
-        return self.process.wait(timeout=120)
-
-
-class SerialSearch(RunningSearch):
-    """Without Ray, in a copy of this process."""
-
-    def __init__(self, trainable: Any, folder: Path, *options: str) -> None:
-        super().__init__(folder)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tuner, "trainable", trainable)
-            self._run = StartedRun("search/run.py", *self.words(folder, options))
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing that still runs."""
+        self._run.__exit__()
 
     @property
     def output(self) -> str:
         """All that it has printed by now."""
         return self._run.output
+
+    def wait_for_output(self, text: str) -> None:
+        """Wait until it prints the text, behind what was waited for before."""
+        wait_for(lambda: text in self.output[self._read :], text)
+        self._read = self.output.index(text, self._read) + len(text)
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -195,6 +155,9 @@ class SerialSearch(RunningSearch):
     def end(self) -> int:
         """Wait for the end; returns the exit status."""
         return self._run.end()[0]
+
+    def trials(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "trials.csv").set_index("trial_number").sort_index()
 
 
 @pytest.fixture
@@ -222,16 +185,17 @@ def read_only(disk: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def study_of_failures(tmp_path_factory: pytest.TempPathFactory) -> RealSearch:
+def study_of_failures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSearch]:
     """A study that has ended, in which trials 1 to 5 failed, each in its own way."""
+    folder = tmp_path_factory.mktemp("failures") / "study"
     options = ["--num-samples", "7", "--epochs", "4", "--trial-timeout", "8s"]
-    search = RealSearch("fails_in_every_way", tmp_path_factory.mktemp("failures") / "study", *options)
-    assert search.end() == 0, search.output
-    return search
+    with RunningSearch(faulty.fails_in_every_way, folder, *options, real=True) as search:
+        assert search.end() == 0, search.output
+        yield search
 
 
 @pytest.mark.ray
-def test_study_goes_on_when_trials_fail(study_of_failures: RealSearch) -> None:
+def test_study_goes_on_when_trials_fail(study_of_failures: RunningSearch) -> None:
     trials, output = study_of_failures.trials(), study_of_failures.output
     assert trials["status"].tolist() == [
         "completed",
@@ -255,7 +219,7 @@ def test_study_goes_on_when_trials_fail(study_of_failures: RealSearch) -> None:
 
 @pytest.mark.ray
 def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(
-    study_of_failures: RealSearch, digits: ImageData
+    study_of_failures: RunningSearch, digits: ImageData
 ) -> None:
     assert re.search(r"! trial 3: worker died: .*; the trial continues after epoch 2\n", study_of_failures.output)
     record = StudyRecord.open(study_of_failures.folder)
@@ -268,14 +232,14 @@ def test_trial_whose_worker_was_killed_goes_on_from_its_checkpoint(
 
 
 @pytest.mark.ray
-def test_trial_whose_worker_dies_too_often_fails(study_of_failures: RealSearch) -> None:
+def test_trial_whose_worker_dies_too_often_fails(study_of_failures: RunningSearch) -> None:
     assert str(study_of_failures.trials().loc[4, "error"]).startswith("worker died: ")
     assert study_of_failures.output.count("! trial 4: ") == 1
     assert study_of_failures.output.count("the trial starts again") == 1
 
 
 @pytest.mark.ray
-def test_trial_that_hangs_is_ended(study_of_failures: RealSearch) -> None:
+def test_trial_that_hangs_is_ended(study_of_failures: RunningSearch) -> None:
     assert re.fullmatch(
         r'took longer than trial_timeout; it was at File ".*faulty.py", line \d+ in .*',
         str(study_of_failures.trials().loc[5, "error"]),
@@ -288,44 +252,44 @@ def test_study_outlives_a_full_a_read_only_and_a_removed_folder(small_disk: Path
     remains = Path(os.environ["RAY_TMPDIR"]) / "ray" / "ray_current_cluster"
     remains.parent.mkdir(exist_ok=True)
     remains.write_text("192.0.2.1:6379")
-    fonts = {"MPLCONFIGDIR": matplotlib.get_cachedir()}  # without a home, matplotlib would list them anew
-    study = small_disk / "study"
-    search = RealSearch("slow", study, "--num-samples", "4", "--epochs", "25", HOME="/proc/1", **fonts)
-    search.wait_for_output("Ended trials")
-    wait_for(lambda: any(study.glob("checkpoints/*")), "the first epoch")
+    study, epochs = small_disk / "study", 15
+    options = ["--num-samples", "4", "--epochs", str(epochs)]
+    with RunningSearch(faulty.slow, study, *options, real=True, variables={"HOME": "/proc/1"}) as search:
+        search.wait_for_output("Ended trials")
+        wait_for(lambda: any(study.glob("checkpoints/*")), "the first epoch")
 
-    filler = small_disk / "filler"
-    fill = ["dd", "if=/dev/zero", f"of={filler}", "bs=4096"]
-    assert subprocess.run(fill, capture_output=True, check=False).returncode == 1  # it ends when nothing is left
-    search.wait_for_output("! the record cannot be written (database or disk is full); the study waits until this")
-    filler.unlink()
-    search.wait_for_output("! the record can be written again")
+        filler = small_disk / "filler"
+        fill = ["dd", "if=/dev/zero", f"of={filler}", "bs=4096"]
+        assert subprocess.run(fill, capture_output=True, check=False).returncode == 1  # it ends when nothing is left
+        search.wait_for_output("! the record cannot be written (database or disk is full); the study waits until this")
+        filler.unlink()
+        search.wait_for_output("! the record can be written again")
 
-    with read_only(small_disk):
+        with read_only(small_disk):
+            search.wait_for_output("! the record cannot be written")
+        search.wait_for_output("! the record can be written again")
+
+        shutil.rmtree(study)
         search.wait_for_output("! the record cannot be written")
-    search.wait_for_output("! the record can be written again")
+        search.wait_for_output("! the record can be written again")
 
-    shutil.rmtree(study)
-    search.wait_for_output("! the record cannot be written")
-    search.wait_for_output("! the record can be written again")
-
-    assert search.end() == 0
+        assert search.end() == 0
     assert search.trials()["status"].tolist() == ["completed"] * 4
     assert search.trials()["error"].isna().all()
     for number in range(4):
-        assert curve(study, number)["epoch"].tolist() == list(range(1, 26))
+        assert curve(study, number)["epoch"].tolist() == list(range(1, epochs + 1))
     assert [trial.status for trial in StudyRecord.open(study).trials] == ["completed"] * 4
     assert not list(Path("/proc/1").glob(".ray"))
     assert not list(Path("/tmp").glob("ray-token-*"))
 
 
 def test_interrupt_ends_a_study_that_waits_for_its_disk(small_disk: Path) -> None:
-    search = SerialSearch(faulty.slow, small_disk / "study", "--num-samples", "1", "--epochs", "50")
-    wait_for(lambda: any((small_disk / "study").glob("checkpoints/*")), "the first epoch")
-    with read_only(small_disk):
-        search.wait_for_output("! the record cannot be written")
-        search.send(signal.SIGINT)
-        assert search.end() == 130
+    with RunningSearch(faulty.slow, small_disk / "study", "--num-samples", "1", "--epochs", "50") as search:
+        wait_for(lambda: any((small_disk / "study").glob("checkpoints/*")), "the first epoch")
+        with read_only(small_disk):
+            search.wait_for_output("! the record cannot be written")
+            search.send(signal.SIGINT)
+            assert search.end() == 130
     assert "Stopped: the record cannot be written" in search.output
     assert "Traceback" not in search.output
     assert {trial.status for trial in StudyRecord.open(small_disk / "study").trials} == {"interrupted"}
@@ -333,13 +297,13 @@ def test_interrupt_ends_a_study_that_waits_for_its_disk(small_disk: Path) -> Non
 
 def test_second_interrupt_ends_the_process_at_once(tmp_path: Path) -> None:
     trainable = partial(faulty.slow, seconds=20)  # what ends in order ends after the epoch
-    search = SerialSearch(trainable, tmp_path / "study", "--num-samples", "1", "--epochs", "50")
-    wait_for(lambda: any((tmp_path / "study").glob("checkpoints/*")), "the first epoch")
-    search.send(signal.SIGINT)
-    time.sleep(0.3)
-    search.send(signal.SIGINT)
-    interrupted = time.monotonic()
-    assert search.end() == 130
+    with RunningSearch(trainable, tmp_path / "study", "--num-samples", "1", "--epochs", "50") as search:
+        wait_for(lambda: any((tmp_path / "study").glob("checkpoints/*")), "the first epoch")
+        search.send(signal.SIGINT)
+        time.sleep(0.3)
+        search.send(signal.SIGINT)
+        interrupted = time.monotonic()
+        assert search.end() == 130
     assert time.monotonic() - interrupted < 5
     assert search.output.endswith("Stopped immediately; what was recorded is safe.\n")
     assert {trial.status for trial in StudyRecord.open(tmp_path / "study").trials} == {"interrupted"}
@@ -350,39 +314,37 @@ def test_worker_killed_for_memory_does_not_end_the_study(tmp_path: Path) -> None
     meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, available = (int(meminfo[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
     limit = (total - available + 4_000_000) / total
-    search = RealSearch(
-        *("fills_the_memory", tmp_path / "study", "--num-samples", "4", "--epochs", "3", "--max-failures", "0"),
-        RAY_memory_usage_threshold=f"{limit:.3f}",
-        RAY_memory_monitor_refresh_ms="100",
-    )
-    assert search.end() == 0
+    variables = {"RAY_memory_usage_threshold": f"{limit:.3f}", "RAY_memory_monitor_refresh_ms": "100"}
+    options = ["--num-samples", "3", "--epochs", "3", "--max-failures", "0"]
+    with RunningSearch(faulty.fills_the_memory, tmp_path / "study", *options, real=True, variables=variables) as search:
+        assert search.end() == 0, search.output
     trials = search.trials()
-    assert trials["status"].tolist() == ["completed", "failed", "completed", "completed"]
+    assert trials["status"].tolist() == ["completed", "failed", "completed"]
     assert re.fullmatch(
         r"the memory was full, and Ray ended its worker(, which used \d+\.\d+GB)?", str(trials.loc[1, "error"])
     )
     assert "Traceback" not in search.output
 
 
-NEIGHBOUR = """
-import sys, time
-from search.engine.running_studies import announce
-with announce("study first", int(sys.argv[1])):
-    print("announce", flush=True)
-    time.sleep(60)
-"""
+def stay_announced(cpus: int, is_announced: Event) -> None:
+    """Be a study that runs on so many cores, until somebody ends this process."""
+    with announce("study first", cpus):
+        is_announced.set()
+        time.sleep(60)
 
 
 @contextmanager
-def neighbour(cpus: int) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", NEIGHBOUR, str(cpus)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "announce\n"
-        try:
-            yield process
-        finally:
-            process.kill()
+def neighbour(cpus: int) -> Iterator[ForkProcess]:
+    processes = get_context("fork")
+    is_announced = processes.Event()
+    process = processes.Process(target=stay_announced, args=[cpus, is_announced])
+    process.start()
+    try:
+        assert is_announced.wait(timeout=30)
+        yield process
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_second_study_on_a_machine_leaves_the_first_its_cores(
@@ -399,7 +361,7 @@ def test_second_study_on_a_machine_leaves_the_first_its_cores(
     with neighbour(cpus=8) as process:
         assert prepare_study(settings).max_concurrent_trials == 1  # at least one
         process.kill()
-        process.wait()
+        process.join()
         alone = prepare_study(settings)  # a killed study takes no cores
     assert (alone.max_concurrent_trials, alone.running_studies) == (8, [])
 
@@ -409,14 +371,15 @@ def test_data_that_is_damaged_while_a_study_runs_harms_it_not(fashion_mnist_dir:
     data = tmp_path / "data" / "FashionMNIST" / "raw"
     shutil.copytree(fashion_mnist_dir / "FashionMNIST" / "raw", data)
     where = ["--dataset", "fashion-mnist", "--data-dir", str(tmp_path / "data"), "--val-fraction", "0.9"]
-    search = SerialSearch(faulty.slow, tmp_path / "study", *where, "--num-samples", "1", "--epochs", "1")
-    search.wait_for_output("Ended trials")
-    damaged = data / "train-images-idx3-ubyte"
-    damaged.chmod(0o644)
-    with damaged.open("r+b") as stream:
-        stream.seek(1000)
-        stream.write(b"damage")
-    assert search.end() == 0
+    options = [*where, "--num-samples", "1", "--epochs", "1"]
+    with RunningSearch(faulty.slow, tmp_path / "study", *options) as search:
+        search.wait_for_output("Ended trials")
+        damaged = data / "train-images-idx3-ubyte"
+        damaged.chmod(0o644)
+        with damaged.open("r+b") as stream:
+            stream.seek(1000)
+            stream.write(b"damage")
+        assert search.end() == 0
     assert search.trials()["status"].tolist() == ["completed"]
     again = run_command("search/run.py", "--resume", str(tmp_path / "study"), "--num-samples", "+1")
     assert again.status == 2

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import faulty
@@ -43,16 +44,16 @@ def chatter(self: LiveView, trial: TrialRecord) -> None:
 
 
 def study(columns: int, folder: Path, *options: str, real: bool = False) -> Terminal:
-    """A study, by default without Ray, with slow epochs and with output at the end of each trial."""
+    """A study, by default without Ray, with output at the end of each trial.
+
+    Its epochs are slow until there is a file `hurry` in the folder.
+    """
     words = ["--dataset", "digits", "--no-dashboard", "--results-dir", str(folder), "--name", "live", *options]
-    if real:
-        command = [sys.executable, str(PROJECT / "search" / "run.py"), *words]
-        return Terminal(columns, lambda: os.execv(command[0], command))
 
     def run() -> None:
         LiveView.show_ended = chatter  # type: ignore[method-assign]
-        tuner.__dict__["trainable"] = faulty.slow
-        become_command("search/run.py", *words)
+        tuner.__dict__["trainable"] = partial(faulty.slow, until=folder / "hurry")
+        become_command("search/run.py", *words, real=real)
 
     return Terminal(columns, run)
 
@@ -66,6 +67,7 @@ def test_view_stands_whatever_is_printed_and_however_wide_the_terminal_is(tmp_pa
         terminal.wait_for(lambda: shows_one_view(terminal.lines))
         time.sleep(0.5)  # at least one more picture
         terminal.wait_for(lambda: shows_one_view(terminal.lines))
+    (tmp_path / "hurry").touch()
     assert terminal.wait() == 0
     assert "━" not in terminal.text  # the view is gone
     assert "digits: 4 of 4 trials" in terminal.text

@@ -5,8 +5,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from dataclasses import asdict
@@ -63,18 +61,10 @@ def interrupt_in_first_trial(results: Path, number: signal.Signals, *, real: boo
         real: Whether the study runs with the real Ray.
     """
     options = [*TWO_TRIALS, "--scheduler", "none", "--name", "study", "--results-dir", str(results)]
-    if not real:
-        with StartedRun(*COMMAND, *options) as run:
-            wait_for_five_epochs(results / "study")
-            run.send(number)
-            return run.end()
-    command = [sys.executable, *COMMAND, *options]
-    output = results / "output"  # no pipe: Ray's processes hold it open for half a minute after a kill
-    with output.open("w") as stream:
-        driver = subprocess.Popen(command, cwd=PROJECT, stdout=stream, start_new_session=True)
-    wait_for_five_epochs(results / "study")
-    driver.send_signal(number)
-    return driver.wait(timeout=30), output.read_text()
+    with StartedRun(*COMMAND, *options, real=real) as run:
+        wait_for_five_epochs(results / "study")
+        run.send(number)
+        return run.end()
 
 
 def curve(folder: Path, trial_number: int) -> pd.DataFrame:

@@ -5,14 +5,14 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import quote
 
 import optuna
@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from optuna.trial import TrialState
 from postgresql import PASSWORD, SECRET, USER, PostgreSQL, programs
-from serial_ray import CompletedRun, run_command
+from serial_ray import CompletedRun, StartedRun, run_command
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from studies import NUMBERS, HandDrivenStudy, metrics
@@ -33,7 +33,7 @@ from search.record.postgresql import ServerStorage, open_server
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
 from search.run import read_settings
-from training.config import PROJECT, TrialConfig
+from training.config import TrialConfig
 from training.console.command_line import mask_password
 from training.images.image_data import ImageData
 from training.loop import train
@@ -101,14 +101,15 @@ def test_every_step_outlives_a_server_that_was_away(study: HandDrivenStudy, serv
     assert [trial.status for trial in record.trials] == ["completed", "failed"]
     assert record.trials == study.record.trials
     assert record.metadata.code == {"loop": "another"}
-    with pytest.raises(RecordUnwritableError):
+    with impatient(), pytest.raises(RecordUnwritableError):
         open_server(server.address()).lock(tmp_path.name)
 
 
 def test_study_is_refused_while_another_process_has_it(study: HandDrivenStudy, server: PostgreSQL) -> None:
     name = study.record.folder.name
     other = open_server(server.address())
-    with pytest.raises(RecordUnwritableError, match=f"^study {name} is being run by process {os.getpid()} on "):
+    expected = f"^study {name} is being run by process {os.getpid()} on "
+    with impatient(), pytest.raises(RecordUnwritableError, match=expected):
         other.lock(name)
     other.lock("another one")
     storage_of(study).engine.dispose()  # its process ends
@@ -124,7 +125,7 @@ def test_study_that_another_process_took_over_is_not_written(
     server.start()
     other = open_server(server.address())
     other.lock(tmp_path.name)
-    with pytest.raises(RecordUnwritableError, match="is being run by"):
+    with impatient(), pytest.raises(RecordUnwritableError, match="is being run by"):
         study.record.add_epoch("a", metrics(1, 0.5))
     assert StudyRecord.open(tmp_path, other).trials[0].epochs == []
 
@@ -238,7 +239,7 @@ def test_passwords_are_shown_as_stars(word: str, shown: str) -> None:
     assert mask_password(word) == shown
 
 
-class WholeStudy:
+class WholeStudy(StartedRun):
     """A study of 2 trials on digits, called `whole`, by `python search/run.py` in another process, with Ray."""
 
     def __init__(self, results: Path, server: PostgreSQL) -> None:
@@ -250,18 +251,13 @@ class WholeStudy:
         """
         self._folder = results / "whole"
         self._server = server
-        self._output = results / "output"
         options = ["--dataset", "digits", "--num-samples", "2", "--epochs", str(EPOCHS), "--scheduler", "none"]
         options += ["--max-concurrent", "1", "--no-dashboard", "--results-dir", str(results), "--name", "whole"]
-        command = [sys.executable, "search/run.py", *options, "--storage", server.address()]
-        with self._output.open("w") as stream:
-            self.process = subprocess.Popen(
-                command, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-            )
+        super().__init__("search/run.py", *options, "--storage", server.address(), real=True)
 
     def wait_for(self, words: str) -> None:
         """Wait until it has printed this."""
-        self._wait(lambda: words in self._output.read_text(), words)
+        self._wait(lambda: words in self.output, words)
 
     def wait_for_epochs(self, number: int) -> None:
         """Wait until so many epochs are recorded."""
@@ -275,8 +271,15 @@ class WholeStudy:
         deadline = time.monotonic() + 90
         while not condition():
             assert time.monotonic() < deadline, f"waited in vain for: {what}"
-            assert self.process.poll() is None, self._output.read_text()
+            assert self.is_running(), self.output
             time.sleep(0.1)
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """While this lasts, a lock that another process holds is not waited for: nobody is about to release it."""
+    with mock.patch("search.record.postgresql.TAKE_OVER_SECONDS", 0.0):
+        yield
 
 
 def start(script: str, *options: str, **variables: str) -> CompletedRun:
@@ -303,21 +306,18 @@ def files_with_the_password(folder: Path) -> list[Path]:
 def killed(server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A study that saw its server go away and come back, and then was killed, and its folder removed."""
     results, nothing = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("nothing")
-    study = WholeStudy(results, server)
-    try:
+    with WholeStudy(results, server) as study:
         study.wait_for("Ended trials")
         study.wait_for_epochs(5)
         server.stop()
         study.wait_for("the study waits until this is possible")
         server.start()
         study.wait_for("the record can be written again")
-        study.process.send_signal(signal.SIGSTOP)  # it has the lock still
+        study.send(signal.SIGSTOP)  # it has the lock still
         for words in (["--resume", "whole"], ["--name", "whole", "--dataset", "digits"]):
-            sentence = refused("run.py", nothing, *words, "--storage", server.address())
-            assert sentence.startswith(f"error: study whole is being run by process {study.process.pid} on ")
-    finally:
-        study.process.kill()
-        study.process.wait()
+            with impatient():
+                sentence = refused("run.py", nothing, *words, "--storage", server.address())
+            assert sentence.startswith(f"error: study whole is being run by process {study.pid} on ")
     assert files_with_the_password(results) == []
     assert not (results / "whole" / "study.db").exists()
     shutil.rmtree(results)

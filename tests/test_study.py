@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 from PIL import Image
-from serial_ray import CompletedRun, run_command
+from serial_ray import CompletedRun, StartedRun, run_command
 from studies import NUMBERS, few_digits
 
 from search.engine import study as study_module
 from search.engine import tuner
-from search.engine.local_ray import LocalRay
 from search.record.lookup import resumed_settings
 from search.record.study_record import StudyRecord
 from search.run import run_study
@@ -173,18 +171,8 @@ def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **option
     return run_study(study), study.record.folder
 
 
-@pytest.fixture
-def ray() -> Iterator[None]:
-    """Ray in this process, and no longer: a copy of a process with Ray waits for ever for threads that it lacks."""
-    with closing(LocalRay(dashboard=False)) as ray:
-        ray.wait()
-        yield
-
-
 @pytest.mark.ray
-def test_reused_worker_keeps_nothing_of_earlier_trials(
-    ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reused_worker_keeps_nothing_of_earlier_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same configuration as the first and the last trial of one process gives the same numbers.
 
     All trials read the same images in memory: nothing is copied for a trial.
@@ -202,19 +190,16 @@ def test_reused_worker_keeps_nothing_of_earlier_trials(
             record.study.enqueue_trial(point)
 
     monkeypatch.setattr(StudyRecord, "enqueue_starting_points", enqueue_points)
-    _, folder = run_with_trainable(
-        faulty.always_seed_0,
-        monkeypatch,
-        num_samples=4,
-        epochs=2,
-        results_dir=tmp_path / "results",
-        max_concurrent=1,
-        scheduler="none",
-    )
+    monkeypatch.setattr(tuner, "trainable", faulty.always_seed_0)
+    words = ["--dataset=digits", "--num-samples=4", "--epochs=2", "--max-concurrent=1", "--scheduler=none"]
+    more = ["--no-dashboard", "--name=study", f"--results-dir={tmp_path}"]
+    with StartedRun("search/run.py", *words, *more, real=True) as run:
+        status, output = run.end()
+    assert status == 0, output
     notes = written_by_workers.read_text().splitlines()
     assert len(notes) == 4
     assert len(set(notes)) == 1
-    epochs = pd.read_csv(folder / "epochs.csv")
+    epochs = pd.read_csv(tmp_path / "study" / "epochs.csv")
     curves = [curve[NUMBERS].to_numpy() for _, curve in epochs.groupby("trial_number")]
     assert (curves[0] == curves[3]).all()
     assert (curves[0] != curves[2]).any()
