@@ -32,10 +32,17 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # hundreds of studies wait for no disk
 
 
+LONGEST = [
+    *("cluster", "faults", "chaos", "command", "whole_study", "storage", "from_python", "users_world", "live_view"),
+    *("resume", "study", "programs", "documented_commands", "damaged", "confirm", "security", "dashboards", "report"),
+]
+"""The files of tests that take longest, the longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that start Ray: they take longest, so two processes that share the files end together."""
-    starting_ray = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item.path not in starting_ray)
+    """Begin with the files that take longest, so that two processes which share the files end together."""
+    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 Draw = dict[str, Callable[..., bytes]]

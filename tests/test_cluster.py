@@ -156,6 +156,7 @@ def two_nodes() -> Iterator[TwoNodes]:
         **{name: value for name, value in variables},
         "HOME": str(folder),  # for the token
         "RAY_TMPDIR": str(folder),
+        "RAY_health_check_period_ms": "500",  # a node is dead after five failed checks, by default every 3 seconds
         "PYTHONPATH": str(Path(__file__).parent),
         faulty.NOTES: str(folder / "notes"),
     }

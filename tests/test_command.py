@@ -17,6 +17,7 @@ from own_code import search_program as search
 from own_code import write_program
 from serial_ray import run_command
 
+from search.engine import command_training
 from search.engine.command_training import ProgramError, train_by_command
 from search.record.trial import Objective
 from search.settings import StudySettings
@@ -251,9 +252,12 @@ report(1.0); print({"loss": "0.5", "done": True, "other": [1]}); print('{"later"
 
 
 @pytest.mark.parametrize("line", ["{'loss': nan}", '{"loss": NaN}', '{"loss": -Infinity}'])
-def test_metric_of_a_program_that_is_not_finite_has_diverged(place: Path, line: str) -> None:
+def test_metric_of_a_program_that_is_not_finite_has_diverged(
+    place: Path, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_training, "HOLD_SECONDS", 0.2)
     with pytest.raises(TrainingDivergedError, match="in epochs 2 to 4"):
-        train(f"report(1.0)\nfor _ in range(3):\n    print({line!r})\ntime.sleep(100)")
+        train(f"report(1.0)\nprint('\\n'.join([{line!r}] * 3))\ntime.sleep(100)")
     with pytest.raises(TrainingDivergedError, match="in epoch 2"):
         train(f"report(1.0)\nprint({line!r})")
 
@@ -327,10 +331,10 @@ def test_stopped_program_is_asked_to_end_and_then_killed_with_all_its_processes(
 
 def test_program_that_takes_too_long_is_ended(place: Path) -> None:
     with pytest.raises(ProgramError, match="took longer than trial_timeout") as error:
-        train("report(1.0); time.sleep(1000)", timeout=1)
+        train("report(1.0); time.sleep(1000)", timeout=0.5)
     assert error.value.is_timeout
     with pytest.raises(ProgramError, match="took longer than trial_timeout"):
-        train("report(1.0); os.close(1); os.close(2); time.sleep(1000)", timeout=1)
+        train("report(1.0); os.close(1); os.close(2); time.sleep(1000)", timeout=0.5)
 
 
 def test_children_that_a_program_leaves_end_with_it(place: Path) -> None:

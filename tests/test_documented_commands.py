@@ -26,17 +26,19 @@ DOCUMENTS = sorted(
     for path in PROJECT.glob(pattern)
 )
 SHORT = {
-    "search/run.py": {"dataset": "digits", "epochs": "2", "num-samples": "4"},
+    "search/run.py": {"dataset": "digits", "epochs": "2", "num-samples": "3"},
     "search/confirm.py": {"top": "2", "seeds": "2"},
     "search/replay.py": {"seeds": "2"},
     "training/run.py": {"dataset": "digits", "epochs": "2"},
 }
 """What a command gets that does not say otherwise, so that it takes seconds."""
 FEWER = {
-    "--num-samples 20": "--num-samples 4",
+    "--num-samples 20": "--num-samples 3",
     "--num-samples +20": "--num-samples +2",
+    "--num-samples 6 --epochs 4": "--num-samples 3 --epochs 2",
     "--num-samples 40": "--num-samples 10",
     "--top 3 --seeds 5": "--top 2 --seeds 2",
+    "--top 2 --seeds 3": "--top 2 --seeds 2",
     "--confirm 3x5": "--confirm 2x2",
     "--studies 40": "--studies 10",
 }

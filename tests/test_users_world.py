@@ -89,7 +89,7 @@ def test_training_runs_in_workers_as_its_file_would(tmp_path: Path) -> None:
     for ours in ("scheduler", "training", "search"):
         (tmp_path / f"{ours}.py").write_text("raise ImportError('of the user, who does not import it')")
     command = [sys.executable, str(PROJECT / "search" / "run.py")]
-    more = ["--num-samples", "4", "--epochs", "3", "--max-concurrent", "1", "--scheduler", "none"]
+    more = ["--num-samples", "3", "--epochs", "3", "--max-concurrent", "1", "--scheduler", "none"]
     run = subprocess.run(
         [*command, *options_of("mine", tmp_path / "out", *more)],
         cwd=tmp_path,
