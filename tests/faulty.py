@@ -37,10 +37,10 @@ def fails_in_every_way(sample: dict[str, Any], **study: Any) -> None:
 
 
 def always_seed_0(sample: dict[str, Any], **study: Any) -> None:
-    """Train every trial with seed 0 and note the process and where its images lie in memory."""
+    """Train every trial with seed 0, trial 4 slowly, and note the process and where its images lie in memory."""
     with Path(os.environ[NOTES]).open("a") as stream:
         stream.write(f"process {os.getpid()}, images at {study['images'].train.images.data_ptr()}\n")
-    trainable({**sample, "seed": 0}, **study)
+    slow({**sample, "seed": 0}, seconds=1.0 if sample["seed"] == 4 else 0.0, **study)
 
 
 def notes_its_node(sample: dict[str, Any], **study: Any) -> None:

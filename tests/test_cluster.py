@@ -227,30 +227,38 @@ def refused(driver: subprocess.Popen[str]) -> str:
     return errors
 
 
+@pytest.fixture(scope="module")
+def refusals(two_nodes: TwoNodes) -> dict[str, str]:
+    """What drivers print that are refused, by what is wrong with them; all are started at once."""
+    (two_nodes.folder / "wrong").write_text(secrets.token_hex(32))
+    *words, _ = documented("python search/run.py --address HEAD:6379")
+    drivers = {
+        token: two_nodes.driver(words, *TRIALS, "--name", "refused", RAY_AUTH_TOKEN_PATH=str(two_nodes.folder / token))
+        for token in ("wrong", "missing")
+    }
+    if CAN_MOUNT:
+        words = documented("python search/run.py --address auto --results-dir")[:4]
+        results = two_nodes.hidden / "results"
+        drivers["hidden"] = two_nodes.driver(words, *TRIALS, "--results-dir", str(results))
+    return {wrong: refused(driver) for wrong, driver in drivers.items()}
+
+
 @pytest.mark.skipif(not CAN_MOUNT, reason="only root can hide a folder from a node")
 @pytest.mark.ray
-def test_results_folder_that_a_node_does_not_share_is_refused(two_nodes: TwoNodes) -> None:
-    results = two_nodes.hidden / "results"
-    auto = documented("python search/run.py --address auto --results-dir")[:4]
-    sentence = refused(two_nodes.driver(auto, *TRIALS, "--results-dir", str(results)))
+def test_results_folder_that_a_node_does_not_share_is_refused(two_nodes: TwoNodes, refusals: dict[str, str]) -> None:
     assert re.fullmatch(
         r"error: node [\d.]+ of the cluster does not share the results folder with this machine "
         rf"\(No such file or directory\): {two_nodes.hidden}\n",
-        sentence,
+        refusals["hidden"],
     )
     assert not list(two_nodes.hidden.glob("*results*")) + list(two_nodes.hidden.glob(".tunesmith*"))
 
 
 @pytest.mark.ray
-def test_wrong_and_missing_tokens_are_refused_and_not_shown(two_nodes: TwoNodes) -> None:
-    wrong = two_nodes.folder / "wrong-token"
-    wrong.write_text(secrets.token_hex(32))
-    files = (wrong, two_nodes.folder / "no-token")
-    *words, _ = documented("python search/run.py --address HEAD:6379")
-    drivers = [two_nodes.driver(words, *TRIALS, "--name", "refused", RAY_AUTH_TOKEN_PATH=str(file)) for file in files]
-    for sentence in map(refused, drivers):
-        assert f"the Ray cluster at {two_nodes.address} requires its token" in sentence
-        assert wrong.read_text() not in sentence
+def test_wrong_and_missing_tokens_are_refused_and_not_shown(two_nodes: TwoNodes, refusals: dict[str, str]) -> None:
+    for token in ("wrong", "missing"):
+        assert f"the Ray cluster at {two_nodes.address} requires its token" in refusals[token]
+        assert (two_nodes.folder / "wrong").read_text() not in refusals[token]
     assert not (PROJECT / "results" / "refused").exists()
 
 

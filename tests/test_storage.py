@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ import psycopg
 import pytest
 from optuna.trial import TrialState
 from postgresql import PASSWORD, SECRET, USER, PostgreSQL, programs
-from serial_ray import CompletedRun, StartedRun, run_command
+from serial_ray import CompletedRun, run_command
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from studies import NUMBERS, HandDrivenStudy, metrics
@@ -33,7 +34,7 @@ from search.record.postgresql import ServerStorage, open_server
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
 from search.run import read_settings
-from training.config import TrialConfig
+from training.config import PROJECT, TrialConfig
 from training.console.command_line import mask_password
 from training.images.image_data import ImageData
 from training.loop import train
@@ -239,7 +240,7 @@ def test_passwords_are_shown_as_stars(word: str, shown: str) -> None:
     assert mask_password(word) == shown
 
 
-class WholeStudy(StartedRun):
+class WholeStudy:
     """A study of 2 trials on digits, called `whole`, by `python search/run.py` in another process, with Ray."""
 
     def __init__(self, results: Path, server: PostgreSQL) -> None:
@@ -251,13 +252,18 @@ class WholeStudy(StartedRun):
         """
         self._folder = results / "whole"
         self._server = server
+        self._output = results / "output"
         options = ["--dataset", "digits", "--num-samples", "2", "--epochs", str(EPOCHS), "--scheduler", "none"]
         options += ["--max-concurrent", "1", "--no-dashboard", "--results-dir", str(results), "--name", "whole"]
-        super().__init__("search/run.py", *options, "--storage", server.address(), real=True)
+        command = [sys.executable, "search/run.py", *options, "--storage", server.address()]
+        with self._output.open("w") as stream:
+            self.process = subprocess.Popen(
+                command, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+            )
 
     def wait_for(self, words: str) -> None:
         """Wait until it has printed this."""
-        self._wait(lambda: words in self.output, words)
+        self._wait(lambda: words in self._output.read_text(), words)
 
     def wait_for_epochs(self, number: int) -> None:
         """Wait until so many epochs are recorded."""
@@ -271,7 +277,7 @@ class WholeStudy(StartedRun):
         deadline = time.monotonic() + 90
         while not condition():
             assert time.monotonic() < deadline, f"waited in vain for: {what}"
-            assert self.is_running(), self.output
+            assert self.process.poll() is None, self._output.read_text()
             time.sleep(0.1)
 
 
@@ -306,18 +312,22 @@ def files_with_the_password(folder: Path) -> list[Path]:
 def killed(server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A study that saw its server go away and come back, and then was killed, and its folder removed."""
     results, nothing = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("nothing")
-    with WholeStudy(results, server) as study:
+    study = WholeStudy(results, server)
+    try:
         study.wait_for("Ended trials")
         study.wait_for_epochs(5)
         server.stop()
         study.wait_for("the study waits until this is possible")
         server.start()
         study.wait_for("the record can be written again")
-        study.send(signal.SIGSTOP)  # it has the lock still
+        study.process.send_signal(signal.SIGSTOP)  # it has the lock still
         for words in (["--resume", "whole"], ["--name", "whole", "--dataset", "digits"]):
             with impatient():
                 sentence = refused("run.py", nothing, *words, "--storage", server.address())
-            assert sentence.startswith(f"error: study whole is being run by process {study.pid} on ")
+            assert sentence.startswith(f"error: study whole is being run by process {study.process.pid} on ")
+    finally:
+        study.process.kill()
+        study.process.wait()
     assert files_with_the_password(results) == []
     assert not (results / "whole" / "study.db").exists()
     shutil.rmtree(results)

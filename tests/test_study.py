@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from optuna.trial import TrialState
 from PIL import Image
 from serial_ray import CompletedRun, StartedRun, run_command
 from studies import NUMBERS, few_digits
+from test_resume import wait_for_epochs
 
 from search.engine import study as study_module
 from search.engine import tuner
@@ -171,38 +173,64 @@ def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **option
     return run_study(study), study.record.folder
 
 
+POINTS = (
+    {"learning_rate": 1e-3, "batch_size": 32, "optimizer": "adam"},
+    {"learning_rate": 1e-1, "batch_size": 64, "optimizer": "rmsprop"},
+    {"learning_rate": 1e-3, "batch_size": 512, "optimizer": "sgd"},
+    {"learning_rate": 1e-3, "batch_size": 32, "optimizer": "adam"},
+)
+"""The configurations of the first trials of a study with the real Ray."""
+EPOCHS = 6
+
+
+def enqueue_points(record: StudyRecord, most: int) -> None:
+    for point in POINTS:
+        record.study.enqueue_trial(point)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
+    """A study with the real Ray that was interrupted in its last trial: its folder, exit status and output."""
+    results = tmp_path_factory.mktemp("interrupted")
+    words = ["--dataset=digits", "--num-samples=5", f"--epochs={EPOCHS}", "--max-concurrent=1", "--scheduler=none"]
+    more = ["--no-dashboard", "--name=study", f"--results-dir={results}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StudyRecord, "enqueue_starting_points", enqueue_points)
+        patch.setattr(tuner, "trainable", faulty.always_seed_0)
+        run = StartedRun("search/run.py", *words, *more, real=True)
+    with run:
+        wait_for_epochs(results / "study", len(POINTS) * EPOCHS + 1)
+        run.send(signal.SIGINT)
+        return results / "study", *run.end()
+
+
 @pytest.mark.ray
-def test_reused_worker_keeps_nothing_of_earlier_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reused_worker_keeps_nothing_of_earlier_trials(interrupted: tuple[Path, int, str]) -> None:
     """The same configuration as the first and the last trial of one process gives the same numbers.
 
     All trials read the same images in memory: nothing is copied for a trial.
     """
-    written_by_workers = Path(os.environ[faulty.NOTES])
-    points = (
-        {"learning_rate": 1e-3, "batch_size": 32, "optimizer": "adam"},
-        {"learning_rate": 1e-1, "batch_size": 64, "optimizer": "rmsprop"},
-        {"learning_rate": 1e-3, "batch_size": 512, "optimizer": "sgd"},
-        {"learning_rate": 1e-3, "batch_size": 32, "optimizer": "adam"},
-    )
-
-    def enqueue_points(record: StudyRecord, most: int) -> None:
-        for point in points:
-            record.study.enqueue_trial(point)
-
-    monkeypatch.setattr(StudyRecord, "enqueue_starting_points", enqueue_points)
-    monkeypatch.setattr(tuner, "trainable", faulty.always_seed_0)
-    words = ["--dataset=digits", "--num-samples=4", "--epochs=2", "--max-concurrent=1", "--scheduler=none"]
-    more = ["--no-dashboard", "--name=study", f"--results-dir={tmp_path}"]
-    with StartedRun("search/run.py", *words, *more, real=True) as run:
-        status, output = run.end()
-    assert status == 0, output
-    notes = written_by_workers.read_text().splitlines()
-    assert len(notes) == 4
+    folder, *_ = interrupted
+    notes = Path(os.environ[faulty.NOTES]).read_text().splitlines()
+    assert len(notes) == 5
     assert len(set(notes)) == 1
-    epochs = pd.read_csv(tmp_path / "study" / "epochs.csv")
+    epochs = pd.read_csv(folder / "epochs.csv")
     curves = [curve[NUMBERS].to_numpy() for _, curve in epochs.groupby("trial_number")]
     assert (curves[0] == curves[3]).all()
     assert (curves[0] != curves[2]).any()
+
+
+@pytest.mark.ray
+def test_interrupt_of_a_study_with_ray_keeps_everything(interrupted: tuple[Path, int, str]) -> None:
+    folder, status, output = interrupted
+    assert status == 130, output
+    said, resumed = output.splitlines()[-1].split(" --resume ")
+    assert said == "Interrupted. To continue: python search/run.py"
+    assert (PROJECT / resumed).resolve() == folder
+    trials = read_trials(folder).sort_index()
+    assert trials["status"].tolist() == ["completed"] * 4 + ["interrupted"]
+    assert trials["epochs"].to_dict() == pd.read_csv(folder / "epochs.csv").groupby("trial_number").size().to_dict()
+    assert 1 <= trials["epochs"][4] < EPOCHS
 
 
 def test_study_in_which_nothing_completes_fails_and_says_where_to_look(
