@@ -3,17 +3,21 @@
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from serial_ray import StartedRun, run_command
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 from studies import DEFAULT_SPACE, metadata, metrics
 
 from search.algorithms.promotion import Promotion
 from search.algorithms.samplers import _SampledStudy
 from search.algorithms.search_algorithm import suggest_value
+from search.record.database import NoRetry
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.settings import StudySettings
@@ -154,6 +158,33 @@ def test_paused_trials_are_paused_in_a_record_that_is_read_again(study: Driven) 
     again.requeue_interrupted()
     assert again.study.ask().number == 2
     assert again.study.ask().number == 3, "paused trials do not wait to be proposed"
+
+
+class Again(NoRetry):
+    """Tries again at once."""
+
+    def wait(self, error: Exception) -> None:
+        assert "disk is full" in str(error)
+
+
+def test_nothing_is_lost_when_the_disk_is_full_at_a_commit(study: Driven) -> None:
+    for accuracy in (0.5, 0.6, 0.7):
+        study.run(accuracy)
+    fails: Iterator[bool] = iter(())
+    study.record.retry_writes_with(Again())
+
+    @event.listens_for(study.record._database.engine, "commit")
+    def commit(_: object) -> None:
+        if next(fails, False):
+            raise OperationalError(None, None, OSError("disk is full"))
+
+    fails = iter([True])
+    assert study.promoted() == 2
+    fails = iter([True])
+    study.record.stop_paused([trial for trial in study.record.trials if trial.status == "paused"])
+    assert next(fails, None) is None
+    again = StudyRecord.open(study.record.folder)
+    assert [trial.status for trial in again.trials] == ["stopped_early", "stopped_early", "interrupted"]
 
 
 def test_sampler_sees_paused_trials_as_pruned(study: Driven) -> None:

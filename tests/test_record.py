@@ -1,15 +1,19 @@
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 from studies import FULL_EPOCHS, HandDrivenStudy, metrics, search
 
 from search.algorithms.search_algorithm import SearchAlgorithm
+from search.record.database import NoRetry
 from search.record.lookup import stored_settings
 from search.record.ranking import best_trial, ranked
 from search.record.study_record import StudyRecord
@@ -179,3 +183,32 @@ def test_what_a_dead_process_left_half_written_is_undone(study: HandDrivenStudy,
 def test_error_texts_become_one_harmless_line() -> None:
     failure = Failure("exception", "ValueError: \x1b[2J\x1b[31mred\nand \u202e reversed\r\x00")
     assert failure.error == "ValueError: \\x1b[2J\\x1b[31mred and \\u202e reversed \\x00"
+
+
+class Again(NoRetry):
+    """Tries again at once."""
+
+    def wait(self, error: Exception) -> None:
+        assert "disk is full" in str(error)
+
+
+def test_nothing_is_lost_when_the_disk_is_full_at_a_commit(study: HandDrivenStudy, tmp_path: Path) -> None:
+    study.record.retry_writes_with(Again())
+    fails: Iterator[bool] = iter(())
+
+    @event.listens_for(study.record._database.engine, "commit")
+    def commit(_: object) -> None:
+        if next(fails, False):
+            raise OperationalError(None, None, OSError("disk is full"))
+
+    for step in (
+        lambda: study.suggest("a"),
+        lambda: study.record.add_epoch("a", metrics(1, 0.5)),
+        lambda: study.record.add_epoch("a", metrics(2, 0.6)),
+        lambda: study.record.add_epoch("a", metrics(3, 0.7)),
+        lambda: study.record.finish("a"),
+    ):
+        fails = iter([True])
+        step()
+        assert next(fails, None) is None
+    assert StudyRecord.open(tmp_path).trials == study.record.trials

@@ -259,7 +259,10 @@ class StudyRecord:
         def write() -> None:
             proposal.set_user_attr(f"epoch {metrics.epoch}", timed_json(metrics, timing))
             for measured in self.objective.measured([metrics]):
-                proposal.report(self.objective.value(measured), metrics.epoch)
+                # not proposal.report: it ignores an epoch that it has seen, also if the commit failed after that
+                self.storage.set_trial_intermediate_value(
+                    proposal._trial_id, metrics.epoch, self.objective.value(measured)
+                )
 
         self.change(write)
 
