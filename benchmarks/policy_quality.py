@@ -23,6 +23,7 @@ from dataclasses import replace
 from datetime import date
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -75,29 +76,29 @@ def table_of(task: str) -> TaskTable:
     return TaskTable(task)
 
 
-def replay_samples(samples: int, job: Job) -> list[dict[str, float | str]]:
+def replay_samples(samples: int, job: Job) -> list[dict[str, Any]]:
     """Replay a study with so many trials to its end; returns its regret and its CPU in full trainings."""
     task, name, number = job
     table = table_of(task)
     study = Study(table, replace(POLICIES[name], samples=samples), number)
     *_, last = study.run(math.inf)
     regret = table.regret(last.configuration, last.epoch)
-    key: dict[str, float | str] = {"task": task, "policy": name, "study": number, "samples": samples}
+    key: dict[str, Any] = {"task": task, "policy": name, "study": number, "samples": samples}
     return [{**key, "regret": regret, "used": study.used / table.full_seconds}]
 
 
-def replay_budget(job: Job) -> list[dict[str, float | str]]:
+def replay_budget(job: Job) -> list[dict[str, Any]]:
     """Replay a study; returns its regret at each budget, and after how much CPU it was at each goal for good."""
     task, name, number = job
     table, policy = table_of(task), POLICIES[name]
     depends_on_budget = policy.scheduler == "first"
-    rows: list[dict[str, float | str]] = []
+    rows: list[dict[str, Any]] = []
     for budget in BUDGETS if depends_on_budget else (max(BUDGETS),):
         steps = [(0.0, 100.0, 0)]
         for shipped in Study(table, policy, number).run(budget * table.full_seconds):
             regret = table.regret(shipped.configuration, shipped.epoch)
             steps.append((shipped.seconds / table.full_seconds, regret, shipped.trials))
-        key: dict[str, float | str] = {"task": task, "policy": name, "study": number}
+        key: dict[str, Any] = {"task": task, "policy": name, "study": number}
         for looked_at in (budget,) if depends_on_budget else BUDGETS:
             _, regret, trials = next(step for step in reversed(steps) if step[0] <= looked_at)
             rows.append({**key, "budget": looked_at, "regret": regret, "trials": trials})

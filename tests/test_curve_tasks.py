@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import policy_quality
 import pytest
 import record_curves
 from curve_tasks import CONFIGURATIONS, TASKS
@@ -137,3 +138,51 @@ def test_first_rung_may_lie_inside_the_first_epoch(table: TaskTable) -> None:
     list(study.run(budget=1e6))
     assert any(trial.seen[-1].epoch == 0.25 for trial in study.trials)
     assert any(trial.seen[-1].epoch == EPOCHS for trial in study.trials)
+
+
+@pytest.fixture
+def replayed(table: TaskTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replays take the small table for that of any task."""
+    monkeypatch.setattr(policy_quality, "table_of", lambda _: table)
+
+
+@pytest.mark.usefixtures("replayed")
+def test_regret_at_a_budget_is_that_of_what_the_study_would_ship_then() -> None:
+    rows = policy_quality.replay_budget(("small", "random", 0))
+    regrets = [row["regret"] for row in rows if "budget" in row]
+    assert len(regrets) == len(policy_quality.BUDGETS)
+    assert regrets == sorted(regrets, reverse=True)
+    reached = {row["goal"]: row["reached"] for row in rows if "goal" in row}
+    assert reached[1.0] <= reached[0.5] <= reached[0.2]
+
+
+@pytest.mark.usefixtures("replayed")
+def test_study_of_so_many_trials_ends_by_itself() -> None:
+    (stops,) = policy_quality.replay_samples(12, ("small", "today", 0))
+    (pauses,) = policy_quality.replay_samples(12, ("small", "promote", 0))
+    assert 0 < pauses["used"] < stops["used"] < 12
+
+
+@pytest.mark.usefixtures("replayed")
+def test_every_run_on_the_tasks_that_judge_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_quality, "JUDGED", tmp_path / "judged.csv")
+    rows = [row for number in (0, 1) for row in policy_quality.replay_budget(("small", "random", number))]
+    for _ in range(2):
+        policy_quality.log(pd.DataFrame(rows))
+    judged = pd.read_csv(tmp_path / "judged.csv")
+    assert list(judged["budget"]) == [*policy_quality.BUDGETS] * 2
+    assert set(judged["studies"]) == {2}
+
+
+def test_tasks_that_judge_compare_no_other_policies(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert set(HALVES["policies"]) <= set(policy_quality.POLICIES)
+    monkeypatch.setattr("sys.argv", ["policy_quality.py", "--judge", "--policies", "today"])
+    with pytest.raises(SystemExit) as end:
+        policy_quality.main()
+    assert end.value.code == 2
+    assert "the policies that tables/halves.toml names" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["policy_quality.py", "--tasks", HALVES["judge"][0]])
+    with pytest.raises(SystemExit):
+        policy_quality.main()
