@@ -13,6 +13,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import tyro
+
 from training.config import PROJECT
 from training.networks.network_config import CnnHyperparameters, MlpHyperparameters
 
@@ -47,14 +49,18 @@ def written() -> str:
 def _lines(settings: type) -> Iterator[str]:
     texts, types = _texts(settings), get_type_hints(settings, include_extras=True)
     for field in fields(settings):
-        field_type, metavar = types[field.name], None
-        if hasattr(field_type, "__metadata__"):  # a positional argument
-            metavar = next((mark.metavar for mark in field_type.__metadata__ if getattr(mark, "metavar", None)), None)
-            field_type = get_args(field_type)[0]
-        option = f"--{field.name.replace('_', '-')}" if metavar is None else metavar
+        field_type = types[field.name]
+        marks = getattr(field_type, "__metadata__", ())
+        if tyro.conf.Suppress in marks:
+            continue
+        field_type = get_args(field_type)[0] if marks else field_type
+        metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), None)
+        name = next((mark.name for mark in marks if getattr(mark, "name", None)), field.name)
+        is_positional = tyro.conf.Positional in marks
+        option = metavar if is_positional else f"--{name.replace('_', '-')}"
         default = _default(field)
-        values = _values(field_type)
-        taken = f" {values}" if values and metavar is None else ""
+        values = metavar or _values(field_type)
+        taken = f" {values}" if values and not is_positional else ""
         yield f"- `{option}{taken}`{f' (default {default})' if default else ''}: {texts[field.name]}"
 
 

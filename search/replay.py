@@ -11,7 +11,7 @@ def main() -> int:
 
     from search.simulation import counterfactual, grid_study  # optuna, Ray and pandas take seconds
     from search.simulation.learning_curves import is_grid, read_csv, read_grid
-    from search.simulation.study_curves import is_study, read_study
+    from search.simulation.study_curves import is_other_study, is_study, read_other_study, read_study
 
     try:
         table = read_csv(options.table)
@@ -19,6 +19,9 @@ def main() -> int:
             grid_study.show(read_grid(options.table, table), options)
         elif is_study(table):
             counterfactual.show(read_study(options.table, table), options)
+        elif is_other_study(table):
+            other = read_other_study(options.table, table)
+            counterfactual.show(other.trials, options, other)
         else:
             raise ValueError(
                 f"{options.table} is neither a table of learning curves nor the epochs.csv of a study: "

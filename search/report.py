@@ -1,4 +1,4 @@
-"""Write the report and the tables of a study again, and print its summary."""
+"""Write the report and the tables of a study again, also of one by another program, and print its summary."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from search.record.lookup import COMMAND, check_code_named, find_study, stored_settings
+from search.task.metric_names import Mode
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
 
@@ -20,8 +21,26 @@ if TYPE_CHECKING:
 class ReportSettings:
     """Options of `python search/report.py`."""
 
-    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
+    study: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY", help_behavior_hint="(not with --import)")
+    ] = None
     """The study, which may still be running: its name, its folder, or latest for the newest study."""
+    import_: Annotated[str | None, tyro.conf.arg(name="import", metavar="SOURCE")] = None
+    """Import the study of another program first: a storage of Optuna (a file of sqlite, or an address like
+    postgresql://user@host/database), a folder of Ray Tune or TensorBoard, or a table (CSV). Nothing of the source is
+    run or changed. docs/import.md explains it."""
+    study_name: Annotated[str | None, tyro.conf.arg(name="study", metavar="NAME")] = None
+    """With --import: the name of the study in a source that has several."""
+    metric: str | None = None
+    """With --import: metric by which the trials are compared, where the source does not say it or has several."""
+    mode: Mode | None = None
+    """With --import: whether the highest value of the metric is the best (max) or the lowest one (min), where neither
+    the source nor the name of the metric says it."""
+    parameters: tuple[str, ...] = ()
+    """With --import: the columns of a table that are hyperparameters; by default those that begin with params_,
+    param_, param: or config/."""
+    name: str | None = None
+    """With --import: name of the new study and of its folder; by default that of the study in the source."""
     results_dir: Path = field(default_factory=lambda: PROJECT / "results")
     """Folder of all studies."""
     data_dir: Path | None = None
@@ -34,6 +53,30 @@ class ReportSettings:
     dataset: str | None = None
     """Import path of the function that loads the study's images, if you wrote it. Its code runs only if you name it
     again."""
+
+    def __post_init__(self) -> None:
+        """Check that there is one study to report on."""
+        if (self.study is None) == (self.import_ is None):
+            raise ValueError("a report needs either STUDY or --import SOURCE")
+        of_import = {"study": self.study_name, "metric": self.metric, "mode": self.mode, "name": self.name}
+        given = [f"--{name}" for name, value in (of_import | {"parameters": self.parameters}).items() if value]
+        if given and self.import_ is None:
+            raise ValueError(f"{given[0]} needs --import, which names the source")
+
+
+def _find(options: ReportSettings) -> Path:
+    """The folder of the study, which is new if it is imported; a ValueError or an OSError says why there is none."""
+    if options.import_ is None:
+        return find_study(str(options.study), options.results_dir, options.storage)
+    from search.importing.reading import SourceOptions, read_source  # optuna takes a second
+    from search.importing.write import ImportChoices, write
+
+    of_source = SourceOptions(study=options.study_name, metric=options.metric, parameters=options.parameters)
+    study, source = read_source(options.import_, of_source)
+    choices = ImportChoices(
+        metric=options.metric, mode=options.mode, name=options.name, results_dir=options.results_dir
+    )
+    return write(study, source, choices)
 
 
 def _export_best(
@@ -59,7 +102,7 @@ def main() -> int:
     """Report on the study that the command line names; returns the exit status."""
     options = parse(ReportSettings, __doc__ or "")
     try:
-        folder = find_study(options.study, options.results_dir, options.storage)
+        folder = _find(options)
         settings = stored_settings(folder, options.storage)
         if options.data_dir is not None:
             settings = replace(settings, data_dir=options.data_dir)
@@ -68,6 +111,7 @@ def main() -> int:
 
     from search.analysis.findings import analyse
     from search.outputs.files import StudyFiles
+    from search.outputs.import_text import show_import
     from search.outputs.report import write_report
     from search.outputs.summary import show_summary
     from search.record.folder import StudyFolder
@@ -85,6 +129,8 @@ def main() -> int:
         StudyFiles(record).write()
     except (ValueError, OSError) as error:
         print(f"The files of the study are not written again: {error}")
+    if options.import_ is not None:
+        show_import(record)
     findings = analyse(record)
     data = _export_best(folder, settings, record, options)
     try:

@@ -65,6 +65,8 @@ class StudySettings(DataConfig):
     parse: str | None = None
     """With --command: regular expression that finds the metrics in a line of the program's output, in named groups, for
     example "epoch (?P<epoch>\\d+).*val loss (?P<val_loss>[\\d.]+)"."""
+    imported: Annotated[str | None, tyro.conf.Suppress] = None
+    """The program of which the trials were imported by search/report.py --import; no option, and only in records."""
     space: Annotated[
         Path | Mapping[str, Any] | None,
         tyro.conf.arg(constructor=Path | None, help_behavior_hint="(default: None)"),
@@ -215,6 +217,7 @@ class StudySettings(DataConfig):
             dataset=self.dataset,
             train_function=self.train_function,
             command=self.command,
+            imported=self.imported,
             parse=self.parse,
             metric=self.metric_name,
             epochs=self.epochs,

@@ -224,7 +224,7 @@ def test_seeds_are_those_of_no_trial(tmp_path: Path) -> None:
     study = HandDrivenStudy(tmp_path)
     study.run_one_of_each()
     assert fresh_seeds(study.record, 3) == [7, 8, 9]
-    study.record.trials[0].seed = 2**32 - 1
+    study.record.trials[0].known_seed = 2**32 - 1
     assert fresh_seeds(study.record, 2) == [0, 7]
 
 

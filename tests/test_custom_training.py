@@ -140,7 +140,7 @@ def test_function_gets_its_dataclass_and_yields_numbers(place: Path) -> None:
     measured = epochs_of(place, "train")
     assert [(metrics.epoch, value(metrics, "loss")) for metrics in measured] == [(1, 6.0), (2, 3.0), (3, 2.0)]
     assert list(measured[0].values) == ["loss", "draw", "seen"]
-    assert all(metrics.seconds >= 0 for metrics in measured)
+    assert all(metrics.seconds is not None and metrics.seconds >= 0 for metrics in measured)
 
 
 def test_time_of_short_epochs_is_measured_and_shown(place: Path, tmp_path: Path) -> None:

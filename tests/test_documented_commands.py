@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from serial_ray import CompletedRun, run_command
 from studies import few_digits
+from test_import import STUDIES
 from test_report import trained_study
 
 from search.outputs.model_export import export_model
@@ -47,6 +49,8 @@ HAVE_RESULTS = re.compile(r"search/(run|report|confirm|reproduce|compare)\.py")
 BEFORE = "python search/run.py --name tonight --num-samples 8"
 """What was run before one reads of `latest` or of a STUDY."""
 PLACEHOLDERS = {"STUDY": "tonight", "TRIAL": "0"}
+IMPORTED = {"optuna-5-conditional.db": "optuna.db", "wandb.csv": "sweep.csv", "tensorboard-torch": "runs"}
+"""Studies of other programs, and what docs/import.md calls them."""
 LEAVES = {"guide": ["results/mine/confirm.csv", "results/mine/model/README.md", "digit.onnx"]}
 """What is there when all commands of a document have run."""
 RUN_ELSEWHERE = {
@@ -101,6 +105,10 @@ def folder(tmp_path: Path, digits: ImageData) -> Path:
         Image.fromarray(digits.test.images[0, 0].numpy()).save(tmp_path / name)
     shutil.copyfile(tmp_path / "photo.png", tmp_path / "IMAGE")
     shutil.copytree(PROJECT / "benchmarks" / "tables", tmp_path / "benchmarks" / "tables")
+    with zipfile.ZipFile(STUDIES) as archive:
+        archive.extractall(tmp_path)
+    for name, new in IMPORTED.items():
+        (tmp_path / name).rename(tmp_path / new)
     for kind in ("python", "toml"):
         for block in blocks("guide.md", kind):
             (name,) = re.findall(r"^# (\S+)\n", block)
@@ -233,7 +241,8 @@ def test_commands_of_the_document_work(document: Path, folder: Path, tonight: Pa
             (results / "latest").symlink_to("tonight")
         if "compare.py" in command:
             for name in shlex.split(command)[2:]:
-                shutil.copytree(results / "tonight", results / name)
+                if not (results / name).exists():
+                    shutil.copytree(results / "tonight", results / name)
         if can_run(command) and (command not in run_before or "--name" in command):  # a later one may need that study
             run(command, folder)
             run_before.add(command)

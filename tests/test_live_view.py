@@ -187,7 +187,7 @@ def test_confirmation_shows_the_numbers_of_the_study_and_the_seeds(running: Stud
         study="s", top=2, trials=[7, 104], values=[0.9, 0.8], seeds=seeds[:10], winner_seeds=seeds[10:20], final_seed=70
     )
     for trial, seed in zip(running.trials[-2:], (58, 59), strict=True):
-        trial.seed = seed
+        trial.known_seed = seed
     running.metadata = replace(running.metadata, plan=plan)
     lines = frame(running, 80, 30)
     assert [line.split()[:2] for line in lines[-3:]] == [["#", "seed"], ["7", "58"], ["104", "59"]]

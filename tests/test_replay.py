@@ -22,7 +22,7 @@ from search.record.trial import Failure
 from search.replay import main
 from search.settings import SamplerName, SchedulerName, StudySettings
 from search.simulation.learning_curves import GridCurves, read_csv, read_grid
-from search.simulation.simulator import incumbents, replay_grid, replay_trials
+from search.simulation.simulator import incumbents, replay_grid, replay_trials, seconds_of
 from search.simulation.study_curves import StudyTrial, read_study
 from search.space.search_space import starting_points
 from training.config import PROJECT
@@ -97,7 +97,7 @@ def test_failed_trial_takes_its_time_and_what_it_measured_does_not_stand() -> No
 def test_without_a_scheduler_every_epoch_is_run_and_the_cost_adds_up(curves: GridCurves) -> None:
     reports = list(replay_grid(curves, settings(scheduler="none", sampler="random"), DEFAULT_SPACE, workers=2))
     assert len(reports) == 20 * tables.EPOCHS
-    assert reports[-1].seconds_used == pytest.approx(sum(report.step.seconds for report in reports))
+    assert reports[-1].seconds_used == pytest.approx(sum(seconds_of(report.step) for report in reports))
     clocks = [report.clock for report in reports]
     assert clocks == sorted(clocks)
     assert reports[-1].seconds_used / 2 <= clocks[-1] <= reports[-1].seconds_used / 2 + 2 * tables.EPOCHS

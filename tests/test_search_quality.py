@@ -15,7 +15,7 @@ from search.record.trial import Failure, Objective, TrialRecord
 
 def trial(number: int, *accuracies: float) -> TrialRecord:
     objective = Objective("val_accuracy", "max")
-    made = TrialRecord(number, f"ray{number}", {"learning_rate": 10.0**-number}, seed=0, objective=objective)
+    made = TrialRecord(number, f"ray{number}", {"learning_rate": 10.0**-number}, known_seed=0, objective=objective)
     for epoch, accuracy in enumerate(accuracies, start=1):
         made.add_epoch(metrics(epoch, accuracy), None)
     return made

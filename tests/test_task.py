@@ -18,7 +18,7 @@ from training.config import PROJECT, TrialConfig
 from training.images.image_data import load_data
 from training.metrics import EpochMetrics
 
-KINDS = ("ImageTask", "FunctionTask", "ProgramTask")
+KINDS = ("ImageTask", "FunctionTask", "ProgramTask", "ImportedTask")
 NAMED_IN = {
     "task/task_choice.py",  # chooses the kind by the settings
     "engine/runners.py",  # has the table of how each kind is trained
@@ -42,7 +42,7 @@ def task(**options: Any) -> Task:
 
 
 def test_kinds_of_training_are_named_in_one_place_of_the_search_and_one_of_the_engine() -> None:
-    defined = {f"task/{name}.py" for name in ("image_task", "own_task")}
+    defined = {f"task/{name}.py" for name in ("image_task", "imported_task", "own_task")}
     naming = {file for file, source in sources().items() if re.search("|".join(KINDS), source)}
     assert naming - defined == NAMED_IN
 
@@ -56,12 +56,19 @@ def test_nothing_asks_for_the_kind_of_training() -> None:
 
 @pytest.mark.parametrize(
     ("options", "kind"),
-    [*zip([{}, {"train_function": FUNCTION, **OWN}, {"command": COMMAND, **OWN}], KINDS, strict=True)],
+    [*zip([{}, {"train_function": FUNCTION, **OWN}, {"command": COMMAND, **OWN}], KINDS[:3], strict=True)],
 )
 def test_settings_choose_the_kind_and_its_runner(options: dict[str, Any], kind: str) -> None:
     chosen = task(**options)
     assert type(chosen).__name__ == kind
     assert type(runner_of(chosen)).__name__ == kind.replace("Task", "Runner")
+
+
+def test_imported_trials_have_a_kind_and_no_runner() -> None:
+    chosen = task(imported="another program", **OWN)
+    assert type(chosen).__name__ == "ImportedTask"
+    with pytest.raises(ValueError, match="its training is not known here"):
+        chosen.check_can_train()
 
 
 def test_what_each_kind_of_training_has() -> None:

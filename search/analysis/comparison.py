@@ -78,9 +78,14 @@ def overview(groups: Sequence[Group]) -> pd.DataFrame:
             "studies": len(group.records),
             "trials": np.mean([len(ended_trials(record.trials)) for record in group.records]),
             "epochs": np.mean([epochs_run(record.trials) for record in group.records]),
-            "seconds": np.mean([wall_seconds(record) for record in group.records]),
+            "seconds": np.mean([_seconds(record) for record in group.records]),
         }
         for name, column in displayed_metrics(groups).items():
             row[column] = np.mean([metric_value(metrics, name) for metrics in bests]) if bests else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _seconds(record: StudyRecord) -> float:
+    """Wall clock of a study; that of one that was imported is not known."""
+    return np.nan if record.metadata.origin else wall_seconds(record)

@@ -59,7 +59,10 @@ def check_comparable(records: Sequence[StudyRecord]) -> None:
         names = f"{first.folder.name} and {other.folder.name} cannot be compared"
         if other.metric != first.metric:
             raise ValueError(f"{names}: their metrics are {first.metric} and {other.metric}")
-        if other.metadata.task.name != first.metadata.task.name:
+        if other.mode != first.mode:
+            raise ValueError(f"{names}: the modes of {first.metric} are {first.mode} and {other.mode}")
+        is_known = first.metadata.origin is None and other.metadata.origin is None
+        if is_known and other.metadata.task.name != first.metadata.task.name:
             raise ValueError(f"{names}: they are about {first.metadata.task.name} and {other.metadata.task.name}")
         data, others_data = first.metadata.dataset, other.metadata.dataset
         if data and others_data and others_data.sha256 != data.sha256:

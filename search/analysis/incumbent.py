@@ -54,7 +54,9 @@ def incumbent_range(group: Group, cost: Cost) -> IncumbentRange | None:
 
 
 def _trajectory(record: StudyRecord, cost: Cost) -> Trajectory | None:
-    """The trajectory of a study; None without a valid trial."""
+    """The trajectory of a study; None without a valid trial, or without a clock."""
+    if cost == "seconds" and record.metadata.origin:
+        return None
     if cost == "trials":
         ended = sorted(ended_trials(record.trials), key=_last_report)
         steps = [(float(number), trial.best_value if trial.is_valid else None) for number, trial in enumerate(ended, 1)]
@@ -83,7 +85,8 @@ def _epoch_values(record: StudyRecord) -> list[tuple[float, float | None]]:
         reported = 0.0
         for metrics in trial.epochs:
             timing = trial.timings.get(metrics.epoch)
-            reported = offsets[timing.session] + timing.reported if timing else reported + metrics.seconds
+            elapsed = metrics.seconds or 0.0  # unknown only where no one asks for seconds
+            reported = offsets[timing.session] + timing.reported if timing else reported + elapsed
             is_valid = trial.is_valid and record.objective.measured([metrics])
             values.append((reported, record.objective.value(metrics) if is_valid else None))
     return sorted(values, key=lambda pair: pair[0])

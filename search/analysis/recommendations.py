@@ -95,7 +95,8 @@ def describe_stopped(record: StudyRecord) -> str:
         return ""
     return (
         f"The scheduler stopped {stopped} of {len(trials)} trials early because of their values, so it is not known "
-        "which hyperparameters can stay fixed. A study with --scheduler none may tell."
+        "which hyperparameters can stay fixed. "
+        f"A study {'that stops no trial' if record.metadata.origin else 'with --scheduler none'} may tell."
     )
 
 
@@ -118,6 +119,7 @@ def _bounds(record: StudyRecord, space: SearchSpace, judgement: Judgement) -> It
         distribution = space[one.name]
         if (
             isinstance(distribution, CategoricalDistribution)
+            or one.name in record.metadata.guessed_ranges
             or space.ranges[one.name][0].condition
             or len(one.values) < FEWEST_VALUES
         ):
@@ -256,7 +258,11 @@ def _epochs(record: StudyRecord) -> Iterator[Recommendation]:
             "epochs",
             f"The best {len(best)} full trials were still improving at the end: their {last} better than the {before} "
             f"by {describe_size(record, float(gains.mean()))} on average. Try more epochs.",
-            resume_line(record.folder, record.address, record.metadata.settings, fork=True, epochs=2 * record.epochs),
+            ""
+            if record.metadata.origin
+            else resume_line(
+                record.folder, record.address, record.metadata.settings, fork=True, epochs=2 * record.epochs
+            ),
         )
 
 

@@ -102,6 +102,7 @@ def prepare_study(
     """
     began = time.monotonic() if began is None else began
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    settings.task.check_can_train()
     settings = replace(settings, data_dir=settings.data_dir.absolute(), dataset=absolute_dataset(settings.dataset))
     check_packages(settings)
     if not settings.address:

@@ -125,7 +125,7 @@ class _Reports:
         self.epoch = metrics.epoch
         now = time.perf_counter()
         earlier = metrics.epoch <= self._checkpoint.epochs_restored  # trained, but not reported
-        waiting_seconds = None if earlier else now - self.last_report - metrics.seconds
+        waiting_seconds = None if earlier else now - self.last_report - (metrics.seconds or 0.0)
         self.last_report = now
         name = self.objective.metric
         value = metric_value(metrics, name)

@@ -94,7 +94,7 @@ def read_exported(folder: Path) -> ModelMetadata | CustomModelMetadata:
 def exported_best(record: StudyRecord) -> Path | None:
     """The folder of the exported model, if it holds the best epoch of the best trial."""
     best = best_trial(record.trials)
-    if best is None or best.best_epoch is None:
+    if best is None or best.best_epoch is None or record.metadata.origin:
         return None
     return _exported(record, best.number, best.best_epoch.epoch, best.seed)
 
@@ -126,8 +126,8 @@ def describe_use(record: StudyRecord) -> str | None:
 
 
 def describe_missing(record: StudyRecord) -> str | None:
-    """Why there is no model, if a training of the user's own saved none; otherwise None."""
-    trained = _model_training(record)
+    """Why there is no model, if a training of the user's own saved none; otherwise, and if it was imported, None."""
+    trained = None if record.metadata.origin else _model_training(record)
     if record.metadata.task.network is not None or trained is None or saved_files(*trained) is not None:
         return None
     if record.metadata.task.saves_epochs:

@@ -33,7 +33,8 @@ def render(comparison: Comparison) -> str:
     """Render the page as HTML."""
     metrics = [*displayed_metrics(comparison.groups).values()]
     rows = [
-        [row["group"], str(row["studies"]), f"{row['trials']:.0f}", f"{row['epochs']:.0f}", duration(row["seconds"])]
+        [row["group"], str(row["studies"]), f"{row['trials']:.0f}", f"{row['epochs']:.0f}"]
+        + ["" if math.isnan(row["seconds"]) else duration(row["seconds"])]
         + ["" if math.isnan(row[name]) else format_metric(row[name]) for name in metrics]
         for _, row in overview(comparison.groups).iterrows()
     ]
@@ -65,11 +66,13 @@ def _sections(comparison: Comparison) -> list[Section]:
     over_epochs = f"{best}, over the number of epochs that all trials together had run.{bands}"
     over_time = f"{best}, over the wall-clock time since the command; the time between two sessions is left out.{bands}"
     time_axis = "seconds since the command"
-    return [
-        Section("Best value over trials", over_trials, [incumbents(comparison, "trials", "ended trials")]),
-        Section("Best value over epochs", over_epochs, [incumbents(comparison, "epochs", "epochs")]),
-        Section("Best value over time", over_time, [incumbents(comparison, "seconds", time_axis)]),
-    ]
+    studies = [record.metadata for group in comparison.groups for record in group.records]
+    sections = [Section("Best value over trials", over_trials, [incumbents(comparison, "trials", "ended trials")])]
+    if all(study.has_curves for study in studies):
+        sections.append(Section("Best value over epochs", over_epochs, [incumbents(comparison, "epochs", "epochs")]))
+    if all(study.origin is None for study in studies):
+        sections.append(Section("Best value over time", over_time, [incumbents(comparison, "seconds", time_axis)]))
+    return sections
 
 
 def incumbents(comparison: Comparison, cost: Cost, axis: str) -> Figure:

@@ -56,7 +56,8 @@ def write_report(record: StudyRecord, findings: Findings, data: ImageData | str)
         plots.unlink()  # a link in a folder that was sent leads nowhere
     plots.mkdir(exist_ok=True)
     if best_trial(record.trials):
-        write_atomically(plots / "learning-curves.png", static_charts.learning_curves(record))
+        if record.metadata.has_curves:
+            write_atomically(plots / "learning-curves.png", static_charts.learning_curves(record))
         write_atomically(plots / "history.png", static_charts.optimisation_history(record))
     if findings.compared and findings.importances:
         chart = static_charts.importance_bars(record, findings.compared, findings.importances)

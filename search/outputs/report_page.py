@@ -31,7 +31,7 @@ from search.outputs.confirmation_text import (
 )
 from search.outputs.error_analysis import ErrorAnalysis
 from search.outputs.html_page import CaptionedImage, Section, render_page
-from search.outputs.summary import duration
+from search.outputs.summary import describe_epoch, duration
 from search.outputs.tables import trial_table
 from search.record.columns import metric_columns
 from search.record.confirmation import Confirmation
@@ -67,12 +67,15 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
         errors: How the best model classifies the test images, or why that is not known.
     """
     table, metrics = trial_table(record), {*metric_columns(record).values()}
+    if record.metadata.origin:
+        table = table.dropna(axis="columns", how="all")
     of_search = " of the search" if record.metadata.confirmation else ""
     return render_page(
         REPORT,
         [*_sections(record, findings, errors)],
         name=record.folder.name,
         state=_state(record),
+        remarks=record.metadata.origin.remarks if record.metadata.origin else [],
         headline=_headline(record),
         certainty=_certainty(record),
         recommendations=findings.recommendations,
@@ -84,7 +87,7 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
             for row in table.itertuples(index=False)
         ],
         best=_best_number(record),
-        order=f"The best trial{of_search} comes first",
+        order=f"The best trial{of_search} comes first; metrics are of each trial's {record.objective.counted} epoch",
         provenance=_provenance(record),
     )
 
@@ -102,6 +105,8 @@ def _state(record: StudyRecord) -> str:
     if ended >= num_samples:
         return ""
     unfinished = len(record.trials) - ended
+    if record.metadata.origin:
+        return f"{counted(unfinished, 'trial')} had not ended when the study was imported."
     return f"{ended} of {counted(num_samples, 'trial')} have ended" + (
         f"; {counted(unfinished, 'interrupted trial')} can continue." if unfinished else "."
     )
@@ -117,7 +122,7 @@ def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
         cards = [*_confirmed_cards(confirmation)]
     else:
         values = _listed(best.hyperparameters)
-        cards = [("best configuration", values, f"trial {best.number}, epoch {metrics.epoch}")]
+        cards = [("best configuration", values, describe_epoch(record, best))]
         cards += _metric_cards(record, best, metrics)
     counts = Counter(trial.status for trial in record.trials)
     listed = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
@@ -125,6 +130,9 @@ def _headline(record: StudyRecord) -> list[tuple[str, str, str]]:
     if saved := epochs_saved(record.trials, record.epoch_limit):
         total = saved + epochs_run(record.trials)
         cards.append(("epochs saved", f"{saved / total:.0%}", f"{saved} of {total}, by stopping weak trials early"))
+    if record.metadata.origin:
+        seconds = [trial.seconds for trial in record.trials if trial.seconds is not None]
+        return [*cards, ("time of all trials", duration(sum(seconds)), "one after the other")] if seconds else cards
     sessions = record.metadata.sessions
     machine = f"{counted(sessions[-1].cpus, 'core')}, {sessions[-1].machine.processor}" if sessions else ""
     return [*cards, ("time", duration(wall_seconds(record)), machine)]
@@ -295,12 +303,13 @@ def _trials(record: StudyRecord, best: TrialRecord) -> Iterator[Section]:
     left_out = " Trials that diverged or failed are left out." if failed else ""
     scale = " The scale is wider near 1, where small differences matter." if record.metadata.is_accuracy else ""
     baseline = f" The dashed line shows the {baseline_name(record.metadata)}." if baseline_trial(record.trials) else ""
-    yield Section(
-        "Learning curves",
-        f"Each line shows the {metric} of a trial after each epoch; the orange line is the best trial{of_search}, "
-        f"{best.number}.{baseline}{early}{scale}",
-        [charts.learning_curves(record)],
-    )
+    if record.metadata.has_curves:
+        yield Section(
+            "Learning curves",
+            f"Each line shows the {metric} of a trial after each epoch; the orange line is the best trial{of_search}, "
+            f"{best.number}.{baseline}{early}{scale}",
+            [charts.learning_curves(record)],
+        )
     yield Section(
         "Optimisation history",
         f"Each point is the best {metric} of a trial, in the order in which the trials were proposed. Trial "
@@ -499,12 +508,21 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
         )
         lines += [("data", f"{dataset.name}: {images}"), ("data checksum", f"sha256 {dataset.sha256}")]
     lines += [
-        ("searched" if name in record.space else "fixed", f"{name}: {describe_hyperparameter(described)}")
+        (
+            "searched" if name in record.space else "fixed",
+            f"{name}: {describe_hyperparameter(described)}"
+            + (" (guessed from the trials)" if name in metadata.guessed_ranges else ""),
+        )
         for name, described in describe(metadata.space).items()
     ]
     shown = shown_settings(metadata.settings, has_baseline=baseline_trial(record.trials) is not None)
     settings = {name: value for name, value in shown.items() if value is not None}
     lines.append(("settings", ", ".join(f"{name} {format_value(value)}" for name, value in settings.items())))
+    if origin := metadata.origin:
+        lines += [
+            ("imported from", f"{origin.program}: study {origin.study} in {origin.file}"),
+            ("imported", origin.time),
+        ]
     if warm_start := metadata.warm_start:
         lines.append(
             ("warm start", f"{warm_start.trials} of {counted(warm_start.of, 'trial')} of study {warm_start.study}")

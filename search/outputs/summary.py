@@ -51,7 +51,8 @@ def show_summary(record: StudyRecord, findings: Findings, *, is_confirmed_next: 
     counts = Counter(trial.status for trial in ranked(record.trials))
     listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     trials = f"{len(ended)} of {counted(record.metadata.settings.num_samples, 'trial')}"
-    title = f"{record.metadata.task.name}: {trials} in {duration(wall_seconds(record))}: {listed or 'none'}"
+    time = f" in {duration(wall_seconds(record))}" if record.metadata.origin is None else ""
+    title = f"{record.metadata.task.name}: {trials}{time}: {listed or 'none'}"
     print("\n" + wrapped(title, hanging="  "))
     _show_time(record)
     best = best_trial(record.trials)
@@ -64,7 +65,8 @@ def show_summary(record: StudyRecord, findings: Findings, *, is_confirmed_next: 
         _show_best_trials(measured, record)
         _show_by_optimizer(measured, record)
         where = record.folder, record.address, record.metadata.settings
-        print(f"Reproduce: {reproduce_line(*where, best.number)}")
+        if record.metadata.origin is None:
+            print(f"Reproduce: {reproduce_line(*where, best.number)}")
         can_be_confirmed = record.metadata.confirmation is None and _can_be_confirmed(record)
         if len(measured) > 1 and can_be_confirmed and not is_confirmed_next:
             print(f"Confirm: {confirm_line(*where)}")
@@ -102,7 +104,7 @@ def _show_best(record: StudyRecord, best: TrialRecord) -> None:
     values = {name: metric_value(metrics, name) for name in names}
     measured = ", ".join(f"{name} {format_metric(value)}" for name, value in values.items() if value is not None)
     title = "Best of the search" if record.metadata.confirmation else "Best"
-    print("\n" + wrapped(f"{title}: trial {best.number}, epoch {metrics.epoch}: {measured}", hanging="  "))
+    print("\n" + wrapped(f"{title}: {describe_epoch(record, best)}: {measured}", hanging="  "))
     point = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
     print(wrapped(point, indent="  "))
     if _chooses_by_test_data(record):
@@ -111,6 +113,12 @@ def _show_best(record: StudyRecord, best: TrialRecord) -> None:
     line = _describe_gain(record, best, names)
     if line:
         print(wrapped(line, indent="  ", hanging="    "))
+
+
+def describe_epoch(record: StudyRecord, best: TrialRecord) -> str:
+    """The number of a trial, and its best epoch where there are several."""
+    epoch = best.best_epoch.epoch if best.best_epoch and record.metadata.has_curves else None
+    return f"trial {best.number}" + ("" if epoch is None else f", epoch {epoch}")
 
 
 def _describe_gain(record: StudyRecord, best: TrialRecord, names: list[str]) -> str | None:

@@ -33,7 +33,7 @@ def trial_table(record: StudyRecord) -> pd.DataFrame:
                 "best_epoch": best.epoch if best else None,
                 **{column: metric_value(best, name) if best else None for name, column in metrics.items()},
                 "seconds": trial.seconds,
-                "seed": trial.seed,
+                "seed": trial.known_seed,
                 "error": trial.failure.error if trial.failure else None,
             }
         )

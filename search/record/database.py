@@ -2,17 +2,27 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialSystemAttributeModel, TrialUserAttributeModel
-from sqlalchemy import UniqueConstraint
+from optuna.storages._rdb.models import (
+    TrialIntermediateValueModel,
+    TrialModel,
+    TrialParamModel,
+    TrialSystemAttributeModel,
+    TrialUserAttributeModel,
+    TrialValueModel,
+)
+from optuna.trial import FrozenTrial
+from sqlalchemy import UniqueConstraint, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
@@ -128,6 +138,25 @@ class StudyStorage(RDBStorage):
         row = {"trial_id": trial_id, "step": step, "intermediate_value": value, "intermediate_value_type": value_type}
         self._put(TrialIntermediateValueModel, row)
 
+    def add_trials(self, study_id: int, trials: Sequence[FrozenTrial]) -> None:
+        """Add many trials to a study that has none, with one statement for each table.
+
+        Optuna's own way takes a statement for each value: three minutes for 2,000 trials of 20 epochs.
+        """
+        rows: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+        for number, trial in enumerate(trials):
+            times = {"datetime_start": trial.datetime_start, "datetime_complete": trial.datetime_complete}
+            rows[TrialModel].append({"study_id": study_id, "number": number, "state": trial.state, **times})
+        with self.scoped_session() as session:
+            session.execute(insert(TrialModel.__table__), rows.pop(TrialModel))
+            query = select(TrialModel.trial_id).where(TrialModel.study_id == study_id).order_by(TrialModel.number)
+            for trial_id, trial in zip(session.scalars(query).all(), trials, strict=True):
+                for model, values in _rows_of(trial):
+                    rows[model].append({"trial_id": trial_id, **values})
+            for model, values_of_model in rows.items():
+                session.execute(insert(model.__table__), values_of_model)
+            session.commit()
+
     def _put(self, model: Any, row: dict[str, Any]) -> None:
         """Insert or replace a row in one statement.
 
@@ -145,6 +174,30 @@ class StudyStorage(RDBStorage):
     def _is_made(self, session: Session, receipt: Any) -> bool:  # noqa: ARG002
         """Whether a transaction whose answer was lost is committed."""
         return False
+
+
+def _rows_of(trial: FrozenTrial) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The rows of a trial in the tables of Optuna besides that of the trials, with the models of these tables."""
+    for name, value in trial.params.items():
+        distribution = trial.distributions[name]
+        stored = {"param_value": distribution.to_internal_repr(value), "distribution_json": _as_json(distribution)}
+        yield TrialParamModel, {"param_name": name, **stored}
+    if trial.value is not None:
+        value, value_type = TrialValueModel.value_to_stored_repr(trial.value)
+        yield TrialValueModel, {"objective": 0, "value": value, "value_type": value_type}
+    for key, attribute in trial.user_attrs.items():
+        yield TrialUserAttributeModel, {"key": key, "value_json": json.dumps(attribute)}
+    for step, value in trial.intermediate_values.items():
+        stored_value, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+        yield (
+            TrialIntermediateValueModel,
+            {"step": step, "intermediate_value": stored_value, "intermediate_value_type": kind},
+        )
+
+
+@cache
+def _as_json(distribution: BaseDistribution) -> str:
+    return distribution_to_json(distribution)
 
 
 @cache

@@ -85,7 +85,7 @@ def make_folder(
         RecordUnwritableError: Another process begins a study of this name on the server.
     """
     results_dir = settings.results_dir.resolve()
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    names = itertools.chain([name], map(f"{name}-{{}}".format, itertools.count(2)))
     while True:
         name = next(names)
         taken = _taken(results_dir / name, server)

@@ -120,9 +120,14 @@ def settings_to_json(settings: StudySettings) -> dict[str, Any]:
 def shown_settings(settings: StudySettings, *, has_baseline: bool) -> dict[str, Any]:
     """The settings that matter for a study, as values for JSON: without those of images if it has none.
 
+    Of a study that was imported, only what its source says is a setting.
+
     `has_baseline` says whether the study began with default values; a program, for example, has none.
     """
     values = settings_to_json(settings)
+    if settings.task.imported_from is not None:
+        return {name: values[name] for name in ("imported", "metric", "mode", "epochs")}
+    del values["imported"]
     if settings.task.network is not None:
         return values
     without_effect = {*IMAGE_SETTINGS, *([] if has_baseline or not settings.baseline else ["baseline"])}

@@ -10,10 +10,11 @@ from typing import Any, get_type_hints
 from search.record.confirmation import Confirmation, Final, Plan
 from search.record.lookup import not_comparable, settings_from_json, settings_to_json
 from search.record.provenance import Session
-from search.record.trial import Objective, TrialRecord
+from search.record.trial import CountedEpoch, Objective, TrialRecord
 from search.record.upgrade import upgrade_study
 from search.settings import StudySettings
-from search.space.search_space import SearchSpace, describe, parse
+from search.space.distributions import HyperparameterValue, contains_value
+from search.space.search_space import SearchSpace, contains, describe, parse
 from search.task.task import Task
 from training.config import TrialConfig
 from training.config_fields import make_config
@@ -56,6 +57,28 @@ class WarmStart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the trials of a study are from that was imported."""
+
+    program: str
+    """The program that wrote them, with its version where the source has it."""
+    file: str
+    """Name of the file or of the folder."""
+    study: str
+    """The name of the study in it."""
+    time: str
+    """When it was imported."""
+    counted: CountedEpoch
+    """The epoch of which a trial has its value."""
+    guessed: list[str]
+    """The hyperparameters whose ranges the source does not name: theirs reach from the lowest value to the highest."""
+    has_curves: bool
+    """Whether a trial has several values, or only its last one."""
+    remarks: list[str]
+    """Sentences on what the source does not have, and on what is not as in the source."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyMetadata:
     """The metadata of a study; each field is a user attribute of the Optuna study."""
 
@@ -77,10 +100,13 @@ class StudyMetadata:
     """The winner, trained on all images."""
     confirmation: Confirmation | None = None
     """The result of this study's confirmation."""
+    origin: Origin | None = None
+    """Where the trials are from; only in a study that was imported."""
 
     def __post_init__(self) -> None:
         """Refuse fields that contradict each other."""
-        _ = self.task
+        if (self.task.imported_from is None) != (self.origin is None):
+            raise ValueError("only a study that was imported has an origin")
         if self.plan and self.winner is not None and self.winner not in self.plan.trials:
             raise ValueError(f"the winner cannot be {self.winner}")
 
@@ -92,7 +118,26 @@ class StudyMetadata:
     @property
     def objective(self) -> Objective:
         """The objective of the search."""
-        return Objective(self.settings.metric_name, self.settings.direction)
+        counted: CountedEpoch = self.origin.counted if self.origin else "best"
+        return Objective(self.settings.metric_name, self.settings.direction, counted)
+
+    @property
+    def has_curves(self) -> bool:
+        """Whether trials may have values after several epochs."""
+        return self.origin is None or self.origin.has_curves
+
+    @property
+    def guessed_ranges(self) -> list[str]:
+        """The hyperparameters whose ranges are only those of the trials, so that none of their bounds was chosen."""
+        return self.origin.guessed if self.origin else []
+
+    def has_point(self, hyperparameters: Mapping[str, HyperparameterValue]) -> bool:
+        """Whether a trial may have these hyperparameters; one that was imported may lack some, as its source does."""
+        if self.origin is None:
+            return contains(self.space, hyperparameters)
+        return all(
+            name in self.space and contains_value(self.space[name], value) for name, value in hyperparameters.items()
+        )
 
     @property
     def is_accuracy(self) -> bool:
@@ -215,17 +260,19 @@ def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata, *, acce
 def check_warm_start(study: str, old: StudyMetadata, new: StudyMetadata) -> None:
     """Raise a ValueError if a new study cannot start from the trials of an earlier one.
 
-    The earlier study must be no confirmation, and metric, network and data must be the same in both metadata.
+    The earlier study must be no confirmation, and metric, network and data must be the same in both metadata. Only the
+    metric of imported trials is known.
     """
     if old.plan:
         parent = old.plan.study
         raise ValueError(f"study {study} is the confirmation of study {parent}: start from {parent} instead")
+    is_known = old.task.imported_from is None  # of imported trials nobody knows on what they were trained
     differences = [
         f"{name} {before} (here {now})"
         for name, before, now in (
             ("metric", old.settings.metric_name, new.settings.metric_name),
-            ("network", old.task.network, new.task.network),
-            ("data", old.task.name, new.task.name),
+            ("mode", old.settings.direction, new.settings.direction),
+            *((("network", old.task.network, new.task.network), ("data", old.task.name, new.task.name)) * is_known),
         )
         if before != now
     ]

@@ -109,7 +109,7 @@ def open_server(address: str) -> ServerStorage:
     A ValueError without the password says that the address cannot be read, that its driver is missing, or that the
     server does not answer.
     """
-    url, secrets = _read(address)
+    url, secrets = read_address(address)
     try:
         return ServerStorage(url, secrets)
     except ImportError as error:
@@ -130,7 +130,7 @@ def settings_on_server(address: str, study: str) -> dict[str, Any]:
     return settings
 
 
-def _read(address: str) -> tuple[URL, dict[str, Any]]:
+def read_address(address: str) -> tuple[URL, dict[str, Any]]:
     """An address without its passwords, so that no error and no log can show them, and the passwords."""
     try:
         url = make_url(address)

@@ -45,8 +45,8 @@ def best_configurations(trials: Iterable[TrialRecord], most: int) -> list[TrialR
 
 
 def best_within(trial: TrialRecord, epochs: int) -> Metrics | None:
-    """The best of the first epochs of a trial; None if none of them has measured the objective's metric."""
-    return min(trial.objective.measured(trial.epochs[:epochs]), key=trial.objective.minimized, default=None)
+    """The epoch that counts of the first epochs of a trial; None if none of them has measured the metric."""
+    return trial.objective.chosen(trial.epochs[:epochs])
 
 
 def baseline_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:

@@ -12,7 +12,6 @@ from optuna.trial import FrozenTrial, TrialState
 from search.record.metadata import StudyMetadata
 from search.record.trial import FAILED, OPTUNA_STATE, Failure, Status, Timing, TrialRecord
 from search.record.upgrade import upgrade_trial
-from search.space.search_space import contains
 from training.config import check_seed
 from training.json_data import check_type, from_json
 
@@ -54,8 +53,10 @@ def is_paused(stored: FrozenTrial) -> bool:
 def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: StudyMetadata) -> TrialRecord:
     """Read one trial from Optuna's study; a trial that has not ended is interrupted, unless it is paused."""
     has_ended = stored.state.is_finished() or is_paused(stored)
-    seed = check_type("seed", attributes["seed"], int)
-    check_seed("seed", seed)
+    seed = None
+    if metadata.origin is None or "seed" in attributes:
+        seed = check_type("seed", attributes["seed"], int)
+        check_seed("seed", seed)
     trial = TrialRecord(
         stored.number,
         check_type("ray_trial_id", attributes["ray_trial_id"], str),
@@ -66,6 +67,7 @@ def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: Study
         check_type("status", attributes["status"], Status) if has_ended else "interrupted",
         ended_by_itself=check_type("ended_by_itself", attributes.get("ended_by_itself", False), bool),
         worker_failures=check_type("worker_failures", attributes.get("worker_failures", 0), int),
+        whole_seconds=check_type("whole_seconds", attributes.get("whole_seconds"), float | None),
     )
     measured = [
         _read_with_timing(metadata.task.epoch_type, attributes[name])
@@ -86,7 +88,7 @@ def _agrees(stored: FrozenTrial, trial: TrialRecord, metadata: StudyMetadata) ->
         return False
     curve = trial.curve
     if (
-        not contains(metadata.space, trial.hyperparameters)
+        not metadata.has_point(trial.hyperparameters)
         or [metrics.epoch for metrics in trial.epochs] != list(range(1, len(trial.epochs) + 1))
         or stored.intermediate_values != curve
     ):

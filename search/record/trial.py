@@ -16,6 +16,9 @@ Metrics: TypeAlias = Any
 Status = Literal["running", "completed", "stopped_early", "paused", "diverged", "failed", "interrupted"]
 FailureKind = Literal["diverged", "exception", "out_of_memory", "worker_died", "timeout"]
 
+CountedEpoch = Literal["best", "last"]
+"""The epoch of which a trial has its value: the best one, or the last one, as in some studies that were imported."""
+
 VALID: tuple[Status, ...] = ("completed", "stopped_early", "paused", "interrupted")
 """Statuses of trials whose metrics are valid: the best trial has one of them."""
 
@@ -43,6 +46,19 @@ class Objective:
 
     metric: str
     mode: Mode
+    counted: CountedEpoch = "best"
+
+    def prefers(self, later: Metrics, earlier: Metrics) -> bool:
+        """Whether a later epoch of a trial counts instead of an earlier one."""
+        return self.counted == "last" or self.minimized(later) < self.minimized(earlier)
+
+    def chosen(self, epochs: Iterable[Metrics]) -> Metrics | None:
+        """The epoch that counts of those of a trial; None if none of them has measured the metric."""
+        chosen = None
+        for metrics in self.measured(epochs):
+            if chosen is None or self.prefers(metrics, chosen):
+                chosen = metrics
+        return chosen
 
     def value(self, metrics: Metrics) -> float:
         """The metric in one epoch, which must have measured it."""
@@ -116,7 +132,8 @@ class TrialRecord:
     """Ray's name of the trial; the newest name, if the trial was resumed."""
     hyperparameters: dict[str, HyperparameterValue]
     """The searched hyperparameters, by field of `TrialConfig`."""
-    seed: int
+    known_seed: int | None
+    """The seed; None where nobody knows it, in a study that was imported."""
     objective: Objective
     """The objective of the study."""
     is_baseline: bool = False
@@ -133,13 +150,14 @@ class TrialRecord:
     """Whether the training returned before the last epoch of the study."""
     worker_failures: int = 0
     """How often a worker of the trial died without a report."""
+    whole_seconds: float | None = None
+    """Wall clock of the whole trial where that of its epochs is not known, as in a study that was imported."""
 
     def add_epoch(self, metrics: Metrics, timing: Timing | None) -> None:
         """Add the metrics of one more epoch."""
         self.epochs.append(metrics)
         for measured in self.objective.measured([metrics]):
-            best = self.best_epoch
-            if best is None or self.objective.minimized(measured) < self.objective.minimized(best):
+            if self.best_epoch is None or self.objective.prefers(measured, self.best_epoch):
                 self.best_epoch = measured
         if timing:
             self.timings[metrics.epoch] = timing
@@ -150,6 +168,12 @@ class TrialRecord:
             self.failure = failure
             if timing:
                 self.timings[len(self.epochs) + 1] = timing
+
+    @property
+    def seed(self) -> int:
+        """The seed of a trial that can be trained again, which therefore is known."""
+        assert self.known_seed is not None, "only the seeds of trials that were imported are not known"
+        return self.known_seed
 
     @property
     def has_ended(self) -> bool:
@@ -183,6 +207,10 @@ class TrialRecord:
     @property
     def seconds(self) -> float | None:
         """Wall clock of all epochs and of the failure; None if the trial died before its first epoch."""
+        if self.whole_seconds is not None:
+            return self.whole_seconds
+        if any(metrics.seconds is None for metrics in self.epochs):
+            return None
         failure_seconds = self.failure.seconds if self.failure else 0.0
         if not self.epochs and not failure_seconds:
             return None

@@ -136,6 +136,7 @@ def confirm(confirmation: ConfirmationRun, command: str) -> int:
 
 def _plan(record: StudyRecord, options: ConfirmSettings) -> Plan:
     name, task = record.folder.name, record.metadata.task
+    task.check_can_train()
     if record.metadata.plan:
         study = record.metadata.plan.study
         raise ValueError(f"{record.folder} is the confirmation of study {study}: name {study} instead")

@@ -66,6 +66,7 @@ class Reproduction:
             ValueError: The network or the function does not take the hyperparameters of the trial, or the program is
                 missing.
         """
+        record.metadata.task.check_can_train()
         self.trial = trial
         self.pairs: list[EpochPair] = []
         self.failure: Failure | None = None

@@ -7,56 +7,68 @@ import numpy as np
 import optuna
 
 from search.algorithms.schedulers import describe
+from search.record.trial import Failure
 from search.settings import SchedulerName, StudySettings
 from search.simulation.grid_study import reported_numbers
 from search.simulation.settings import ReplaySettings
 from search.simulation.simulator import Incumbent, incumbents, replay_trials
-from search.simulation.study_curves import StudyTrial
+from search.simulation.study_curves import OtherStudy, StudyTrial
 from training.console.terminal import counted
 from training.metrics import EpochMetrics
 
 Order = list[StudyTrial]
+RECORDED = "recorded.py:curves"
+"""Stands for a training function in the settings of a replay, which runs none."""
 SCHEDULERS: tuple[SchedulerName, ...] = ("asha", "promotion", "median")
 
 
-def show(trials: Order, options: ReplaySettings) -> None:
-    """Replay a study's trials with each scheduler, in their own order and in random orders, and print the results."""
-    settings = _settings(trials, options)
+def show(trials: Order, options: ReplaySettings, other: OtherStudy | None = None) -> None:
+    """Replay a study's trials with each scheduler, in their own order and in random orders, and print the results.
+
+    Args:
+        trials: The trials of the study.
+        options: Options of the replay.
+        other: The study, if it is not on images.
+    """
+    settings = _settings(trials, options, other)
+    has_seconds = other is None or other.has_seconds
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     orders = [trials, *_random_orders(trials, options.seed, options.seeds)]
     whole = [incumbents(replay_trials(order, settings, options.workers), settings) for order in orders]
     if len(trials) not in whole[0]:
         raise ValueError("there is nothing to replay, because no trial of the study has valid metrics")
     best = whole[0][len(trials)]
-    _show_study(trials, best, settings)
+    _show_study(trials, best, settings, has_seconds=has_seconds)
+    first = " (the baseline is always first)" if any(trial.is_baseline for trial in trials) else ""
     print(
         f"\nEach scheduler with {counted(options.workers, 'worker')}, in the order of the study and in "
-        f"{counted(options.seeds, 'random order')} (the baseline is always first):"
+        f"{counted(options.seeds, 'random order')}{first}:"
     )
     for name in (options.scheduler,) if options.scheduler else SCHEDULERS:
         stopping = replace(settings, scheduler=name)
         studies = [incumbents(replay_trials(order, stopping, options.workers), stopping) for order in orders]
-        _show_savings(stopping, [study[len(trials)] for study in studies], best)
-    _show_fewer_trials(whole, settings)
+        _show_savings(stopping, [study[len(trials)] for study in studies], best, has_seconds=has_seconds)
+    _show_fewer_trials(whole, settings, has_seconds=has_seconds)
 
 
-def _settings(trials: Order, options: ReplaySettings) -> StudySettings:
+def _settings(trials: Order, options: ReplaySettings, other: OtherStudy | None) -> StudySettings:
     """The settings of a replay without a scheduler."""
     unusable = [
         f"--{name.replace('_', '-')}" for name in ("sampler", "num_samples") if getattr(options, name) is not None
     ]
     if unusable:
         raise ValueError(f"the recorded trials of a study are replayed: leave out {' and '.join(unusable)}")
-    epochs = [step for trial in trials for step in trial.curve if isinstance(step, EpochMetrics)]
+    epochs = [step for trial in trials for step in trial.curve if not isinstance(step, Failure)]
     if not epochs:
         raise ValueError("there is nothing to replay, because no trial of the study finished an epoch")
-    return options.study_settings(
-        epochs=max(metrics.epoch for metrics in epochs),
-        num_samples=len(trials),
-        scheduler="none",
-        seed=options.seed,
-        val_fraction=StudySettings.val_fraction if epochs[0].val_accuracy is not None else 0.0,
-    )
+    known = {"num_samples": len(trials), "scheduler": "none", "seed": options.seed}
+    known["epochs"] = max(metrics.epoch for metrics in epochs)
+    if other is not None:
+        if options.metric is not None:
+            raise ValueError(f"this study is replayed by its own metric, {other.metric}: leave out --metric")
+        return options.study_settings(**known, train_function=RECORDED, metric=other.metric, mode=other.mode)
+    has_validation = isinstance(epochs[0], EpochMetrics) and epochs[0].val_accuracy is not None
+    return options.study_settings(**known, val_fraction=StudySettings.val_fraction if has_validation else 0.0)
 
 
 def _random_orders(trials: Order, seed: int, number: int) -> list[Order]:
@@ -65,11 +77,11 @@ def _random_orders(trials: Order, seed: int, number: int) -> list[Order]:
     return [baseline + random.Random(seed + order).sample(others, len(others)) for order in range(number)]
 
 
-def _show_study(trials: Order, best: Incumbent, settings: StudySettings) -> None:
+def _show_study(trials: Order, best: Incumbent, settings: StudySettings, *, has_seconds: bool) -> None:
+    seconds = f", {best.seconds_used:.0f} seconds of training" if has_seconds else ""
     print(
-        f"{counted(len(trials), 'trial')}, {counted(best.epochs_run, 'epoch')}, {best.seconds_used:.0f} seconds of "
-        f"training. The best is trial {trials[best.trial.number].number}: {settings.metric_name} {best.value:.4f} in "
-        f"epoch {best.epoch}."
+        f"{counted(len(trials), 'trial')}, {counted(best.epochs_run, 'epoch')}{seconds}. The best is trial "
+        f"{trials[best.trial.number].number}: {settings.metric_name} {best.value:.4f} in epoch {best.epoch}."
     )
     stopped = sum(trial.status in ("stopped_early", "paused", "interrupted") for trial in trials)
     if stopped:
@@ -79,29 +91,32 @@ def _show_study(trials: Order, best: Incumbent, settings: StudySettings) -> None
         )
 
 
-def _show_savings(settings: StudySettings, stopped: list[Incumbent], whole: Incumbent) -> None:
+def _show_savings(settings: StudySettings, stopped: list[Incumbent], whole: Incumbent, *, has_seconds: bool) -> None:
     epochs = [1 - one.epochs_run / whole.epochs_run for one in stopped]
     seconds = [1 - one.seconds_used / whole.seconds_used for one in stopped]
     own, *others = (abs(whole.value - one.value) for one in stopped)
     unchanged = sum(loss == 0 for loss in others)
+    own_seconds = f" and {seconds[0]:z.0%} of the seconds" if has_seconds else ""
+    mean_seconds = f" and {np.mean(seconds[1:]):z.0%}" if has_seconds else ""
     outcome = "the same" if own == 0 else f"{own:.4f} worse"
     print(
         f"  {describe(settings)}\n"
-        f"    saves {epochs[0]:z.0%} of the epochs and {seconds[0]:z.0%} of the seconds; the best value is {outcome}\n"
-        f"    (random orders: saves {np.mean(epochs[1:]):z.0%} and {np.mean(seconds[1:]):z.0%}; the best value is the "
+        f"    saves {epochs[0]:z.0%} of the epochs{own_seconds}; the best value is {outcome}\n"
+        f"    (random orders: saves {np.mean(epochs[1:]):z.0%}{mean_seconds}; the best value is the "
         f"same in {unchanged} of {len(others)}, and {np.mean(others):.4f} worse on average)"
     )
 
 
-def _show_fewer_trials(studies: list[dict[int, Incumbent]], settings: StudySettings) -> None:
+def _show_fewer_trials(studies: list[dict[int, Incumbent]], settings: StudySettings, *, has_seconds: bool) -> None:
     metric, (own, *others) = settings.metric_name, studies
     print(
         "\nBest value after fewer trials, each with its recorded epochs\n"
-        f"  trials  {metric:>13}  in random orders  seconds"
+        f"  trials  {metric:>13}  in random orders{'  seconds' if has_seconds else ''}"
     )
     for ended in reported_numbers(max(own)):
         if ended in own:
             value, on_average = own[ended].value, np.mean([study[ended].value for study in others if ended in study])
-            print(f"  {ended:>6}  {value:>13.4f}  {on_average:>16.4f}  {own[ended].seconds_used:>7.0f}")
+            seconds = f"  {own[ended].seconds_used:>7.0f}" if has_seconds else ""
+            print(f"  {ended:>6}  {value:>13.4f}  {on_average:>16.4f}{seconds}")
     enough = min(ended for ended, incumbent in own.items() if incumbent.value == own[max(own)].value)
     print(f"The best value was reached when {enough} of {counted(max(own), 'trial')} had ended.")

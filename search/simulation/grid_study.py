@@ -8,7 +8,7 @@ import optuna
 from search.algorithms.schedulers import describe
 from search.simulation.learning_curves import GridCurves
 from search.simulation.settings import ReplaySettings
-from search.simulation.simulator import Incumbent, incumbents, replay_grid
+from search.simulation.simulator import Incumbent, incumbents, replay_grid, seconds_of
 from search.space.toml_file import default_space
 from training.console.terminal import counted
 from training.metrics import EpochMetrics
@@ -27,7 +27,7 @@ def show(curves: GridCurves, options: ReplaySettings) -> None:
         studies.append(incumbents(reports, settings))
         trials = {report.trial.number: report.trial for report in reports}.values()
         curve = [step for trial in trials for step in curves.curve(trial.hyperparameters, trial.seed)]
-        in_full.append((sum(isinstance(step, EpochMetrics) for step in curve), sum(step.seconds for step in curve)))
+        in_full.append((sum(isinstance(step, EpochMetrics) for step in curve), sum(map(seconds_of, curve))))
     metric = settings.metric_name
     best, (scale, unit) = curves.best_truth(metric), (100, "points") if metric.endswith("accuracy") else (1, "nats")
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from search.record.trial import Failure
 from search.space.distributions import HyperparameterValue
+from search.task.custom_metrics import CustomMetrics
 from training.metrics import EpochMetrics
 
-Curve = Sequence[EpochMetrics | Failure]
+Curve = Sequence[EpochMetrics | CustomMetrics | Failure]
 """The metrics of each epoch of a trial that is not stopped, and the failure at its end, if it fails."""
 
 GRID_COLUMNS = ("optimizer", "batch_size", "learning_rate", "seed")

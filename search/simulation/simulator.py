@@ -26,6 +26,7 @@ from search.simulation.learning_curves import Curve, GridCurves
 from search.simulation.study_curves import StudyTrial
 from search.space.search_space import SearchSpace
 from search.space.toml_file import default_space
+from search.task.custom_metrics import CustomMetrics, metric_value
 from training.metrics import EpochMetrics
 
 Result = TypeVar("Result")
@@ -37,7 +38,7 @@ class Report:
     """A report of a replayed trial: an epoch or a failure."""
 
     trial: TrialRecord
-    step: EpochMetrics | Failure
+    step: EpochMetrics | CustomMetrics | Failure
     ended: bool
     """Whether this is the last report of the trial."""
     clock: float
@@ -87,7 +88,8 @@ def memory_record(settings: StudySettings, space: SearchSpace) -> StudyRecord:
         image_shape=[1, 1, 1],
         class_images=[],
     )
-    metadata = StudyMetadata(settings=settings, space=space, dataset=recorded)
+    on_images = settings.task.network is not None
+    metadata = StudyMetadata(settings=settings, space=space, dataset=recorded if on_images else None)
     storage: Any = MemoryStorage()
     return StudyRecord.create(Path("a study that has no folder"), metadata, server=storage)
 
@@ -159,7 +161,7 @@ def simulate(
             curve = curve_of(record.running(trial_id))
             scheduler.on_trial_add(None, SimpleNamespace(trial_id=trial_id))
             index = len(record.running(trial_id).epochs)  # above 0 for a promoted trial
-            heapq.heappush(running, (clock + curve[index].seconds, next(order), trial_id, curve, index))
+            heapq.heappush(running, (clock + seconds_of(curve[index]), next(order), trial_id, curve, index))
         if not running:
             return
         busy, before = len(running), clock
@@ -177,8 +179,14 @@ def simulate(
         if trial.status == "paused" and index + 1 == len(curve):
             trial.status = "stopped_early"  # nothing is known of its later epochs
         if goes_on:
-            heapq.heappush(running, (clock + curve[index + 1].seconds, next(order), trial_id, curve, index + 1))
+            heapq.heappush(running, (clock + seconds_of(curve[index + 1]), next(order), trial_id, curve, index + 1))
         yield Report(trial, step, not goes_on, clock, seconds_used)
+
+
+def seconds_of(step: EpochMetrics | CustomMetrics | Failure) -> float:
+    """The time of an epoch or of a failure; a curve that is replayed has one for each."""
+    assert step.seconds is not None, "what is replayed has times"
+    return step.seconds
 
 
 def incumbents(reports: Iterable[Report], settings: StudySettings) -> dict[int, Incumbent]:
@@ -189,9 +197,10 @@ def incumbents(reports: Iterable[Report], settings: StudySettings) -> dict[int, 
     ended, epochs_run = set[int](), 0
     for report in reports:
         number = report.trial.number
-        if isinstance(report.step, EpochMetrics):
+        if not isinstance(report.step, Failure):
             epochs_run += 1
-            value = getattr(report.step, settings.metric_name)
+            value = metric_value(report.step, settings.metric_name)
+            assert value is not None, "epochs without the metric are not replayed"
             if number not in best_epochs or sign * value > sign * best_epochs[number][0]:
                 best_epochs[number] = value, report.trial, report.step.epoch
         else:

@@ -9,8 +9,8 @@ class CustomMetrics:
 
     epoch: int
     """Finished epochs, from 1."""
-    seconds: float
-    """Wall-clock time of the epoch."""
+    seconds: float | None
+    """Wall-clock time of the epoch; None where nobody knows it, in a study that was imported."""
     evaluation_seconds: None = None
     """Always None: only the training function knows which part of the time was evaluation."""
     values: dict[str, float | None]

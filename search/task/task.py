@@ -55,6 +55,11 @@ class Task(ABC):
         return None
 
     @property
+    def imported_from(self) -> str | None:
+        """The program from which the trials were imported, whose training is not known; None if none was."""
+        return None
+
+    @property
     @abstractmethod
     def option(self) -> str:
         """The setting that names what is trained."""
@@ -124,6 +129,9 @@ class Task(ABC):
         Raises:
             ValueError: A study of this kind cannot have these.
         """
+
+    def check_can_train(self) -> None:  # noqa: B027
+        """Raise a ValueError if no trial can be trained, because the training is not known."""
 
     def check_takes_new_seeds(self) -> None:  # noqa: B027
         """Raise a ValueError if new seeds do not reach the training."""

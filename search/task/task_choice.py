@@ -1,6 +1,7 @@
 """Chooses the task of a study by its settings: the only place that asks which kind of training it is."""
 
 from search.task.image_task import ImageTask
+from search.task.imported_task import ImportedTask
 from search.task.own_task import FunctionTask, ProgramTask
 from search.task.task import Task
 
@@ -11,6 +12,7 @@ def choose_task(
     dataset: str,
     train_function: str | None,
     command: str | None,
+    imported: str | None,
     parse: str | None,
     metric: str,
     epochs: int | None,
@@ -19,6 +21,8 @@ def choose_task(
 
     A ValueError says that they name two trainings, or how to read an output that there is not.
     """
+    if imported is not None:
+        return ImportedTask(program=imported, metric=metric, epochs=epochs)
     if train_function is not None and command is not None:
         raise ValueError("train_function and command exclude each other: a trial has one training")
     if command is not None:
