@@ -60,6 +60,8 @@ class ReportSettings:
             raise ValueError("a report needs either STUDY or --import SOURCE")
         of_import = {"study": self.study_name, "metric": self.metric, "mode": self.mode, "name": self.name}
         given = [f"--{name}" for name, value in (of_import | {"parameters": self.parameters}).items() if value]
+        if self.import_ is not None and self.storage is not None:
+            raise ValueError("--storage is of studies of Tunesmith; give the address of another storage to --import")
         if given and self.import_ is None:
             raise ValueError(f"{given[0]} needs --import, which names the source")
 

@@ -308,6 +308,24 @@ def files_with_the_password(folder: Path) -> list[Path]:
     return [file for file in files if SECRET.encode() in file.read_bytes()]
 
 
+def test_study_of_optuna_on_a_server_is_imported(server: PostgreSQL, tmp_path: Path) -> None:
+    """The tables are read in a transaction that only reads; no password is in a sentence or a file."""
+    address = server.address()
+    theirs = optuna.create_study(storage=address.replace("://", "+psycopg://"), study_name="theirs")
+    theirs.optimize(lambda trial: trial.suggest_float("x", -1.0, 1.0) ** 2, n_trials=4)
+    words = ("search/report.py", "--import", address, "--study", "theirs", "--results-dir", str(tmp_path))
+    done = run_command(*words)
+    assert done.status == 0, done.stderr
+    record = StudyRecord.open(tmp_path / "theirs")
+    assert [trial.best_value for trial in record.trials] == pytest.approx([trial.value for trial in theirs.trials])
+    assert record.metadata.settings.task.name == f"imported from Optuna {optuna.__version__}"
+    wrong = run_command(words[0], "--import", server.address(password=f"{SECRET}x"), "--results-dir", str(tmp_path))
+    assert wrong.status == 2
+    assert "the server cannot be used" in wrong.stderr
+    written = "".join(file.read_text(errors="replace") for file in tmp_path.rglob("*") if file.is_file())
+    assert SECRET not in done.stdout + done.stderr + wrong.stderr + written
+
+
 @pytest.fixture(scope="module")
 def killed(server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A study that saw its server go away and come back, and then was killed, and its folder removed."""

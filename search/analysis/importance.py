@@ -93,7 +93,8 @@ def _optuna_trials(space: SearchSpace, points: Sequence[Point], costs: Numbers) 
             datetime_start=None,
             datetime_complete=None,
             params=dict(point),
-            distributions=space.optuna_distributions(point),
+            # a trial that was imported may lack a hyperparameter that is active
+            distributions={name: one for name, one in space.optuna_distributions(point).items() if name in point},
             user_attrs={},
             system_attrs={},
             intermediate_values={},
