@@ -1,7 +1,7 @@
 """How often a comparison of two imported studies finds a difference where there is none: 100 pairs of equal searches.
 
 Both studies of a pair search the same noisy function with Optuna's TPE, from other seeds, and are imported from files
-of Optuna: python benchmarks/imported_equals.py [PAIRS] [TRIALS].
+of Optuna: python benchmarks/imported_equals.py [PAIRS] [TRIALS] [NOISE].
 """
 
 import math
@@ -20,7 +20,7 @@ from search.importing.write import ImportChoices, write
 from search.record.study_record import StudyRecord
 
 
-def search(file: Path, seed: int, trials: int) -> None:
+def search(file: Path, seed: int, trials: int, deviation: float) -> None:
     """Search the function, whose values have noise, and write the study into a file."""
     noise = random.Random(seed)
 
@@ -29,7 +29,7 @@ def search(file: Path, seed: int, trials: int) -> None:
         width = trial.suggest_int("width", 8, 512, log=True)
         optimizer = trial.suggest_categorical("optimizer", ["sgd", "adam"])
         loss = 0.3 + 0.03 * (math.log10(rate) + 2) ** 2 + 0.01 * abs(math.log2(width / 128))
-        return loss + (0.02 if optimizer == "sgd" else 0.0) + noise.gauss(0, 0.01)
+        return loss + (0.02 if optimizer == "sgd" else 0.0) + noise.gauss(0, deviation)
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
     study.optimize(objective, n_trials=trials)
@@ -51,7 +51,7 @@ def outcome(first: Path, second: Path) -> str:
     return "too few data to tell" if "too few data" in significance.sentence else "no significant difference"
 
 
-def main(pairs: int, trials: int) -> None:
+def main(pairs: int, trials: int, deviation: float) -> None:
     """Compare pairs of studies, and count what the comparisons say."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     outcomes: Counter[str] = Counter()
@@ -59,10 +59,11 @@ def main(pairs: int, trials: int) -> None:
         with TemporaryDirectory() as folder:
             files = [Path(folder) / f"{name}.db" for name in ("one", "other")]
             for place, file in enumerate(files):
-                search(file, 2 * pair + place, trials)
+                search(file, 2 * pair + place, trials, deviation)
             outcomes[outcome(*files)] += 1
-    print(f"{pairs} pairs of equal studies with {trials} trials each: {dict(outcomes)}")
+    print(f"{pairs} pairs of equal studies with {trials} trials each, noise {deviation}: {dict(outcomes)}")
 
 
 if __name__ == "__main__":
-    main(*map(int, [*sys.argv[1:], *("100", "30")[len(sys.argv) - 1 :]]))
+    given = [*sys.argv[1:], *("100", "30", "0.01")[len(sys.argv) - 1 :]]
+    main(int(given[0]), int(given[1]), float(given[2]))

@@ -32,7 +32,9 @@ def guess(values: Sequence[Any]) -> tuple[dict[str, Any], Convert] | None:
         return _choices(values, lambda value: bool(_boolean(value)))
     numbers = [_number(value) for value in values]
     if all(number is not None for number in numbers):
-        return _guess_numbers([number for number in numbers if number is not None])
+        known = [number for number in numbers if number is not None]
+        if math.isfinite(max(known) - min(known)):
+            return _guess_numbers(known)
     texts = {_text(value) for value in values}
     if len(texts) > MOST_VALUES or (len(texts) > MOST_ORDERED and len(texts) > len(values) / 2):
         return None

@@ -31,6 +31,8 @@ from training.console.terminal import counted, shorten
 MAGIC = b"SQLite format 3\0"
 MOST_LISTED = 20
 """Most studies of a storage that are listed."""
+SHORTEST = 1e-3
+"""Trials that take less were not run but added, with one time for their beginning and their end."""
 _DIRECTIONS: dict[str, Mode] = {"MINIMIZE": "min", "MAXIMIZE": "max"}
 _NOT_FINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 _VALUE, _BY_STEP = "value", "value_by_step"
@@ -252,7 +254,8 @@ def _seconds(start: object, end: object) -> float | None:
     if start is None or end is None:
         return None
     first, last = (one if isinstance(one, datetime) else datetime.fromisoformat(str(one)) for one in (start, end))
-    return max(0.0, (last - first).total_seconds())
+    seconds = (last - first).total_seconds()
+    return seconds if seconds >= SHORTEST else None
 
 
 def _parameters(database: Database, study: int) -> tuple[dict[str, dict[str, Any]], dict[int, dict[str, Any]]]:

@@ -82,13 +82,16 @@ def read_table(file: Path, parameters: Sequence[str]) -> ForeignStudy:
     columns = _Columns(table, hyperparameters, metrics, steps)
     trials = [trial for label, places in rows.items() if (trial := columns.trial(label, places))]
     is_wandb = table.find("sweep") is not None and table.find("runtime") is not None
-    remarks = [f"Left out: {counted(len(rows) - len(trials), 'trial')} that had not begun."]
+    not_begun = len(rows) - len(trials)
+    remarks = [f"Left out: {counted(not_begun, 'trial')} that had not begun."] if not_begun else []
+    if table.find(*_STATE, without=[*hyperparameters]) is None:
+        remarks.append("The table does not say how trials ended, so each with a value counts as completed.")
     return ForeignStudy(
         program="a W&B table" if is_wandb else "a table",
         name=file.name.removesuffix(".gz").rpartition(".")[0] or file.name,
         trials=trials,
         metric="value" if "value" in metrics else None,
-        remarks=remarks if len(trials) < len(rows) else [],
+        remarks=remarks,
     )
 
 

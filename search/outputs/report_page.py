@@ -68,7 +68,8 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
     """
     table, metrics = trial_table(record), {*metric_columns(record).values()}
     if record.metadata.origin:
-        table = table.dropna(axis="columns", how="all")
+        without = [] if record.metadata.has_curves else ["epochs", "best_epoch"]
+        table = table.dropna(axis="columns", how="all").drop(columns=without, errors="ignore")
     of_search = " of the search" if record.metadata.confirmation else ""
     return render_page(
         REPORT,
@@ -81,6 +82,7 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
         recommendations=findings.recommendations,
         without_recommendation=_without_recommendation(record),
         failures=_failures(record),
+        has_error_texts=record.metadata.origin is None,
         columns=list(map(printable, table.columns)),
         rows=[
             [_cell(value, is_metric=name in metrics) for name, value in zip(table.columns, row, strict=True)]
