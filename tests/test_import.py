@@ -246,6 +246,12 @@ def test_tables_of_other_programs_are_read(foreign: Path, tmp_path: Path) -> Non
     assert describe(record.space)["learning_rate"]["log"] is True
 
 
+def test_hyperparameters_of_a_wandb_table_are_the_columns_before_its_metrics(foreign: Path, tmp_path: Path) -> None:
+    record = imported(foreign / "wandb.csv", tmp_path, metric="val_loss")
+    assert [*record.space] == ["learning_rate", "batch_size", "optimizer"]
+    assert any("--parameters names others" in remark for remark in remarks_of(record))
+
+
 def test_rows_of_steps_become_epochs(tmp_path: Path) -> None:
     rows = [
         {"trial": name, "step": step, "param:lr": rate, "val_loss": rate + 1 / step, "seconds": 2.5, "seed": 7}

@@ -70,4 +70,4 @@ def _read_file(path: Path, options: SourceOptions) -> ForeignStudy:
         raise ValueError("it is a journal of Optuna; copy the study into a file of sqlite with optuna.copy_study")
     if re.match(rb"\s*[{\[]", start):
         raise ValueError("it is a file of JSON; a table (CSV) or the folder of the experiment can be imported")
-    return read_table(path, options.parameters)
+    return read_table(path, options.parameters, options.metric)

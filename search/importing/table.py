@@ -13,6 +13,7 @@ from search.importing.foreign_study import MOST_TRIALS, MOST_VALUES, ForeignStud
 from search.importing.guessing import is_missing, with_values
 from search.importing.names import flattened
 from search.importing.ray_tune import OF_RAY
+from search.task.metric_names import derived_mode
 from training.console.terminal import counted, printable, shorten
 
 PREFIXES = ("params_", "param_", "param:", "params.", "param.", "config/", "config.")
@@ -50,19 +51,23 @@ class _Table:
         return next((by_name[name] for name in names if name in by_name), None)
 
 
-def read_table(file: Path, parameters: Sequence[str]) -> ForeignStudy:
+def read_table(file: Path, parameters: Sequence[str], metric: str | None = None) -> ForeignStudy:
     """Read a study from a table.
 
     Args:
         file: The table.
-        parameters: Its columns that are hyperparameters; if there are none, those whose names begin like `PREFIXES`.
+        parameters: Its columns that are hyperparameters; if there are none, those whose names begin like `PREFIXES`,
+            and in a table of W&B those before its first metric.
+        metric: The metric by which the trials are compared, if it is known.
 
     Raises:
         ValueError: The file is no table, or its hyperparameters are not named.
         OSError: It cannot be read.
     """
     table = _read(file)
-    hyperparameters = _hyperparameters(table, parameters)
+    is_wandb = table.find("sweep") is not None and table.find("runtime") is not None
+    guessed = () if parameters or not is_wandb else _before_metrics(table, metric)
+    hyperparameters = _hyperparameters(table, parameters, guessed)
     labels, steps = _labels(table, hyperparameters), table.find(*_STEP, without=[*hyperparameters])
     if steps is not None and len({*labels}) == len(labels):
         steps = None  # one row for each trial, which may say how many steps it had
@@ -81,11 +86,12 @@ def read_table(file: Path, parameters: Sequence[str]) -> ForeignStudy:
         raise ValueError(f"it has {len(rows):,} trials in {len(labels):,} rows, which are too many to import")
     columns = _Columns(table, hyperparameters, metrics, steps)
     trials = [trial for label, places in rows.items() if (trial := columns.trial(label, places))]
-    is_wandb = table.find("sweep") is not None and table.find("runtime") is not None
     not_begun = len(rows) - len(trials)
     remarks = [f"Left out: {counted(not_begun, 'trial')} that had not begun."] if not_begun else []
     if table.find(*_STATE, without=[*hyperparameters]) is None:
         remarks.append("The table does not say how trials ended, so each with a value counts as completed.")
+    if guessed and [*hyperparameters] == [*guessed]:
+        remarks.append("The columns before the first metric are taken for hyperparameters; --parameters names others.")
     return ForeignStudy(
         program="a W&B table" if is_wandb else "a table",
         name=file.name.removesuffix(".gz").rpartition(".")[0] or file.name,
@@ -179,8 +185,20 @@ def _dictionary(cell: str) -> dict[str, Any] | None:
     return flattened({str(name): one for name, one in value.items() if not str(name).startswith("_wandb")})
 
 
-def _hyperparameters(table: _Table, parameters: Sequence[str]) -> dict[str, str]:
-    """The name of each hyperparameter by its column."""
+def _before_metrics(table: _Table, metric: str | None) -> list[str]:
+    """The columns of a W&B table that may be hyperparameters: W&B exports those before the metrics, after its own."""
+    found: list[str] = []
+    for name in table.columns:
+        plain = name.strip().lower()
+        if name == metric or plain in _STEP or derived_mode(name) is not None:
+            break
+        if plain not in _NO_METRICS and not _NO_METRIC.match(plain):
+            found.append(name)
+    return found
+
+
+def _hyperparameters(table: _Table, parameters: Sequence[str], guessed: Sequence[str]) -> dict[str, str]:
+    """The name of each hyperparameter by its column; the guessed columns are those where no other is named."""
     listed = shorten(printable(", ".join(table.columns)), _LISTED)
     if parameters:
         unknown = [name for name in parameters if name not in table.columns]
@@ -192,6 +210,7 @@ def _hyperparameters(table: _Table, parameters: Sequence[str]) -> dict[str, str]
         prefix = next((one for one in PREFIXES if name.startswith(one) and len(name) > len(one)), None)
         if prefix and not name.startswith("config._"):
             found[name] = name.removeprefix(prefix)
+    found = found or {name: name for name in guessed}
     if not found:
         raise ValueError(f"name its hyperparameters with --parameters; its columns are {listed}")
     return found
