@@ -10,6 +10,7 @@ from search.record.lookup import COMMAND, check_code_named, find_study, stored_s
 from search.task.metric_names import Mode
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
+from training.console.terminal import wrapped
 
 if TYPE_CHECKING:
     from search.record.study_record import StudyRecord
@@ -27,8 +28,9 @@ class ReportSettings:
     """The study, which may still be running: its name, its folder, or latest for the newest study."""
     import_: Annotated[str | None, tyro.conf.arg(name="import", metavar="SOURCE")] = None
     """Import the study of another program first: a storage of Optuna (a file of sqlite, or an address like
-    postgresql://user@host/database), a folder of Ray Tune or TensorBoard, or a table (CSV). Nothing of the source is
-    run or changed. docs/import.md explains it."""
+    postgresql://user@host/database), a folder of Ray Tune or TensorBoard, or a table (CSV). The search space of
+    a sweep of W&B or Hydra (.yaml) becomes space.toml. Nothing of the source is run or changed. docs/import.md
+    explains it."""
     study_name: Annotated[str | None, tyro.conf.arg(name="study", metavar="NAME")] = None
     """With --import: the name of the study in a source that has several."""
     metric: str | None = None
@@ -100,10 +102,27 @@ def _export_best(
         return str(error)
 
 
+def _import_space(source: Path, name: str) -> int:
+    """Write the search space of another program as a file of this one, and print what it does not have."""
+    from search.importing.sweep import read_sweep
+    from search.space.toml_file import to_toml
+
+    file = Path(f"{name}.toml")
+    sweep = read_sweep(source)
+    with file.open("x") as stream:
+        stream.write(to_toml(sweep.space) + "\n")
+    print(f"Search space: {file}, for --space of search/run.py")
+    for left_out in sweep.left_out:
+        print(wrapped(f"Not in it: {left_out}", hanging="  "))
+    return 0
+
+
 def main() -> int:
     """Report on the study that the command line names; returns the exit status."""
     options = parse(ReportSettings, __doc__ or "")
     try:
+        if options.import_ is not None and options.import_.endswith((".yaml", ".yml")):
+            return _import_space(Path(options.import_), options.name or "space")
         folder = _find(options)
         settings = stored_settings(folder, options.storage)
         if options.data_dir is not None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from serial_ray import CompletedRun, run_command
 from studies import few_digits
-from test_import import STUDIES
+from test_import import STUDIES, WANDB_SWEEP
 from test_report import trained_study
 
 from search.outputs.model_export import export_model
@@ -109,6 +109,7 @@ def folder(tmp_path: Path, digits: ImageData) -> Path:
         archive.extractall(tmp_path)
     for name, new in IMPORTED.items():
         (tmp_path / name).rename(tmp_path / new)
+    (tmp_path / "sweep.yaml").write_text(WANDB_SWEEP)
     for kind in ("python", "toml"):
         for block in blocks("guide.md", kind):
             (name,) = re.findall(r"^# (\S+)\n", block)

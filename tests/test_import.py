@@ -21,11 +21,13 @@ from search.analysis.comparison import compare
 from search.importing.guessing import guess
 from search.importing.names import folder_name, hyperparameter_names, metric_names
 from search.importing.reading import SourceOptions, read_source
+from search.importing.sweep import read_sweep
 from search.importing.write import ImportChoices, write
 from search.outputs.tables import epoch_table, trial_table
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.space.search_space import describe
+from search.space.toml_file import read_space
 from training.config import PROJECT
 
 STUDIES = PROJECT / "tests" / "foreign_studies.zip"
@@ -503,3 +505,92 @@ def test_compressed_table_is_read_and_a_name_is_not_taken_twice(tmp_path: Path) 
     packed.write_bytes(packed.read_bytes()[:30])
     with pytest.raises(ValueError, match="damaged gzip file"):
         imported(packed, tmp_path / "results")
+
+
+# Search spaces
+
+WANDB_SWEEP = """
+program: train.py
+method: bayes
+metric: {name: val_loss, goal: minimize}
+early_terminate: {type: hyperband}
+parameters:
+  lr: {distribution: log_uniform_values, min: 1e-5, max: 0.1}
+  decay: {distribution: log_uniform, min: -9.2103404, max: -4.6051702}
+  batch_size: {values: [64, 16, 32]}
+  optimizer: {values: [sgd, adam]}
+  layers: {min: 1, max: 5}
+  dropout: {distribution: q_uniform, min: 0.0, max: 0.5, q: 0.1}
+  epochs: {value: 10}
+  net: {parameters: {width: {distribution: int_uniform, min: 8, max: 64}}}
+  noise: {distribution: normal, mu: 0, sigma: 1}
+  odds: {values: [1, 2], probabilities: [0.1, 0.9]}
+"""
+HYDRA_SWEEP = """
+hydra:
+  sweeper:
+    _target_: hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper
+    direction: minimize
+    n_trials: 20
+    params:
+      lr: tag(log, interval(0.00001, 0.1))
+      x: interval(-5.5, 5.5)
+      width: range(8, 65, step=8)
+      optimizer: choice(sgd, adam)
+      size: choice(1, 2, 4)
+      fixed: 3
+      odd: glob(*)
+"""
+
+
+def test_sweeps_become_search_spaces_with_a_list_of_what_cannot(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(WANDB_SWEEP)
+    done = run_command("search/report.py", "--import", "sweep.yaml", cwd=tmp_path)
+    assert done.status == 0, done.stderr
+    assert describe(read_space(tmp_path / "space.toml", None)) == {
+        "lr": {"low": 1e-5, "high": 0.1, "log": True},
+        "decay": {"low": 1e-4, "high": 0.01, "log": True},
+        "batch_size": {"ordered": [16, 32, 64]},
+        "optimizer": {"choices": ["sgd", "adam"]},
+        "layers": {"low": 1, "high": 5, "log": False},
+        "dropout": {"low": 0.0, "high": 0.5, "step": 0.1, "log": False},
+        "net.width": {"low": 8, "high": 64, "log": False},
+    }
+    listed = " ".join(done.stdout.split())
+    for left_out in ("program: --command or", "method: --sampler", "metric: --metric and --mode", "early_terminate:"):
+        assert f"Not in it: {left_out}" in listed
+    assert "epochs cannot be searched: --epochs sets it" in listed
+    assert "noise: distribution normal has no bounds" in listed
+    assert "odds: its values have probabilities" in listed
+    again = run_command("search/report.py", "--import", "sweep.yaml", cwd=tmp_path)
+    assert again.status == 2  # space.toml is not overwritten
+    (tmp_path / "hydra.yaml").write_text(HYDRA_SWEEP)
+    sweep = read_sweep(tmp_path / "hydra.yaml")
+    assert describe(sweep.space) == {
+        "lr": {"low": 1e-5, "high": 0.1, "log": True},
+        "x": {"low": -5.5, "high": 5.5, "log": False},
+        "width": {"low": 8, "high": 64, "step": 8, "log": False} | {"high": 56},
+        "optimizer": {"choices": ["sgd", "adam"]},
+        "size": {"ordered": [1, 2, 4]},
+        "fixed": {"value": 3},
+    }
+    assert any(one.startswith("odd: glob(*) is none of") for one in sweep.left_out)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("a: [", "not YAML"),
+        ("1", "no parameters"),
+        ("a: 1", "neither parameters"),
+        ("parameters: {}", "there is none"),
+        ("parameters: {x: {distribution: normal}}", "x: distribution normal has no bounds"),
+        ("x: &x [1]\nparameters: *x", "an alias"),
+        ("parameters: !!python/object/apply:os.system ['touch marker']", "not YAML"),
+    ],
+)
+def test_sweep_that_is_no_space_is_refused_in_one_sentence(tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / "sweep.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"^[^\n]+$") as refusal:
+        read_sweep(tmp_path / "sweep.yaml")
+    assert sentence in str(refusal.value)
