@@ -15,19 +15,22 @@ from typing import Any
 import optuna
 import pytest
 from serial_ray import CompletedRun, run_command
+from studies import HandDrivenStudy
 from test_security import RunsCode
 
-from search.analysis.comparison import compare
+from search.analysis.comparison import compare, overview
 from search.importing.guessing import guess
 from search.importing.names import folder_name, hyperparameter_names, metric_names
 from search.importing.reading import SourceOptions, read_source
 from search.importing.sweep import read_sweep
 from search.importing.write import ImportChoices, write
+from search.outputs import comparison_page
 from search.outputs.tables import epoch_table, trial_table
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.space.search_space import describe
 from search.space.toml_file import read_space
+from search.study_result import load_study
 from training.config import PROJECT
 
 STUDIES = PROJECT / "tests" / "foreign_studies.zip"
@@ -176,6 +179,23 @@ def test_study_and_objective_are_named_where_there_are_several(foreign: Path, tm
     by_number = imported(foreign / "optuna-3-two.db", tmp_path, metric="1")
     assert by_name.metric == by_number.metric == "parameters"
     assert trial_table(by_name)["parameters"].tolist() == trial_table(by_number)["parameters"].tolist()
+
+
+def test_what_sqlite_has_not_yet_moved_into_its_file_is_read_and_nothing_is_written(
+    foreign: Path, tmp_path: Path
+) -> None:
+    """Another program may have the file open, with its newest writes in a log beside it."""
+    source = tmp_path / "open" / "study.db"
+    source.parent.mkdir()
+    source.write_bytes((foreign / "optuna-2-pruned.db").read_bytes())
+    with closing(sqlite3.connect(source)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("UPDATE studies SET study_name = 'newest'")
+        database.commit()
+        before = {file.name: file.read_bytes() for file in source.parent.iterdir()}
+        assert len(before["study.db-wal"]) > 0
+        assert imported(source, tmp_path / "results").folder.name == "newest"
+        assert {file.name: file.read_bytes() for file in source.parent.iterdir()} == before
 
 
 @pytest.mark.parametrize("kept", [0, 50, 4096, 60_000])
@@ -463,6 +483,31 @@ def test_imported_study_is_compared_and_replayed(tmp_path: Path) -> None:
     assert replayed.status == 0, replayed.stderr
     assert "8 trials, 24 epochs. The best is trial 7: val_loss 1.3263 in epoch 3." in replayed.stdout
     assert "seconds" not in replayed.stdout
+
+
+def test_imported_study_is_compared_with_one_on_images(tmp_path: Path) -> None:
+    """On which images the trials were trained, only the user knows; metrics that one of the two lacks stay empty."""
+    theirs = [{"params_lr": 0.1**place, "val_accuracy": 0.5 + place / 100} for place in range(8)]
+    other = imported(table(tmp_path, *theirs), tmp_path / "results")
+    (tmp_path / "ours").mkdir()
+    ours = HandDrivenStudy(tmp_path / "ours")
+    for number in range(8):
+        ours.run_trial(0.5 + number / 100)
+    compared = compare([ours.record, other])
+    assert len(compared.significances) == 1
+    assert overview(compared.groups)["test_accuracy"].isna().tolist() == [False, True]
+    assert comparison_page.render(compared)
+
+
+def test_python_program_reads_an_imported_study(tmp_path: Path) -> None:
+    imported(table(tmp_path, *trials(8)), tmp_path, name="mine")
+    study = load_study("mine", results_dir=tmp_path)
+    assert study.best_value == pytest.approx(1 / 8)
+    assert len(study.trials) == 8
+    assert "8 trials" in repr(study)
+    assert "mine" in study._repr_html_()
+    with pytest.raises(ValueError, match="its training is not known here"):
+        study.reproduce(0)
 
 
 def test_training_of_an_imported_study_is_refused_in_one_sentence(tmp_path: Path) -> None:

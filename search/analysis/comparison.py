@@ -81,7 +81,8 @@ def overview(groups: Sequence[Group]) -> pd.DataFrame:
             "seconds": np.mean([_seconds(record) for record in group.records]),
         }
         for name, column in displayed_metrics(groups).items():
-            row[column] = np.mean([metric_value(metrics, name) for metrics in bests]) if bests else np.nan
+            values = [value for metrics in bests if (value := metric_value(metrics, name)) is not None]
+            row[column] = np.mean(values) if values else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
 

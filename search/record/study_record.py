@@ -12,15 +12,16 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from search.record.database import NoRetry, StudyStorage, check_file, open_file
 from search.record.file_names import STUDY_DB, TRIALS
+from search.record.imported_trial import stored_trial
 from search.record.metadata import StudyMetadata, read_metadata
 from search.record.ranking import best_configurations, best_trial, ended_trials
 from search.record.reading import is_paused, read_trials, refuse_damage
 from search.record.trial import OPTUNA_STATE, Failure, Metrics, Timing, TrialRecord, timed_json
-from search.space.distributions import HyperparameterValue, optuna_distribution
+from search.space.distributions import HyperparameterValue
 from search.space.search_space import SearchSpace, contains, starting_points
 from search.task.metric_names import Mode
 from training.checkpoint import best_files, remove
@@ -213,31 +214,8 @@ class StudyRecord:
     def add_imported(self, trials: Sequence[TrialRecord]) -> None:
         """Add the trials of another program to a record without trials; those that had not ended are interrupted."""
         study_id = self._database.get_study_id_from_name(self.study.study_name)
-        self._database.add_trials(study_id, [self._imported(trial) for trial in trials])
+        self._database.add_trials(study_id, [stored_trial(trial, self.space) for trial in trials])
         self.trials += trials
-
-    def _imported(self, trial: TrialRecord) -> FrozenTrial:
-        attributes: dict[str, Any] = {"ray_trial_id": trial.trial_id}
-        optional = {"seed": trial.known_seed, "whole_seconds": trial.whole_seconds}
-        attributes |= {name: value for name, value in optional.items() if value is not None}
-        attributes |= {f"epoch {metrics.epoch}": timed_json(metrics, None) for metrics in trial.epochs}
-        if trial.ended_by_itself:
-            attributes["ended_by_itself"] = True
-        if trial.has_ended:
-            attributes["status"] = trial.status
-        if trial.failure:
-            attributes["failure"] = timed_json(trial.failure, None)
-        value = trial.best_value if trial.status == "completed" and trial.best_epoch else None
-        if trial.status == "stopped_early":
-            value = next(reversed(trial.curve.values()), None)
-        return optuna.trial.create_trial(
-            state=OPTUNA_STATE.get(trial.status, TrialState.WAITING),
-            value=value,
-            params=dict(trial.hyperparameters),
-            distributions={name: optuna_distribution(self.space[name]) for name in trial.hyperparameters},
-            intermediate_values=trial.curve,
-            user_attrs=attributes,
-        )
 
     def enqueue_starting_points(self, most: int) -> None:
         """Queue the starting points of the space before all points of the sampler, the baseline first."""
