@@ -8,7 +8,8 @@ _VARIABLES = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # a Ray that we start listens on loopback only, on every system
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # a dead worker is a row of the table, not a page on the terminal
-    "RAY_prestart_worker_first_driver": "0",  # Ray Tune's workers have their own environment: they are others
+    "RAY_preload_python_modules": "torch,ray.tune,optuna",  # by workers that start before the first trial
+    "PL_DISABLE_FORK": "1",  # Ray Tune would set it in each worker; of workers that start with Ray it can set nothing
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record holds what they would write
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `StudyStopper` handles the signals
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the report of a failure has no metric

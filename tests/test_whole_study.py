@@ -42,6 +42,8 @@ class WatchedStudy:
     listening: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Addresses on which its processes accepted connections, by name of the process."""
     processes: set[int] = field(default_factory=set)
+    workers: set[int] = field(default_factory=set)
+    """Its worker processes, busy or not."""
     command_lines: str = ""
     environments: str = ""
     blocking_sigterm: set[str] = field(default_factory=set)
@@ -63,7 +65,10 @@ class WatchedStudy:
                 self.processes.add(process)
                 with suppress(OSError):  # it has ended meanwhile
                     self.listening[Path(f"/proc/{process}/comm").read_text().strip()] |= listening(process)
-                    self.command_lines += Path(f"/proc/{process}/cmdline").read_text()
+                    command_line = Path(f"/proc/{process}/cmdline").read_text()
+                    self.command_lines += command_line
+                    if command_line.startswith(("ray::IDLE", "ray::TrialWorker")):
+                        self.workers.add(process)
                     self.environments += Path(f"/proc/{process}/environ").read_text(errors="replace")
                     if blocks_sigterm(process):
                         name = Path(f"/proc/{process}/comm").read_text().strip()
@@ -191,6 +196,11 @@ def test_study_without_ray_has_its_tables(whole_study: WatchedStudy, tmp_path: P
         assert not set(own) - set(with_ray.columns)
         pd.testing.assert_frame_equal(with_ray.drop(columns=own), without.drop(columns=own), check_exact=True)
     assert set(pd.read_csv(tmp_path / NAME / "trials.csv")["status"]) == {"completed", "stopped_early"}
+
+
+def test_worker_that_starts_with_ray_trains_all_trials(whole_study: WatchedStudy) -> None:
+    pids = pd.read_csv(whole_study.results / NAME / "epochs.csv")["pid"]
+    assert whole_study.workers == set(pids)
 
 
 def test_token_is_neither_shown_nor_stored(whole_study: WatchedStudy) -> None:

@@ -14,7 +14,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from threading import Event, Thread
@@ -24,6 +24,7 @@ import ray
 import torch
 from ray._private.authentication.authentication_token_setup import _enable_token_auth
 from ray.job_config import JobConfig
+from ray.tune.execution import class_cache
 
 from search.ray_environment import set_ray_environment
 from search.record import provenance
@@ -31,6 +32,8 @@ from training.config import PROJECT
 
 ANSWER_SECONDS = 5.0
 """Seconds in which the page of the dashboard must answer."""
+DASHBOARD_SECONDS = 10.0
+"""Seconds in which the process of the dashboard must have started before Ray is ended."""
 LEAST_VIRTUAL_MEMORY = 8 << 30
 """Bytes of addresses that Ray needs, most of them unused: it reserves far more than it writes."""
 QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
@@ -58,19 +61,23 @@ class StudyJobConfig(JobConfig):  # type: ignore[misc]
 class LocalRay:
     """Ray on this machine for one study, unless this process has started Ray already.
 
-    Ray starts in a thread, so that the data can be loaded meanwhile. The thread lives as long as Ray does, because the
-    system ends the processes of Ray with the thread that started them.
+    Ray starts in a thread, so that the data can be loaded meanwhile, and then its dashboard. The thread lives as long
+    as Ray does, because the system ends the processes of Ray with the thread that started them.
     """
 
-    def __init__(self, *, dashboard: bool) -> None:
+    def __init__(self, *, dashboard: bool, workers: int = 0) -> None:
         """Prepare the start.
 
         Args:
             dashboard: Whether the dashboard starts, too; only this machine can reach it.
+            workers: Number of worker processes that start with Ray, so that they have imported what trials need when
+                the first trials begin.
         """
-        self._dashboard = dashboard
+        self._has_dashboard = dashboard
+        self._workers = workers
         self._is_ours = False
-        self._started: Future[str | None] | None = None
+        self._started: Future[None] | None = None
+        self._dashboard_url: Future[str | None] = Future()
         self._ended = Event()
 
     def begin(self, job_name: str) -> None:
@@ -85,8 +92,8 @@ class LocalRay:
             job_config = StudyJobConfig(metadata={"job_name": job_name})
             Thread(target=self._run, args=[self._started, job_config], daemon=True).start()
 
-    def wait(self, job_name: str = "tunesmith") -> str | None:
-        """Wait until Ray has started; returns the address of the dashboard if it was started here and answers."""
+    def wait(self, job_name: str = "tunesmith") -> None:
+        """Wait until Ray has started."""
         self.begin(job_name)
         assert self._started is not None
         while True:
@@ -95,6 +102,10 @@ class LocalRay:
             except TimeoutError:
                 # ray.init replaces the handler of this process by one that prints the stack
                 signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+    def dashboard_url(self) -> str | None:
+        """Wait until the dashboard has started; returns its address if it was started here and answers."""
+        return None if self._started is None else self._dashboard_url.result()
 
     def on_crash(self, end: Callable[[str], object]) -> None:
         """Call a function, in a thread, with the name of a process of Ray that ends by itself.
@@ -115,6 +126,8 @@ class LocalRay:
         """End Ray; if it has not started yet, the system ends it with this process."""
         if self._is_ours:
             self._is_ours = False
+            with suppress(TimeoutError):
+                self._dashboard_url.result(DASHBOARD_SECONDS)  # until then, Ray does not know the process to be ended
             node = ray._private.worker._global_node
             agents = _children(node.all_processes["raylet"][0].process.pid)
             kill = node.kill_all_processes
@@ -126,29 +139,31 @@ class LocalRay:
                     os.kill(pid, signal.SIGKILL)
         self._ended.set()
 
-    def _run(self, started: "Future[str | None]", job_config: StudyJobConfig) -> None:
+    def _run(self, started: "Future[None]", job_config: StudyJobConfig) -> None:
         # Ray's processes inherit this: `timeout`, systemd and scancel send SIGTERM to all processes of a study, and
         # Ray has to last until the driver has ended the trials
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        with _temporary_token():
+        with _temporary_token(), ExitStack() as stack:
             try:
-                started.set_result(self._start(job_config))
+                if not ray.is_initialized():
+                    self._start(job_config)
+                    stack.enter_context(_no_variables_of_workers())
+                started.set_result(None)
             except Exception as error:  # whatever Ray raises
                 started.set_exception(OSError(f"Ray cannot start on this machine: {' '.join(str(error).split())}"))
+            self._dashboard_url.set_result(self._start_dashboard() if self._is_ours else None)
             self._ended.wait()
 
-    def _start(self, job_config: StudyJobConfig) -> str | None:
-        if ray.is_initialized():
-            return None
+    def _start(self, job_config: StudyJobConfig) -> None:
         set_ray_environment()
         _protect_token()
-        spared = {"no_monitor": not self._dashboard, "include_log_monitor": False}
-        with _parameters(dashboard_agent_listen_port=0, **spared):
-            context = ray.init(
+        # `ray.init` would wait for the dashboard before it starts anything else
+        with _start_of_ray(self._workers, dashboard_agent_listen_port=0, no_monitor=not self._has_dashboard):
+            ray.init(
                 address="local",  # plain ray.init() fails if a killed cluster left its address behind
                 num_cpus=provenance.available_cpus(),
                 num_gpus=torch.cuda.device_count(),
-                include_dashboard=self._dashboard,
+                include_dashboard=False,
                 dashboard_host="127.0.0.1",
                 job_config=job_config,
                 **QUIET,
@@ -156,25 +171,68 @@ class LocalRay:
         # Ray's colorama would write an escape sequence at exit, which our standard output prints as text
         atexit.unregister(importlib.import_module("colorama.initialise").reset_all)
         self._is_ours = True
-        url: str | None = context.dashboard_url
+
+    def _start_dashboard(self) -> str | None:
+        if not self._has_dashboard:
+            return None
+        node = ray._private.worker._global_node
+        try:
+            node.start_api_server(include_dashboard=True, raise_on_failure=False)
+        except Exception:  # whatever Ray raises; a study needs no dashboard
+            return None
+        url: str | None = node.webui_url
         return url if url and _answers(url) else None
 
 
 @contextmanager
-def _parameters(**values: Any) -> Iterator[None]:
-    """Set parameters of a start of Ray that `ray.init` does not have.
+def _start_of_ray(workers: int, **parameters: Any) -> Iterator[None]:
+    """Change how Ray starts where `ray.init` has no parameter for it.
 
-    The agent of a second Ray on the machine would try for 3 s to get the default port, and Ray waits for its agent. Two
-    processes are spared: the monitor is for clusters that grow, and only the dashboard shows what it says; the log
-    monitor sends the logs of workers to the driver, which does not print them.
+    The agent of a second Ray on the machine would try for 3 s to get the default port, and Ray waits for its agent.
+    Processes are spared: the monitor is for clusters that grow, and only the dashboard shows what it says; the log
+    monitor sends the logs of workers to the driver, which does not print them; without a dashboard, its process only
+    sends statistics of use to the makers of Ray. Ray would start a worker for each core.
     """
-    parameter = ray._private.parameter
-    original = parameter.RayParams
-    parameter.RayParams = functools.partial(original, **values)
+    internals = ray._private
+    start_process = internals.services.start_ray_process
+    option = "--num_prestart_python_workers="
+
+    def start_with_workers(command: list[str], *args: Any, **options: Any) -> Any:
+        command = [f"{option}{workers}" if part.startswith(option) else part for part in command]
+        return start_process(command, *args, **options)
+
+    with (
+        _replaced(
+            internals.parameter,
+            "RayParams",
+            functools.partial(internals.parameter.RayParams, include_log_monitor=False, **parameters),
+        ),
+        _replaced(internals.services, "start_ray_process", start_with_workers),
+        _replaced(internals.node.Node, "start_api_server", lambda *_, **__: None),
+    ):
+        yield
+
+
+@contextmanager
+def _no_variables_of_workers() -> Iterator[None]:
+    """Let Ray Tune set no variables in workers, which inherit them from this process: so it takes those started."""
+
+    def actor_class(cache: Any, trainable: type) -> Any:
+        return cache._cache.setdefault(trainable, ray.remote(trainable))
+
+    with _replaced(class_cache._ActorClassCache, "get", actor_class):
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Replace an attribute while this lasts."""
+    original = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        parameter.RayParams = original
+        setattr(owner, name, original)
 
 
 def _children(pid: int) -> list[int]:

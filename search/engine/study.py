@@ -121,7 +121,7 @@ def prepare_study(
     space = None if settings.resume else _new_space(settings, earlier, repetition)
     runner = runner_of(settings.task)
     _check_training(settings, runner, space)
-    ray, starts_ray = LocalRay(dashboard=settings.dashboard), runs_now and not joined
+    ray, starts_ray = LocalRay(dashboard=settings.dashboard, workers=concurrent), runs_now and not joined
     name = _name_without_data(settings)
     if name and starts_ray:
         ray.begin(name)

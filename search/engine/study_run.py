@@ -125,15 +125,14 @@ class StudyRun:
         stack.enter_context(announce(title, cpus_taken))
         if study.cluster:
             stack.callback(study.cluster.leave)
-            dashboard_url = study.cluster.dashboard_url
         else:
-            dashboard_url = study.ray.wait(study.record.folder.name)
+            study.ray.wait(study.record.folder.name)
             study.ray.on_crash(self._end_without_ray)
             if not study.settings.dashboard_linger:
                 stack.callback(study.ray.close)  # before the view ends, because Ray prints about workers that end
         self.stopper.handle_signals()
         if study.settings.dashboard:
-            view.show_dashboard(dashboard_url)
+            view.show_dashboard(study.cluster.dashboard_url if study.cluster else study.ray.dashboard_url())
         Thread(target=_import_report, args=[study.settings.num_samples], daemon=True).start()
 
     def _end_without_ray(self, process: str) -> None:
@@ -148,7 +147,8 @@ class StudyRun:
         settings = self.study.settings
         if not settings.dashboard_linger or self.stopper.signal is not None or self.study.cluster is not None:
             return
-        dashboard_url = self.study.ray.wait(self.study.record.folder.name)
+        self.study.ray.wait(self.study.record.folder.name)
+        dashboard_url = self.study.ray.dashboard_url()
         if dashboard_url is None:
             print("\nThere is no dashboard that could stay open.")
             return
