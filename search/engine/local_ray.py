@@ -1,6 +1,7 @@
 """Starts Ray on this machine for one study, and finds or creates the token of Ray."""
 
 import atexit
+import ctypes
 import functools
 import importlib
 import logging
@@ -32,8 +33,8 @@ from training.config import PROJECT
 
 ANSWER_SECONDS = 5.0
 """Seconds in which the page of the dashboard must answer."""
-DASHBOARD_SECONDS = 10.0
-"""Seconds in which the process of the dashboard must have started before Ray is ended."""
+KEEPING_SECONDS = 0.02
+"""Seconds after which the handler of a signal is set again while Ray starts."""
 LEAST_VIRTUAL_MEMORY = 8 << 30
 """Bytes of addresses that Ray needs, most of them unused: it reserves far more than it writes."""
 QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
@@ -96,12 +97,7 @@ class LocalRay:
         """Wait until Ray has started."""
         self.begin(job_name)
         assert self._started is not None
-        while True:
-            try:
-                return self._started.result(timeout=0.1)
-            except TimeoutError:
-                # ray.init replaces the handler of this process by one that prints the stack
-                signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        self._started.result()
 
     def dashboard_url(self) -> str | None:
         """Wait until the dashboard has started; returns its address if it was started here and answers."""
@@ -123,11 +119,9 @@ class LocalRay:
             end(name)
 
     def close(self) -> None:
-        """End Ray; if it has not started yet, the system ends it with this process."""
+        """End Ray; while it starts, it ends as soon as it has started, or the system ends it with this process."""
         if self._is_ours:
             self._is_ours = False
-            with suppress(TimeoutError):
-                self._dashboard_url.result(DASHBOARD_SECONDS)  # until then, Ray does not know the process to be ended
             node = ray._private.worker._global_node
             agents = _children(node.all_processes["raylet"][0].process.pid)
             kill = node.kill_all_processes
@@ -151,6 +145,8 @@ class LocalRay:
                 started.set_result(None)
             except Exception as error:  # whatever Ray raises
                 started.set_exception(OSError(f"Ray cannot start on this machine: {' '.join(str(error).split())}"))
+            if self._ended.is_set():
+                self.close()  # it was closed before it had started
             self._dashboard_url.set_result(self._start_dashboard() if self._is_ours else None)
             self._ended.wait()
 
@@ -158,7 +154,8 @@ class LocalRay:
         set_ray_environment()
         _protect_token()
         # `ray.init` would wait for the dashboard before it starts anything else
-        with _start_of_ray(self._workers, dashboard_agent_listen_port=0, no_monitor=not self._has_dashboard):
+        changed = _start_of_ray(self._workers, dashboard_agent_listen_port=0, no_monitor=not self._has_dashboard)
+        with changed, _kept_handler(signal.SIGTERM):
             ray.init(
                 address="local",  # plain ray.init() fails if a killed cluster left its address behind
                 num_cpus=provenance.available_cpus(),
@@ -182,6 +179,31 @@ class LocalRay:
             return None
         url: str | None = node.webui_url
         return url if url and _answers(url) else None
+
+
+@contextmanager
+def _kept_handler(number: signal.Signals) -> Iterator[None]:
+    """Set what handles a signal again and again: Ray replaces it by what prints the stack and aborts.
+
+    `signal.signal` would do this in the main thread only, which may be loading data.
+    """
+    api = ctypes.pythonapi
+    api.PyOS_getsig.restype, api.PyOS_setsig.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
+    handler = api.PyOS_getsig(number)
+    ended = Event()
+
+    def keep() -> None:
+        while not ended.wait(KEEPING_SECONDS):
+            api.PyOS_setsig(number, handler)
+
+    thread = Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        api.PyOS_setsig(number, handler)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def run_command(main: Callable[[], int], *, outlive_reader: bool) -> NoReturn:
         outlive_reader: Whether the program goes on when the reader of its output ends (`| head -1`).
     """
     guard_output(outlive_reader=outlive_reader)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that temporary files are removed
+    signal.signal(signal.SIGTERM, _end)
     gc.set_threshold(50_000)  # imports make no garbage, and the search for it takes a sixth of their time
     try:
         os.getcwd()  # without it, the mathematics of torch ends the process with an error of its own
@@ -43,6 +43,12 @@ def run_command(main: Callable[[], int], *, outlive_reader: bool) -> NoReturn:
         sys.stdout.flush()  # an error of the output is found here, and not at the exit of Python
     gc.freeze()  # at the exit, the search for garbage would take a second
     sys.exit(status)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """Exit after a signal, so that temporary files are removed."""
+    signal.alarm(0)  # a library that met the signal first, as Ray does while it starts, would abort us after a while
+    sys.exit(128 + number)
 
 
 def _status_of(main: Callable[[], int]) -> int:
