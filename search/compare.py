@@ -9,6 +9,7 @@ import tyro
 from search.record.lookup import find_study
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
+from training.console.json_output import write_object
 from training.console.terminal import short_path
 
 
@@ -29,6 +30,9 @@ class CompareSettings:
     """HTML file for the page of charts; by default comparison.html in the results folder."""
     storage: str | None = None
     """PostgreSQL server that stores the records of the studies without a study.db."""
+    json: bool = False
+    """For other programs: write one JSON document to standard output, and all text to standard error.
+    docs/programs.md explains it."""
 
     def __post_init__(self) -> None:
         """Refuse fewer than two studies."""
@@ -46,6 +50,7 @@ def main() -> int:
 
     from search.analysis.comparison import compare  # optuna and pandas take seconds
     from search.outputs import comparison_page
+    from search.outputs.comparison_objects import comparison_of_studies
     from search.outputs.comparison_text import show_comparison
     from search.record.file_names import STUDY_DB
     from search.record.postgresql import open_server
@@ -66,6 +71,8 @@ def main() -> int:
     except OSError as error:
         refuse(f"{page} cannot be written: {error.strerror}")
     print(f"Page: {short_path(page.resolve())}")
+    if options.json:
+        write_object(comparison_of_studies(comparison, page.resolve()))
     return 0
 
 

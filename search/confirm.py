@@ -14,6 +14,7 @@ from search.record.lookup import (
 )
 from search.retraining.settings import ConfirmSettings
 from training.console.command_line import parse, refuse, run_command
+from training.console.json_output import write_object
 
 
 def main() -> int:
@@ -27,14 +28,19 @@ def main() -> int:
         line = confirm_line(folder, options.storage, stored, top=options.top, seeds=options.seeds)
         check_code_named(folder.name, stored, code_named_by(options), line)
 
-        from search.retraining.confirm_study import confirm, prepare_confirmation  # torch and Ray take seconds
+        from search.outputs.study_objects import confirmation_ended  # torch and Ray take seconds
+        from search.retraining.confirm_study import confirm, prepare_confirmation
 
         confirmation = prepare_confirmation(folder, options, began)
     except (ValueError, OSError) as error:
         refuse(str(error))
     except KeyboardInterrupt:
         return 130
-    return confirm(confirmation, command=command_line("search/confirm.py", *sys.argv[1:]))
+    command = command_line("search/confirm.py", *sys.argv[1:])
+    status = confirm(confirmation, command=command)
+    if options.json:
+        write_object(confirmation_ended(confirmation.parent, exit_status=status, resume=command))
+    return status
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from search.record.lookup import COMMAND, check_code_named, find_study, stored_s
 from search.task.metric_names import Mode
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
+from training.console.json_output import write_object
 from training.console.terminal import wrapped
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class ReportSettings:
     dataset: str | None = None
     """Import path of the function that loads the study's images, if you wrote it. Its code runs only if you name it
     again."""
+    json: bool = False
+    """For other programs: write one JSON document to standard output, and all text to standard error.
+    docs/programs.md explains it."""
 
     def __post_init__(self) -> None:
         """Check that there is one study to report on."""
@@ -131,6 +135,7 @@ def main() -> int:
         refuse(str(error))
 
     from search.analysis.findings import analyse
+    from search.outputs import study_objects
     from search.outputs.files import StudyFiles
     from search.outputs.import_text import show_import
     from search.outputs.report import write_report
@@ -159,6 +164,8 @@ def main() -> int:
     except OSError as error:
         print(f"The report cannot be written: {error}")
     show_summary(record, findings)
+    if options.json:
+        write_object(study_objects.report(record, findings))
     return 0
 
 

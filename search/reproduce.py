@@ -10,6 +10,7 @@ import tyro
 from search.record.lookup import check_code_named, code_named_by, find_study, reproduce_line, stored_settings
 from training.config import PROJECT
 from training.console.command_line import parse, refuse, run_command
+from training.console.json_output import Error, write_object
 from training.console.terminal import counted, wrapped
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class ReproduceSettings:
     """Import path of the study's training function. Its code runs only if you name it again."""
     command: str | None = None
     """The command that runs the study's program, as you typed it for the study. It runs only if you name it again."""
+    json: bool = False
+    """For other programs: write one JSON document to standard output, and all text to standard error.
+    docs/programs.md explains it."""
 
 
 def main() -> int:
@@ -61,10 +65,17 @@ def main() -> int:
     except (ValueError, OSError) as error:
         refuse(str(error))
     try:
-        return EXIT_AGREES if show_reproduction(prepared) else EXIT_DIFFERS
+        agrees = show_reproduction(prepared)
     except KeyboardInterrupt:
-        print(f"\nInterrupted after {counted(len(prepared.reproduction.pairs), 'epoch')}.", file=sys.stderr)
+        sentence = f"Interrupted after {counted(len(prepared.reproduction.pairs), 'epoch')}."
+        print(f"\n{sentence}", file=sys.stderr)
+        write_object(Error(message=sentence))
         return EXIT_INTERRUPTED
+    if options.json:
+        from search.retraining.reproduction_objects import reproduction_of_trial
+
+        write_object(reproduction_of_trial(prepared.record, prepared.reproduction))
+    return EXIT_AGREES if agrees else EXIT_DIFFERS
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from search.ray_environment import set_ray_environment
 from search.record.lookup import (
@@ -20,6 +20,7 @@ from search.record.lookup import (
 from search.retraining.settings import ConfirmSettings
 from search.settings import RENAMED_OPTIONS, StudySettings
 from training.console.command_line import option_value, parse, refuse, run_command
+from training.console.json_output import Error, write_events, write_object
 
 if TYPE_CHECKING:
     from search.engine.study import Study
@@ -49,12 +50,22 @@ def read_settings(args: list[str]) -> StudySettings:
     return replace(settings, results_dir=stored.results_dir, resume=stored.resume)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShownSpace:
+    """What `--show-space` shows."""
+
+    type: Literal["space"] = "space"
+    space: dict[str, Any]
+    """A table for each hyperparameter, with a `value` for a fixed one, as in study.json."""
+
+
 def show_space(settings: StudySettings) -> None:
     """Print the search space of a study with these settings.
 
     Raises:
         ValueError: The search space breaks a rule, or the study that is resumed or forked does not exist.
     """
+    from search.space.search_space import describe
     from search.space.toml_file import active_space, to_toml
 
     stored, earlier = None, settings.resume or (settings.warm_start if settings.fork else None)
@@ -62,7 +73,10 @@ def show_space(settings: StudySettings) -> None:
         from search.record.study_record import StudyRecord  # torch and optuna take seconds
 
         stored = StudyRecord.open(find_study(earlier, settings.results_dir)).space
-    print(to_toml(active_space(settings, stored)))
+    space = active_space(settings, stored)
+    print(to_toml(space))
+    if settings.json:
+        write_object(ShownSpace(space=describe(space)))
 
 
 def main() -> int:
@@ -71,6 +85,8 @@ def main() -> int:
     set_ray_environment()
     try:
         settings = read_settings(sys.argv[1:])
+        if settings.json:
+            write_events()
 
         if settings.show_space:
             show_space(settings)
@@ -113,14 +129,22 @@ def run_study(study: "Study") -> int:
         run.loggers.close()  # after the files are written, because some loggers upload them
         is_confirmed_next = settings.confirm is not None and run.exit_status == 0
         show_summary(record, findings, is_confirmed_next=is_confirmed_next)
-        if study.trials_to_run > 0:
-            stopper, go_on = run.stopper, None if run.stopper.exhausted else command
-            show_early_end(stopper.reason, record, go_on, has_same_error=stopper.has_same_error)
+        reason = run.stopper.reason if study.trials_to_run > 0 else None
+        if reason:
+            go_on = None if run.stopper.exhausted else command
+            show_early_end(reason, record, go_on, has_same_error=run.stopper.has_same_error)
+        if settings.json:
+            from search.outputs.study_objects import study_ended
+
+            write_object(study_ended(record, findings, exit_status=run.exit_status, reason=reason))
+    if run.unwritable:
+        write_object(Error(message=run.unwritable))
     return run.exit_status
 
 
 def confirm_study(study: "Study") -> int:
     """Confirm a study that has just ended, as `search/confirm.py` does; returns the exit status."""
+    from search.outputs.study_objects import confirmation_ended
     from search.retraining.confirm_study import confirm, prepare_confirmation
 
     settings, record = study.settings, study.record
@@ -133,6 +157,7 @@ def confirm_study(study: "Study") -> int:
         address=settings.address,
         quiet=settings.quiet,
         dashboard=settings.dashboard,
+        json=settings.json,
     )
     print("", flush=True)
     try:
@@ -142,7 +167,10 @@ def confirm_study(study: "Study") -> int:
     except KeyboardInterrupt:
         return 130
     command = confirm_line(record.folder, record.address, settings, top=top, seeds=seeds)
-    return confirm(confirmation, command=command)
+    status = confirm(confirmation, command=command)
+    if settings.json:
+        write_object(confirmation_ended(confirmation.parent, exit_status=status, resume=command))
+    return status
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def run_search(
 
 def _check_known(settings: Mapping[str, Any]) -> None:
     """Refuse a setting that does not exist."""
-    known = {field.name for field in fields(StudySettings)} - {"show_space"}
+    known = {field.name for field in fields(StudySettings)} - {"show_space", "json"}
     for name in settings.keys() - known:
         matches = [MEANT[name]] if name in MEANT else get_close_matches(name, known, n=1)
         suggestion = f"; did you mean {matches[0]}?" if matches else "; the options of search/run.py are the settings"

@@ -121,6 +121,9 @@ class StudySettings(DataConfig):
     quiet: bool = False
     """Print one line for each ended trial instead of the live view. If the output is not a terminal, this is always
     so."""
+    json: bool = False
+    """For other programs: write one JSON object a line to standard output while the study runs, and all text to
+    standard error. docs/programs.md explains it."""
     dashboard_linger: str | None = None
     """Keep the Ray dashboard open for this time after the study, for example 10m; Ctrl-C closes it."""
     log: tuple[LoggerName, ...] = ()

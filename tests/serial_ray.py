@@ -68,6 +68,7 @@ class SerialTuner:
                 return
             trials += 1
             self._scheduler.on_trial_add(None, trial)
+            self._callback.on_trial_start(trial=trial)
             self._run(trial, proposal)
 
     def _run(self, trial: SimpleNamespace, proposal: dict[str, Any]) -> None:

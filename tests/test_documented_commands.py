@@ -56,6 +56,7 @@ LEAVES = {"guide": ["results/mine/confirm.csv", "results/mine/model/README.md", 
 RUN_ELSEWHERE = {
     "make test": "this is it",
     "python docs/make_commands.py": "tests/test_documents.py",
+    "python docs/make_json_schema.py": "tests/test_json.py",
     "optuna-dashboard .*": "tests/test_dashboards.py",
     "ray .*|python search/run.py --address .*": "tests/test_cluster.py",
     "python benchmarks/(?!confirm_coverage).*": "takes from minutes to hours",

@@ -1,15 +1,19 @@
 """The export to ONNX: the same probabilities from pixels, checked before the file is there."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
+import make_json_schema
 import pytest
 import torch
 from test_model_folder import model_metadata
 
 from training import export as command
 from training.config import PROJECT
+from training.console.json_output import objects_written_to
 from training.images.image_data import ImageData
 from training.loop import Training
 from training.model.model_folder import load_model, save_model
@@ -45,7 +49,11 @@ def test_exported_model_gives_the_same_probabilities_from_pixels(
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     file = model.parent / "model.onnx"
-    assert run(monkeypatch, model, "--onnx", file) == 0
+    stream = io.BytesIO()
+    with mock.patch.object(stream, "close"), objects_written_to(stream):
+        assert run(monkeypatch, model, "--onnx", file, "--json") == 0
+    exported = make_json_schema.adapter().validate_json(stream.getvalue(), strict=True, extra="forbid")
+    assert (exported.onnx, exported.image_shape, exported.classes) == (str(file), [1, 8, 8], list(digits.classes))
     assert "images, uint8 (N, 1, 8, 8) -> probabilities, float32 (N, 10)" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map

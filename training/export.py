@@ -6,12 +6,13 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from training.atomic_file import replacing
 from training.console.command_line import parse, refuse, run_command
+from training.console.json_output import write_object
 from training.console.terminal import type_and_text
 
 if TYPE_CHECKING:
@@ -36,6 +37,24 @@ class ExportSettings:
     """ONNX file that is written, for example model.onnx."""
     trust_network: bool = False
     """Run the Python code in the model's network.py, if it has this file. Read the code first."""
+    json: bool = False
+    """For other programs: write one JSON document to standard output, and all text to standard error.
+    docs/programs.md explains it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedModel:
+    """The document of `training/export.py`."""
+
+    type: Literal["export"] = "export"
+    onnx: str
+    """The file: from images, uint8 (N, image_shape), to probabilities, float32 (N, number of classes)."""
+    image_shape: list[int]
+    """Channels, height and width."""
+    classes: list[str]
+    checked_images: int
+    largest_difference: float
+    """Between probabilities of ONNX Runtime and of PyTorch on these images."""
 
 
 def main() -> int:
@@ -55,6 +74,15 @@ def main() -> int:
     shape = ", ".join(map(str, model.metadata.image_shape))
     print(f"{settings.onnx}: images, uint8 (N, {shape}) -> probabilities, float32 (N, {len(model.metadata.classes)})")
     print(f"Checked with ONNX Runtime: {CHECKED_IMAGES} images, largest difference from PyTorch {off:.1e}")
+    if settings.json:
+        exported = ExportedModel(
+            onnx=str(settings.onnx.resolve()),
+            image_shape=list(model.metadata.image_shape),
+            classes=list(model.metadata.classes),
+            checked_images=CHECKED_IMAGES,
+            largest_difference=off,
+        )
+        write_object(exported)
     return 0
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import tyro
 
 from training.console.command_line import complain, parse, refuse, run_command
+from training.console.json_output import write_object
 from training.console.terminal import counted, spreadsheet_cell
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class PredictSettings:
     """CSV file for the predictions; by default they are printed."""
     trust_network: bool = False
     """Run the Python code in the model's network.py, if it has this file. Read the code first."""
+    json: bool = False
+    """For other programs: write one JSON document to standard output, and all text to standard error.
+    docs/programs.md explains it."""
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -55,6 +59,38 @@ class Prediction:
     error: str = ""
     """The reason why the file could not be read."""
     light_border: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedClass:
+    """A class and its probability."""
+
+    class_name: str
+    probability: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedImage:
+    """The classes of an image by the model."""
+
+    file: str
+    classes: list[PredictedClass]
+    """The most probable first; empty if the file could not be read."""
+    error: str | None
+    """The reason why the file could not be read."""
+    has_light_border: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """The document of `training/predict.py`."""
+
+    type: Literal["predictions"] = "predictions"
+    model: str
+    """Folder of the model."""
+    background: str
+    """That of the training images: light, dark or unknown; images with another background need `--invert`."""
+    images: list[PredictedImage]
 
 
 def main() -> int:
@@ -79,14 +115,15 @@ def main() -> int:
                 stream = stack.enter_context(settings.output.open("w", newline="", encoding="utf-8"))
             except OSError as error:
                 refuse(f"{settings.output} cannot be written: {error.strerror}")
-        if settings.output is not None or any(path.is_dir() for path in settings.images):
-            done = _write_table(predictions, stream)
-            status = 0
+        is_table = settings.output is not None or any(path.is_dir() for path in settings.images)
+        if settings.json and settings.output is None:
+            done = list(predictions)
         else:
-            done = _print_lines(predictions)
-            status = 2 if any(prediction.error for prediction in done) else 0
+            done = _write_table(predictions, stream) if is_table else _print_lines(predictions)
     _hint(model, done, invert=settings.invert)
-    return status
+    if settings.json:
+        write_object(_as_object(settings.model, model, done))
+    return 2 if not is_table and any(prediction.error for prediction in done) else 0
 
 
 def predict(model: "TrainedModel", files: list[Path], top: int, *, invert: bool = False) -> Iterator[Prediction]:
@@ -123,6 +160,22 @@ def predict(model: "TrainedModel", files: list[Path], top: int, *, invert: bool 
                 for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
             ]
             yield Prediction(file, ranking, light_border=has_light_border(pixels[file]))
+
+
+def _as_object(folder: Path, model: "TrainedModel", done: list[Prediction]) -> Predictions:
+    return Predictions(
+        model=str(folder.resolve()),
+        background=model.metadata.background,
+        images=[
+            PredictedImage(
+                file=str(one.file),
+                classes=[PredictedClass(class_name=name, probability=probability) for name, probability in one.ranking],
+                error=one.error or None,
+                has_light_border=one.light_border,
+            )
+            for one in done
+        ],
+    )
 
 
 def _files(paths: tuple[Path, ...]) -> Iterator[Path]:

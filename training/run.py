@@ -1,11 +1,17 @@
 """Train one configuration and print what the PyTorch tutorial prints."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
 
 from training.config import DataConfig, TrialConfig, check_seed
 from training.console.command_line import option_value, parse, refuse, run_command
+from training.console.json_output import write_object
 from training.networks.network_config import config_type
+
+if TYPE_CHECKING:
+    from training.images.image_data import ImageData
+    from training.metrics import EpochMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +22,9 @@ class TrainingSettings(DataConfig, TrialConfig):
     """Seed of the choice of the validation images; by default the same as --seed."""
     threads: int | None = None
     """Number of torch threads; by default torch chooses it."""
+    json: bool = False
+    """For other programs: write one JSON object a line to standard output while the training runs, and all text to
+    standard error. docs/programs.md explains it."""
 
     def __post_init__(self) -> None:
         TrialConfig.__post_init__(self)
@@ -24,6 +33,42 @@ class TrainingSettings(DataConfig, TrialConfig):
             check_seed("split_seed", self.split_seed)
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be >= 1, got {self.threads}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStarted:
+    """A training begins."""
+
+    type: Literal["training_started"] = "training_started"
+    dataset: str
+    training_images: int
+    validation_images: int
+    test_images: int
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEpoch:
+    """A training has finished an epoch."""
+
+    type: Literal["training_epoch"] = "training_epoch"
+    epoch: int
+    """From 1."""
+    metrics: dict[str, float | None]
+    """By name; null without validation images."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEnded:
+    """A training has ended."""
+
+    type: Literal["training_ended"] = "training_ended"
+    exit_status: int
+    epochs: int
+    """Number of finished epochs."""
+    error: str | None
+    """Why it ended early."""
 
 
 def settings_type(network: str) -> type[TrainingSettings]:
@@ -77,7 +122,9 @@ def _train(settings: TrainingSettings) -> int:
         training = Training(settings, data)
     except ValueError as error:
         refuse(str(error))
+    write_object(_started(settings, data))
     on_terminal = shows_more_than_lines()
+    reason, status = None, 0
     try:
         for epoch in range(1, settings.epochs + 1):
             print(f"Epoch {epoch}\n-------------------------------")
@@ -90,14 +137,33 @@ def _train(settings: TrainingSettings) -> int:
             if metrics.val_accuracy is not None:
                 print(f"Validation Error: \n Accuracy: {metrics.val_accuracy:.1%}, Avg loss: {metrics.val_loss:>8f} \n")
             print(f"Test Error: \n Accuracy: {metrics.test_accuracy:.1%}, Avg loss: {metrics.test_loss:>8f} \n")
-    except TrainingDivergedError as error:
-        print(f"Diverged: {error}; a lower learning rate usually helps", file=sys.stderr)
-        return 1
+            write_object(_finished_epoch(metrics))
+    except TrainingDivergedError as diverged:
+        reason, status = f"Diverged: {diverged}; a lower learning rate usually helps", 1
+        print(reason, file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"\nInterrupted in epoch {training.epoch}.", file=sys.stderr)
-        return 130
-    print("Done!")
-    return 0
+        reason, status = f"Interrupted in epoch {training.epoch}.", 130
+        print(f"\n{reason}", file=sys.stderr)
+    else:
+        print("Done!")
+    write_object(TrainingEnded(exit_status=status, epochs=len(training.metrics), error=reason))
+    return status
+
+
+def _started(settings: TrainingSettings, data: "ImageData") -> TrainingStarted:
+    return TrainingStarted(
+        dataset=data.name,
+        training_images=len(data.train),
+        validation_images=len(data.val),
+        test_images=len(data.test),
+        epochs=settings.epochs,
+    )
+
+
+def _finished_epoch(measured: "EpochMetrics") -> TrainingEpoch:
+    values = asdict(measured)
+    metrics = {name: value for name, value in values.items() if name.endswith(("_loss", "_accuracy"))}
+    return TrainingEpoch(epoch=measured.epoch, metrics=metrics, seconds=measured.seconds)
 
 
 if __name__ == "__main__":

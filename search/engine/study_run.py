@@ -23,6 +23,7 @@ from search.record import provenance
 from search.record.database import RecordUnwritableError
 from search.record.file_names import STUDY_DB
 from search.record.ranking import ended_trials
+from training.console.json_output import Error, write_object
 from training.console.notebook import in_notebook
 from training.console.progress_bar import shows_more_than_lines
 from training.console.terminal import show_event
@@ -49,7 +50,8 @@ class StudyRun:
         self.study = study
         self._command = command
         self.stopper = StudyStopper(study.settings.time_budget_seconds)
-        self._is_recorded = True
+        self.unwritable: str | None = None
+        """Why the record could no longer be written, in one sentence; None if it could."""
 
     def __enter__(self) -> Self:
         """Start the loggers, and handle signals."""
@@ -66,8 +68,8 @@ class StudyRun:
         try:
             self._stack.close()
             if isinstance(error, RecordUnwritableError):
-                self._is_recorded = False
-                print(f"\nStopped: {error}. What was recorded before is safe.")
+                self.unwritable = f"Stopped: {error}. What was recorded before is safe."
+                print(f"\n{self.unwritable}")
                 return True
             if error is None:
                 self._linger()
@@ -79,7 +81,7 @@ class StudyRun:
     def exit_status(self) -> int:
         """0 if a trial ended with valid metrics, 1 if none did or all raised one error, 128 + number after a signal."""
         measured = any(trial.has_ended and trial.is_valid for trial in self.study.record.trials)
-        return self.stopper.exit_status(EXIT_OK if measured and self._is_recorded else EXIT_NOTHING_COMPLETED)
+        return self.stopper.exit_status(EXIT_OK if measured and not self.unwritable else EXIT_NOTHING_COMPLETED)
 
     @contextmanager
     def trials(self) -> Iterator[RunUntil]:
@@ -137,10 +139,9 @@ class StudyRun:
 
     def _end_without_ray(self, process: str) -> None:
         """Print a sentence and end this process, before Ray ends it without a sentence."""
-        end_at_once(
-            f"Stopped: {process}, a process of Ray, has died. What was recorded is safe. To continue: {self._command}",
-            EXIT_NOTHING_COMPLETED,
-        )
+        sentence = f"Stopped: {process}, a process of Ray, has died. What was recorded is safe."
+        write_object(Error(message=sentence))
+        end_at_once(f"{sentence} To continue: {self._command}", EXIT_NOTHING_COMPLETED)
 
     def _linger(self) -> None:
         """Hold Ray and its dashboard open, until the time is up or somebody presses Ctrl-C."""
@@ -164,8 +165,15 @@ class StudyRun:
 
 
 def build_view(study: Study) -> View:
-    """Build a live view if standard output is a terminal that can show it, or a notebook; otherwise a plain view."""
+    """Build a live view if standard output is a terminal that can show it, or a notebook; otherwise a plain view.
+
+    With `--json`, the plain view is for standard error, and objects are written besides.
+    """
     header, record = header_lines(study), study.record
+    if study.settings.json:
+        from search.monitoring.json_view import JsonView  # what it shows of trials takes seconds to import
+
+        return JsonView(header, record, max_concurrent_trials=study.max_concurrent_trials)
     if not study.settings.quiet and in_notebook():
         from search.monitoring.notebook_view import NotebookView
 

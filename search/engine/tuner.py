@@ -57,6 +57,11 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         """Warnings of workers that were printed; each is printed once."""
         self._view.begin_trials()
 
+    def on_trial_start(self, *, trial: Any, **_: Any) -> None:
+        """Show a trial that begins in a worker."""
+        if trial.trial_id in self._record.running_ids():  # it may have been interrupted before it began
+            self._view.show_started(self._record.running(trial.trial_id))
+
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Record an epoch, or the failure with which the trial is about to end."""
         self._pids[trial.trial_id] = result["pid"]
@@ -76,9 +81,9 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             self._record.add_epoch(trial.trial_id, metrics, timing)
             self._gauges.epoch(self._record.running(trial.trial_id))
             self._loggers.epoch(self._record.running(trial.trial_id))
+            self._view.show_epoch(self._record.running(trial.trial_id))
         if "ended" in result:
             self._record.end_by_itself(trial.trial_id)
-        self._view.show_progress()
 
     def _timing(self, result: dict[str, Any], waiting_seconds: float) -> Timing:
         return Timing(

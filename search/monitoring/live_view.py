@@ -126,7 +126,10 @@ class LiveView(View):
     def show_ended(self, trial: TrialRecord) -> None:
         """Do nothing, because the next frame shows that the trial has ended."""
 
-    def show_progress(self) -> None:
+    def show_started(self, trial: TrialRecord) -> None:
+        """Do nothing, because the next frame shows it."""
+
+    def show_epoch(self, trial: TrialRecord) -> None:
         """Do nothing, because the next frame shows it."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

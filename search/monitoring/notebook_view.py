@@ -56,7 +56,10 @@ class NotebookView(View):
         """Replace the line."""
         self._update()
 
-    def show_progress(self) -> None:
+    def show_started(self, trial: TrialRecord) -> None:
+        """Do nothing, because the first epoch of the trial is shown soon."""
+
+    def show_epoch(self, trial: TrialRecord) -> None:  # noqa: ARG002
         """Replace the line, unless this happened a moment ago."""
         if time.monotonic() >= self._next_update:
             self._update()

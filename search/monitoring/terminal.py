@@ -45,11 +45,14 @@ class View(Protocol):
     def begin_trials(self) -> None:
         """Prepare for the first trial, which is about to run."""
 
+    def show_started(self, trial: TrialRecord) -> None:
+        """Show a trial that begins in a worker, or continues there."""
+
+    def show_epoch(self, trial: TrialRecord) -> None:
+        """Show the epoch that a trial has just finished."""
+
     def show_ended(self, trial: TrialRecord) -> None:
         """Show a trial that has just ended."""
-
-    def show_progress(self) -> None:
-        """Show what a trial has just reported."""
 
 
 class PlainView(View):
@@ -115,7 +118,10 @@ class PlainView(View):
             line += f": {error}" if len(error) <= room else f":\n     {shorten(error, text_width() - 5)}"
         print(line, flush=True)
 
-    def show_progress(self) -> None:
+    def show_started(self, trial: TrialRecord) -> None:
+        """Do nothing, because only ended trials have a line."""
+
+    def show_epoch(self, trial: TrialRecord) -> None:
         """Do nothing, because only ended trials have a line."""
 
     def _line(self, number: str, values: list[str], metric: str, seconds: str, status: str, *, star: str = " ") -> str:

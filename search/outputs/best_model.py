@@ -115,14 +115,21 @@ def describe_use(record: StudyRecord) -> str | None:
 
     None says that no trial has valid metrics, or that the model could not be exported, which was printed then.
     """
-    model, network = exported_best(record) or exported_confirmed(record), record.metadata.task.network
-    if model is None:
+    if exported_best(record) is None and exported_confirmed(record) is None:
         reason = describe_missing(record)
         return reason and f"Model: none, because {reason}"
-    if network is None or is_passed_function(network):
-        return f"Load: from search.api import load_best; best = load_best({study_args(record.folder, None)[0]!r})"
+    if line := predict_line(record):
+        return f"Predict: {line}"
+    return f"Load: from search.api import load_best; best = load_best({study_args(record.folder, None)[0]!r})"
+
+
+def predict_line(record: StudyRecord) -> str | None:
+    """The command line that classifies an image with the model; None if there is no model, or it is not of images."""
+    model, network = exported_best(record) or exported_confirmed(record), record.metadata.task.network
+    if model is None or network is None or is_passed_function(network):
+        return None
     trust = [] if network in NETWORKS else ["--trust-network"]
-    return f"Predict: {command_line('training/predict.py', str(short_path(model)), 'IMAGE', *trust)}"
+    return command_line("training/predict.py", str(short_path(model)), "IMAGE", *trust)
 
 
 def describe_missing(record: StudyRecord) -> str | None:

@@ -67,8 +67,8 @@ def show_summary(record: StudyRecord, findings: Findings, *, is_confirmed_next: 
         where = record.folder, record.address, record.metadata.settings
         if record.metadata.origin is None:
             print(f"Reproduce: {reproduce_line(*where, best.number)}")
-        can_be_confirmed = record.metadata.confirmation is None and _can_be_confirmed(record)
-        if len(measured) > 1 and can_be_confirmed and not is_confirmed_next:
+        is_open = record.metadata.confirmation is None and can_be_confirmed(record)
+        if len(measured) > 1 and is_open and not is_confirmed_next:
             print(f"Confirm: {confirm_line(*where)}")
     show_confirmation(record)
     if findings.recommendations:
@@ -84,7 +84,8 @@ def _chooses_by_test_data(record: StudyRecord) -> bool:
     return record.metric in record.metadata.task.test_metrics
 
 
-def _can_be_confirmed(record: StudyRecord) -> bool:
+def can_be_confirmed(record: StudyRecord) -> bool:
+    """Whether the configurations of a study can be trained again from new seeds, and compared without test data."""
     return record.metadata.task.takes_new_seeds and not _chooses_by_test_data(record)
 
 

@@ -47,6 +47,9 @@ class ConfirmSettings:
     """PostgreSQL server that stores the record, if the study was run with this option."""
     address: str | None = None
     """Ray cluster to join instead of starting Ray on this machine: auto, or host:port of the head node."""
+    json: bool = False
+    """For other programs: write one JSON document to standard output, and all text to standard error.
+    docs/programs.md explains it."""
 
     def __post_init__(self) -> None:
         check_size(self.top, self.seeds)

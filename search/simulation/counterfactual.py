@@ -1,6 +1,7 @@
 """Replays the trials of a study with other schedulers and with fewer trials."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,11 @@ from search.algorithms.schedulers import describe
 from search.record.trial import Failure
 from search.settings import SchedulerName, StudySettings
 from search.simulation.grid_study import reported_numbers
+from search.simulation.replay_objects import ReplayOfStudy, SchedulerReplay, ValueAfterTrials
 from search.simulation.settings import ReplaySettings
 from search.simulation.simulator import Incumbent, incumbents, replay_trials
 from search.simulation.study_curves import OtherStudy, StudyTrial
+from training.console.json_output import write_object
 from training.console.terminal import counted
 from training.metrics import EpochMetrics
 
@@ -44,11 +47,29 @@ def show(trials: Order, options: ReplaySettings, other: OtherStudy | None = None
         f"\nEach scheduler with {counted(options.workers, 'worker')}, in the order of the study and in "
         f"{counted(options.seeds, 'random order')}{first}:"
     )
+    savings = []
     for name in (options.scheduler,) if options.scheduler else SCHEDULERS:
         stopping = replace(settings, scheduler=name)
         studies = [incumbents(replay_trials(order, stopping, options.workers), stopping) for order in orders]
-        _show_savings(stopping, [study[len(trials)] for study in studies], best, has_seconds=has_seconds)
-    _show_fewer_trials(whole, settings, has_seconds=has_seconds)
+        savings.append(_savings(name, [study[len(trials)] for study in studies], best, has_seconds=has_seconds))
+        _show_savings(savings[-1], stopping)
+    fewer, enough = [*_fewer_trials(whole, has_seconds=has_seconds)], _enough_trials(whole[0])
+    _show_fewer_trials(fewer, enough, settings, len(trials), has_seconds=has_seconds)
+    if options.json:
+        document = ReplayOfStudy(
+            metric=settings.metric_name,
+            trials=len(trials),
+            epochs=best.epochs_run,
+            seconds=best.seconds_used if has_seconds else None,
+            best_trial=trials[best.trial.number].number,
+            best_epoch=best.epoch,
+            best_value=best.value,
+            workers=options.workers,
+            schedulers=savings,
+            after_trials=fewer,
+            enough_trials=enough,
+        )
+        write_object(document)
 
 
 def _settings(trials: Order, options: ReplaySettings, other: OtherStudy | None) -> StudySettings:
@@ -91,32 +112,62 @@ def _show_study(trials: Order, best: Incumbent, settings: StudySettings, *, has_
         )
 
 
-def _show_savings(settings: StudySettings, stopped: list[Incumbent], whole: Incumbent, *, has_seconds: bool) -> None:
+def _savings(
+    scheduler: SchedulerName, stopped: list[Incumbent], whole: Incumbent, *, has_seconds: bool
+) -> SchedulerReplay:
+    """Compare studies that a scheduler stops, the first in the order of the study, with the study in full."""
     epochs = [1 - one.epochs_run / whole.epochs_run for one in stopped]
-    seconds = [1 - one.seconds_used / whole.seconds_used for one in stopped]
+    seconds = [1 - one.seconds_used / whole.seconds_used for one in stopped] if has_seconds else []
     own, *others = (abs(whole.value - one.value) for one in stopped)
-    unchanged = sum(loss == 0 for loss in others)
-    own_seconds = f" and {seconds[0]:z.0%} of the seconds" if has_seconds else ""
-    mean_seconds = f" and {np.mean(seconds[1:]):z.0%}" if has_seconds else ""
-    outcome = "the same" if own == 0 else f"{own:.4f} worse"
+    return SchedulerReplay(
+        scheduler=scheduler,
+        epochs_saved=epochs[0],
+        seconds_saved=seconds[0] if seconds else None,
+        loss=own,
+        random_orders=len(others),
+        random_epochs_saved=float(np.mean(epochs[1:])),
+        random_seconds_saved=float(np.mean(seconds[1:])) if seconds else None,
+        random_loss=float(np.mean(others)),
+        random_same_best=sum(loss == 0 for loss in others),
+    )
+
+
+def _show_savings(one: SchedulerReplay, settings: StudySettings) -> None:
+    own_seconds = "" if one.seconds_saved is None else f" and {one.seconds_saved:z.0%} of the seconds"
+    mean_seconds = "" if one.random_seconds_saved is None else f" and {one.random_seconds_saved:z.0%}"
+    outcome = "the same" if one.loss == 0 else f"{one.loss:.4f} worse"
     print(
         f"  {describe(settings)}\n"
-        f"    saves {epochs[0]:z.0%} of the epochs{own_seconds}; the best value is {outcome}\n"
-        f"    (random orders: saves {np.mean(epochs[1:]):z.0%}{mean_seconds}; the best value is the "
-        f"same in {unchanged} of {len(others)}, and {np.mean(others):.4f} worse on average)"
+        f"    saves {one.epochs_saved:z.0%} of the epochs{own_seconds}; the best value is {outcome}\n"
+        f"    (random orders: saves {one.random_epochs_saved:z.0%}{mean_seconds}; the best value is the "
+        f"same in {one.random_same_best} of {one.random_orders}, and {one.random_loss:.4f} worse on average)"
     )
 
 
-def _show_fewer_trials(studies: list[dict[int, Incumbent]], settings: StudySettings, *, has_seconds: bool) -> None:
-    metric, (own, *others) = settings.metric_name, studies
-    print(
-        "\nBest value after fewer trials, each with its recorded epochs\n"
-        f"  trials  {metric:>13}  in random orders{'  seconds' if has_seconds else ''}"
-    )
+def _fewer_trials(studies: list[dict[int, Incumbent]], *, has_seconds: bool) -> Iterator[ValueAfterTrials]:
+    own, *others = studies
     for ended in reported_numbers(max(own)):
         if ended in own:
-            value, on_average = own[ended].value, np.mean([study[ended].value for study in others if ended in study])
-            seconds = f"  {own[ended].seconds_used:>7.0f}" if has_seconds else ""
-            print(f"  {ended:>6}  {value:>13.4f}  {on_average:>16.4f}{seconds}")
-    enough = min(ended for ended, incumbent in own.items() if incumbent.value == own[max(own)].value)
-    print(f"The best value was reached when {enough} of {counted(max(own), 'trial')} had ended.")
+            yield ValueAfterTrials(
+                trials=ended,
+                value=own[ended].value,
+                random_value=float(np.mean([study[ended].value for study in others if ended in study])),
+                seconds=own[ended].seconds_used if has_seconds else None,
+            )
+
+
+def _enough_trials(own: dict[int, Incumbent]) -> int:
+    return min(ended for ended, incumbent in own.items() if incumbent.value == own[max(own)].value)
+
+
+def _show_fewer_trials(
+    fewer: list[ValueAfterTrials], enough: int, settings: StudySettings, trials: int, *, has_seconds: bool
+) -> None:
+    print(
+        "\nBest value after fewer trials, each with its recorded epochs\n"
+        f"  trials  {settings.metric_name:>13}  in random orders{'  seconds' if has_seconds else ''}"
+    )
+    for one in fewer:
+        seconds = "" if one.seconds is None else f"  {one.seconds:>7.0f}"
+        print(f"  {one.trials:>6}  {one.value:>13.4f}  {one.random_value:>16.4f}{seconds}")
+    print(f"The best value was reached when {enough} of {counted(trials, 'trial')} had ended.")

@@ -43,6 +43,9 @@ class ReplaySettings:
     seeds: int = 20
     """Number of studies that are replayed; for the epochs.csv of a study, number of random orders of its trials; >=
     1."""
+    json: bool = False
+    """For other programs: write one JSON document to standard output, and all text to standard error.
+    docs/programs.md explains it."""
 
     def study_settings(self, **changes: Any) -> StudySettings:
         """The settings of a study with the options of this replay and with `changes`."""

@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from itertools import pairwise, zip_longest
 from types import MappingProxyType
 from typing import NoReturn, TypeVar, get_origin, get_type_hints
@@ -15,7 +16,15 @@ import tyro
 from tyro import _docstrings as tyro_docstrings
 from tyro import _errors as tyro_errors
 
-from training.console.terminal import guard_output, print_error, printable, shorten
+from training.console.json_output import Error, asks_for_json, objects_written_to, write_object
+from training.console.terminal import (
+    guard_json_output,
+    guard_output,
+    print_error,
+    printable,
+    shorten,
+    type_and_text,
+)
 
 Settings = TypeVar("Settings")
 
@@ -30,17 +39,21 @@ def run_command(main: Callable[[], int], *, outlive_reader: bool) -> NoReturn:
         main: Function of the command.
         outlive_reader: Whether the program goes on when the reader of its output ends (`| head -1`).
     """
-    guard_output(outlive_reader=outlive_reader)
-    signal.signal(signal.SIGTERM, _end)
-    gc.set_threshold(50_000)  # imports make no garbage, and the search for it takes a sixth of their time
-    try:
-        os.getcwd()  # without it, the mathematics of torch ends the process with an error of its own
-    except FileNotFoundError:
-        refuse("the current folder does not exist any more: change to another one")
-    try:
-        status = _status_of(main)
-    finally:
-        sys.stdout.flush()  # an error of the output is found here, and not at the exit of Python
+    with ExitStack() as stack:
+        if asks_for_json(sys.argv[1:]):
+            stack.enter_context(objects_written_to(guard_json_output(outlive_reader=outlive_reader)))
+        else:
+            guard_output(outlive_reader=outlive_reader)
+        signal.signal(signal.SIGTERM, _end)
+        gc.set_threshold(50_000)  # imports make no garbage, and the search for it takes a sixth of their time
+        try:
+            os.getcwd()  # without it, the mathematics of torch ends the process with an error of its own
+        except FileNotFoundError:
+            refuse("the current folder does not exist any more: change to another one")
+        try:
+            status = _status_of(main)
+        finally:
+            sys.stdout.flush()  # an error of the output is found here, and not at the exit of Python
     gc.freeze()  # at the exit, the search for garbage would take a second
     sys.exit(status)
 
@@ -55,11 +68,13 @@ def _status_of(main: Callable[[], int]) -> int:
     """Run `main`; an error under a limit of memory, at which libraries cannot even be imported, is one sentence."""
     try:
         return main()
-    except (ImportError, MemoryError) as error:
+    except Exception as error:
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if limit == resource.RLIM_INFINITY:
+        if limit == resource.RLIM_INFINITY or not isinstance(error, ImportError | MemoryError):
+            write_object(Error(message=type_and_text(error)))
             raise
-        complain(f"the limit of virtual memory (ulimit -v) of {limit >> 20} MiB is too small: {error}")
+        sentence = f"the limit of virtual memory (ulimit -v) of {limit >> 20} MiB is too small: {error}"
+        write_object(Error(message=complain(sentence)))
         return 1
 
 
@@ -125,15 +140,16 @@ def option_value(args: list[str], option: str) -> str | None:
 
 
 def refuse(sentence: str) -> NoReturn:
-    """Print one sentence about a user's mistake on stderr and exit with status 2."""
-    complain(sentence)
+    """Print one sentence about a user's mistake on stderr and exit with status 2; with `--json`, also as an object."""
+    write_object(Error(message=complain(sentence)))
     sys.exit(2)
 
 
-def complain(sentence: str) -> None:
-    """Print one sentence about a user's mistake on stderr."""
-    line = printable(mask_password(" ".join(sentence.split())))
-    print_error(f"error: {shorten(line, LONGEST_SENTENCE)}")
+def complain(sentence: str) -> str:
+    """Print one sentence about a user's mistake on stderr; returns it as it was printed."""
+    line = shorten(printable(mask_password(" ".join(sentence.split()))), LONGEST_SENTENCE)
+    print_error(f"error: {line}")
+    return line
 
 
 def mask_password(text: str) -> str:

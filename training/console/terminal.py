@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from textwrap import fill
 
+from training.console.json_output import set_standard_output_aside, write_event
+
 LONGEST_TEXT = 10_000
 """Longer texts of errors are cut before they become one line."""
 
@@ -102,8 +104,9 @@ def wrapped(text: str, *, indent: str = "", hanging: str | None = None) -> str:
 
 
 def show_event(sentence: str) -> None:
-    """Print a sentence about an event of a study between the lines of its trials."""
+    """Print a sentence about an event of a study between the lines of its trials; with `--json`, also as an object."""
     print(f"  ! {sentence}", flush=True)
+    write_event(sentence)
 
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -136,6 +139,18 @@ def guard_output(*, outlive_reader: bool) -> None:
     sys.stdout = _Text(io.BufferedWriter(descriptor), encoding=sys.stdout.encoding, errors="backslashreplace")
 
 
+def guard_json_output(*, outlive_reader: bool) -> io.BufferedWriter:
+    """Guard the output as `guard_output` does, and keep standard output for objects: all text goes to standard error.
+
+    Returns:
+        Standard output, for bytes. When its reader ends, the program goes on or ends as without `--json`.
+    """
+    _open_closed_streams()
+    descriptor = _Descriptor(set_standard_output_aside(), outlive_reader, closefd=True)
+    guard_output(outlive_reader=True)
+    return io.BufferedWriter(descriptor)
+
+
 def _open_closed_streams() -> None:
     """Open standard streams that are closed (`>&-`), so that no other file gets their numbers."""
     for descriptor in (0, 1, 2):
@@ -153,8 +168,8 @@ class _Text(io.TextIOWrapper):
 
 
 class _Descriptor(io.FileIO):
-    def __init__(self, number: int, outlive_reader: bool) -> None:
-        super().__init__(number, "w", closefd=False)
+    def __init__(self, number: int, outlive_reader: bool, *, closefd: bool = False) -> None:
+        super().__init__(number, "w", closefd=closefd)
         self._outlive_reader = outlive_reader
 
     def write(self, content: object) -> int:
