@@ -136,7 +136,8 @@ def run_study(study: "Study") -> int:
         if settings.json:
             from search.outputs.study_objects import study_ended
 
-            write_object(study_ended(record, findings, exit_status=run.exit_status, reason=reason))
+            ended = study_ended(record, findings, exit_status=run.exit_status, reason=reason, resume=command)
+            write_object(ended)
     if run.unwritable:
         write_object(Error(message=run.unwritable))
     return run.exit_status

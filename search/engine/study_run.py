@@ -171,7 +171,7 @@ def build_view(study: Study) -> View:
     """
     header, record = header_lines(study), study.record
     if study.settings.json:
-        from search.monitoring.json_view import JsonView  # what it shows of trials takes seconds to import
+        from search.monitoring.json_view import JsonView
 
         return JsonView(header, record, max_concurrent_trials=study.max_concurrent_trials)
     if not study.settings.quiet and in_notebook():

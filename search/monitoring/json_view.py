@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from search.monitoring.terminal import PlainView, leading_trial
-from search.outputs.study_objects import TrialResult, metric_values, trial_values
+from search.outputs.trial_objects import TrialResult, metric_values, trial_values
 from search.record.lookup import shown_settings
 from search.record.metadata import Dataset
 from search.record.ranking import baseline_trial, best_trial, ended_trials

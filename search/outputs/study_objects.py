@@ -14,37 +14,13 @@ from search.analysis.time_accounting import time_accounting, wall_seconds
 from search.outputs.best_model import exported_best, exported_confirmed, predict_line
 from search.outputs.confirmation_objects import ConfirmationEnded, ConfirmationResult, confirmation_result
 from search.outputs.summary import can_be_confirmed
+from search.outputs.trial_objects import TrialResult, metric_values, trial_result
 from search.record.file_names import CONFIRM_CSV, EPOCHS_CSV, PLOTS, REPORT, STUDY_DB, STUDY_JSON, TRIALS_CSV
 from search.record.lookup import confirm_line, reproduce_line, resume_command
 from search.record.ranking import best_trial, ended_trials, ranked
 from search.record.study_record import StudyRecord
-from search.record.trial import Metrics, Status, TrialRecord
-from search.space.distributions import HyperparameterValue
-from search.task.custom_metrics import metric_value
+from search.record.trial import Status, TrialRecord
 from search.task.metric_names import Mode
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialResult:
-    """A trial: what `trials.csv` says of it."""
-
-    trial_number: int
-    trial_id: str
-    """Ray's name of the trial."""
-    status: Status
-    hyperparameters: dict[str, HyperparameterValue | None]
-    """The searched hyperparameters by name; one whose condition does not hold is missing."""
-    seed: int
-    epochs: int
-    """Number of finished epochs."""
-    best_epoch: int | None
-    """The epoch with the best value of the study's metric; null before the first one that has measured it."""
-    metrics: dict[str, float | None]
-    """All metrics in the best epoch by name; null where nothing was measured, or the value is not finite."""
-    seconds: float | None
-    """Time of all epochs, and until a failure."""
-    error: str | None
-    """The error in one line, if the trial diverged or failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,46 +144,21 @@ def confirmation_ended(parent: StudyRecord, *, exit_status: int, resume: str) ->
     )
 
 
-def metric_values(record: StudyRecord, metrics: Metrics | None) -> dict[str, float | None]:
-    """All metrics of an epoch by name; there are none without an epoch."""
-    names = record.metadata.task.metric_names if metrics else []
-    return {name: metric_value(metrics, name) for name in names}
-
-
-def trial_values(record: StudyRecord, trial: TrialRecord) -> dict[str, object]:
-    """The fields of a `TrialResult`."""
-    best = trial.best_epoch
-    return {
-        "trial_number": trial.number,
-        "trial_id": trial.trial_id,
-        "status": trial.status,
-        "hyperparameters": {**trial.hyperparameters},
-        "seed": trial.seed,
-        "epochs": len(trial.epochs),
-        "best_epoch": best.epoch if best else None,
-        "metrics": metric_values(record, best),
-        "seconds": trial.seconds,
-        "error": trial.failure.error if trial.failure else None,
-    }
-
-
-def trial_result(record: StudyRecord, trial: TrialRecord) -> TrialResult:
-    """A trial as an object."""
-    return TrialResult(**trial_values(record, trial))  # type: ignore[arg-type]
-
-
-def study_ended(record: StudyRecord, findings: Findings, *, exit_status: int, reason: str | None) -> StudyEnded:
-    """The object with which a study ends."""
-    return StudyEnded(**_summary_values(record, findings), exit_status=exit_status, reason=reason)  # type: ignore[arg-type]
+def study_ended(
+    record: StudyRecord, findings: Findings, *, exit_status: int, reason: str | None, resume: str
+) -> StudyEnded:
+    """The object with which a study ends; `resume` is the command line that continues it as this session ran it."""
+    return StudyEnded(**_summary_values(record, findings, resume), exit_status=exit_status, reason=reason)  # type: ignore[arg-type]
 
 
 def report(record: StudyRecord, findings: Findings) -> Report:
     """The document about a study."""
     ranking = [trial_result(record, trial) for trial in ranked(record.trials)]
-    return Report(**_summary_values(record, findings), ranking=ranking)  # type: ignore[arg-type]
+    resume = resume_command(record.folder, record.address, record.metadata.settings)
+    return Report(**_summary_values(record, findings, resume), ranking=ranking)  # type: ignore[arg-type]
 
 
-def _summary_values(record: StudyRecord, findings: Findings) -> dict[str, object]:
+def _summary_values(record: StudyRecord, findings: Findings, resume: str) -> dict[str, object]:
     metadata, best = record.metadata, best_trial(record.trials)
     return {
         "name": record.folder.name,
@@ -227,7 +178,7 @@ def _summary_values(record: StudyRecord, findings: Findings) -> dict[str, object
         "recommendations": findings.recommendations,
         "confirmation": confirmation_result(metadata.confirmation) if metadata.confirmation else None,
         "files": study_files(record),
-        "commands": _commands(record, best),
+        "commands": _commands(record, best, resume),
     }
 
 
@@ -263,11 +214,10 @@ def study_files(record: StudyRecord) -> Files:
     )
 
 
-def _commands(record: StudyRecord, best: TrialRecord | None) -> Commands:
-    settings = record.metadata.settings
-    where = record.folder, record.address, settings
+def _commands(record: StudyRecord, best: TrialRecord | None, resume: str) -> Commands:
+    where = record.folder, record.address, record.metadata.settings
     return Commands(
-        resume=resume_command(*where),
+        resume=resume,
         reproduce=reproduce_line(*where, best.number) if best else None,
         confirm=confirm_line(*where) if best and can_be_confirmed(record) else None,
         predict=predict_line(record),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from search.outputs.study_objects import metric_values
+from search.outputs.trial_objects import metric_values
 from search.record.study_record import StudyRecord
 from search.record.trial import Status
 from search.retraining.reproduction import Reproduction
