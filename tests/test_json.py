@@ -158,6 +158,22 @@ def test_study_that_is_complete_starts_and_ends(run: CompletedRun, results: Path
     assert objects(done)[0]["ended"] == 4
 
 
+def test_interrupted_study_ends_with_its_status_and_its_reason(results: Path) -> None:
+    reader, writer = os.pipe()
+    with StartedRun("search/run.py", "--json", *STUDY, f"--results-dir={results}", stdout=writer) as run:
+        os.close(writer)
+        with open(reader, encoding="utf-8") as lines:
+            seen = [checked(next(lines)) for _ in range(3)]
+            assert seen[-1]["type"] == "epoch"
+            run.send(signal.SIGINT)
+            (*_, ended) = map(checked, lines)
+        status, _ = run.end()
+    assert (ended["type"], ended["exit_status"], ended["reason"]) == ("study_ended", 130, "Interrupted.")
+    assert status == 130
+    assert ended["trials"]["interrupted"] == 1
+    assert ended["commands"]["resume"].startswith("python ")
+
+
 def test_search_space_is_an_object() -> None:
     shown = document("search/run.py", "--show-space", "--dataset=digits", "--set", "optimizer=adam")
     assert shown["space"]["optimizer"] == {"value": "adam"}

@@ -140,7 +140,7 @@ class JsonView(PlainView):
         """Write how a trial has ended, and print its line."""
         super().show_ended(trial)
         is_best = trial is best_trial(self._record.trials)
-        write_object(TrialEnded(**trial_values(self._record, trial), is_best=is_best))  # type: ignore[arg-type]
+        write_object(TrialEnded(**trial_values(self._record, trial), is_best=is_best))
 
     def _write_started(self) -> None:
         if self._has_started:

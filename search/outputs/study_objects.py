@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from search.analysis.findings import Findings
 from search.analysis.fixing import Fixing
@@ -148,17 +148,17 @@ def study_ended(
     record: StudyRecord, findings: Findings, *, exit_status: int, reason: str | None, resume: str
 ) -> StudyEnded:
     """The object with which a study ends; `resume` is the command line that continues it as this session ran it."""
-    return StudyEnded(**_summary_values(record, findings, resume), exit_status=exit_status, reason=reason)  # type: ignore[arg-type]
+    return StudyEnded(**_summary_values(record, findings, resume), exit_status=exit_status, reason=reason)
 
 
 def report(record: StudyRecord, findings: Findings) -> Report:
     """The document about a study."""
     ranking = [trial_result(record, trial) for trial in ranked(record.trials)]
     resume = resume_command(record.folder, record.address, record.metadata.settings)
-    return Report(**_summary_values(record, findings, resume), ranking=ranking)  # type: ignore[arg-type]
+    return Report(**_summary_values(record, findings, resume), ranking=ranking)
 
 
-def _summary_values(record: StudyRecord, findings: Findings, resume: str) -> dict[str, object]:
+def _summary_values(record: StudyRecord, findings: Findings, resume: str) -> dict[str, Any]:
     metadata, best = record.metadata, best_trial(record.trials)
     return {
         "name": record.folder.name,

@@ -1,6 +1,7 @@
 """A trial as an object for other programs; it needs no analysis, whose imports take seconds."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from search.record.study_record import StudyRecord
 from search.record.trial import Metrics, Status, TrialRecord
@@ -37,7 +38,7 @@ def metric_values(record: StudyRecord, metrics: Metrics | None) -> dict[str, flo
     return {name: metric_value(metrics, name) for name in names}
 
 
-def trial_values(record: StudyRecord, trial: TrialRecord) -> dict[str, object]:
+def trial_values(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
     """The fields of a `TrialResult`."""
     best = trial.best_epoch
     return {
@@ -56,4 +57,4 @@ def trial_values(record: StudyRecord, trial: TrialRecord) -> dict[str, object]:
 
 def trial_result(record: StudyRecord, trial: TrialRecord) -> TrialResult:
     """A trial as an object."""
-    return TrialResult(**trial_values(record, trial))  # type: ignore[arg-type]
+    return TrialResult(**trial_values(record, trial))
