@@ -8,7 +8,10 @@ import re
 import shlex
 import shutil
 import signal
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +34,9 @@ from search.analysis.recommendations import Recommendation
 from search.outputs import study_objects
 from search.record.study_record import StudyRecord
 from search.record.trial import Status
+from search.run_search import run_search
 from training.config import PROJECT
+from training.console import command_line
 from training.console.json_output import Event, objects_written_to, plain, write_events, write_object
 from training.console.terminal import show_event
 from training.images.image_data import ImageData
@@ -160,7 +165,8 @@ def test_study_that_is_complete_starts_and_ends(run: CompletedRun, results: Path
 
 def test_interrupted_study_ends_with_its_status_and_its_reason(results: Path) -> None:
     reader, writer = os.pipe()
-    with StartedRun("search/run.py", "--json", *STUDY, f"--results-dir={results}", stdout=writer) as run:
+    words = (*STUDY, "--epochs=1000", f"--results-dir={results}")
+    with StartedRun("search/run.py", "--json", *words, stdout=writer) as run:
         os.close(writer)
         with open(reader, encoding="utf-8") as lines:
             seen = [checked(next(lines)) for _ in range(3)]
@@ -172,6 +178,19 @@ def test_interrupted_study_ends_with_its_status_and_its_reason(results: Path) ->
     assert status == 130
     assert ended["trials"]["interrupted"] == 1
     assert ended["commands"]["resume"].startswith("python ")
+
+
+def test_last_end_of_a_paused_trial_has_its_final_status(tmp_path: Path) -> None:
+    write_functions(tmp_path, "def train(lr):\n    yield from ({'val_loss': lr / epoch} for epoch in range(1, 4))\n")
+    words = ["--train-function=own.py:train", "--space=space.toml", "--metric=val_loss", "--epochs=3"]
+    words += ["--scheduler=promotion", "--num-samples=4", "--name=paused", "--results-dir=."]
+    seen = objects(run_command("search/run.py", *words, "--json", cwd=tmp_path))
+    statuses = {one["trial_number"]: one["status"] for one in of_type("trial_ended", seen)}
+    assert "paused" in [one["status"] for one in of_type("trial_ended", seen)]
+    assert dict(Counter(statuses.values())) == seen[-1]["trials"]
+    ends = Counter((one["trial_number"], one["status"]) for one in of_type("trial_ended", seen))
+    assert {*ends.values()} == {1}
+    assert {*statuses.values()} == {"completed", "stopped_early"}
 
 
 def test_search_space_is_an_object() -> None:
@@ -328,6 +347,32 @@ def test_mistake_is_an_object_and_a_sentence(script: str, words: list[str]) -> N
     (error,) = objects(run)
     assert error["type"] == "error"
     assert run.stderr == f"error: {error['message']}\n"
+
+
+def test_setting_is_of_commands_alone() -> None:
+    with pytest.raises(TypeError, match="run_search has no setting json"):
+        run_search(json=True)
+
+
+def test_crash_is_an_object_and_a_traceback(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise RuntimeError("postgresql://me:secret@host went away")
+
+    monkeypatch.setattr(sys, "argv", ["a command", "--json"])
+    with _restored(), pytest.raises(RuntimeError):
+        command_line.run_command(main, outlive_reader=True)
+    assert checked(capfd.readouterr().out)["message"] == "RuntimeError: postgresql://me:***@host went away"
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    """Bring back the outputs and the handler that a command sets for its process."""
+    stdout, handler, descriptor = sys.stdout, signal.getsignal(signal.SIGTERM), os.dup(1)
+    yield
+    sys.stdout = stdout
+    signal.signal(signal.SIGTERM, handler)
+    os.dup2(descriptor, 1)
+    os.close(descriptor)
 
 
 def test_help_goes_to_standard_error_too() -> None:

@@ -182,7 +182,7 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         trial = self._record.finish(trial_id, interrupted=interrupted)
         if trial.status == "paused":
             promotion = Promotion(self._record.metadata.settings)
-            self._stop(promotion.without_chance(self._record.trials))
+            self._stop(promotion.without_chance(self._record.trials), shown_later=trial)
         elif trial.status != "interrupted":
             self._loggers.ended(trial)
         self._gauges.ended()
@@ -198,10 +198,12 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         self._stop([trial for trial in self._record.trials if trial.status == "paused"])
         self._files.refresh()
 
-    def _stop(self, paused: list[TrialRecord]) -> None:
+    def _stop(self, paused: list[TrialRecord], *, shown_later: TrialRecord | None = None) -> None:
         self._record.stop_paused(paused)
         for trial in paused:
             self._loggers.ended(trial)
+            if trial is not shown_later:
+                self._view.show_stopped(trial)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles callbacks into its scratch folder

@@ -79,7 +79,10 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialEnded(TrialResult):
-    """A trial has ended, or is paused; a trial that is only interrupted does not end."""
+    """A trial has ended, or is paused; the last such object of a trial has its final status.
+
+    A trial that is only interrupted does not end.
+    """
 
     type: Literal["trial_ended"] = "trial_ended"
     is_best: bool
@@ -139,6 +142,13 @@ class JsonView(PlainView):
     def show_ended(self, trial: TrialRecord) -> None:
         """Write how a trial has ended, and print its line."""
         super().show_ended(trial)
+        self._write_ended(trial)
+
+    def show_stopped(self, trial: TrialRecord) -> None:
+        """Write that a paused trial has ended."""
+        self._write_ended(trial)
+
+    def _write_ended(self, trial: TrialRecord) -> None:
         is_best = trial is best_trial(self._record.trials)
         write_object(TrialEnded(**trial_values(self._record, trial), is_best=is_best))
 

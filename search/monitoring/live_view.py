@@ -132,6 +132,9 @@ class LiveView(View):
     def show_epoch(self, trial: TrialRecord) -> None:
         """Do nothing, because the next frame shows it."""
 
+    def show_stopped(self, trial: TrialRecord) -> None:
+        """Do nothing, because the next frame shows it."""
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Build the current frame; its last line names what a small terminal has no room for."""
         table, hidden = self._running(options.max_width)

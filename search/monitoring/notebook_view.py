@@ -57,7 +57,10 @@ class NotebookView(View):
         self._update()
 
     def show_started(self, trial: TrialRecord) -> None:
-        """Do nothing, because the first epoch of the trial is shown soon."""
+        """Do nothing, because the line only counts the trials."""
+
+    def show_stopped(self, trial: TrialRecord) -> None:
+        """Do nothing, because the line only counts the trials."""
 
     def show_epoch(self, trial: TrialRecord) -> None:  # noqa: ARG002
         """Replace the line, unless this happened a moment ago."""

@@ -54,6 +54,9 @@ class View(Protocol):
     def show_ended(self, trial: TrialRecord) -> None:
         """Show a trial that has just ended."""
 
+    def show_stopped(self, trial: TrialRecord) -> None:
+        """Show a trial that was paused, and will not continue."""
+
 
 class PlainView(View):
     """Prints a header, and then a line for each ended trial; a star marks each trial that is the best so far.
@@ -123,6 +126,9 @@ class PlainView(View):
 
     def show_epoch(self, trial: TrialRecord) -> None:
         """Do nothing, because only ended trials have a line."""
+
+    def show_stopped(self, trial: TrialRecord) -> None:
+        """Do nothing, because the trial has had its line when it was paused."""
 
     def _line(self, number: str, values: list[str], metric: str, seconds: str, status: str, *, star: str = " ") -> str:
         cells = [number.rjust(3), *values, f"{metric.rjust(self._metric_width)} {star}{seconds.rjust(8)}", status]

@@ -71,7 +71,7 @@ def _status_of(main: Callable[[], int]) -> int:
     except Exception as error:
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit == resource.RLIM_INFINITY or not isinstance(error, ImportError | MemoryError):
-            write_object(Error(message=type_and_text(error)))
+            write_object(Error(message=mask_password(type_and_text(error))))
             raise
         sentence = f"the limit of virtual memory (ulimit -v) of {limit >> 20} MiB is too small: {error}"
         write_object(Error(message=complain(sentence)))
