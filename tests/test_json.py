@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import make_commands
 import make_json_schema
@@ -31,9 +31,11 @@ from search.analysis.findings import Findings
 from search.analysis.fixing import Fixing
 from search.analysis.importance import Importance
 from search.analysis.recommendations import Recommendation
+from search.engine.study_run import EXIT_NOTHING_COMPLETED, EXIT_OK
 from search.outputs import study_objects
 from search.record.study_record import StudyRecord
 from search.record.trial import Status
+from search.reproduce import EXIT_AGREES, EXIT_DIFFERS, EXIT_INTERRUPTED
 from search.run_search import run_search
 from training.config import PROJECT
 from training.console import command_line
@@ -484,14 +486,23 @@ def test_document_names_every_object_and_every_status() -> None:
     text = PROGRAMS.read_text()
     types = set(re.findall(r'"const": "(\w+)"', make_json_schema.FILE.read_text()))
     assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) >= types
-    for status in Status.__args__:  # type: ignore[attr-defined]
+    for status in {*get_args(Status)} - {"running"}:
         assert f"`{status}`" in text, status
 
 
-def test_table_of_exit_statuses_has_every_command() -> None:
+def test_table_of_exit_statuses_has_those_of_every_command() -> None:
     (table,) = re.findall(r"^\| command \| exit status .*\n\| ---.*\n((?:\|.*\n)+)", PROGRAMS.read_text(), re.MULTILINE)
-    named = {script for row in table.splitlines() for script in re.findall(r"`((?:search|training)/\w+\.py)`", row)}
-    assert named == {*make_commands.COMMANDS}
+    statuses: dict[str, set[int]] = {}
+    scripts: list[str] = []
+    for row in table.splitlines():
+        _, command, status, _ = row.split("|", 3)
+        scripts = re.findall(r"`(\S+\.py)`", command) or scripts
+        for script in scripts:
+            statuses.setdefault(script, set()).add(int(status))
+    assert {*statuses} == {*make_commands.COMMANDS}
+    assert statuses["search/reproduce.py"] == {EXIT_AGREES, EXIT_DIFFERS, EXIT_INTERRUPTED}
+    for script in ("search/run.py", "search/confirm.py"):
+        assert statuses[script] == {EXIT_OK, EXIT_NOTHING_COMPLETED, 128 + signal.SIGINT}
 
 
 def test_instructions_for_programs_are_short() -> None:
