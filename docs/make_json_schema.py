@@ -22,7 +22,7 @@ OBJECTS = {
     "search.outputs.comparison_objects": ["ComparisonOfStudies"],
     "search.retraining.reproduction_objects": ["ReproductionOfTrial"],
     "search.simulation.replay_objects": ["ReplayOfTable", "ReplayOfStudy"],
-    "search.run": ["ShownSpace"],
+    "search.space.search_space": ["ShownSpace"],
     "training.run": ["TrainingStarted", "TrainingEpoch", "TrainingEnded"],
     "training.predict": ["Predictions"],
     "training.export": ["ExportedModel"],

@@ -109,6 +109,7 @@ def _export_best(
 def _import_space(source: Path, name: str) -> int:
     """Write the search space of another program as a file of this one, and print what it does not have."""
     from search.importing.sweep import read_sweep
+    from search.space.search_space import ShownSpace, describe
     from search.space.toml_file import to_toml
 
     file = Path(f"{name}.toml")
@@ -118,6 +119,7 @@ def _import_space(source: Path, name: str) -> int:
     print(f"Search space: {file}, for --space of search/run.py")
     for left_out in sweep.left_out:
         print(wrapped(f"Not in it: {left_out}", hanging="  "))
+    write_object(ShownSpace(space=describe(sweep.space), file=str(file.resolve()), left_out=[*sweep.left_out]))
     return 0
 
 

@@ -2,9 +2,9 @@
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from search.ray_environment import set_ray_environment
 from search.record.lookup import (
@@ -50,22 +50,13 @@ def read_settings(args: list[str]) -> StudySettings:
     return replace(settings, results_dir=stored.results_dir, resume=stored.resume)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShownSpace:
-    """What `--show-space` shows."""
-
-    type: Literal["space"] = "space"
-    space: dict[str, Any]
-    """A table for each hyperparameter, with a `value` for a fixed one, as in study.json."""
-
-
 def show_space(settings: StudySettings) -> None:
     """Print the search space of a study with these settings.
 
     Raises:
         ValueError: The search space breaks a rule, or the study that is resumed or forked does not exist.
     """
-    from search.space.search_space import describe
+    from search.space.search_space import ShownSpace, describe
     from search.space.toml_file import active_space, to_toml
 
     stored, earlier = None, settings.resume or (settings.warm_start if settings.fork else None)
@@ -76,7 +67,7 @@ def show_space(settings: StudySettings) -> None:
     space = active_space(settings, stored)
     print(to_toml(space))
     if settings.json:
-        write_object(ShownSpace(space=describe(space)))
+        write_object(ShownSpace(space=describe(space), file=None, left_out=[]))
 
 
 def main() -> int:

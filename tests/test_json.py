@@ -276,6 +276,25 @@ def test_report_of_a_confirmed_study_with_advice_is_an_object_of_the_schema() ->
     assert confirmation["configurations"][0]["trial_number"] == confirmation["confirmed"]["trial_number"]
 
 
+def test_imported_study_is_an_object_without_what_its_source_lacks(tmp_path: Path) -> None:
+    rows = [f"{0.1 * number},{number % 3 + 0.5}" for number in range(1, 9)]
+    (tmp_path / "trials.csv").write_text("\n".join(["params_lr,val_loss", *rows]) + "\n")
+    words = ("--metric=val_loss", f"--results-dir={tmp_path}")
+    report = document("search/report.py", "--import", tmp_path / "trials.csv", *words)
+    assert report["origin"]["file"] == "trials.csv"
+    assert report["best_trial"]["metrics"] == {"val_loss": 0.5}
+    assert (report["best_trial"]["seed"], report["best_trial"]["seconds"]) == (None, None)
+    assert {*report["commands"].values()} == {None}
+
+
+def test_imported_search_space_is_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sweep.yaml").write_text("parameters:\n  lr:\n    min: 0.1\n    max: 0.5\n")
+    space = document("search/report.py", "--import", "sweep.yaml")
+    assert space["space"] == {"lr": {"low": 0.1, "high": 0.5, "log": False}}
+    assert Path(space["file"]).is_file()
+
+
 def test_comparison_has_a_number_for_each_sentence(study: Path, results: Path, tmp_path: Path) -> None:
     shutil.copytree(study, results / "other")
     few = document("search/compare.py", study, results / "other", f"--output={tmp_path / 'few.html'}")

@@ -17,6 +17,7 @@ from search.outputs.summary import can_be_confirmed
 from search.outputs.trial_objects import TrialResult, metric_values, trial_result
 from search.record.file_names import CONFIRM_CSV, EPOCHS_CSV, PLOTS, REPORT, STUDY_DB, STUDY_JSON, TRIALS_CSV
 from search.record.lookup import confirm_line, reproduce_line, resume_command
+from search.record.metadata import Origin
 from search.record.ranking import best_trial, ended_trials, ranked
 from search.record.study_record import StudyRecord
 from search.record.trial import Status, TrialRecord
@@ -60,8 +61,8 @@ class Files:
 class Commands:
     """Command lines that go on from here, for the folder in which the command ran; null where there is none."""
 
-    resume: str
-    """Continues the study; with `--num-samples +N`, also one that is complete."""
+    resume: str | None
+    """Continues the study; with `--num-samples +N`, also one that is complete; null if it was imported."""
     reproduce: str | None
     """Trains the best trial again and compares."""
     confirm: str | None
@@ -78,6 +79,8 @@ class StudySummary:
     """Absolute path."""
     task: str
     """What was trained: the data set, or the training function or the program."""
+    origin: Origin | None
+    """Where the trials are from, if the study was imported."""
     metric: str
     mode: Mode
     num_samples: int
@@ -164,6 +167,7 @@ def _summary_values(record: StudyRecord, findings: Findings, resume: str) -> dic
         "name": record.folder.name,
         "folder": str(record.folder.resolve()),
         "task": metadata.task.name,
+        "origin": metadata.origin,
         "metric": record.metric,
         "mode": record.mode,
         "num_samples": metadata.settings.num_samples,
@@ -216,9 +220,10 @@ def study_files(record: StudyRecord) -> Files:
 
 def _commands(record: StudyRecord, best: TrialRecord | None, resume: str) -> Commands:
     where = record.folder, record.address, record.metadata.settings
+    is_own = record.metadata.origin is None
     return Commands(
-        resume=resume,
-        reproduce=reproduce_line(*where, best.number) if best else None,
+        resume=resume if is_own else None,
+        reproduce=reproduce_line(*where, best.number) if best and is_own else None,
         confirm=confirm_line(*where) if best and can_be_confirmed(record) else None,
         predict=predict_line(record),
     )

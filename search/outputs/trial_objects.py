@@ -19,7 +19,8 @@ class TrialResult:
     status: Status
     hyperparameters: dict[str, HyperparameterValue | None]
     """The searched hyperparameters by name; one whose condition does not hold is missing."""
-    seed: int
+    seed: int | None
+    """null where nobody knows it, in a study that was imported."""
     epochs: int
     """Number of finished epochs."""
     best_epoch: int | None
@@ -27,7 +28,7 @@ class TrialResult:
     metrics: dict[str, float | None]
     """All metrics in the best epoch by name; null where nothing was measured, or the value is not finite."""
     seconds: float | None
-    """Time of all epochs, and until a failure."""
+    """Time of all epochs, and until a failure; null where nothing was measured."""
     error: str | None
     """The error in one line, if the trial diverged or failed."""
 
@@ -46,7 +47,7 @@ def trial_values(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
         "trial_id": trial.trial_id,
         "status": trial.status,
         "hyperparameters": {**trial.hyperparameters},
-        "seed": trial.seed,
+        "seed": trial.known_seed,
         "epochs": len(trial.epochs),
         "best_epoch": best.epoch if best else None,
         "metrics": metric_values(record, best),

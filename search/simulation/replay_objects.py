@@ -57,13 +57,14 @@ class SchedulerReplay:
     scheduler: SchedulerName
     epochs_saved: float
     """Part of the epochs, in [0, 1], in the order of the study."""
-    seconds_saved: float
+    seconds_saved: float | None
+    """null where the seconds of the trials are not known."""
     loss: float
     """By how much the best value is worse."""
     random_orders: int
     random_epochs_saved: float
     """Mean over random orders of the trials."""
-    random_seconds_saved: float
+    random_seconds_saved: float | None
     random_loss: float
     random_same_best: int
     """In how many of the random orders the best value is the same."""
@@ -77,7 +78,7 @@ class ValueAfterTrials:
     value: float
     random_value: float
     """Mean over random orders of the trials."""
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,8 @@ class ReplayOfStudy:
     metric: str
     trials: int
     epochs: int
-    seconds: float
-    """Of training."""
+    seconds: float | None
+    """Of training; null where it is not known, in a study that was imported."""
     best_trial: int
     best_epoch: int
     best_value: float

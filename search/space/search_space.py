@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
@@ -327,6 +327,19 @@ def _nearest_point(space: SearchSpace, values: Mapping[str, HyperparameterValue]
         if distribution is not None:
             point[name] = clip(distribution, values.get(name))
     return {name: point[name] for name in space if name in point}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownSpace:
+    """A search space as an object for other programs."""
+
+    type: Literal["space"] = "space"
+    space: dict[str, Any]
+    """A table for each hyperparameter, with a `value` for a fixed one, as in study.json."""
+    file: str | None
+    """The file into which it was written, if it was imported."""
+    left_out: list[str]
+    """What an imported search space has besides, in sentences."""
 
 
 def describe(space: SearchSpace) -> dict[str, Any]:
