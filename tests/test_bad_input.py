@@ -33,7 +33,7 @@ MISTAKES = {
     "--train-function json:loads": "train_function needs metric",
     "--mode max": "mode is only for train_function",
     "--image-size 0": "image_size must be between 1 and 1024, got 0",
-    "--scheduler pbt": "--scheduler must be one of asha, median, hyperband, none, got pbt",
+    "--scheduler pbt": "--scheduler must be one of asha, promotion, median, hyperband, none, got pbt",
     "--sampler grid": "--sampler must be one of tpe, random, gp, qmc, got grid",
     "--grace-period 11": "grace_period must be at most epochs, 10, got 11",
     "--reduction-factor 1": "reduction_factor must be >= 2, got 1",

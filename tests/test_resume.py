@@ -165,7 +165,7 @@ def test_report_of_a_missing_study_is_refused(tmp_path: Path) -> None:
 
 def test_report_needs_a_study() -> None:
     run = run_command("search/report.py")
-    assert (run.status, run.stderr) == (2, "error: STUDY is missing; --help explains it\n")
+    assert (run.status, run.stderr) == (2, "error: a report needs either STUDY or --import SOURCE\n")
 
 
 def test_what_would_make_trials_incomparable_is_refused(killed: Path) -> None:
