@@ -92,7 +92,8 @@ class PlainView(View):
 
     def begin_trials(self) -> None:
         """Print what the lines show, and the names of the columns."""
-        title = "Ended trials; * marks the best so far"
+        pauses = self._record.metadata.settings.scheduler == "promotion"
+        title = f"Ended{' and paused' * pauses} trials; * marks the best so far"
         if self._record.metadata.plan:
             title = (
                 "Ended trainings; # is the trial of the study whose configuration was trained, and "
