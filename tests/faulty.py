@@ -108,8 +108,9 @@ def slow(sample: dict[str, Any], *, seconds: float = 0.2, until: Path | None = N
 
     def train_slowly(*arguments: Any) -> Iterator[EpochMetrics]:
         for metrics in train(*arguments):
-            if until is None or not until.exists():
-                time.sleep(seconds)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end and not (until and until.exists()):
+                time.sleep(0.02)
             yield metrics
 
     _with_train(train_slowly, sample, **study)

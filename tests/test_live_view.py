@@ -43,16 +43,16 @@ def chatter(self: LiveView, trial: TrialRecord) -> None:
     print("chatter \x1b[2J spelled out", flush=True)
 
 
-def study(columns: int, folder: Path, *options: str, real: bool = False) -> Terminal:
+def study(columns: int, folder: Path, *options: str, seconds: float = 0.2, real: bool = False) -> Terminal:
     """A study, by default without Ray, with output at the end of each trial.
 
-    Its epochs are slow until there is a file `hurry` in the folder.
+    Its epochs take some seconds longer until there is a file `hurry` in the folder.
     """
     words = ["--dataset", "digits", "--no-dashboard", "--results-dir", str(folder), "--name", "live", *options]
 
     def run() -> None:
         LiveView.show_ended = chatter  # type: ignore[method-assign]
-        tuner.__dict__["trainable"] = partial(faulty.slow, until=folder / "hurry")
+        tuner.__dict__["trainable"] = partial(faulty.slow, seconds=seconds, until=folder / "hurry")
         become_command("search/run.py", *words, real=real)
 
     return Terminal(columns, run)
@@ -60,9 +60,12 @@ def study(columns: int, folder: Path, *options: str, real: bool = False) -> Term
 
 def test_view_stands_whatever_is_printed_and_however_wide_the_terminal_is(tmp_path: Path) -> None:
     """Printed from Python and past it, to both outputs, with what would command a terminal."""
-    terminal = study(200, tmp_path, "--num-samples", "4", "--epochs", "8", "--scheduler", "none")
+    terminal = study(200, tmp_path, "--num-samples", "4", "--epochs", "8", "--scheduler", "none", seconds=5.0)
     terminal.wait_for(lambda: "/8" in terminal.text)
-    for columns in (200, 80, 60):
+    for columns in (200, 80, 60):  # meanwhile no trial ends, because its output would be cleared
+        for other in range(20):  # a resize may come while something is written
+            terminal.resize(columns + other)
+            time.sleep(0.002)
         terminal.resize(columns)
         terminal.wait_for(lambda: shows_one_view(terminal.lines))
         time.sleep(0.5)  # at least one more picture
@@ -70,7 +73,7 @@ def test_view_stands_whatever_is_printed_and_however_wide_the_terminal_is(tmp_pa
     (tmp_path / "hurry").touch()
     assert terminal.wait() == 0
     assert "━" not in terminal.text  # the view is gone
-    assert "digits: 4 of 4 trials" in terminal.text
+    assert re.search("digits: 4 of 4 trials in .*: 4 completed", terminal.text), terminal.text
     for said in ("printed", "to stderr", "past Python", "\\x1b[2J spelled out"):
         assert terminal.text.count(f"chatter {said}") == 4, terminal.text
     assert terminal.text.replace("chatter \\x1b[2J", "").count("\\x1b") == 0  # nothing else was spelled out

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from queue import SimpleQueue
 from types import FrameType
 from typing import NamedTuple, Self
 
@@ -104,12 +105,17 @@ class LiveView(View):
         self._live.start()
         self._printer = threading.Thread(target=self._print_above, daemon=True)
         self._printer.start()
+        self._resizes = SimpleQueue[bool]()
+        self._redrawer = threading.Thread(target=self._redraw, daemon=True)
+        self._redrawer.start()
         self._resize_before = signal.signal(signal.SIGWINCH, self._on_resize)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Remove the view."""
         signal.signal(signal.SIGWINCH, self._resize_before)
+        self._resizes.put(False)
+        self._redrawer.join()
         self._capture.end()
         self._printer.join(timeout=1.0)  # a process started meanwhile may hold the pipe open
         self._live.stop()
@@ -160,9 +166,14 @@ class LiveView(View):
             self._console.print(Text(printable(line.rstrip("\n"))))
 
     def _on_resize(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Clear the screen, because the position of the old lines is unknown."""
-        self._console.clear()
-        self._live.refresh()
+        """Let a thread draw the view again: the signal may have interrupted this one while it wrote."""
+        self._resizes.put(True)
+
+    def _redraw(self) -> None:
+        """After each resize, clear the screen, because the position of the old lines is unknown."""
+        while self._resizes.get():
+            self._console.clear()
+            self._live.refresh()
 
     def _time(self) -> Text:
         record = self._record
