@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from search.record.ranking import leading_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
@@ -64,12 +65,12 @@ class Promotion:
             for number in self._best({trial.number: _cost(trial, rung) for trial in trials}):
                 if number in paused and len(paused[number].epochs) == rung:
                     return paused[number]
-        best = _leading(trials)
+        best = leading_trial(trials)
         return best if all_begun and best and best.status == "paused" else None
 
     def without_chance(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The paused trials that are never promoted, whatever the trials that have not begun yet will report."""
-        most, best = self._num_samples // self._reduction_factor, _leading(trials)
+        most, best = self._num_samples // self._reduction_factor, leading_trial(trials)
         without = []
         for trial in trials:
             if trial.status == "paused" and trial is not best:
@@ -90,12 +91,6 @@ class Promotion:
         return sorted(reached, key=reached.__getitem__)[: len(reached) // self._reduction_factor]
 
 
-def _leading(trials: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The best trial of all, which may still run."""
-    measured = [trial for trial in trials if trial.best_epoch and not trial.failure]
-    return min(measured, key=lambda trial: trial.objective.minimized(trial.best_epoch), default=None)
-
-
 def _cost(trial: TrialRecord, rung: int) -> float:
     """The objective at a rung, negated if it is maximised; infinity if the trial has not reached it or has failed.
 
@@ -103,9 +98,7 @@ def _cost(trial: TrialRecord, rung: int) -> float:
     """
     if trial.failure:
         return math.inf
-    value = trial.curve.get(rung)
-    if value is None and trial.ended_by_itself and trial.best_epoch:
-        value = trial.best_value
-    if value is None:
-        return math.inf
-    return -value if trial.objective.mode == "max" else value
+    measured = trial.objective.measured(trial.epochs[rung - 1 : rung])
+    if not measured and trial.ended_by_itself and trial.best_epoch:
+        measured = [trial.best_epoch]
+    return trial.objective.minimized(measured[0]) if measured else math.inf

@@ -199,7 +199,8 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         self._files.refresh()
 
     def _stop(self, paused: list[TrialRecord], *, shown_later: TrialRecord | None = None) -> None:
-        self._record.stop_paused(paused)
+        if paused:
+            self._record.stop_paused(paused)
         for trial in paused:
             self._loggers.ended(trial)
             if trial is not shown_later:

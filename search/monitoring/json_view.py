@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from search.monitoring.terminal import PlainView, leading_trial
+from search.monitoring.terminal import PlainView
 from search.outputs.trial_objects import TrialResult, metric_values, trial_values
 from search.record.lookup import shown_settings
 from search.record.metadata import Dataset
-from search.record.ranking import baseline_trial, best_trial, ended_trials
+from search.record.ranking import baseline_trial, best_trial, ended_trials, leading_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.space.distributions import HyperparameterValue
@@ -133,7 +133,7 @@ class JsonView(PlainView):
     def show_epoch(self, trial: TrialRecord) -> None:
         """Write the last epoch of a trial."""
         metrics = trial.epochs[-1]
-        is_best = trial.best_epoch is metrics and leading_trial(self._record) is trial
+        is_best = trial.best_epoch is metrics and leading_trial(self._record.trials) is trial
         values = metric_values(self._record, metrics)
         seconds = metrics.seconds
         epoch = Epoch(trial_number=trial.number, epoch=metrics.epoch, metrics=values, seconds=seconds, is_best=is_best)

@@ -28,12 +28,11 @@ from search.monitoring.terminal import (
     column_names,
     column_value,
     dashboard_line,
-    leading_trial,
     study_number,
     trial_name,
     value_width,
 )
-from search.record.ranking import ended_trials, epochs_run, epochs_saved
+from search.record.ranking import ended_trials, epochs_run, epochs_saved, leading_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from training.console.terminal import counted, format_metric, format_value, printable
@@ -197,7 +196,7 @@ class LiveView(View):
 
     def _best(self) -> list[tuple[str, Text]]:
         """Build the lines about the best trial and the epochs: a label and a text each."""
-        record, best = self._record, leading_trial(self._record)
+        record, best = self._record, leading_trial(self._record.trials)
         lines = [("best", Text("none yet", "dim")), ("", Text())]
         metrics = best.best_epoch if best else None
         if best and metrics:

@@ -3,8 +3,8 @@
 import time
 from typing import Any, Self
 
-from search.monitoring.terminal import View, clock, dashboard_line, leading_trial
-from search.record.ranking import ended_trials, epochs_run
+from search.monitoring.terminal import View, clock, dashboard_line
+from search.record.ranking import ended_trials, epochs_run, leading_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from training.console.terminal import counted, format_metric, format_value, printable
@@ -73,7 +73,7 @@ class NotebookView(View):
 
     def _line(self) -> dict[str, str]:
         """The line, by its type for the notebook."""
-        record, best = self._record, leading_trial(self._record)
+        record, best = self._record, leading_trial(self._record.trials)
         running = sum(trial.status == "running" for trial in record.trials)
         parts = [
             f"{len(ended_trials(record.trials))} of {counted(self._num_samples, 'trial')} ended",

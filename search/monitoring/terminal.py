@@ -2,7 +2,7 @@
 
 from typing import Protocol, Self
 
-from search.record.ranking import best_trial, valid_trials
+from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import Status, TrialRecord
 from search.space.distributions import Distribution, values_of
@@ -134,17 +134,6 @@ class PlainView(View):
     def _line(self, number: str, values: list[str], metric: str, seconds: str, status: str, *, star: str = " ") -> str:
         cells = [number.rjust(3), *values, f"{metric.rjust(self._metric_width)} {star}{seconds.rjust(8)}", status]
         return "  ".join(cells)
-
-
-def leading_trial(record: StudyRecord) -> TrialRecord | None:
-    """The best trial, which may still run."""
-    running = [trial for trial in record.trials if trial.status == "running" and trial.best_epoch]
-    sign = -1 if record.mode == "min" else 1
-    return max(
-        [*valid_trials(record.trials), *running],
-        key=lambda trial: (sign * trial.best_value, -trial.number),
-        default=None,
-    )
 
 
 def clock(seconds: float) -> str:

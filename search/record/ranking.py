@@ -35,6 +35,12 @@ def best_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
     return next((trial for trial in ranked(trials) if trial.is_valid), None)
 
 
+def leading_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The best trial whose metrics are valid, which may still run."""
+    measured = [trial for trial in trials if trial.best_epoch and (trial.is_valid or trial.status == "running")]
+    return min(measured, key=lambda trial: (trial.objective.minimized(trial.best_epoch), trial.number), default=None)
+
+
 def best_configurations(trials: Iterable[TrialRecord], most: int) -> list[TrialRecord]:
     """The best trials with different hyperparameters; trials that were stopped early may be among them."""
     chosen: list[TrialRecord] = []
