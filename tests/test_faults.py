@@ -205,7 +205,7 @@ def test_study_goes_on_when_trials_fail(study_of_failures: RunningSearch) -> Non
         "failed",
         "failed",
         "completed",
-    ]
+    ], f"{trials['error'].tolist()}\n{output}"
     assert "digits: 7 of 7 trials" in output
     assert "3 completed, 3 failed, 1 diverged" in output
     assert "Traceback" not in output
