@@ -25,6 +25,7 @@ COMMANDS = {
     "search/confirm.py": ("search.confirm", "search.confirm", "ConfirmSettings"),
     "search/reproduce.py": ("search.reproduce", "search.reproduce", "ReproduceSettings"),
     "search/compare.py": ("search.compare", "search.compare", "CompareSettings"),
+    "search/control.py": ("search.control", "search.control", "ControlSettings"),
     "search/replay.py": ("search.replay", "search.replay", "ReplaySettings"),
     "training/run.py": ("training.run", "training.run", "TrainingSettings"),
     "training/predict.py": ("training.predict", "training.predict", "PredictSettings"),

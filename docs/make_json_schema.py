@@ -16,6 +16,8 @@ from training.config import PROJECT
 FILE = Path(__file__).with_name("json-schema.json")
 OBJECTS = {
     "training.console.json_output": ["Event", "Error"],
+    "search.monitoring.study_status": ["StudyStatus"],
+    "search.control": ["RequestAnswer"],
     "search.monitoring.json_view": ["StudyStarted", "TrialStarted", "Epoch", "TrialEnded"],
     "search.outputs.study_objects": ["StudyEnded", "Report"],
     "search.outputs.confirmation_objects": ["ConfirmationEnded"],

@@ -4,6 +4,7 @@ from search.ray_environment import set_ray_environment
 
 set_ray_environment()
 
+from search.control import control_study
 from search.engine.study import Study, prepare_study
 from search.outputs.best_model import BestModel, load_best
 from search.outputs.tables import epoch_table, trial_table
@@ -24,6 +25,7 @@ __all__ = [
     "StudySettings",
     "TrialRecord",
     "best_trial",
+    "control_study",
     "epoch_table",
     "load_best",
     "load_study",

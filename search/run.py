@@ -112,7 +112,7 @@ def run_study(study: "Study") -> int:
     command = resume_command(record.folder, record.address, settings)
     with StudyRun(study, command) as run:
         with run.trials() as run_until:
-            run_until(settings.num_samples)
+            run_until(None)
         from search.outputs.report import write_outputs  # takes a second, and was imported while the trials ran
         from search.outputs.summary import show_early_end, show_summary
 

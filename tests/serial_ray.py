@@ -13,6 +13,7 @@ import os
 import runpy
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, chdir, contextmanager, nullcontext, redirect_stdout
@@ -64,6 +65,9 @@ class SerialTuner:
         while not self._stopper.stop_all():
             trial = SimpleNamespace(trial_id=f"serial_{trials:05}", error_file=None)
             proposal = self._searcher.suggest(trial.trial_id)
+            if proposal is None:  # the study is paused
+                time.sleep(0.02)
+                continue
             if not isinstance(proposal, dict):
                 return
             trials += 1
@@ -94,6 +98,7 @@ class SerialTuner:
 
     def _tell(self, trial: SimpleNamespace, metrics: dict[str, Any]) -> bool:
         """Tell everybody what a trial reports; returns whether it is to end."""
+        self._callback.on_step_begin()
         result = {**metrics, "trial_id": trial.trial_id, "pid": os.getpid(), "node_ip": "127.0.0.1"}
         stops = self._stopper(trial.trial_id, result)
         if not stops:

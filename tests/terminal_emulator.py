@@ -48,6 +48,16 @@ class Terminal:
         """Send a signal to the program."""
         os.kill(self._pid, signal_number)
 
+    def press(self, key: str) -> None:
+        """Type a key, or a sequence that a key sends."""
+        os.write(self._descriptor, key.encode())
+
+    @property
+    def echoes(self) -> bool:
+        """Whether the terminal shows what is typed, and passes it line by line."""
+        flags = termios.tcgetattr(self._descriptor)[3]
+        return bool(flags & termios.ECHO and flags & termios.ICANON)
+
     @property
     def lines(self) -> list[str]:
         """What is on the screen."""

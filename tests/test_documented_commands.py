@@ -45,7 +45,7 @@ FEWER = {
     "--studies 40": "--studies 10",
 }
 """Numbers with which documented commands would take long, and those with which they are run."""
-HAVE_RESULTS = re.compile(r"search/(run|report|confirm|reproduce|compare)\.py")
+HAVE_RESULTS = re.compile(r"search/(run|report|confirm|reproduce|compare|control)\.py")
 BEFORE = "python search/run.py --name tonight --num-samples 8"
 """What was run before one reads of `latest` or of a STUDY."""
 PLACEHOLDERS = {"STUDY": "tonight", "TRIAL": "0"}
@@ -57,6 +57,7 @@ RUN_ELSEWHERE = {
     "make test": "this is it",
     "python docs/make_commands.py": "tests/test_documents.py",
     "python docs/make_json_schema.py": "tests/test_json.py",
+    r"python search/control\.py (--json )?latest \w.*": "tests/test_control.py",
     "optuna-dashboard .*": "tests/test_dashboards.py",
     "ray .*|python search/run.py --address .*": "tests/test_cluster.py",
     "python benchmarks/(?!confirm_coverage).*": "takes from minutes to hours",

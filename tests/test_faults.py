@@ -188,7 +188,7 @@ def read_only(disk: Path) -> Iterator[None]:
 def study_of_failures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSearch]:
     """A study that has ended, in which trials 1 to 5 failed, each in its own way."""
     folder = tmp_path_factory.mktemp("failures") / "study"
-    options = ["--num-samples", "7", "--epochs", "4", "--trial-timeout", "8s"]
+    options = ["--num-samples", "7", "--epochs", "4", "--trial-timeout", "20s"]
     with RunningSearch(faulty.fails_in_every_way, folder, *options, real=True) as search:
         assert search.end() == 0, search.output
         yield search

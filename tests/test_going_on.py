@@ -31,7 +31,8 @@ def record(tmp_path: Path) -> StudyRecord:
 
 @pytest.fixture
 def callback(record: StudyRecord) -> RecordingCallback:
-    study: Any = SimpleNamespace(record=record, settings=SimpleNamespace(max_failures=0), began=0.0)
+    settings = SimpleNamespace(max_failures=0)
+    study: Any = SimpleNamespace(record=record, settings=settings, began=0.0, max_concurrent_trials=1)
     view: Any = mock.MagicMock()
     with mock.patch("search.engine.tuner.Gauges"):
         return RecordingCallback(study, view, view, StudyStopper(), view)

@@ -91,7 +91,7 @@ def frame(record: StudyRecord, columns: int, rows: int) -> list[str]:
         "Study fashion-mnist-reference",
         *(header_line(label, f"{label} " * 9) for label in ("data", "search", "results")),
     ]
-    view = LiveView(header, record, began=time.monotonic(), num_samples=20, rows=2)
+    view = LiveView(header, record, began=time.monotonic(), rows=2)
     view.show_dashboard("127.0.0.1:8265")
     console = Console(width=columns, height=rows)
     with console.capture() as captured:
@@ -229,6 +229,35 @@ def test_second_interrupt_says_so_before_it_ends_at_once(tmp_path: Path) -> None
     terminal.send(signal.SIGTERM)
     assert terminal.wait() in (130, 143)
     assert "Stopped immediately" in terminal.text
+    assert terminal.echoes
+
+
+def test_keys_pause_the_study_stop_a_trial_and_end_the_study(tmp_path: Path) -> None:
+    terminal = study(100, tmp_path, "--num-samples", "4", "--epochs", "50", "--scheduler", "none")
+
+    def wait_for(text: str) -> None:
+        terminal.wait_for(lambda: any(text in line for line in terminal.lines))
+
+    wait_for("s stop trial 0")
+    assert not terminal.echoes
+    terminal.press("p")
+    wait_for("paused, ")
+    terminal.press("p")
+    wait_for("p pause   q end the study   s stop trial 0")
+    terminal.press("s")
+    wait_for("s stops trial 0 after its epoch, another key does not")
+    terminal.press("x")
+    wait_for("p pause")
+    terminal.press("\x1b[B")  # an arrow; no other trial runs
+    for _ in range(2):
+        terminal.press("s")
+    wait_for("trial 0 ends after epoch")
+    wait_for("s stop trial 1")
+    terminal.press("q")
+    assert terminal.wait() == 0
+    assert "Ended by a request from the live view." in terminal.text
+    assert "1 stopped_early" in terminal.text
+    assert terminal.echoes
 
 
 @pytest.mark.parametrize(

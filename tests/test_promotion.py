@@ -181,7 +181,7 @@ def test_nothing_is_lost_when_the_disk_is_full_at_a_commit(study: Driven) -> Non
     fails = iter([True])
     assert study.promoted() == 2
     fails = iter([True])
-    study.record.stop_paused([trial for trial in study.record.trials if trial.status == "paused"])
+    study.record.stop_waiting([trial for trial in study.record.trials if trial.status == "paused"])
     assert next(fails, None) is None
     again = StudyRecord.open(study.record.folder)
     assert [trial.status for trial in again.trials] == ["stopped_early", "stopped_early", "interrupted"]

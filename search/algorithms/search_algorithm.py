@@ -1,5 +1,6 @@
 """Ray's `OptunaSearch` over the record of a study: Optuna proposes the trials, the record stores them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,14 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
     """
 
     def __init__(
-        self, record: StudyRecord, sampler: BaseSampler, *, seed: int, num_ended: int, stopper: StudyStopper
+        self,
+        record: StudyRecord,
+        sampler: BaseSampler,
+        *,
+        seed: int,
+        num_ended: int | None = None,
+        stopper: StudyStopper,
+        before_proposal: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare the search.
 
@@ -35,8 +43,10 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
             record: The record of the study.
             sampler: The sampler of Optuna's that proposes points.
             seed: The seed of the study; trial N trains with seed + N unless it was enqueued with a seed.
-            num_ended: When this many trials have ended, nothing more is proposed.
+            num_ended: When this many trials have ended, nothing more is proposed; None for `num_samples`, which may
+                change meanwhile.
             stopper: Decides whether the study ends earlier.
+            before_proposal: Is called whenever Ray asks for a proposal, also while the study is paused.
         """
         space = record.space
         super().__init__(
@@ -53,8 +63,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         self._space_searched = space
         self._num_points = num_points(space)
         self._stopper = stopper
-        settings = record.metadata.settings
-        self._promotion = Promotion(settings) if settings.scheduler == "promotion" else None
+        self._before_proposal = before_proposal
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Propose the next configuration.
@@ -62,14 +71,19 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         Returns:
             The `hyperparameters`, searched and fixed, by name; the `seed` and the `number` of the trial; its `folder`
             and its `checkpoint` (paths), `epochs_recorded` and their lowest cost `best` (or None), from which a worker
-            goes on. None while the running trials decide whether more are needed; `FINISHED` when the study is over.
+            goes on. None while the running trials decide whether more are needed, and while no trial may begin;
+            `FINISHED` when the study is over.
         """
+        self._before_proposal()
         if self._stopper.starts_no_trial():
             return str(Searcher.FINISHED)
-        nothing_left = self._nothing_left()
-        promotes = self._promotion is not None and self._promotion.promote(self._record, all_begun=nothing_left)
+        running, nothing_left = self._record.running_ids(), self._nothing_left()
+        promotion = self._promotion()
+        if not self._stopper.has_room(len(running)) and (running or promotion or not nothing_left):
+            return None
+        promotes = promotion is not None and promotion.promote(self._record, all_begun=nothing_left)
         if nothing_left and not promotes:
-            return None if self._record.running_ids() else str(Searcher.FINISHED)
+            return None if running else str(Searcher.FINISHED)
         return self._record.change(lambda: self._propose(trial_id))
 
     def _propose(self, trial_id: str) -> dict[str, Any]:
@@ -88,18 +102,24 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
             "best": self._record.objective.minimized(trial.best_epoch) if trial.best_epoch else None,
         }
 
+    def _promotion(self) -> Promotion | None:
+        """Which paused trials continue, by the settings as they are now."""
+        settings = self._record.metadata.settings
+        return Promotion(settings) if settings.scheduler == "promotion" else None
+
     def _nothing_left(self) -> bool:
         """Whether enough trials have ended or run, or every point of the space has been tried."""
         trials = self._record.trials
         waiting = sum(trial.status == "interrupted" for trial in trials)
         searches = self._record.metadata.plan is None  # a confirmation repeats configurations with other seeds
         points = {tuple(trial.hyperparameters.items()) for trial in trials}
-        if searches and waiting == 0 and len(points) >= self._num_points:
+        if searches and waiting == 0 and len(points) >= self._num_points and not self._record.queued():
             self._stopper.exhausted = (
                 f"The search space has {counted(int(self._num_points), 'point')}, and every one has been tried."
             )
             return True
-        return len(trials) - waiting >= self._num_ended
+        num_ended = self._record.num_samples if self._num_ended is None else self._num_ended
+        return len(trials) - waiting >= num_ended
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Do nothing: the callback records reports."""

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from ray.tune import Stopper
 
 from search.record.trial import TrialRecord
+from training.console.keys import restore_terminal
 from training.console.notebook import in_notebook
 
 SAME_FAILURES = 3
@@ -20,7 +21,8 @@ SAME_FAILURES = 3
 class StudyStopper(Stopper):  # type: ignore[misc]
     """Ends a study early on Ctrl-C or SIGTERM, after the time budget, or when every trial raises the same error.
 
-    Ray asks it after each report whether the trial must stop, and all the time whether all trials must stop.
+    It also holds what users have asked of the study: to pause or to end, to stop a trial, to run fewer at a time. Ray
+    asks it after each report whether the trial must stop, and all the time whether all trials must stop.
     """
 
     def __init__(self, time_budget: float | None = None) -> None:
@@ -37,7 +39,20 @@ class StudyStopper(Stopper):  # type: ignore[misc]
         """Why it makes no sense to go on, in one sentence."""
         self.has_same_error = False
         """Whether every trial raises the same error, so that its cause must be corrected before the study continues."""
-        self._deadline = time.monotonic() + time_budget if time_budget is not None else None
+        self.end_requested: str | None = None
+        """Who has asked that the study ends, in one sentence."""
+        self.is_paused = False
+        """Whether no trial may run until a user asks for it."""
+        self.max_concurrent = sys.maxsize
+        """How many trials may run at the same time, if a user has asked for fewer than the machine could run."""
+        self.stopped: set[str] = set()
+        """Ray's names of the trials that a user has stopped: they end with their next report."""
+        self.interrupted: set[str] = set()
+        """Ray's names of the trials that have ended, or end now, and may go on later."""
+        self.held_back: set[str] = set()
+        """Ray's names of the trials that are interrupted with their next report, because too many run."""
+        self._began = time.monotonic()
+        self.set_time_budget(time_budget)
         self._last_error = ""
         self._same_failures = 0
 
@@ -48,7 +63,7 @@ class StudyStopper(Stopper):  # type: ignore[misc]
             return "Interrupted."
         if self.exhausted:
             return self.exhausted
-        return self.repeated_failure or "The time budget is used up."
+        return self.repeated_failure or self.end_requested or "The time budget is used up."
 
     def exit_status(self, otherwise: int) -> int:
         """The exit status of a study that ended for this reason, or `otherwise` if it ended by itself."""
@@ -56,9 +71,14 @@ class StudyStopper(Stopper):  # type: ignore[misc]
             return 128 + self.signal
         return 1 if self.repeated_failure else otherwise
 
-    def time_is_up(self) -> bool:
-        """Whether the time budget is used up."""
-        return self._deadline is not None and time.monotonic() >= self._deadline
+    def set_time_budget(self, seconds: float | None) -> None:
+        """Set how many seconds the study may take since the clock started; None for no limit."""
+        self._deadline = None if seconds is None else self._began + seconds
+
+    def ends_with_epoch(self) -> bool:
+        """Whether running trials must end with their epoch: the time budget is used up, or a user asked for it."""
+        time_is_up = self._deadline is not None and time.monotonic() >= self._deadline
+        return time_is_up or self.end_requested is not None
 
     def stop_all(self) -> bool:
         """Whether all running trials must stop at once; Ray asks this all the time."""
@@ -66,7 +86,11 @@ class StudyStopper(Stopper):  # type: ignore[misc]
 
     def starts_no_trial(self) -> bool:
         """Whether no new trial may begin."""
-        return self.stop_all() or self.time_is_up()
+        return self.stop_all() or self.ends_with_epoch()
+
+    def has_room(self, running: int) -> bool:
+        """Whether another trial may begin now beside those that run."""
+        return not self.is_paused and running < self.max_concurrent
 
     def observe(self, ended: TrialRecord) -> None:
         """Compare how a trial ended with the trials that ended before it."""
@@ -79,7 +103,13 @@ class StudyStopper(Stopper):  # type: ignore[misc]
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
         """Whether a trial must stop after its report; Ray asks this after each report."""
-        return self.time_is_up()
+        if self.is_paused or self.ends_with_epoch() or trial_id in self.held_back:
+            self.interrupted.add(trial_id)
+        return trial_id in self.stopped | self.interrupted
+
+    def interrupts(self, trial_id: str) -> bool:
+        """Whether a trial that ends now may go on later."""
+        return self.signal is not None or trial_id in self.interrupted - self.stopped
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles it into its scratch folder
@@ -114,6 +144,7 @@ class StudyStopper(Stopper):  # type: ignore[misc]
 def end_at_once(sentence: str, status: int) -> NoReturn:
     """Print a sentence and end this process, whatever its threads do."""
     _write(sentence)
+    restore_terminal()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # the output of a notebook is no file
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # nothing follows the sentence

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, groupby, pairwise
 
 from search.record.provenance import Session
+from search.record.requests import AnsweredRequest
 from search.record.study_record import StudyRecord
 from search.record.trial import Timing, TrialRecord
 
@@ -15,6 +16,7 @@ PART_NAMES = {
     "start_up": "start-up",
     "ray_and_sampler": "Ray and sampler",
     "lost": "lost",
+    "paused": "paused",
     "idle": "idle",
 }
 """The names of the parts of the time in the summary and the report."""
@@ -71,6 +73,7 @@ def time_accounting(record: StudyRecord) -> dict[str, float]:
     Each part is measured by itself. The clocks of the workers measure `training`, `evaluation`, the work of `lost`
     epochs, and the waiting time within a trial; the clock of the driver measures the time before the first trial of a
     worker, between two trials and after the last one. So the sum shows whether a part is missing or counted twice.
+    Where a user has asked for a pause, or for fewer trials at a time, the time that a worker did not work is `paused`.
 
     Returns:
         Core seconds of `whole` and of each of `PART_NAMES`.
@@ -78,7 +81,8 @@ def time_accounting(record: StudyRecord) -> dict[str, float]:
     intervals = _intervals(record)
     parts = dict.fromkeys(("whole", *PART_NAMES), 0.0)
     for number, session in enumerate(record.metadata.sessions):
-        for part, core_seconds in _session_parts(session, intervals[number]):
+        requests = [answered for answered in record.metadata.requests if answered.session == number]
+        for part, core_seconds in _session_parts(session, intervals[number], requests):
             parts[part] += core_seconds
     return {part: round(core_seconds, 6) for part, core_seconds in parts.items()}
 
@@ -131,14 +135,24 @@ def _wall(session: Session, intervals: list[Interval]) -> float:
     return last_report if session.seconds is None else session.seconds
 
 
-def _session_parts(session: Session, intervals: list[Interval]) -> Iterator[tuple[str, float]]:
+def _session_parts(
+    session: Session, intervals: list[Interval], requests: list[AnsweredRequest]
+) -> Iterator[tuple[str, float]]:
     """The parts of a session and their core seconds; a part may come several times."""
-    wall, concurrent, cores_each = _wall(session, intervals), session.max_concurrent_trials, session.cpus_per_trial
+    wall, cores_each = _wall(session, intervals), session.cpus_per_trial
+    widths = [(0.0, session.max_concurrent_trials)]
+    widths += [(answered.seconds, answered.max_concurrent_trials) for answered in requests]
+    concurrent = max(width for _, width in widths)
+    held_back = [(began, ended) for (began, width), (ended, _) in pairwise([*widths, (wall, 0)]) if width < concurrent]
     yield "whole", session.cpus * wall
     yield "idle", (session.cpus - concurrent * cores_each) * wall
     workers = _group_by_worker(intervals)
-    for part, seconds in chain(*map(_working_seconds, workers), _unused_seconds(workers, concurrent, wall)):
+    for part, seconds in chain(*map(_working_seconds, workers)):
         yield part, seconds * cores_each
+    for part, began, ended in chain(*map(_gaps, workers), _unused(workers, concurrent, wall)):
+        paused = sum(max(0.0, min(ended, until) - max(began, since)) for since, until in held_back)
+        yield "paused", paused * cores_each
+        yield part, (ended - began - paused) * cores_each
 
 
 def _group_by_worker(intervals: list[Interval]) -> list[list[Interval]]:
@@ -150,29 +164,33 @@ def _group_by_worker(intervals: list[Interval]) -> list[list[Interval]]:
 
 
 def _working_seconds(worker: list[Interval]) -> Iterator[tuple[str, float]]:
-    """The seconds from the beginning of a worker's first trial to its last report."""
+    """The seconds of the trials of a worker."""
     for interval in worker:
         yield "training", interval.training
         yield "evaluation", interval.evaluation
         yield "lost", interval.lost
         yield "ray_and_sampler", interval.timing.waiting_seconds
+
+
+def _gaps(worker: list[Interval]) -> Iterator[tuple[str, float, float]]:
+    """The times between two trials of a worker, or before it continues a trial: the part, its beginning and its end."""
     for before, after in pairwise(worker):
-        if before.trial is not after.trial:
-            yield "ray_and_sampler", after.began - before.timing.reported
+        yield "ray_and_sampler", before.timing.reported, max(before.timing.reported, after.began)
 
 
-def _unused_seconds(workers: list[list[Interval]], concurrent: int, wall: float) -> Iterator[tuple[str, float]]:
-    """The seconds before the first trial of each worker, and after its last one if no other worker replaced it."""
+def _unused(workers: list[list[Interval]], concurrent: int, wall: float) -> Iterator[tuple[str, float, float]]:
+    """The times before the first trial of each worker, and after its last one if no other worker replaced it."""
     last_reports: list[Interval] = []
     for worker in workers:
         if len(last_reports) < concurrent:
-            yield "start_up", worker[0].began
+            yield "start_up", 0.0, worker[0].began
         else:
             replaced = min(last_reports, key=lambda interval: interval.timing.reported)
             last_reports.remove(replaced)
             part = "ray_and_sampler" if replaced.ends_its_trial else "lost"
-            yield part, worker[0].began - replaced.timing.reported
+            yield part, replaced.timing.reported, worker[0].began
         last_reports.append(worker[-1])
     for last in last_reports:
-        yield "idle" if last.ends_its_trial else "lost", wall - last.timing.reported
-    yield "idle", (concurrent - len(last_reports)) * wall
+        yield "idle" if last.ends_its_trial else "lost", last.timing.reported, wall
+    for _ in range(concurrent - len(last_reports)):
+        yield "idle", 0.0, wall

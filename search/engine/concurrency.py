@@ -6,8 +6,16 @@ from search.settings import StudySettings
 from training.console.terminal import counted
 
 
-def max_concurrent_trials(settings: StudySettings, joined: Cluster | None, running_studies: list[RunningStudy]) -> int:
-    """Compute how many trials run at the same time: those that the settings allow and the free cores and GPUs fit.
+def max_concurrent_trials(settings: StudySettings, capacity: int) -> int:
+    """How many trials run at the same time: those that the settings allow and the free cores and GPUs fit.
+
+    `capacity` is what `find_capacity` has found.
+    """
+    return min(capacity, settings.num_samples, settings.max_concurrent or capacity)
+
+
+def find_capacity(settings: StudySettings, joined: Cluster | None, running_studies: list[RunningStudy]) -> int:
+    """Find for how many trials there are cores and GPUs that no other study takes; at least one.
 
     Raises:
         ValueError: A trial needs more cores or GPUs than a machine has.
@@ -30,8 +38,7 @@ def max_concurrent_trials(settings: StudySettings, joined: Cluster | None, runni
             f"no node of the cluster has enough cores and GPUs for a trial: cpus_per_trial is "
             f"{settings.cpus_per_trial}, gpus_per_trial is {settings.gpus_per_trial:g}"
         )
-    capacity = max(1, capacity)
-    return min(capacity, settings.num_samples, settings.max_concurrent or capacity)
+    return max(1, capacity)
 
 
 def _node_capacity(node: Node, settings: StudySettings, cpus_taken: int) -> int:

@@ -10,7 +10,7 @@ import optuna
 
 from search.engine import cluster
 from search.engine.cluster import Cluster
-from search.engine.concurrency import max_concurrent_trials
+from search.engine.concurrency import find_capacity, max_concurrent_trials
 from search.engine.local_ray import LocalRay, check_system
 from search.engine.runners import Runner, runner_of
 from search.engine.running_studies import RunningStudy, find_running_studies
@@ -52,6 +52,9 @@ class Study:
     record: StudyRecord
     folder: StudyFolder
     max_concurrent_trials: int
+    """How many trials run at the same time."""
+    capacity: int
+    """For how many trials there are cores and GPUs."""
     running_studies: list[RunningStudy]
     """Other studies that run on this machine."""
     began: float
@@ -68,7 +71,7 @@ class Study:
     @property
     def trials_to_run(self) -> int:
         """Number of trials that must still end until the study is complete."""
-        return self.settings.num_samples - len(ended_trials(self.record.trials))
+        return self.record.num_samples - len(ended_trials(self.record.trials))
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def prepare_study(
         check_system()
     joined = cluster.join(settings.address) if settings.address else None
     running_studies = [] if joined else find_running_studies()
-    concurrent = max_concurrent_trials(settings, joined, running_studies)
+    capacity = find_capacity(settings, joined, running_studies)
+    concurrent = max_concurrent_trials(settings, capacity)
     existing = study_folder.check_writable(settings.results_dir)
     if joined:
         joined.check(existing)
@@ -143,7 +147,17 @@ def prepare_study(
     )
     record.update(sessions=[*record.metadata.sessions, session])
     return Study(
-        settings, data, record, folder, concurrent, running_studies, began, ray, joined, shared_data=shared_data
+        settings,
+        data,
+        record,
+        folder,
+        concurrent,
+        capacity,
+        running_studies,
+        began,
+        ray,
+        joined,
+        shared_data=shared_data,
     )
 
 

@@ -29,8 +29,8 @@ from training.console.progress_bar import shows_more_than_lines
 from training.console.terminal import show_event
 
 EXIT_OK, EXIT_NOTHING_COMPLETED = 0, 1
-RunUntil = Callable[[int], None]
-"""Runs trials until this number of trials has ended, or the study ends early."""
+RunUntil = Callable[[int | None], None]
+"""Runs trials until this number of trials has ended, or the study ends early; None for the number in its settings."""
 
 
 class StudyRun:
@@ -101,14 +101,16 @@ class StudyRun:
             view = stack.enter_context(build_view(study))
             callback: RecordingCallback | None = None
 
-            def run_until(num_ended: int) -> None:
+            def run_until(num_ended: int | None) -> None:
                 nonlocal callback
                 ended = ended_trials(record.trials)
-                if len(ended) >= num_ended and not any(trial.may_continue for trial in ended):
+                if len(ended) >= (num_ended or record.num_samples) and not any(trial.may_continue for trial in ended):
                     return
                 if callback is None:
                     self._start_ray(stack, view)
                     callback = RecordingCallback(study, self.files, self.loggers, self.stopper, view)
+                    stack.callback(callback.requests.close)
+                    stack.enter_context(view.requests_go_to(callback.requests.ask))
                 run_trials(study, callback, self.stopper, num_ended)
 
             yield run_until
@@ -177,13 +179,13 @@ def build_view(study: Study) -> View:
     if not study.settings.quiet and in_notebook():
         from search.monitoring.notebook_view import NotebookView
 
-        return NotebookView(header, record, began=study.began, num_samples=study.settings.num_samples)
+        return NotebookView(header, record, began=study.began)
     if study.settings.quiet or not shows_more_than_lines():
         return PlainView(header, record)
     from search.monitoring.live_view import LiveView  # rich takes a fifth of a second
 
     rows = study.max_concurrent_trials
-    return LiveView(header, record, began=study.began, num_samples=study.settings.num_samples, rows=rows)
+    return LiveView(header, record, began=study.began, rows=rows)
 
 
 def _point_latest_to(study: Study) -> None:

@@ -18,6 +18,7 @@ from search.algorithms.search_algorithm import SearchAlgorithm
 from search.algorithms.stopping import StudyStopper
 from search.engine.passed_code import code_for_workers
 from search.engine.report_lines import NO_MATCH
+from search.engine.request_handler import RequestHandler
 from search.engine.shared_data import pass_tensors_without_copy
 from search.engine.study import Study
 from search.engine.time_limit import timeout_file
@@ -53,13 +54,19 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         """Process id of the worker of each trial that has reported, by Ray's id of the trial."""
         self._unended = {trial.number for trial in self._record.trials if self._unended_file(trial).is_file()}
         """Numbers of the trials whose training went on after their end, and whose worker was therefore ended."""
+        self.requests = RequestHandler(study, stopper, stop_waiting=self._stop)
         self._warnings: set[str] = set()
         """Warnings of workers that were printed; each is printed once."""
         self._view.begin_trials()
 
+    def on_step_begin(self, **_: Any) -> None:
+        """Do what users ask of the study."""
+        self.requests.answer_all()
+
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """Show a trial that begins in a worker."""
         if trial.trial_id in self._record.running_ids():  # it may have been interrupted before it began
+            self.requests.began(trial.trial_id)
             self._view.show_started(self._record.running(trial.trial_id))
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
@@ -96,7 +103,8 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that completed, or that was stopped by the scheduler or because the time is up."""
-        self._finish(trial.trial_id, interrupted=self._stopper.signal is not None or self._stopper.time_is_up())
+        interrupted, stopped = self._stopper.interrupts(trial.trial_id), trial.trial_id in self._stopper.stopped
+        self._finish(trial.trial_id, interrupted=interrupted, stopped=stopped)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that raised an error, or whose worker died: then the trial goes on in another worker."""
@@ -178,8 +186,8 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             else:
                 self._finish(trial_id, interrupted=True)
 
-    def _finish(self, trial_id: str, *, interrupted: bool = False) -> None:
-        trial = self._record.finish(trial_id, interrupted=interrupted)
+    def _finish(self, trial_id: str, *, interrupted: bool = False, stopped: bool = False) -> None:
+        trial = self._record.finish(trial_id, interrupted=interrupted, stopped=stopped)
         if trial.status == "paused":
             promotion = Promotion(self._record.metadata.settings)
             self._stop(promotion.without_chance(self._record.trials), shown_later=trial)
@@ -198,10 +206,10 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         self._stop([trial for trial in self._record.trials if trial.status == "paused"])
         self._files.refresh()
 
-    def _stop(self, paused: list[TrialRecord], *, shown_later: TrialRecord | None = None) -> None:
-        if paused:
-            self._record.stop_paused(paused)
-        for trial in paused:
+    def _stop(self, waiting: list[TrialRecord], *, shown_later: TrialRecord | None = None) -> None:
+        if waiting:
+            self._record.stop_waiting(waiting)
+        for trial in waiting:
             self._loggers.ended(trial)
             if trial is not shown_later:
                 self._view.show_stopped(trial)
@@ -210,8 +218,8 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         return {}  # Ray pickles callbacks into its scratch folder
 
 
-def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper, num_ended: int) -> None:
-    """Run trials until `num_ended` trials of the study have ended, or the study ends early.
+def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper, num_ended: int | None) -> None:
+    """Run trials until `num_ended` trials of the study have ended, or the study ends early; None for `num_samples`.
 
     Ray Tune itself may crash, for example when a worker is killed because the memory is full. The record knows which
     trials were running, so another Tuner continues them.
@@ -243,9 +251,14 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
                     worker,
                     tune_config=tune.TuneConfig(
                         num_samples=-1,  # the search algorithm says when there are enough
-                        max_concurrent_trials=study.max_concurrent_trials,
+                        max_concurrent_trials=study.capacity,  # the search algorithm allows fewer
                         search_alg=SearchAlgorithm(
-                            record, sampler, seed=settings.seed, num_ended=num_ended, stopper=stopper
+                            record,
+                            sampler,
+                            seed=settings.seed,
+                            num_ended=num_ended,
+                            stopper=stopper,
+                            before_proposal=callback.requests.answer_all,
                         ),
                         scheduler=build_scheduler(settings, record),
                         reuse_actors=True,

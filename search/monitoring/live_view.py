@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from types import FrameType
 from typing import NamedTuple, Self
@@ -33,8 +35,10 @@ from search.monitoring.terminal import (
     value_width,
 )
 from search.record.ranking import ended_trials, epochs_run, epochs_saved, leading_trial
+from search.record.requests import is_paused
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
+from training.console.keys import DOWN, Keys, can_read_keys
 from training.console.terminal import counted, format_metric, format_value, printable
 
 FRAMES_PER_SECOND = 2
@@ -70,21 +74,25 @@ class LiveView(View):
     All lines that this process prints meanwhile, also from other threads and libraries, appear above the view.
     """
 
-    def __init__(self, header: list[str], record: StudyRecord, *, began: float, num_samples: int, rows: int) -> None:
+    def __init__(self, header: list[str], record: StudyRecord, *, began: float, rows: int) -> None:
         """Prepare the view of a study that is about to run.
 
         Args:
             header: The lines at the top.
             record: The record of the study.
             began: When the command began, by `time.monotonic`.
-            num_samples: Number of trials after which the study is complete.
             rows: Number of trials that can run at the same time.
         """
         self._record = record
         self._header = list(header)
         self._began = began
-        self._num_samples = num_samples
-        self._rows = min(rows, MAX_ROWS)
+        self._most_rows = rows
+        self._keys: Keys | None = None
+        self._ask: Callable[[list[str]], object] = lambda _: None
+        self._cursor = 0
+        """Number of the running trial that the key s would stop, or that of one before it."""
+        self._may_stop: int | None = None
+        """Number of the trial that the next key s stops."""
         self._ended_before = len(ended_trials(record.trials))
         self._trials_began: float | None = None
         self._value_widths = {name: value_width(record.space.get(name)) for name in column_names(record)}
@@ -140,12 +148,76 @@ class LiveView(View):
     def show_stopped(self, trial: TrialRecord) -> None:
         """Do nothing, because the next frame shows it."""
 
+    @contextmanager
+    def requests_go_to(self, ask: Callable[[list[str]], object]) -> Iterator[None]:
+        """In this context, keys ask for a pause, for the end of the study, or for the end of a trial."""
+        if not can_read_keys():
+            yield
+            return
+        self._ask = ask
+        with Keys(self._on_key) as self._keys:
+            yield
+        self._keys = None
+
+    def _on_key(self, key: str) -> None:
+        trial, self._may_stop = self._may_stop, None
+        match key:
+            case "p":
+                self._ask(["resume" if self._is_paused else "pause"])
+            case "q":
+                self._ask(["stop"])
+            case "s" if trial is not None:
+                self._ask(["stop-trial", str(trial)])
+            case "s":
+                self._may_stop = self._chosen
+            case "up" | "down":
+                shown = [one.number for one in self._running_trials()]
+                if self._chosen in shown:
+                    place = shown.index(self._chosen) + (1 if key == DOWN else -1)
+                    self._cursor = shown[min(max(0, place), len(shown) - 1)]
+            case _:
+                return
+        self._live.refresh()
+
+    @property
+    def _is_paused(self) -> bool:
+        metadata = self._record.metadata
+        return is_paused(metadata.requests, len(metadata.sessions) - 1)
+
+    @property
+    def _rows(self) -> int:
+        """Number of rows for running trials; a user may have asked for more than at the beginning."""
+        widths = [answered.max_concurrent_trials for answered in self._record.metadata.requests]
+        return min(max([self._most_rows, *widths]), MAX_ROWS)
+
+    @property
+    def _chosen(self) -> int | None:
+        """Number of the running trial under the cursor; None if no trial runs."""
+        shown = [trial.number for trial in self._running_trials()]
+        return next((number for number in shown if number >= self._cursor), shown[-1] if shown else None)
+
+    def _running_trials(self) -> list[TrialRecord]:
+        """The running trials that are shown."""
+        running = (trial for trial in self._record.trials if trial.status == "running")
+        return sorted(running, key=lambda trial: trial.number)[: self._rows]
+
+    def _key_line(self) -> list[Text]:
+        """What the keys do, if they are read."""
+        if self._keys is None:
+            return []
+        if self._may_stop is not None:
+            return [Text(f"s stops trial {self._may_stop} after its epoch, another key does not", "bold")]
+        stop = "" if self._chosen is None else f"   s stop trial {self._chosen}   up, down: another trial"
+        return [Text(f"p {'resume' if self._is_paused else 'pause'}   q end the study{stop}", "dim")]
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Build the current frame; its last line names what a small terminal has no room for."""
         table, hidden = self._running(options.max_width)
         header = [(line[:HEADER_LABEL], Text(line[HEADER_LABEL:])) for line in self._header]
         parts = [*header, ("", self._time()), *self._best()]
-        room = options.max_height - 1 - self._rows - 3  # the bar, the headings, and what is hidden
+        keys = self._key_line()
+        # the bar, the headings, and what is hidden
+        room = options.max_height - 1 - self._rows - 3 - len(keys)
         surplus = min(len(parts) - room, len(header) - 1)
         if surplus > 0:  # the name, and the end with the address of the dashboard, are left
             hidden.insert(0, counted(surplus, "line"))
@@ -158,6 +230,8 @@ class LiveView(View):
         if hidden:
             names, more = f"hidden: {', '.join(hidden)}", " (a larger terminal shows more)"
             text = Text(names + more if len(names + more) <= options.max_width else names, "dim")
+            yield from _lines("", text, console, options.max_width, folds=False)
+        for text in keys:
             yield from _lines("", text, console, options.max_width, folds=False)
 
     def _print_above(self) -> None:
@@ -179,6 +253,8 @@ class LiveView(View):
         elapsed = time.monotonic() - self._began
         left = self._seconds_left()
         text = Text()
+        if self._is_paused:
+            text.append("paused, ", "bold")
         text.append(clock(elapsed), "bold")
         text.append(" elapsed" if left is None else f" elapsed, about {clock(left)} left")
         counts = Counter(trial.status for trial in record.trials)
@@ -187,7 +263,7 @@ class LiveView(View):
         return text
 
     def _bar(self) -> RenderableType:
-        ended, total = len(ended_trials(self._record.trials)), self._num_samples
+        ended, total = len(ended_trials(self._record.trials)), self._record.num_samples
         grid = Table.grid(padding=(0, 1), expand=True)
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True)
@@ -232,14 +308,14 @@ class LiveView(View):
             table.add_column(name, justify="right", no_wrap=True, min_width=6)
         if columns.spark_epochs:
             table.add_column(CURVE, no_wrap=True, width=columns.spark_epochs)
-        running = sorted(
-            (trial for trial in record.trials if trial.status == "running"), key=lambda trial: trial.number
-        )
-        for trial in running[: self._rows]:
+        running = self._running_trials()
+        more = sum(trial.status == "running" for trial in record.trials) - len(running)
+        chosen = self._chosen if self._keys else None
+        for trial in running:
             curve = [*trial.curve.values()]
             values = [format_metric(value) for value in (curve[-1], trial.best_value)] if curve else ["", ""]
             table.add_row(
-                str(study_number(record, trial)),
+                Text(str(study_number(record, trial)), "reverse" if trial.number == chosen else ""),
                 *(format_value(column_value(trial, name)) for name in widths),
                 f"{len(trial.epochs)}/{record.epoch_limit}" if record.epoch_limit else str(len(trial.epochs)),
                 *values[: 1 + columns.has_best],
@@ -250,7 +326,7 @@ class LiveView(View):
         hidden = list(map(printable, column_names(record)[len(widths) :]))
         hidden += [] if columns.has_best else ["best"]
         hidden += [] if columns.spark_epochs else ["curve"]
-        hidden += [counted(len(running) - self._rows, "running trial")] if len(running) > self._rows else []
+        hidden += [counted(more, "running trial")] if more else []
         return table, hidden
 
     def _columns(self, available: int) -> _Columns:
@@ -276,7 +352,19 @@ class LiveView(View):
         record = self._record
         value = len("0.1234") if record.metadata.is_accuracy else LONGEST_VALUE
         widths = [
-            max(2, len(str(max([self._num_samples, *(plan.trials if (plan := record.metadata.plan) else [])])))),
+            max(
+                2,
+                len(
+                    str(
+                        max(
+                            [
+                                self._record.num_samples,
+                                *(plan.trials if (plan := record.metadata.plan) else []),
+                            ]
+                        )
+                    )
+                ),
+            ),
             *self._widths(columns).values(),
             max(5, len(f"{record.epochs}/{record.epochs}")),
             *[value] * (1 + columns.has_best),
@@ -304,7 +392,7 @@ class LiveView(View):
             return None
         running = [trial for trial in self._record.trials if trial.status == "running"]
         partial = sum(min(1.0, len(trial.epochs) / self._record.epochs) for trial in running)
-        left = self._num_samples - len(ended_trials(self._record.trials)) - partial
+        left = self._record.num_samples - len(ended_trials(self._record.trials)) - partial
         return max(0.0, (time.monotonic() - self._trials_began) / (ended + partial) * left)
 
 

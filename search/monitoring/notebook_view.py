@@ -15,19 +15,17 @@ SECONDS_BETWEEN_UPDATES = 0.5
 class NotebookView(View):
     """Prints the header, and displays a line whose text changes with each report; what is printed meanwhile stays."""
 
-    def __init__(self, header: list[str], record: StudyRecord, *, began: float, num_samples: int) -> None:
+    def __init__(self, header: list[str], record: StudyRecord, *, began: float) -> None:
         """Prepare the view of a study that is about to run.
 
         Args:
             header: The lines at the top.
             record: The record of the study.
             began: When the command began, by `time.monotonic`.
-            num_samples: Number of trials after which the study is complete.
         """
         self._header = header
         self._record = record
         self._began = began
-        self._num_samples = num_samples
         self._display: Any = None
         """Handle of the line that is displayed."""
         self._next_update = 0.0
@@ -76,7 +74,7 @@ class NotebookView(View):
         record, best = self._record, leading_trial(self._record.trials)
         running = sum(trial.status == "running" for trial in record.trials)
         parts = [
-            f"{len(ended_trials(record.trials))} of {counted(self._num_samples, 'trial')} ended",
+            f"{len(ended_trials(record.trials))} of {counted(self._record.num_samples, 'trial')} ended",
             *([f"{running} running"] if running else []),
             counted(epochs_run(record.trials), "epoch"),
             clock(time.monotonic() - self._began),

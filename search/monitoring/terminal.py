@@ -1,5 +1,7 @@
 """Shows a study while it runs: the protocol of all views, and the plain view, a line for each trial."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, Self
 
 from search.record.ranking import best_trial
@@ -56,6 +58,10 @@ class View(Protocol):
 
     def show_stopped(self, trial: TrialRecord) -> None:
         """Show a trial that was paused, and will not continue."""
+
+    def requests_go_to(self, ask: Callable[[list[str]], object]) -> AbstractContextManager[object]:  # noqa: ARG002
+        """In this context, pass what the user asks of the study in this view to a function; most views pass nothing."""
+        return nullcontext()
 
 
 class PlainView(View):

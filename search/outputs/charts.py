@@ -40,7 +40,8 @@ from search.space.distributions import Distribution, HyperparameterValue, Ordere
 from training.console.terminal import counted, format_metric, format_value
 from training.metrics import CONFIDENCE
 
-PART_COLOURS = dict(zip(PART_NAMES, ("#3f7fd0", "#8bb6ea", "#8e5bd0", "#b08a2e", "#d23f3f", "#8a9099"), strict=True))
+_COLOURS = ("#3f7fd0", "#8bb6ea", "#8e5bd0", "#b08a2e", "#d23f3f", "#d98cc0", "#8a9099")
+PART_COLOURS = dict(zip(PART_NAMES, _COLOURS, strict=True))
 HOVER_TEXT = "%{text}<extra></extra>"
 SCALE = [[0, "#46307f"], [0.35, "#2f6f9f"], [0.7, "#3fb37f"], [1, "#f2c84b"]]
 """Dark for the worst value, bright for the best; the scale works without colour vision, too."""

@@ -539,6 +539,9 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
             ("machine", f"{machine.processor}, {counted(machine.cpus, 'core')}, {machine.memory_gib} GiB{gpus}"),
             ("versions", ", ".join(f"{name} {version}" for name, version in session.versions.items())),
         ]
+    for answered in metadata.requests:
+        request = answered.request
+        lines.append(("asked", f"{request.time}, {request.origin}: {request.text}; {answered.answer}"))
     return [*lines, ("report written", datetime.now().astimezone().isoformat(timespec="seconds"))]
 
 

@@ -113,6 +113,17 @@ def check_free(folder: Path) -> None:
         _acquire(folder).release()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process has locked the folder of a study, because it runs the study."""
+    if not (folder / ".lock").is_file():
+        return False
+    try:
+        with FileLock(folder / ".lock").acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def check_writable(folder: Path) -> Path:
     """Refuse a folder that cannot be created or written.
 

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +152,11 @@ class StudyRecord:
         return self.metadata.settings.epochs
 
     @property
+    def num_samples(self) -> int:
+        """Number of trials after which the study is complete; a user may change it while the study runs."""
+        return self.metadata.settings.num_samples
+
+    @property
     def epochs(self) -> int:
         """Number of epochs of a trial that is not stopped early; without a limit that of the longest one so far."""
         if self.epoch_limit is not None:
@@ -177,12 +182,11 @@ class StudyRecord:
 
     def requeue_interrupted(self) -> None:
         """Queue the trials that were running when the last process ended, so that they are proposed first."""
-        unfinished = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        unfinished = self.numbers_of_running()
 
         def requeue() -> None:
-            for stored in unfinished:
-                if not is_paused(stored):
-                    self._let_wait(stored.number)
+            for number in unfinished:
+                self._let_wait(number)
 
         self.change(requeue)
 
@@ -226,9 +230,27 @@ class StudyRecord:
         for point in starting_points(self.space, defaults)[:most]:
             self.study.enqueue_trial(point, user_attrs={"baseline": point == self.space.point(defaults)})
 
-    def enqueue(self, hyperparameters: dict[str, HyperparameterValue], seed: int) -> None:
-        """Queue the training of a configuration from a seed."""
-        self.study.enqueue_trial(hyperparameters, user_attrs={"seed": seed})
+    def enqueue(self, hyperparameters: Mapping[str, HyperparameterValue], seed: int | None = None) -> None:
+        """Queue the training of a configuration; without a seed, it has the one of its number.
+
+        The sampler chooses the hyperparameters that are missing.
+        """
+        self.study.enqueue_trial(dict(hyperparameters), user_attrs={} if seed is None else {"seed": seed})
+
+    def queued(self) -> list[int]:
+        """The numbers of the trials that were queued and have not begun."""
+        begun = {trial.number for trial in self.trials}
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return [trial.number for trial in waiting if trial.number not in begun]
+
+    def next_number(self) -> int:
+        """The number of the trial that is queued or proposed next."""
+        return len(self.study.get_trials(deepcopy=False))
+
+    def numbers_of_running(self) -> list[int]:
+        """The numbers of the trials that run in the process that writes this record now."""
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [stored.number for stored in running if not is_paused(stored)]
 
     def start(self, trial_id: str, proposal: Trial, seed: int) -> TrialRecord:
         """Record that a new trial or an interrupted one begins; the caller does this in a `change`.
@@ -290,15 +312,18 @@ class StudyRecord:
         self.change(lambda: proposal.set_user_attr("worker_failures", trial.worker_failures))
         return trial.worker_failures
 
-    def finish(self, trial_id: str, *, interrupted: bool = False) -> TrialRecord:
-        """Record that a trial ended, with the status by its reports; an `interrupted` trial can go on later."""
+    def finish(self, trial_id: str, *, interrupted: bool = False, stopped: bool = False) -> TrialRecord:
+        """Record that a trial ended, with the status by its reports.
+
+        An `interrupted` trial can go on later. One that was `stopped` cannot, even if the scheduler pauses trials.
+        """
         trial, proposal = self._running.pop(trial_id)
         if trial.failure:
             trial.status = trial.failure.status
         elif trial.ended_by_itself or (self.epoch_limit is not None and len(trial.epochs) >= self.epoch_limit):
             trial.status = "completed"
         else:
-            pauses = self.metadata.settings.scheduler == "promotion"
+            pauses = self.metadata.settings.scheduler == "promotion" and not stopped
             trial.status = "interrupted" if interrupted else "paused" if pauses else "stopped_early"
         self.change(lambda: self._write_end(trial, proposal))
         if trial.status != "interrupted":
@@ -315,10 +340,13 @@ class StudyRecord:
 
         self.change(write)
 
-    def stop_paused(self, trials: list[TrialRecord]) -> None:
-        """Record that these paused trials will not continue."""
+    def stop_waiting(self, trials: list[TrialRecord]) -> None:
+        """Record that these trials, which are paused or interrupted, will not continue."""
+        interrupted = [trial for trial in trials if trial.status == "interrupted"]
 
         def write() -> None:
+            for trial in interrupted:  # for Optuna they wait, and only what runs can end
+                self._database.set_trial_state_values(self._stored_id(trial.number), TrialState.RUNNING)
             for trial in trials:
                 trial.status = "stopped_early"
                 self._database.set_trial_user_attr(self._stored_id(trial.number), "status", trial.status)

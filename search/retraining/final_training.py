@@ -50,7 +50,7 @@ def train_final(
                 if stopper.stop_all():
                     return None
             _write(state_of(training.objects), file)
-            if stopper.time_is_up() and training.epoch < epochs:
+            if stopper.ends_with_epoch() and training.epoch < epochs:
                 return None
     accuracy, loss = test_loop(batches(data.test, EVALUATION_BATCH_SIZE), training.model, training.loss_fn)
     if not math.isfinite(loss):

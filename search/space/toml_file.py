@@ -12,10 +12,18 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 
 from search.settings import StudySettings
-from search.space.distributions import bounds, values_of
+from search.space.distributions import HyperparameterValue, bounds, clip, contains_value, values_of
 from search.space.encoding import SpaceEncoding
 from search.space.objective_space import ask_space, is_objective
-from search.space.search_space import ConditionalRange, Fixed, Point, SearchSpace, describe, parse
+from search.space.search_space import (
+    ConditionalRange,
+    Fixed,
+    Point,
+    SearchSpace,
+    describe,
+    describe_hyperparameter,
+    parse,
+)
 from search.task.metric_names import Mode
 from search.task.task import Task
 from training.config import TrialConfig
@@ -106,25 +114,73 @@ def fix_values(space: SearchSpace, assignments: Sequence[str], config_class: typ
     `config_class` is the dataclass whose fields can be set, or None. A ValueError says which rule is broken.
     """
     values: Point = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        try:
-            if not equals:
-                raise ValueError("must be NAME=VALUE")
-            if name in values:
-                raise ValueError(f"{name} is set twice")
-            values[name] = read_text(_field_type(name, config_class), text)
-            if config_class:
+    for name, value in _read_assignments("set", assignments, config_class):
+        values[name] = value
+        if config_class:
+            try:
                 with errors_as_sentences(config_class.__name__, own_rules=True):
                     make_config(config_class, values)
-        except ValueError as error:
-            raise ValueError(f"set {assignment}: {error}") from None
+            except ValueError as error:
+                raise ValueError(f"set {name}={value}: {error}") from None
     fixed = space.fix(values)
     if not fixed:
         raise ValueError(f"set {' '.join(assignments)} fixes every hyperparameter, so nothing is left to search")
     if config_class:
         _check_points(fixed, config_class)
     return fixed
+
+
+def read_point(space: SearchSpace, assignments: Sequence[str], config_class: type[Any] | None) -> Point:
+    """Read a point of a search space, or a part of one, from `assignments` of the form `NAME=VALUE`.
+
+    `config_class` is as for `fix_values`. A ValueError names what is not in the space.
+    """
+    point: Point = {}
+    texts = dict(assignment.split("=", 1) for assignment in assignments if "=" in assignment)
+    for name, value in _read_assignments("enqueue", assignments, config_class):
+        if name not in space.ranges:
+            raise ValueError(f"enqueue {name}: it is not in the search space{_suggest(name, [*space])}")
+        distributions = [space[name]] if name in space else []
+        inside = [one for one in (value, texts[name]) if any(contains_value(each, one) for each in distributions)]
+        if name in space and not inside:
+            described = describe_hyperparameter(describe(space)[name])
+            raise ValueError(f"enqueue {name}={texts[name]}: the search space has {name} {described}")
+        point[name] = clip(space[name], inside[0]) if inside else value
+    active = space.active(point)
+    for name, value in point.items():
+        match active.get(name):
+            case Fixed(fixed) if fixed != value:
+                raise ValueError(f"enqueue {name}={texts[name]}: it is fixed at {fixed} here")
+            case Fixed():
+                pass
+            case None:
+                names = dict.fromkeys(other for one in space.ranges[name] for other in one.condition)
+                raise ValueError(
+                    f"enqueue {name}={texts[name]}: it has a value only for some values of {' and '.join(names)}, "
+                    "which must be given, too"
+                )
+            case distribution if not contains_value(distribution, value):
+                described = describe_hyperparameter(describe(SearchSpace({name: distribution}))[name])
+                raise ValueError(f"enqueue {name}={texts[name]}: with these values its range is {described}")
+    return {name: value for name, value in point.items() if name in space}
+
+
+def _read_assignments(
+    word: str, assignments: Sequence[str], config_class: type[Any] | None
+) -> Iterator[tuple[str, HyperparameterValue]]:
+    """The names and the values in `assignments`; `word` begins the sentence about one that is wrong."""
+    names = set[str]()
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        try:
+            if not equals:
+                raise ValueError("must be NAME=VALUE")
+            if name in names:
+                raise ValueError(f"{name} is set twice")
+            names.add(name)
+            yield name, read_text(_field_type(name, config_class), text)
+        except ValueError as error:
+            raise ValueError(f"{word} {assignment}: {error}") from None
 
 
 def to_toml(space: SearchSpace) -> str:

@@ -1,7 +1,9 @@
 """Text for terminals without control characters, and an output that survives the end of its reader."""
 
+import getpass
 import io
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -107,6 +109,15 @@ def show_event(sentence: str) -> None:
     """Print a sentence about an event of a study between the lines of its trials; with `--json`, also as an object."""
     print(f"  ! {sentence}", flush=True)
     write_event(sentence)
+
+
+def this_user() -> str:
+    """The user of this process and the machine, for example ada on host7."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may have no name for its user
+        user = f"user {os.getuid()}"
+    return printable(f"{user} on {platform.node()}")
 
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
