@@ -233,10 +233,8 @@ def request(*words: str) -> Request:
     return new_request(words, "ada on host7")
 
 
-def answered(one: Request, number: int = 2, session: int = 0) -> AnsweredRequest:
-    return AnsweredRequest(
-        request=one, session=session, seconds=1.0, max_concurrent_trials=number, is_done=True, answer="done"
-    )
+def answered(one: Request) -> AnsweredRequest:
+    return AnsweredRequest(request=one, session=0, seconds=1.0, is_done=True, answer="done")
 
 
 def test_request_that_nobody_takes_is_withdrawn_unless_it_lasts(tmp_path: Path) -> None:
@@ -339,17 +337,19 @@ def test_point_is_read_with_the_types_and_the_conditions_of_the_space() -> None:
 
 # what Ray is told
 
+NOWHERE = {"node_ip": "192.0.2.1"}
+
 
 def test_trials_above_the_limit_end_with_their_epoch_and_go_on_later() -> None:
     stopper = StudyStopper()
     stopper.held_back = {"b"}
-    assert [stopper(name, {}) for name in "ab"] == [False, True]
+    assert [stopper(name, NOWHERE) for name in "ab"] == [False, True]
     stopper.held_back = set()
     assert stopper.interrupts("b")  # it is about to end, whatever is asked meanwhile
     assert not stopper.interrupts("a")
     stopper.is_paused = True
     stopper.stopped.add("a")
-    assert stopper("a", {})
+    assert stopper("a", NOWHERE)
     assert not stopper.interrupts("a")
 
 
@@ -364,5 +364,5 @@ def test_no_trial_is_proposed_while_there_is_no_room(tmp_path: Path) -> None:
     algorithm._record.interrupt_running()
     algorithm._stopper.is_paused = True
     assert algorithm.suggest("c") is None
-    assert is_paused([answered(request("pause"), 0)], 0)
-    assert not is_paused([answered(request("pause"), 0)], 1)  # a study that is resumed goes on
+    assert is_paused([answered(request("pause"))], 0)
+    assert not is_paused([answered(request("pause"))], 1)  # a study that is resumed goes on

@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 from optuna.distributions import FloatDistribution
-from studies import search
+from studies import SESSION, search
 
 from search.algorithms.stopping import StudyStopper
 from search.engine.trial_folder import UNENDED
@@ -26,13 +26,13 @@ DIED = Failure("worker_died", "worker died: by itself")
 def record(tmp_path: Path) -> StudyRecord:
     settings = StudySettings(metric="loss", epochs=2, num_samples=9, train_function="own.py:train", resume="no new one")
     space = SearchSpace({"slope": FloatDistribution(0.0, 1.0)})
-    return StudyRecord.create(tmp_path, StudyMetadata(settings=settings, space=space))
+    return StudyRecord.create(tmp_path, StudyMetadata(settings=settings, space=space, sessions=[SESSION]))
 
 
 @pytest.fixture
 def callback(record: StudyRecord) -> RecordingCallback:
     settings = SimpleNamespace(max_failures=0)
-    study: Any = SimpleNamespace(record=record, settings=settings, began=0.0, max_concurrent_trials=1)
+    study: Any = SimpleNamespace(record=record, settings=settings, began=0.0, capacity=1, cluster=None)
     view: Any = mock.MagicMock()
     with mock.patch("search.engine.tuner.Gauges"):
         return RecordingCallback(study, view, view, StudyStopper(), view)

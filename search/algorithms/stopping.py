@@ -51,6 +51,8 @@ class StudyStopper(Stopper):  # type: ignore[misc]
         """Ray's names of the trials that have ended, or end now, and may go on later."""
         self.held_back: set[str] = set()
         """Ray's names of the trials that are interrupted with their next report, because too many run."""
+        self.nodes_left: list[str] = []
+        """Addresses of nodes that will be switched off: trials there are interrupted with their next report."""
         self._began = time.monotonic()
         self.set_time_budget(time_budget)
         self._last_error = ""
@@ -101,9 +103,10 @@ class StudyStopper(Stopper):  # type: ignore[misc]
             self.has_same_error = True
             self.repeated_failure = f"{SAME_FAILURES} trials in a row raised the same error, so the study ended early."
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial must stop after its report; Ray asks this after each report."""
-        if self.is_paused or self.ends_with_epoch() or trial_id in self.held_back:
+        must_move = trial_id in self.held_back or result["node_ip"] in self.nodes_left
+        if self.is_paused or self.ends_with_epoch() or must_move:
             self.interrupted.add(trial_id)
         return trial_id in self.stopped | self.interrupted
 

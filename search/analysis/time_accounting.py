@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, chain, groupby, pairwise
 
-from search.record.provenance import Session
-from search.record.requests import AnsweredRequest
+from search.record.provenance import Session, WidthChange
 from search.record.study_record import StudyRecord
 from search.record.trial import Timing, TrialRecord
 
@@ -73,7 +72,8 @@ def time_accounting(record: StudyRecord) -> dict[str, float]:
     Each part is measured by itself. The clocks of the workers measure `training`, `evaluation`, the work of `lost`
     epochs, and the waiting time within a trial; the clock of the driver measures the time before the first trial of a
     worker, between two trials and after the last one. So the sum shows whether a part is missing or counted twice.
-    Where a user has asked for a pause, or for fewer trials at a time, the time that a worker did not work is `paused`.
+    Where a user has asked for a pause, or for fewer trials at a time, the time of workers that did nothing is `paused`.
+    In a cluster that grows, the cores of its largest size count from the beginning, and are `idle` until they come.
 
     Returns:
         Core seconds of `whole` and of each of `PART_NAMES`.
@@ -81,8 +81,8 @@ def time_accounting(record: StudyRecord) -> dict[str, float]:
     intervals = _intervals(record)
     parts = dict.fromkeys(("whole", *PART_NAMES), 0.0)
     for number, session in enumerate(record.metadata.sessions):
-        requests = [answered for answered in record.metadata.requests if answered.session == number]
-        for part, core_seconds in _session_parts(session, intervals[number], requests):
+        changes = [change for change in record.metadata.widths if change.session == number]
+        for part, core_seconds in _session_parts(session, intervals[number], changes):
             parts[part] += core_seconds
     return {part: round(core_seconds, 6) for part, core_seconds in parts.items()}
 
@@ -136,23 +136,35 @@ def _wall(session: Session, intervals: list[Interval]) -> float:
 
 
 def _session_parts(
-    session: Session, intervals: list[Interval], requests: list[AnsweredRequest]
+    session: Session, intervals: list[Interval], changes: list[WidthChange]
 ) -> Iterator[tuple[str, float]]:
     """The parts of a session and their core seconds; a part may come several times."""
     wall, cores_each = _wall(session, intervals), session.cpus_per_trial
-    widths = [(0.0, session.max_concurrent_trials)]
-    widths += [(answered.seconds, answered.max_concurrent_trials) for answered in requests]
-    concurrent = max(width for _, width in widths)
-    held_back = [(began, ended) for (began, width), (ended, _) in pairwise([*widths, (wall, 0)]) if width < concurrent]
-    yield "whole", session.cpus * wall
-    yield "idle", (session.cpus - concurrent * cores_each) * wall
+    cpus = max([session.cpus, *(change.cpus for change in changes)])
+    concurrent = max([session.max_concurrent_trials, *(change.max_concurrent_trials for change in changes)])
+    narrow = [*_narrow_spans(session, changes, concurrent, wall)]
+    yield "whole", cpus * wall
+    yield "idle", (cpus - concurrent * cores_each) * wall
     workers = _group_by_worker(intervals)
     for part, seconds in chain(*map(_working_seconds, workers)):
         yield part, seconds * cores_each
     for part, began, ended in chain(*map(_gaps, workers), _unused(workers, concurrent, wall)):
-        paused = sum(max(0.0, min(ended, until) - max(began, since)) for since, until in held_back)
-        yield "paused", paused * cores_each
-        yield part, (ended - began - paused) * cores_each
+        overlaps = [(kind, max(0.0, min(ended, until) - max(began, since))) for since, until, kind in narrow]
+        for kind, seconds in [*overlaps, (part, ended - began - sum(seconds for _, seconds in overlaps))]:
+            yield kind, seconds * cores_each
+
+
+def _narrow_spans(
+    session: Session, changes: list[WidthChange], concurrent: int, wall: float
+) -> Iterator[tuple[float, float, str]]:
+    """The times in which fewer trials than `concurrent` could run, and the part to which their unused time belongs."""
+    widths = [(0.0, session.max_concurrent_trials, "idle")]
+    for change in changes:
+        is_asked = change.max_concurrent_trials < min(concurrent, change.capacity)
+        widths.append((change.seconds, change.max_concurrent_trials, "paused" if is_asked else "idle"))
+    for (began, width, kind), (ended, *_) in pairwise([*widths, (wall, 0, "")]):
+        if width < concurrent:
+            yield began, ended, kind
 
 
 def _group_by_worker(intervals: list[Interval]) -> list[list[Interval]]:

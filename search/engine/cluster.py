@@ -72,17 +72,12 @@ class Cluster:
             ValueError: A node does not share this folder, has other versions or cannot load the code; it is named.
         """
         with TemporaryDirectory(prefix=".tunesmith-", dir=folder) as shared:
-            nodes = {
-                ray.remote(_test_node)
-                .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(id_, soft=False))
-                .remote(shared): node
-                for id_, node in self.nodes.items()
-            }
+            nodes = {begin_check(id_, shared): node for id_, node in self.nodes.items()}
             finished, _ = ray.wait(list(nodes), num_returns=len(nodes), timeout=NODE_SECONDS)
             for result, node in nodes.items():
                 if result not in finished:
                     raise ValueError(f"node {node.name} of the cluster has not answered within {NODE_SECONDS} seconds")
-                _check_node(result, node, folder)
+                end_check(result, node, folder)
 
 
 def join(address: str) -> Cluster:
@@ -110,8 +105,7 @@ def join(address: str) -> Cluster:
         raise ValueError(f"the Ray cluster {where} cannot be joined: this machine is not one of its nodes") from None
     except Exception as error:  # whatever Ray raises
         raise ValueError(f"the Ray cluster {where} cannot be joined: {error}") from None
-    alive = {node["NodeID"]: _node(node) for node in ray.nodes() if node["Alive"]}
-    nodes = {id_: node for id_, node in alive.items() if node.cpus >= 1}
+    nodes = nodes_with_cores()
     if not nodes:
         raise ValueError(f"no node of the Ray cluster {where} has a core for trials")
     return Cluster(nodes, context.dashboard_url or None)
@@ -142,6 +136,28 @@ def _check_answers(address: str, where: str) -> None:
     raise ValueError(f"the Ray cluster {where} cannot be joined: {_last_line(status.stderr)}")
 
 
+def nodes_with_cores() -> dict[str, Node]:
+    """The nodes of the joined cluster that are up and can run trials, by Ray's id."""
+    alive = {node["NodeID"]: _node(node) for node in ray.nodes() if node["Alive"]}
+    return {id_: node for id_, node in alive.items() if node.cpus >= 1}
+
+
+def draining_nodes() -> set[str]:
+    """Ray's ids of the nodes of which it is announced that they will be switched off."""
+    return set(ray._private.state.state.get_draining_nodes())
+
+
+def begin_check(node_id: str, folder: str) -> Any:
+    """Let a node say whether it can run trials; `end_check` reads the answer.
+
+    Args:
+        node_id: Ray's id of the node.
+        folder: A folder that the node must share, into which it writes.
+    """
+    place = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(_test_node).options(num_cpus=0, max_retries=0, scheduling_strategy=place).remote(folder)
+
+
 def _node(node: dict[str, Any]) -> Node:
     resources = node["Resources"]
     return Node(node["NodeManagerAddress"], int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
@@ -158,7 +174,8 @@ def _test_node(folder: str) -> tuple[dict[str, str], str | None]:
     return provenance.versions(), None
 
 
-def _check_node(result: Any, node: Node, folder: Path) -> None:
+def end_check(result: Any, node: Node, folder: Path) -> None:
+    """Raise a ValueError that says why a node cannot run trials; `folder` is the one that it must share."""
     try:
         node_versions, write_error = ray.get(result)
     except Exception as error:  # any error means that the node cannot run our code

@@ -21,7 +21,7 @@ def find_capacity(settings: StudySettings, joined: Cluster | None, running_studi
         ValueError: A trial needs more cores or GPUs than a machine has.
     """
     if joined:
-        nodes, machine, library, cpus_taken = list(joined.nodes.values()), "the largest node of the cluster", "Ray", 0
+        nodes, machine, library, cpus_taken = [*joined.nodes.values()], "the largest node of the cluster", "Ray", 0
     else:
         nodes, machine, library = [this_machine()], "this machine", "torch"
         cpus_taken = sum(study.cpus for study in running_studies)
@@ -32,7 +32,7 @@ def find_capacity(settings: StudySettings, joined: Cluster | None, running_studi
         raise ValueError(
             f"gpus_per_trial is {settings.gpus_per_trial:g}, but {library} finds {counted(gpus, 'GPU')} on {machine}"
         )
-    capacity = sum(_node_capacity(node, settings, cpus_taken) for node in nodes)
+    capacity = sum(node_capacity(node, settings, cpus_taken) for node in nodes)
     if joined and capacity == 0:
         raise ValueError(
             f"no node of the cluster has enough cores and GPUs for a trial: cpus_per_trial is "
@@ -41,7 +41,8 @@ def find_capacity(settings: StudySettings, joined: Cluster | None, running_studi
     return max(1, capacity)
 
 
-def _node_capacity(node: Node, settings: StudySettings, cpus_taken: int) -> int:
+def node_capacity(node: Node, settings: StudySettings, cpus_taken: int = 0) -> int:
+    """For how many trials a machine has cores and GPUs, of which others take `cpus_taken` cores."""
     capacity = (node.cpus - cpus_taken) // settings.cpus_per_trial
     if settings.gpus_per_trial >= 1:
         return min(capacity, node.gpus // int(settings.gpus_per_trial))

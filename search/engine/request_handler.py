@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from search.algorithms.stopping import StudyStopper
 from search.engine.concurrency import max_concurrent_trials
 from search.engine.study import Study
+from search.engine.width import Width
 from search.monitoring.terminal import clock
 from search.record.database import RecordUnwritableError
 from search.record.mailbox import Mailbox
@@ -50,25 +51,26 @@ class RequestHandler:
     """
 
     def __init__(
-        self, study: Study, stopper: StudyStopper, *, stop_waiting: Callable[[list[TrialRecord]], None]
+        self, study: Study, stopper: StudyStopper, width: Width, *, stop_waiting: Callable[[list[TrialRecord]], None]
     ) -> None:
         """Open the mailbox.
 
         Args:
             study: The study, which begins to run.
             stopper: Lets trials end.
+            width: How many trials may run at the same time.
             stop_waiting: Ends trials that do not run, and shows it.
         """
         self._study = study
         self._record = study.record
         self._stopper = stopper
+        self._width = width
         self._stop_waiting = stop_waiting
         self._mailbox = Mailbox(study.record.folder)
         self._asked = SimpleQueue[Request]()
         self._next_look = 0.0
         self._stopped_trials = stopped_trials(study.record.metadata.requests)
         """Numbers of trials that end with their next epoch, or have ended with it."""
-        self._set_width(study.max_concurrent_trials)
         with suppress(OSError):  # a study can run without a mailbox
             self._mailbox.open()
 
@@ -110,12 +112,10 @@ class RequestHandler:
         except ValueError as error:
             effect, is_done = _Effect(str(error)), False
         settings = effect.settings or self._record.metadata.settings
-        self._set_width(max_concurrent_trials(settings, self._study.capacity))
         answered = AnsweredRequest(
             request=request,
             session=len(self._record.metadata.sessions) - 1,
             seconds=round(time.monotonic() - self._study.began, 3),
-            max_concurrent_trials=0 if self._stopper.is_paused else self._stopper.max_concurrent,
             is_done=is_done,
             answer=effect.answer,
         )
@@ -125,13 +125,9 @@ class RequestHandler:
             self._record.update(requests=[*earlier, answered], settings=settings)
 
         self._record.change(write)
+        self._width.set()
         show_event(f"{request.text}, asked by {request.origin}: {answered.answer}")
         return answered
-
-    def _set_width(self, width: int) -> None:
-        """Let so many trials run at the same time; those that began last end with their epoch if there are more."""
-        self._stopper.max_concurrent = width
-        self._stopper.held_back = set(self._record.running_ids()[width:])
 
     def _carry_out(self, request: Request) -> _Effect:
         """Do what is asked; a ValueError says why it cannot be done."""
@@ -202,13 +198,13 @@ class RequestHandler:
                 return self._set_num_samples(settings, value)
             case "max-concurrent":
                 number = _whole_number(name, value)
-                if not 1 <= number <= self._study.capacity:
+                if not 1 <= number <= self._width.capacity:
                     raise ValueError(
-                        f"max-concurrent must be from 1 to {self._study.capacity}, for so many trials there is room, "
+                        f"max-concurrent must be from 1 to {self._width.capacity}, for so many trials there is room, "
                         f"got {value}"
                     )
                 changed = replace(settings, max_concurrent=number)
-                width = max_concurrent_trials(changed, self._study.capacity)
+                width = max_concurrent_trials(changed, self._width.capacity)
                 return _Effect(f"at most {counted(width, 'trial')} at a time from now on", settings=changed)
             case _:
                 budget = None if value == "none" else value

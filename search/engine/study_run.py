@@ -109,8 +109,8 @@ class StudyRun:
                 if callback is None:
                     self._start_ray(stack, view)
                     callback = RecordingCallback(study, self.files, self.loggers, self.stopper, view)
-                    stack.callback(callback.requests.close)
-                    stack.enter_context(view.requests_go_to(callback.requests.ask))
+                    stack.callback(callback.close)
+                    stack.enter_context(view.requests_go_to(callback.ask))
                 run_trials(study, callback, self.stopper, num_ended)
 
             yield run_until

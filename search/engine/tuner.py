@@ -24,6 +24,7 @@ from search.engine.study import Study
 from search.engine.time_limit import timeout_file
 from search.engine.trainable import trainable
 from search.engine.trial_folder import UNENDED
+from search.engine.width import Width
 from search.monitoring.loggers import Loggers
 from search.monitoring.prometheus import Gauges
 from search.monitoring.terminal import View, trial_name
@@ -32,6 +33,10 @@ from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Timing, TrialRecord
 from training.console.terminal import printable, show_event
 
+STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
+"""Of Ray's placement groups."""
+MOST_TRIALS = 10_000
+"""More trials do not run at the same time on any cluster."""
 MAX_CRASHES = 3
 """After this number of crashes of Ray Tune in a row, without progress between them, the study ends."""
 
@@ -54,20 +59,34 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         """Process id of the worker of each trial that has reported, by Ray's id of the trial."""
         self._unended = {trial.number for trial in self._record.trials if self._unended_file(trial).is_file()}
         """Numbers of the trials whose training went on after their end, and whose worker was therefore ended."""
-        self.requests = RequestHandler(study, stopper, stop_waiting=self._stop)
+        self._width = Width(study, stopper)
+        self._requests = RequestHandler(study, stopper, self._width, stop_waiting=self._stop)
         self._warnings: set[str] = set()
         """Warnings of workers that were printed; each is printed once."""
         self._view.begin_trials()
 
     def on_step_begin(self, **_: Any) -> None:
-        """Do what users ask of the study."""
-        self.requests.answer_all()
+        """Do what users ask of the study, and follow the machines of a cluster."""
+        self.look_around()
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """Show a trial that begins in a worker."""
         if trial.trial_id in self._record.running_ids():  # it may have been interrupted before it began
-            self.requests.began(trial.trial_id)
+            self._requests.began(trial.trial_id)
             self._view.show_started(self._record.running(trial.trial_id))
+
+    def ask(self, words: list[str]) -> None:
+        """Make a request from the view."""
+        self._requests.ask(words)
+
+    def close(self) -> None:
+        """Answer the requests that are left, because the trials have ended."""
+        self._requests.close()
+
+    def look_around(self) -> None:
+        """Do what users ask of the study, and follow the machines of a cluster; Ray asks for nothing while it waits."""
+        self._requests.answer_all()
+        self._width.follow_cluster()
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Record an epoch, or the failure with which the trial is about to end."""
@@ -251,14 +270,15 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
                     worker,
                     tune_config=tune.TuneConfig(
                         num_samples=-1,  # the search algorithm says when there are enough
-                        max_concurrent_trials=study.capacity,  # the search algorithm allows fewer
+                        # the search algorithm allows fewer, and a cluster may grow
+                        max_concurrent_trials=MOST_TRIALS if study.cluster else study.capacity,
                         search_alg=SearchAlgorithm(
                             record,
                             sampler,
                             seed=settings.seed,
                             num_ended=num_ended,
                             stopper=stopper,
-                            before_proposal=callback.requests.answer_all,
+                            before_proposal=callback.look_around,
                         ),
                         scheduler=build_scheduler(settings, record),
                         reuse_actors=True,
@@ -286,8 +306,16 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
 
 
 def worker_class(run: Callable[[dict[str, Any]], None], study: str, resources: dict[str, float]) -> Any:
-    """The class of the actors that run trials, as Ray's dashboard shows it; an actor is called after its study."""
-    worker = tune.with_resources(wrap_function(run, name=f"study {study}: its log names its trials"), resources)
+    """The class of the actors that run trials, as Ray's dashboard shows it; an actor is called after its study.
+
+    Ray Tune gives a trial the worker of an earlier one if both need the same placement group. So a trial that begins
+    after a node was left needs another one: for a single bundle, all strategies mean the same.
+    """
+
+    def placement(sample: dict[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([resources], strategy=STRATEGIES[sample["nodes_left"] % len(STRATEGIES)])
+
+    worker = tune.with_resources(wrap_function(run, name=f"study {study}: its log names its trials"), placement)
     worker.__name__ = worker.__qualname__ = "TrialWorker"
     return worker
 

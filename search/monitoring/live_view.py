@@ -187,7 +187,7 @@ class LiveView(View):
     @property
     def _rows(self) -> int:
         """Number of rows for running trials; a user may have asked for more than at the beginning."""
-        widths = [answered.max_concurrent_trials for answered in self._record.metadata.requests]
+        widths = [change.max_concurrent_trials for change in self._record.metadata.widths]
         return min(max([self._most_rows, *widths]), MAX_ROWS)
 
     @property

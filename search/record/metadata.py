@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from search.record.confirmation import Confirmation, Final, Plan
 from search.record.lookup import not_comparable, settings_from_json, settings_to_json
-from search.record.provenance import Session
+from search.record.provenance import Session, WidthChange
 from search.record.requests import AnsweredRequest
 from search.record.trial import CountedEpoch, Objective, TrialRecord
 from search.record.upgrade import upgrade_study
@@ -103,6 +103,8 @@ class StudyMetadata:
     """The result of this study's confirmation."""
     origin: Origin | None = None
     """Where the trials are from; only in a study that was imported."""
+    widths: list[WidthChange] = field(default_factory=list)
+    """When the number of trials at a time changed within a session, the earliest change first."""
     requests: list[AnsweredRequest] = field(default_factory=list)
     """What users asked of the study while it ran, the earliest first."""
 

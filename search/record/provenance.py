@@ -77,6 +77,28 @@ class Session:
         return (self.cluster or self.machine).cpus
 
 
+@dataclass(frozen=True, kw_only=True)
+class WidthChange:
+    """From some time on, another number of trials could run at the same time than before."""
+
+    session: int
+    """Number of the session of the study, from 0."""
+    seconds: float
+    """Since the session began."""
+    max_concurrent_trials: int
+    """0 while the study is paused."""
+    capacity: int
+    """For how many trials there were cores and GPUs; a cluster may grow and shrink."""
+    cpus: int
+    """Cores of the cluster, or else of the machine."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers with which the time accounting cannot compute."""
+        numbers = (self.session, self.max_concurrent_trials, self.capacity, self.cpus)
+        if not (all(0 <= number <= 10**6 for number in numbers) and 0 <= self.seconds <= MOST_SECONDS):
+            raise ValueError(f"a change of the width cannot be {self}")
+
+
 def new_session(cluster: ClusterSize | None, *, max_concurrent_trials: int, cpus_per_trial: int) -> Session:
     """The session that this process begins now."""
     return Session(

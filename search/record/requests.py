@@ -68,8 +68,6 @@ class AnsweredRequest:
     """Number of the session of the study, from 0."""
     seconds: float
     """When it was answered, in seconds since the session began."""
-    max_concurrent_trials: int
-    """How many trials may run at the same time from then on; 0 while the study is paused."""
     is_done: bool
     answer: str
     """What was done, or why it cannot be done, in one sentence."""
@@ -83,8 +81,8 @@ def new_request(words: Sequence[str], origin: str) -> Request:
 
 def is_paused(requests: Sequence[AnsweredRequest], session: int) -> bool:
     """Whether a session of a study is paused; it is not when it starts."""
-    changes = [one for one in requests if one.session == session and one.request.action in ("pause", "resume")]
-    return bool(changes) and changes[-1].max_concurrent_trials == 0
+    done = [one.request.action for one in requests if one.session == session and one.is_done]
+    return [action for action in done if action in ("pause", "resume")][-1:] == ["pause"]
 
 
 def stopped_trials(requests: Sequence[AnsweredRequest]) -> set[int]:

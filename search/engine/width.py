@@ -1,0 +1,119 @@
+"""Decides how many trials of a study run at the same time, and follows a cluster that grows and shrinks."""
+
+import time
+from contextlib import suppress
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+
+from search.algorithms.stopping import StudyStopper
+from search.engine.cluster import Node, begin_check, draining_nodes, end_check, nodes_with_cores
+from search.engine.concurrency import max_concurrent_trials, node_capacity
+from search.engine.study import Study
+from search.record.provenance import WidthChange
+from training.console.terminal import counted, show_event
+
+SECONDS_BETWEEN_LOOKS = 2.0
+"""How often the nodes of a cluster are looked at."""
+
+
+class Width:
+    """How many trials of a study may run at the same time: what its settings and its machines allow.
+
+    A node that joins the cluster of the study is checked, and then runs trials. If Ray announces that a node will be
+    switched off, its trials end with their epoch and go on elsewhere, and no other trial begins there.
+    """
+
+    def __init__(self, study: Study, stopper: StudyStopper) -> None:
+        """Set the width of a study that begins to run.
+
+        Args:
+            study: The study.
+            stopper: Gets the width.
+        """
+        self._study = study
+        self._stopper = stopper
+        self._nodes = dict(study.cluster.nodes) if study.cluster else {}
+        self._refused: set[str] = set()
+        """Ray's ids of the nodes that cannot run trials of this study."""
+        self._checks: dict[str, tuple[Node, Any, TemporaryDirectory[str]]] = {}
+        """The nodes that have joined and have not answered yet, by Ray's id."""
+        self._draining: set[str] = set()
+        self._next_look = 0.0
+        self.capacity = study.capacity
+        """For how many trials there are cores and GPUs."""
+        session = study.record.metadata.sessions[-1]
+        self._cpus = session.cpus
+        self._recorded = session.max_concurrent_trials, self.capacity, self._cpus
+        self.set()
+
+    def set(self) -> None:
+        """Allow what the settings of the study and the machines allow now.
+
+        If the settings allow fewer trials than run, those that began last end with their epoch.
+        """
+        record, settings = self._study.record, self._study.record.metadata.settings
+        self._stopper.max_concurrent = max_concurrent_trials(settings, self.capacity)
+        running = record.running_ids()
+        self._stopper.held_back = set(running[settings.max_concurrent :]) if settings.max_concurrent else set()
+        width = 0 if self._stopper.is_paused else self._stopper.max_concurrent
+        if self._recorded != (width, self.capacity, self._cpus):
+            self._recorded = width, self.capacity, self._cpus
+            change = WidthChange(
+                session=len(record.metadata.sessions) - 1,
+                seconds=round(time.monotonic() - self._study.began, 3),
+                max_concurrent_trials=width,
+                capacity=self.capacity,
+                cpus=self._cpus,
+            )
+            record.update(widths=[*record.metadata.widths, change])
+
+    def follow_cluster(self) -> None:
+        """Look for nodes that have joined or left, or will be switched off."""
+        if self._study.cluster is None or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
+        alive, draining = nodes_with_cores(), draining_nodes()
+        for id_ in self._nodes.keys() - alive.keys():
+            self._tell(self._nodes.pop(id_), "has left the cluster")
+        for id_ in draining & self._nodes.keys():
+            node = self._nodes.pop(id_)
+            self._draining.add(id_)
+            self._stopper.nodes_left.append(node.name)
+            self._tell(node, "will be switched off: its trials go on elsewhere after their epoch")
+        for id_ in alive.keys() - self._nodes.keys() - self._checks.keys() - self._refused - self._draining:
+            shared = TemporaryDirectory(prefix=".tunesmith-", dir=self._study.record.folder)
+            self._checks[id_] = alive[id_], begin_check(id_, shared.name), shared
+        for id_ in self._answered():
+            self._end_check(id_)
+
+    def _answered(self) -> list[str]:
+        """Ray's ids of the nodes that have joined and have answered."""
+        results = {result: id_ for id_, (_, result, _) in self._checks.items()}
+        if not results:
+            return []
+        finished, _ = ray.wait([*results], num_returns=len(results), timeout=0)
+        return [results[result] for result in finished]
+
+    def _end_check(self, id_: str) -> None:
+        node, result, shared = self._checks.pop(id_)
+        try:
+            end_check(result, node, self._study.record.folder)
+        except ValueError as error:
+            self._refused.add(id_)
+            show_event(f"{error}; the study does not count on it")
+        else:
+            self._nodes[id_] = node
+            self._tell(node, "has joined the cluster")
+        finally:
+            with suppress(OSError):
+                shared.cleanup()
+
+    def _tell(self, node: Node, what: str) -> None:
+        settings = self._study.settings
+        self.capacity = max(1, sum(node_capacity(one, settings) for one in self._nodes.values()))
+        self._cpus = sum(one.cpus for one in self._nodes.values())
+        self.set()
+        trials = counted(self._stopper.max_concurrent, "trial")
+        show_event(f"node {node.name} {what}; {trials} at a time from now on")
