@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,18 @@ DRIVER = (
     "import sys, faulty; from search import run; from search.engine import tuner; "
     "tuner.trainable = faulty.notes_its_node; sys.exit(run.main())"
 )
+
+
+THIRD = "127.0.0.3"
+DRAIN = """
+import sys, time, ray
+address, node = sys.argv[1:]
+ray.init(address, log_to_driver=False)
+(id_,) = [one["NodeID"] for one in ray.nodes() if one["NodeManagerAddress"] == node]
+gcs, deadline = ray._private.worker.global_worker.gcs_client, int((time.time() + 60) * 1000)
+assert gcs.drain_node(id_, 2, "it will be switched off", deadline)[0]
+"""
+"""Two is the number of the reason: the machine is taken back."""
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
@@ -113,6 +125,24 @@ class TwoNodes:
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    @contextmanager
+    def third(self) -> Iterator[None]:
+        """In this context, another node with an address of its own is up, which is killed at the end."""
+        _, *words, _ = documented("ray start --address HEAD:6379")
+        address = ["--node-ip-address", THIRD]
+        node = start_node(self.environment, self.folder, [*words, self.address], address, hidden=None)
+        try:
+            yield
+        finally:
+            os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
+
+    def announce_end_of_third(self) -> None:
+        """Announce that the third node will be switched off, as a cloud does before it takes a cheap machine back."""
+        subprocess.run(
+            [sys.executable, "-c", DRAIN, self.address, THIRD], env=self.environment, capture_output=True, check=True
+        )
 
     def takes_job(self, *documented: str) -> bool:
         """Submit a job; Ray asks to try again later until the agent of a node is up."""
@@ -201,6 +231,23 @@ def epochs_recorded(study: Path, trial_number: int) -> int:
             return int(database.execute(query, (trial_number, "epoch %")).fetchone()[0])
     except sqlite3.OperationalError:  # not made yet, or being written
         return 0
+
+
+def state(study: Path, trial_number: int) -> str:
+    """The state of a trial in Optuna."""
+    with closing(sqlite3.connect(f"file:{study / 'study.db'}?mode=ro", uri=True)) as database:
+        return str(database.execute("SELECT state FROM trials WHERE number = ?", (trial_number,)).fetchone()[0])
+
+
+def widths(study: Path) -> list[int]:
+    """How many trials could run at the same time after each change."""
+    query = "SELECT value_json FROM study_user_attributes WHERE key = 'widths'"
+    try:
+        with closing(sqlite3.connect(f"file:{study / 'study.db'}?mode=ro", uri=True)) as database:
+            rows = database.execute(query).fetchall()
+    except sqlite3.OperationalError:
+        return []
+    return [change["max_concurrent_trials"] for row in rows for change in json.loads(row[0])]
 
 
 def in_the_middle_on(node: subprocess.Popen[bytes], notes: list[tuple[int, int, str]], study: Path) -> bool:
@@ -296,15 +343,23 @@ def test_network_of_ones_own_is_searched_and_confirmed_on_all_nodes(two_nodes: T
 
 
 @pytest.mark.ray
-def test_study_that_is_submitted_as_a_job_can_be_stopped_in_order(two_nodes: TwoNodes) -> None:
+def test_study_that_is_submitted_as_a_job_follows_its_cluster_and_can_be_stopped_in_order(two_nodes: TwoNodes) -> None:
     study = two_nodes.folder / "first-job"
     *words, _ = documented("ray job submit")
     options = ["--dataset", "digits", "--epochs", "5000", "--scheduler", "none"]
     wait_until(lambda: two_nodes.takes_job(*words, study.name, *options), "the cluster takes the job")
     wait_until(lambda: epochs_recorded(study, 0) > 0, "the job's first trial trains")
+    with two_nodes.third():
+        wait_until(lambda: epochs_recorded(study, 2) > 0, "a trial trains on the node that has joined")
+        two_nodes.announce_end_of_third()
+        wait_until(lambda: widths(study) == [3, 2], "the node is not counted any more")
+        wait_until(lambda: state(study, 2) == "WAITING", "its trial waits to go on")
     two_nodes.run(*documented("ray job stop"))
     output = two_nodes.run(*documented("ray job logs"))
     assert "Interrupted. To continue:" in output
+    assert f"node {THIRD} has joined the cluster; 3 trials at a time from now on" in output
+    assert f"node {THIRD} will be switched off: its trials go on elsewhere after their epoch; 2 trials at" in output
+    assert "worker" not in output.replace("dashboard", "")
     trials = pd.read_csv(study / "trials.csv")
     assert set(trials["status"]) == {"interrupted"}
 

@@ -259,7 +259,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
         working_folder=study.working_folder,
         passed=code_for_workers(settings),
     )
-    resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
+    resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
     worker = worker_class(run, record.folder.name, resources)
     crashes, state_before = 0, None
     while not stopper.starts_no_trial():

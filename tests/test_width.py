@@ -1,0 +1,98 @@
+"""How many trials run at the same time, in a cluster whose nodes come and go; without Ray."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from studies import SESSION, metadata
+
+from search.algorithms.stopping import StudyStopper
+from search.engine import width
+from search.engine.cluster import Node
+from search.engine.width import Width
+from search.record.study_record import StudyRecord
+from search.settings import StudySettings
+
+
+class FakeCluster:
+    """A cluster whose nodes have two cores each, and answer at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, **settings: Any) -> None:
+        self.nodes = {"first": Node("10.0.0.1", 2, 0)}
+        self.draining: set[str] = set()
+        self.refuses: dict[str, str] = {}
+        monkeypatch.setattr(width, "nodes_with_cores", lambda: dict(self.nodes))
+        monkeypatch.setattr(width, "draining_nodes", lambda: set(self.draining))
+        monkeypatch.setattr(width, "begin_check", lambda id_, _: id_)
+        monkeypatch.setattr(width, "end_check", self._end_check)
+        monkeypatch.setattr("ray.wait", lambda results, **_: (results, []))
+        chosen = StudySettings(dataset="digits", num_samples=50, resume="no new one", **settings)
+        known = metadata()
+        record = StudyRecord.create(folder, known)
+        record.update(settings=chosen, sessions=[SESSION])
+        cluster = SimpleNamespace(nodes=dict(self.nodes))
+        study: Any = SimpleNamespace(record=record, settings=chosen, began=0.0, capacity=2, cluster=cluster)
+        self.record, self.stopper = record, StudyStopper()
+        self.width = Width(study, self.stopper)
+
+    def _end_check(self, result: str, node: Node, _: Path) -> None:
+        if result in self.refuses:
+            raise ValueError(f"node {node.name} of the cluster {self.refuses[result]}")
+
+    def look(self) -> int:
+        """Look at the nodes; returns how many trials can run at the same time."""
+        self.width._next_look = 0.0
+        self.width.follow_cluster()
+        return self.stopper.max_concurrent
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCluster:
+    return FakeCluster(monkeypatch, tmp_path)
+
+
+def test_width_follows_the_nodes(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cluster.look() == 2
+    cluster.nodes |= {"second": Node("10.0.0.2", 2, 0), "third": Node("10.0.0.3", 2, 0)}
+    assert cluster.look() == 6
+    del cluster.nodes["second"]
+    assert cluster.look() == 4
+    assert "node 10.0.0.2 has left the cluster; 4 trials at a time from now on" in capsys.readouterr().out
+    changes = [(one.max_concurrent_trials, one.cpus) for one in cluster.record.metadata.widths]
+    assert changes[-2:] == [(6, 6), (4, 4)]
+
+
+def test_trials_leave_a_node_that_will_be_switched_off(cluster: FakeCluster) -> None:
+    cluster.nodes["second"] = Node("10.0.0.2", 2, 0)
+    assert cluster.look() == 4
+    cluster.draining = {"second"}
+    assert cluster.look() == 2
+    assert [cluster.stopper(address, {"node_ip": address}) for address in ("10.0.0.1", "10.0.0.2")] == [False, True]
+    assert cluster.stopper.interrupts("10.0.0.2")
+    del cluster.nodes["second"]
+    assert cluster.look() == 2
+
+
+def test_node_that_cannot_run_trials_is_named_once_and_not_counted(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.nodes["second"] = Node("10.0.0.2", 2, 0)
+    cluster.refuses["second"] = "has torch 1.0"
+    assert [cluster.look(), cluster.look()] == [2, 2]
+    printed = capsys.readouterr().out
+    assert printed.count("node 10.0.0.2 of the cluster has torch 1.0; the study does not count on it") == 1
+    assert not list(cluster.record.folder.glob(".tunesmith-*"))
+
+
+def test_users_limit_is_a_ceiling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cluster = FakeCluster(monkeypatch, tmp_path, max_concurrent=3)
+    cluster.nodes["second"] = Node("10.0.0.2", 2, 0)
+    assert cluster.look() == 3
+
+
+def test_no_running_trial_is_held_back_because_a_node_has_left(cluster: FakeCluster) -> None:
+    cluster.record.running_ids = lambda: ["a", "b", "c"]  # type: ignore[method-assign]
+    cluster.nodes = {"second": Node("10.0.0.2", 1, 0)}
+    assert cluster.look() == 1
+    assert not cluster.stopper.held_back  # Ray will say which of them were there
