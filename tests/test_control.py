@@ -1,9 +1,11 @@
 """Control of a study that runs: what users ask of it is done within an epoch, is recorded, and survives a kill."""
 
+import fcntl
 import json
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -16,6 +18,7 @@ from serial_ray import StartedRun, run_command
 from studies import search
 
 from search.algorithms.stopping import StudyStopper
+from search.record.folder import StudyFolder, is_locked
 from search.record.mailbox import Mailbox, ask_study
 from search.record.metadata import StudyMetadata
 from search.record.requests import AnsweredRequest, Request, assignments, check_words, is_paused, new_request
@@ -272,6 +275,20 @@ def test_mailbox_is_a_folder_of_the_study(tmp_path: Path) -> None:
     (tmp_path / ".requests").symlink_to(tmp_path / "elsewhere")
     Mailbox(tmp_path).open()
     assert not (tmp_path / ".requests").is_symlink()
+
+
+def test_who_looks_whether_a_study_runs_is_not_taken_for_the_study_and_does_not_keep_it_from_starting(
+    tmp_path: Path,
+) -> None:
+    StudyFolder(tmp_path).close()
+    with (tmp_path / ".lock").open() as another:
+        fcntl.flock(another, fcntl.LOCK_SH)
+        assert not is_locked(tmp_path)
+        threading.Timer(0.05, fcntl.flock, [another, fcntl.LOCK_UN]).start()
+        study = StudyFolder(tmp_path)
+    assert is_locked(tmp_path)
+    study.close()
+    assert not is_locked(tmp_path)
 
 
 def test_request_that_was_done_is_not_done_again_and_is_answered_after_a_kill(

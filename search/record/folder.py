@@ -1,5 +1,6 @@
 """The folder of a study while a process writes it: created, locked, and restored if somebody removes it."""
 
+import fcntl
 import itertools
 import os
 import platform
@@ -18,6 +19,8 @@ from training.console.terminal import printable
 
 LONGEST_PATH = 490
 """Bytes in the path of a study's folder; sqlite takes 512 for a file in it."""
+SECONDS_OF_A_LOOK = 0.5
+"""Who looks whether a study runs holds its lock for a moment, which is far shorter."""
 
 
 class StudyFolder:
@@ -117,11 +120,12 @@ def is_locked(folder: Path) -> bool:
     """Whether a process has locked the folder of a study, because it runs the study."""
     if not (folder / ".lock").is_file():
         return False
-    try:
-        with FileLock(folder / ".lock").acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+    with (folder / ".lock").open() as file:  # only to read it, because the study may be somebody else's
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared with others who look
+        except OSError:  # it is locked; or there are no such locks here, and the file exists only while the study runs
+            return True
+    return False
 
 
 def check_writable(folder: Path) -> Path:
@@ -174,7 +178,7 @@ def _lock(folder: Path) -> FileLock:
 def _acquire(folder: Path) -> FileLock:
     lock, owner = FileLock(folder / ".lock"), folder / ".owner"
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=SECONDS_OF_A_LOOK)
     except Timeout:
         process = printable(owner.read_text(errors="replace")[:100]) if owner.is_file() else "another process"
         raise ValueError(f"study {folder.name} is being run by {process}") from None
