@@ -268,13 +268,36 @@ def test_only_files_of_requests_are_read(tmp_path: Path) -> None:
     assert mailbox.take() == []
     assert outside.exists()
     assert list((tmp_path / ".requests").iterdir()) == []
+    (tmp_path / ".requests" / "a.asked.json").mkdir()
+    (tmp_path / ".requests" / "b.asked.json").write_text(json.dumps(asdict(request("pause"))))
+    assert [one.words for one in mailbox.take()] == [["pause"]]
+
+
+def test_request_that_is_removed_is_not_waited_for(tmp_path: Path) -> None:
+    mailbox = Mailbox(tmp_path)
+    mailbox.open()
+
+    def runs() -> bool:
+        for file in (tmp_path / ".requests").iterdir():
+            file.unlink()
+        return True
+
+    assert mailbox.ask(request("enqueue", "slope=1"), runs=runs) is None
 
 
 def test_mailbox_is_a_folder_of_the_study(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / ".requests").symlink_to(tmp_path / "elsewhere")
-    Mailbox(tmp_path).open()
+    mailbox = Mailbox(tmp_path)
+    mailbox.open()
     assert not (tmp_path / ".requests").is_symlink()
+    (tmp_path / ".requests").rmdir()
+    mailbox.take()
+    assert (tmp_path / ".requests").is_dir()
+    (tmp_path / ".requests").rmdir()
+    (tmp_path / ".requests").write_text("")
+    mailbox.open()
+    assert (tmp_path / ".requests").is_dir()
 
 
 def test_who_looks_whether_a_study_runs_is_not_taken_for_the_study_and_does_not_keep_it_from_starting(
@@ -311,6 +334,7 @@ def test_request_that_was_done_is_not_done_again_and_is_answered_after_a_kill(
         ([], "a request is one of pause, resume, stop, stop-trial, enqueue, set, got ''"),
         (["halt"], "a request is one of pause"),
         (["pause", "now"], "nothing follows pause, got now"),
+        (["enqueue", os.fsdecode(b"kind=\xff")], "a request is text in UTF-8, got 'kind=\\udcff'"),
         (["stop-trial"], "stop-trial is followed by N, the number of the trial"),
         (["stop-trial", "-1"], "the number of the trial, got -1"),
         (["stop-trial", "1" * 30], "the number of the trial"),

@@ -48,7 +48,7 @@ class Mailbox:
 
         The requests that last are left, also those which the process that died had taken.
         """
-        if self._folder.is_symlink():  # in a folder from somebody else
+        if self._folder.is_symlink() or self._folder.is_file():  # in a folder from somebody else
             self._folder.unlink()
         self._folder.mkdir(exist_ok=True)
         self._folder.chmod(0o700)
@@ -71,6 +71,8 @@ class Mailbox:
 
     def take(self) -> list[Request]:
         """Take the requests that wait for an answer, the earliest first; nobody can withdraw them any more."""
+        if not self._folder.is_dir():  # somebody has removed it
+            self.open()
         taken = []
         for file in self._files(ASKED):
             request = _read(file, Request)
@@ -109,7 +111,9 @@ class Mailbox:
         deadline = time.monotonic() + SECONDS_TO_TAKE
         for number in itertools.count():
             # every second: who looks at the lock holds it for a moment
-            goes_on = number % LOOKS_AT_LOCK or (runs() and (time.monotonic() < deadline or not asked.exists()))
+            goes_on = number % LOOKS_AT_LOCK or (
+                runs() and (time.monotonic() < deadline if asked.exists() else self._file(request, TAKEN).exists())
+            )
             if answer := _read(answered, AnsweredRequest):
                 answered.unlink(missing_ok=True)
                 return answer
@@ -120,11 +124,15 @@ class Mailbox:
             asked.unlink(missing_ok=True)
         return None
 
+    def waits(self, request: Request) -> bool:
+        """Whether a request is there that will be answered, perhaps when the study is resumed."""
+        return self._file(request, ASKED).exists() or self._file(request, TAKEN).exists()
+
     def _file(self, request: Request, end: str) -> Path:
         return self._folder / f"{request.id}{end}"
 
     def _files(self, *ends: str) -> list[Path]:
-        return sorted(file for end in ends for file in self._folder.glob(f"*{end}"))
+        return sorted(file for end in ends for file in self._folder.glob(f"*{end}") if not file.is_dir())
 
 
 def ask_study(
@@ -142,11 +150,11 @@ def ask_study(
         ValueError: These words are no request, or the study does not run, or it has ended before it answered.
         OSError: The folder of the study cannot be written.
     """
-    request = new_request(words, origin)
+    request, mailbox = new_request(words, origin), Mailbox(folder)
     if not is_locked(folder):
         raise ValueError(f"study {folder.name} does not run, so it cannot be asked to {request.text}")
     try:
-        answered = Mailbox(folder).ask(request, runs=lambda: is_locked(folder))
+        answered = mailbox.ask(request, runs=lambda: is_locked(folder))
     except ValueError as error:
         raise ValueError(f"study {folder.name} cannot be asked to {request.text}: {error}") from None
     if answered:
@@ -154,7 +162,7 @@ def ask_study(
     for known in StudyRecord.open(folder, server).metadata.requests:
         if known.request.id == request.id:  # it was done, but the process died before it could say so
             return known
-    later = "; it is done when the study is resumed" if request.action in LASTING else ""
+    later = " yet; the request waits, also until the study is resumed" if mailbox.waits(request) else ""
     raise ValueError(f"study {folder.name} has not answered{later}")
 
 

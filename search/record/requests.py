@@ -93,6 +93,8 @@ def stopped_trials(requests: Sequence[AnsweredRequest]) -> set[int]:
 def check_words(words: Sequence[str]) -> None:
     """Raise a ValueError that says how a request is written if this one is written in another way."""
     action, arguments = words[0] if words else "", words[1:]
+    if undecodable := [word for word in words if re.search(r"[\ud800-\udfff]", word)]:
+        raise ValueError(f"a request is text in UTF-8, got {undecodable[0]!a}")
     if action not in _ARGUMENTS:
         raise ValueError(f"a request is one of {', '.join(_ARGUMENTS)}, got {action!r}")
     if action in ("pause", "resume", "stop") and arguments:
