@@ -8,16 +8,18 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from serial_ray import StartedRun, run_command
+from serial_ray import CompletedRun, SerialTuner, StartedRun, run_command
 from studies import search
 
 from search.algorithms.stopping import StudyStopper
+from search.engine.tuner import RecordingCallback
 from search.record.folder import StudyFolder, is_locked
 from search.record.mailbox import Mailbox, ask_study
 from search.record.metadata import StudyMetadata
@@ -206,6 +208,65 @@ def test_paused_trial_of_promotion_can_be_stopped_for_good(tmp_path: Path) -> No
         _, ended = controlled.hurry()
     assert ended["trials"]["stopped_early"] >= 1
     assert controlled.trials().loc[0, "status"] == "stopped_early"
+
+
+def study_asked_when(
+    place: Path, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, *words: str
+) -> tuple[CompletedRun, list[tuple[str, str]]]:
+    """A study of one fast trial that is asked for something when a method has ended for the first time.
+
+    Returns:
+        Its run, and the first word of each request with its answer.
+    """
+    (place / "own.py").write_text(TRAINING)
+    (place / "space.toml").write_text(SPACE)
+    (place / "hurry").touch()
+    asked, original = request(*words), getattr(owner, method)
+
+    def ask_then(self: object) -> None:
+        original(self)
+        with suppress(FileExistsError):
+            (place / "asked").touch(exist_ok=False)
+            leave(asked, place / "study")
+
+    monkeypatch.setattr(owner, method, ask_then)
+    function = ["--train-function", f"{place}/own.py:train", "--metric", "loss", "--mode", "min"]
+    study = ["--name", "study", "--results-dir", str(place), "--num-samples", "1", "--space", f"{place}/space.toml"]
+    run = run_command("search/run.py", *function, *study, "--epochs", "2", "--scheduler", "none")
+    asked_for = json.loads((place / "study" / "study.json").read_text())["requests"]
+    return run, [(one["request"]["words"][0], one["answer"]) for one in asked_for]
+
+
+def leave(asked: Request, study: Path) -> None:
+    """Put a request into the mailbox of a study, for which nobody waits."""
+    (study / ".requests").mkdir(exist_ok=True)
+    (study / ".requests" / f"{asked.id}.asked.json").write_text(json.dumps(asdict(asked)))
+
+
+def test_trial_that_is_added_while_ray_ends_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, answers = study_asked_when(tmp_path, monkeypatch, SerialTuner, "fit", "enqueue", "slope=7")
+    assert run.status == 0
+    assert answers == [("enqueue", "trial 1 has these values; the study has 2 trials now")]
+    assert pd.read_csv(tmp_path / "study" / "trials.csv")["status"].tolist() == ["completed"] * 2
+
+
+def test_nothing_is_done_when_the_trials_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, answers = study_asked_when(tmp_path, monkeypatch, RecordingCallback, "stop_paused", "enqueue", "slope=7")
+    assert answers == [("enqueue", "the trials of the study have ended")]
+    assert "1 of 1 trial" in run.stdout
+    assert "To continue" not in run.stdout
+
+
+def test_request_that_waits_for_a_complete_study_is_done_when_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_asked_when(tmp_path, monkeypatch, SerialTuner, "fit", "pause")
+    leave(request("enqueue", "slope=7"), tmp_path / "study")
+    run = run_command(
+        "search/run.py", "--resume", str(tmp_path / "study"), "--train-function", f"{tmp_path}/own.py:train"
+    )
+    assert "2 of 2 trials" in run.stdout
+    assert not Mailbox(tmp_path / "study").has_requests()
 
 
 @pytest.mark.ray
@@ -402,8 +463,13 @@ def test_no_trial_is_proposed_while_there_is_no_room(tmp_path: Path) -> None:
     assert algorithm.suggest("b") is None
     algorithm._stopper.max_concurrent = 2
     assert isinstance(algorithm.suggest("b"), dict)
+    algorithm._stopper.set_time_budget(0.0)
+    assert algorithm.suggest("c") is None  # Ray asks again, also if it was told before that there is nothing
+    algorithm._stopper.set_time_budget(None)
+    algorithm._stopper.max_concurrent = 3
+    assert isinstance(algorithm.suggest("c"), dict)
     algorithm._record.interrupt_running()
     algorithm._stopper.is_paused = True
-    assert algorithm.suggest("c") is None
+    assert algorithm.suggest("d") is None
     assert is_paused([answered(request("pause"))], 0)
     assert not is_paused([answered(request("pause"))], 1)  # a study that is resumed goes on

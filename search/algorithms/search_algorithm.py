@@ -72,12 +72,14 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
             The `hyperparameters`, searched and fixed, by name; the `seed` and the `number` of the trial; its `folder`
             and its `checkpoint` (paths), `epochs_recorded` and their lowest cost `best` (or None), from which a worker
             goes on; `nodes_left`, the number of nodes on which no trial begins any more. None while the running trials
-            decide whether more are needed, and while no trial may begin; `FINISHED` when the study is over.
+            decide whether more are needed, and while no trial may begin; `FINISHED` when the study is over,
+            after which Ray asks no more.
         """
         self._before_proposal()
+        running = self._record.running_ids()
         if self._stopper.starts_no_trial():
-            return str(Searcher.FINISHED)
-        running, nothing_left = self._record.running_ids(), self._nothing_left()
+            return None if running else str(Searcher.FINISHED)  # a user may give the study more time meanwhile
+        nothing_left = self.nothing_left()
         promotion = self._promotion()
         if not self._stopper.has_room(len(running)) and (running or promotion or not nothing_left):
             return None
@@ -108,12 +110,13 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         settings = self._record.metadata.settings
         return Promotion(settings) if settings.scheduler == "promotion" else None
 
-    def _nothing_left(self) -> bool:
+    def nothing_left(self) -> bool:
         """Whether enough trials have ended or run, or every point of the space has been tried."""
         trials = self._record.trials
         waiting = sum(trial.status == "interrupted" for trial in trials)
         searches = self._record.metadata.plan is None  # a confirmation repeats configurations with other seeds
         points = {tuple(trial.hyperparameters.items()) for trial in trials}
+        self._stopper.exhausted = None
         if searches and waiting == 0 and len(points) >= self._num_points and not self._record.queued():
             self._stopper.exhausted = (
                 f"The search space has {counted(int(self._num_points), 'point')}, and every one has been tried."

@@ -69,6 +69,7 @@ class RequestHandler:
         self._mailbox = Mailbox(study.record.folder)
         self._asked = SimpleQueue[Request]()
         self._next_look = 0.0
+        self._trials_have_ended = False
         self._stopped_trials = stopped_trials(study.record.metadata.requests)
         """Numbers of trials that end with their next epoch, or have ended with it."""
         with suppress(OSError):  # a study can run without a mailbox
@@ -76,21 +77,25 @@ class RequestHandler:
 
     def close(self) -> None:
         """Answer what is left, because the trials have ended, and close the mailbox."""
-        self._next_look = 0.0
+        self._trials_have_ended = not self._stopper.starts_no_trial()
         with suppress(RecordUnwritableError):
-            self.answer_all()
+            self.answer_all(at_once=True)
         self._mailbox.close()
 
     def ask(self, words: list[str]) -> None:
         """Make a request from the view of this process, in any thread; its answer is only shown."""
         self._asked.put(new_request(words, "the live view"))
 
-    def answer_all(self) -> None:
-        """Answer all requests that wait; in the thread that writes the record."""
+    def answer_all(self, *, at_once: bool = False) -> None:
+        """Answer all requests that wait; in the thread that writes the record.
+
+        Args:
+            at_once: Whether the folder is read also if that was done a moment ago.
+        """
         with suppress(Empty):
             while True:
                 self._answer(self._asked.get_nowait())
-        if time.monotonic() < self._next_look:
+        if time.monotonic() < self._next_look and not at_once:
             return
         self._next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
         with suppress(OSError):  # somebody has removed the folder of the study, which is restored
@@ -132,6 +137,8 @@ class RequestHandler:
     def _carry_out(self, request: Request) -> _Effect:
         """Do what is asked; a ValueError says why it cannot be done."""
         words = request.words
+        if self._trials_have_ended:
+            raise ValueError("the trials of the study have ended")
         if self._record.metadata.plan and request.action in ("stop-trial", "enqueue"):
             raise ValueError(f"{request.action} is not possible in a confirmation, whose trainings are planned")
         match request.action:
@@ -149,11 +156,13 @@ class RequestHandler:
                 return self._set(*changed_setting(words))
 
     def _pause(self) -> _Effect:
+        if self._stopper.starts_no_trial():
+            raise ValueError("the study is about to end")
         self._stopper.is_paused = True
         return _Effect("running trials wait after their epoch, and no other trial begins until somebody asks to resume")
 
     def _go_on(self) -> _Effect:
-        if self._stopper.end_requested:
+        if self._stopper.starts_no_trial():
             raise ValueError("the study is about to end, so it does not go on")
         if not self._stopper.is_paused:
             raise ValueError("the study is not paused")

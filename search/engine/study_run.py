@@ -22,6 +22,7 @@ from search.record import folder as study_folder
 from search.record import provenance
 from search.record.database import RecordUnwritableError
 from search.record.file_names import STUDY_DB
+from search.record.mailbox import Mailbox
 from search.record.ranking import ended_trials
 from training.console.json_output import Error, write_object
 from training.console.notebook import in_notebook
@@ -104,7 +105,9 @@ class StudyRun:
             def run_until(num_ended: int | None) -> None:
                 nonlocal callback
                 ended = ended_trials(record.trials)
-                if len(ended) >= (num_ended or record.num_samples) and not any(trial.may_continue for trial in ended):
+                is_complete = len(ended) >= (num_ended or record.num_samples)
+                is_complete = is_complete and not any(trial.may_continue for trial in ended)
+                if is_complete and not Mailbox(record.folder).has_requests():
                     return
                 if callback is None:
                     self._start_ray(stack, view)

@@ -264,6 +264,14 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
     crashes, state_before = 0, None
     while not stopper.starts_no_trial():
         sampler = build_sampler(settings.sampler, settings.seed, len(record.trials))
+        algorithm = SearchAlgorithm(
+            record,
+            sampler,
+            seed=settings.seed,
+            num_ended=num_ended,
+            stopper=stopper,
+            before_proposal=callback.look_around,
+        )
         try:
             with TemporaryDirectory(prefix="tunesmith-") as scratch:
                 tune.Tuner(
@@ -272,14 +280,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
                         num_samples=-1,  # the search algorithm says when there are enough
                         # the search algorithm allows fewer, and a cluster may grow
                         max_concurrent_trials=MOST_TRIALS if study.cluster else study.capacity,
-                        search_alg=SearchAlgorithm(
-                            record,
-                            sampler,
-                            seed=settings.seed,
-                            num_ended=num_ended,
-                            stopper=stopper,
-                            before_proposal=callback.look_around,
-                        ),
+                        search_alg=algorithm,
                         scheduler=build_scheduler(settings, record),
                         reuse_actors=True,
                     ),
@@ -292,9 +293,10 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
                         verbose=0,
                     ),
                 ).fit()
-            if not stopper.starts_no_trial():
+            callback.requests.answer_all(at_once=True)  # while Ray ended, somebody may have added trials
+            if not stopper.starts_no_trial() and algorithm.nothing_left():
                 callback.stop_paused()
-            return
+                return
         except Exception as error:
             if stopper.stop_all():
                 return  # the study was about to end

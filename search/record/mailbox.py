@@ -69,6 +69,10 @@ class Mailbox:
         with suppress(OSError):
             self._folder.rmdir()
 
+    def has_requests(self) -> bool:
+        """Whether requests wait for an answer, perhaps since an earlier process."""
+        return bool(self._files(ASKED, TAKEN))
+
     def take(self) -> list[Request]:
         """Take the requests that wait for an answer, the earliest first; nobody can withdraw them any more."""
         if not self._folder.is_dir():  # somebody has removed it
