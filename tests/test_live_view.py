@@ -31,6 +31,7 @@ from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.settings import StudySettings
 from training.config import PROJECT
+from training.console.keys import keys_in
 from training.console.terminal import counted
 from training.images.image_data import ImageData
 
@@ -184,7 +185,9 @@ def test_line_for_which_there_is_no_room_ends_after_a_word(running: StudyRecord)
     assert "\nbest     val_accuracy 0.8886, trial 15,…\n" in "\n".join(frame(running, 40, 14))
 
 
-def test_confirmation_shows_the_numbers_of_the_study_and_the_seeds(running: StudyRecord) -> None:
+def test_confirmation_shows_the_numbers_of_the_study_and_the_seeds(
+    running: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seeds = [*range(50, 71)]
     plan = Plan(
         study="s", top=2, trials=[7, 104], values=[0.9, 0.8], seeds=seeds[:10], winner_seeds=seeds[10:20], final_seed=70
@@ -192,9 +195,18 @@ def test_confirmation_shows_the_numbers_of_the_study_and_the_seeds(running: Stud
     for trial, seed in zip(running.trials[-2:], (58, 59), strict=True):
         trial.known_seed = seed
     running.metadata = replace(running.metadata, plan=plan)
+    view = LiveView([], running, began=0.0, rows=2)
+    monkeypatch.setattr(view, "_keys", "are read")
+    assert [line.plain for line in view._key_line()] == ["p pause   q end the study"]
     lines = frame(running, 80, 30)
     assert [line.split()[:2] for line in lines[-3:]] == [["#", "seed"], ["7", "58"], ["104", "59"]]
     assert "best     val_accuracy 0.8886, trial 104 from seed 15" in "\n".join(lines)
+
+
+def test_keys_are_known_however_fast_they_come_and_no_other_key_is_taken_for_a_letter() -> None:
+    assert keys_in("\x1b[B\x1b[B\x1bOAs") == ["down", "down", "up", "s"]
+    other_keys = ["\x1bOp", "\x1b[15~", "\x1b[1;5q", "\x1bq", "\x1b"]
+    assert keys_in("".join(other_keys)) == other_keys
 
 
 def test_every_word_is_there_where_the_screen_is_high_enough(running: StudyRecord) -> None:

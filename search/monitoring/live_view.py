@@ -168,7 +168,7 @@ class LiveView(View):
                 self._ask(["stop"])
             case "s" if trial is not None:
                 self._ask(["stop-trial", str(trial)])
-            case "s":
+            case "s" if self._record.metadata.plan is None:  # the trainings of a confirmation are planned
                 self._may_stop = self._chosen
             case "up" | "down":
                 shown = [one.number for one in self._running_trials()]
@@ -207,7 +207,8 @@ class LiveView(View):
             return []
         if self._may_stop is not None:
             return [Text(f"s stops trial {self._may_stop} after its epoch, another key does not", "bold")]
-        stop = "" if self._chosen is None else f"   s stop trial {self._chosen}   up, down: another trial"
+        can_stop = self._chosen is not None and self._record.metadata.plan is None
+        stop = "" if not can_stop else f"   s stop trial {self._chosen}   up, down: another trial"
         return [Text(f"p {'resume' if self._is_paused else 'pause'}   q end the study{stop}", "dim")]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -1,6 +1,7 @@
 """Reads single keys from the terminal while a command runs."""
 
 import os
+import re
 import select
 import termios
 import threading
@@ -13,7 +14,9 @@ SECONDS_BETWEEN_LOOKS = 0.2
 KEYBOARD = 0
 """The descriptor of standard input."""
 UP, DOWN = "up", "down"
-_ARROWS = {b"\x1b[A": UP, b"\x1b[B": DOWN, b"\x1bOA": UP, b"\x1bOB": DOWN}
+_ARROWS = {"\x1b[A": UP, "\x1b[B": DOWN, "\x1bOA": UP, "\x1bOB": DOWN}
+_KEY = re.compile(r"\x1b[\[O][0-?]*[ -/]*[@-~]|\x1b?[^\x1b]|\x1b")
+"""What a terminal sends for a key: a control sequence (ECMA-48, 5.4), or a character, after an escape with Alt."""
 
 
 class Keys:
@@ -27,7 +30,7 @@ class Keys:
         """Prepare to read.
 
         Args:
-            on_key: Gets a character, or `up` or `down`.
+            on_key: Gets each of `keys_in`.
         """
         self._on_key = on_key
         self._ended = threading.Event()
@@ -66,7 +69,7 @@ class Keys:
                 typed = os.read(KEYBOARD, 100)
                 if not typed:
                     return
-                for key in [_ARROWS[typed]] if typed in _ARROWS else typed.decode(errors="ignore"):
+                for key in keys_in(typed.decode(errors="ignore")):
                     self._on_key(key)
 
     def _is_in_foreground(self) -> bool:
@@ -74,6 +77,11 @@ class Keys:
             return os.tcgetpgrp(KEYBOARD) == os.getpgrp()
         except OSError:  # the terminal has gone
             return False
+
+
+def keys_in(typed: str) -> list[str]:
+    """The keys in what a terminal has sent at once: characters, `up`, `down`, or the sequences of other keys."""
+    return [_ARROWS.get(key, key) for key in _KEY.findall(typed)]
 
 
 _reading: list[Keys] = []
