@@ -427,6 +427,8 @@ def test_point_is_read_with_the_types_and_the_conditions_of_the_space() -> None:
     point = read_point(space, ["optimizer=sgd", "momentum=0", "width=16", "name=1", "depth=3"], None)
     assert point == {"optimizer": "sgd", "momentum": 0.0, "width": 16, "name": "1"}
     assert isinstance(point["momentum"], float)
+    with pytest.raises(ValueError, match=re.escape("momentum=0.5: it has no value where optimizer adam is given")):
+        read_point(space, ["momentum=0.5", "optimizer=adam"], None)
     for assignment, sentence in {
         "width=9": "the search space has width 8, 16",
         "depth=4": "it is fixed at 3 here",

@@ -1,5 +1,6 @@
 """Does what users ask of a study that runs, and records what was asked and answered."""
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -241,7 +242,6 @@ class RequestHandler:
 
 
 def _whole_number(name: str, value: str) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise ValueError(f"{name} must be a whole number, got {value}") from None
+    if not re.fullmatch(r"-?[0-9]{1,18}", value):
+        raise ValueError(f"{name} must be a whole number, got {value}")
+    return int(value)

@@ -155,6 +155,9 @@ def read_point(space: SearchSpace, assignments: Sequence[str], config_class: typ
                 pass
             case None:
                 names = dict.fromkeys(other for one in space.ranges[name] for other in one.condition)
+                if names.keys() <= point.keys():
+                    others = " and ".join(f"{other} {point[other]}" for other in names)
+                    raise ValueError(f"enqueue {name}={texts[name]}: it has no value where {others} is given")
                 raise ValueError(
                     f"enqueue {name}={texts[name]}: it has a value only for some values of {' and '.join(names)}, "
                     "which must be given, too"
