@@ -91,7 +91,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     status = run_study(study)
-    if status == 0 and settings.confirm_size:
+    if status == 0 and study.confirmed_next:
         return confirm_study(study)
     return status
 
@@ -118,7 +118,7 @@ def run_study(study: "Study") -> int:
 
         findings = write_outputs(record, study.data)
         run.loggers.close()  # after the files are written, because some loggers upload them
-        is_confirmed_next = settings.confirm is not None and run.exit_status == 0
+        is_confirmed_next = study.confirmed_next is not None and run.exit_status == 0
         show_summary(record, findings, is_confirmed_next=is_confirmed_next)
         reason = run.stopper.reason if study.trials_to_run > 0 else None
         if reason:
@@ -140,7 +140,7 @@ def confirm_study(study: "Study") -> int:
     from search.retraining.confirm_study import confirm, prepare_confirmation
 
     settings, record = study.settings, study.record
-    top, seeds = settings.confirm_size or (0, 0)
+    top, seeds = study.confirmed_next or (0, 0)
     options = ConfirmSettings(
         study=record.folder.name,
         top=top,

@@ -61,9 +61,9 @@ def run_search(
     status = run_study(study)
     code = Code({name: changes[name] for name in given if name in changes}, passed_code(study.settings))
     result = read_study(study.record.folder, study.settings.storage, code)
-    if status or not study.settings.confirm_size:
+    if status or not study.confirmed_next:
         return result
-    top, seeds = study.settings.confirm_size
+    top, seeds = study.confirmed_next
     session = {name: getattr(study.settings, name) for name in ("address", "quiet", "dashboard")}
     return result.confirm(top=top, seeds=seeds, **session)
 

@@ -176,12 +176,24 @@ def test_study_that_is_asked_to_stop_ends_after_the_epoch_and_can_be_resumed(con
     assert not (controlled.folder / ".requests").exists()
 
 
+def test_study_that_is_asked_to_stop_is_not_confirmed(tmp_path: Path) -> None:
+    controlled = Controlled(tmp_path, "--confirm", "1x2")
+    with controlled.run:
+        controlled.wait_for("epoch", trial_number=1, epoch=1)
+        controlled.told("stop")
+        status, ended = controlled.hurry()
+    assert (status, ended["type"], ended["trials"]) == (0, "study_ended", {"completed": 1, "interrupted": 1})
+    assert ended["reason"].startswith("Ended by a request")
+    assert "Confirm: " in controlled.run.output
+
+
 def test_only_what_can_be_done_is_done(controlled: Controlled) -> None:
     controlled.wait_for("epoch", trial_number=0, epoch=1)
     assert controlled.refused("resume") == "the study is not paused"
     assert controlled.refused("stop-trial", "5") == "no trial 5 has begun"
     assert controlled.refused("set", "max-concurrent=1000000").startswith("max-concurrent must be from 1 to ")
     assert controlled.refused("set", "num-samples=0").startswith("num-samples must be >= 1")
+    assert controlled.refused("set", "num-samples=1_0") == "num-samples must be a whole number, got 1_0"
     assert controlled.refused("set", "num-samples=many") == "num-samples must be a whole number, got many"
     assert "time_budget must be a time like 90s" in controlled.refused("set", "time-budget=soon")
     assert "the search space has slope 0.0 to 8.0" in controlled.refused("enqueue", "slope=9")

@@ -32,6 +32,7 @@ from search.record.metadata import (
 )
 from search.record.postgresql import ServerStorage, open_server
 from search.record.ranking import ended_trials, has_measured
+from search.record.requests import is_stopped
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
 from search.space.search_space import SearchSpace
@@ -72,6 +73,16 @@ class Study:
     def trials_to_run(self) -> int:
         """Number of trials that must still end until the study is complete."""
         return self.record.num_samples - len(ended_trials(self.record.trials))
+
+    @property
+    def confirmed_next(self) -> tuple[int, int] | None:
+        """How many configurations, from how many seeds, the same command confirms after the trials.
+
+        None if the command does not say so, or a user has asked the study to end.
+        """
+        metadata = self.record.metadata
+        stopped = is_stopped(metadata.requests, len(metadata.sessions) - 1)
+        return None if stopped else self.settings.confirm_size
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,11 @@ def is_paused(requests: Sequence[AnsweredRequest], session: int) -> bool:
     return [action for action in done if action in ("pause", "resume")][-1:] == ["pause"]
 
 
+def is_stopped(requests: Sequence[AnsweredRequest], session: int) -> bool:
+    """Whether a user has asked a session of a study to end."""
+    return any(one.session == session and one.is_done and one.request.action == "stop" for one in requests)
+
+
 def stopped_trials(requests: Sequence[AnsweredRequest]) -> set[int]:
     """The numbers of the trials that users have stopped."""
     return {trial_number(one.request.words) for one in requests if one.is_done and one.request.action == "stop-trial"}
