@@ -459,7 +459,7 @@ NOWHERE = {"node_ip": "192.0.2.1"}
 def test_trials_above_the_limit_end_with_their_epoch_and_go_on_later() -> None:
     stopper = StudyStopper()
     stopper.held_back = {"b"}
-    assert [stopper(name, NOWHERE) for name in "ab"] == [False, True]
+    assert [stopper.lets_wait(name, "192.0.2.1") for name in "ab"] == [False, True]
     stopper.held_back = set()
     assert stopper.interrupts("b")  # it is about to end, whatever is asked meanwhile
     assert not stopper.interrupts("a")

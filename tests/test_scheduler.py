@@ -11,7 +11,8 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from studies import DEFAULT_SPACE, metadata, metrics
 
-from search.algorithms.schedulers import build_scheduler
+from search.algorithms.schedulers import InterruptingScheduler, build_scheduler
+from search.algorithms.stopping import StudyStopper
 from search.record.study_record import StudyRecord
 from search.settings import SchedulerName, StudySettings
 from search.simulation.simulator import memory_record
@@ -48,7 +49,7 @@ class Driven:
         answers = []
         for accuracy in accuracies:
             epoch = metrics(len(self.record.running(trial_id).epochs) + 1, accuracy)
-            result = {"epoch": epoch.epoch, "objective": accuracy}
+            result = {"epoch": epoch.epoch, "objective": accuracy, "node_ip": "192.0.2.1"}
             answers.append(self.scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial_id), result))
             self.record.add_epoch(trial_id, epoch)
             if answers[-1] == STOP:
@@ -196,3 +197,15 @@ def test_failing_trial_is_left_to_end_by_itself() -> None:
     study = Driven("asha")
     report = {"failure": {"kind": "diverged", "error": "nan"}}
     assert study.scheduler.on_trial_result(None, SimpleNamespace(trial_id=study.start({})), report) == GO_ON
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "promotion"])
+def test_trial_that_is_to_wait_is_judged_first(scheduler: SchedulerName) -> None:
+    driven, stopper = Driven(scheduler, epochs=9), StudyStopper()
+    driven.scheduler = InterruptingScheduler(driven.scheduler, stopper)
+    for accuracy in (0.9, 0.8, 0.7):
+        driven.run(accuracy)
+    stopper.is_paused = True
+    weak, strong = driven.start({}), driven.start({})
+    assert [driven.report(weak, 0.1), driven.report(strong, 0.95)] == [[STOP], [STOP]]
+    assert [stopper.interrupts(weak), stopper.interrupts(strong)] == [False, True]

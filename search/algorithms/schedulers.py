@@ -9,6 +9,7 @@ from typing import Any
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from search.algorithms.promotion import Promotion
+from search.algorithms.stopping import StudyStopper
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.settings import StudySettings
@@ -131,6 +132,28 @@ class PausingScheduler(FIFOScheduler):  # type: ignore[misc]
             return CONTINUE
         goes_on = self._promotion.continues(recorded, result["epoch"], value, self._record.trials)
         return CONTINUE if goes_on else STOP
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray pickles the scheduler into its scratch folder
+
+
+class InterruptingScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Lets a trial wait where the study is paused or ends, but first asks the scheduler of the study.
+
+    So a study that is paused stops the same trials as one that is not: a stopper that Ray asks first would keep the
+    scheduler from the epoch, and from the decision at a rung.
+    """
+
+    def __init__(self, scheduler: TrialScheduler, stopper: StudyStopper) -> None:
+        super().__init__()
+        self._scheduler = scheduler
+        self._stopper = stopper
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide whether a trial goes on now."""
+        decision: str = self._scheduler.on_trial_result(tune_controller, trial, result)
+        waits = decision == CONTINUE and self._stopper.lets_wait(trial.trial_id, result["node_ip"])
+        return STOP if waits else decision
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles the scheduler into its scratch folder

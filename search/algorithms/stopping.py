@@ -103,12 +103,16 @@ class StudyStopper(Stopper):  # type: ignore[misc]
             self.has_same_error = True
             self.repeated_failure = f"{SAME_FAILURES} trials in a row raised the same error, so the study ended early."
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether a trial must stop after its report; Ray asks this after each report."""
-        must_move = trial_id in self.held_back or result["node_ip"] in self.nodes_left
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
+        """Whether a trial must stop after its report; Ray asks this after each report, and then the scheduler."""
+        return trial_id in self.stopped
+
+    def lets_wait(self, trial_id: str, node_ip: str) -> bool:
+        """Whether a trial on this node, which the scheduler would let go on, is interrupted after its report."""
+        must_move = trial_id in self.held_back or node_ip in self.nodes_left
         if self.is_paused or self.ends_with_epoch() or must_move:
             self.interrupted.add(trial_id)
-        return trial_id in self.stopped | self.interrupted
+        return trial_id in self.interrupted
 
     def interrupts(self, trial_id: str) -> bool:
         """Whether a trial that ends now may go on later."""

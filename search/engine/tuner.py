@@ -13,7 +13,7 @@ from ray.tune.trainable import wrap_function
 
 from search.algorithms.promotion import Promotion
 from search.algorithms.samplers import build_sampler
-from search.algorithms.schedulers import build_scheduler
+from search.algorithms.schedulers import InterruptingScheduler, build_scheduler
 from search.algorithms.search_algorithm import SearchAlgorithm
 from search.algorithms.stopping import StudyStopper
 from search.engine.passed_code import code_for_workers
@@ -281,7 +281,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
                         # the search algorithm allows fewer, and a cluster may grow
                         max_concurrent_trials=MOST_TRIALS if study.cluster else study.capacity,
                         search_alg=algorithm,
-                        scheduler=build_scheduler(settings, record),
+                        scheduler=InterruptingScheduler(build_scheduler(settings, record), stopper),
                         reuse_actors=True,
                     ),
                     run_config=tune.RunConfig(
