@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -344,6 +345,16 @@ def test_only_files_of_requests_are_read(tmp_path: Path) -> None:
     (tmp_path / ".requests" / "a.asked.json").mkdir()
     (tmp_path / ".requests" / "b.asked.json").write_text(json.dumps(asdict(request("pause"))))
     assert [one.words for one in mailbox.take()] == [["pause"]]
+
+
+def test_study_of_another_user_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Mailbox(tmp_path).open()
+    study = StudyFolder(tmp_path)
+    monkeypatch.setattr("search.record.mailbox.write_atomically", mock.Mock(side_effect=PermissionError))
+    expected = f"study {tmp_path.name} cannot be asked to pause: only the user who runs it can do this"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        ask_study(tmp_path, ["pause"], "bob")
+    study.close()
 
 
 def test_request_that_is_removed_is_not_waited_for(tmp_path: Path) -> None:

@@ -105,13 +105,16 @@ class Mailbox:
             request is withdrawn, unless it is one that lasts.
 
         Raises:
-            ValueError: The study has no mailbox.
+            ValueError: The study has no mailbox, or that of another user.
             OSError: The folder of the study cannot be written.
         """
         asked, answered = self._file(request, ASKED), self._file(request, ANSWERED)
         if not self._folder.is_dir():
             raise ValueError("its trials have not begun yet, or have ended")
-        write_atomically(asked, json.dumps(asdict(request)))
+        try:
+            write_atomically(asked, json.dumps(asdict(request)))
+        except PermissionError:
+            raise ValueError("only the user who runs it can do this") from None
         deadline = time.monotonic() + SECONDS_TO_TAKE
         for number in itertools.count():
             # every second: who looks at the lock holds it for a moment
