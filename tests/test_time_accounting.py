@@ -12,7 +12,7 @@ from studies import SESSION, HandDrivenStudy, metrics
 from search.analysis.time_accounting import PART_NAMES, time_accounting, wall_seconds
 from search.engine import tuner
 from search.engine.study import prepare_study
-from search.record.requests import AnsweredRequest, new_request
+from search.record.provenance import WidthChange
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Timing
 from search.run import run_study
@@ -119,18 +119,17 @@ def test_pause_of_a_trial_loses_nothing(study: TimedStudy) -> None:
     assert "lost" not in parts(study.record)
 
 
-def test_trial_that_goes_on_in_another_worker_after_a_request_loses_nothing(study: TimedStudy) -> None:
+def test_trial_that_goes_on_in_another_worker_after_a_pause_loses_nothing(study: TimedStudy) -> None:
     study.start(seconds=30.0)
     study.suggest("a")
     study.suggest("b")
     study.report("a", 1, pid=1, at=11.0)
     study.report("b", 1, pid=2, at=11.0)
-    for words, seconds, width in (("pause", 11.0, 0), ("resume", 21.0, 2)):
-        request = new_request([words], "ada on host7")
-        one = AnsweredRequest(
-            request=request, session=0, seconds=seconds, max_concurrent_trials=width, is_done=True, answer="done"
-        )
-        study.record.update(requests=[*study.record.metadata.requests, one])
+    pause, go_on = (
+        WidthChange(session=0, seconds=seconds, max_concurrent_trials=width, capacity=2, cpus=4)
+        for seconds, width in ((11.0, 0), (21.0, 2))
+    )
+    study.record.update(widths=[pause, go_on])
     for trial in "ab":
         study.record.finish(trial, interrupted=True)
     study.suggest("c")

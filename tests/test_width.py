@@ -68,7 +68,7 @@ def test_trials_leave_a_node_that_will_be_switched_off(cluster: FakeCluster) -> 
     assert cluster.look() == 4
     cluster.draining = {"second"}
     assert cluster.look() == 2
-    assert [cluster.stopper(address, {"node_ip": address}) for address in ("10.0.0.1", "10.0.0.2")] == [False, True]
+    assert [cluster.stopper.lets_wait(address, address) for address in ("10.0.0.1", "10.0.0.2")] == [False, True]
     assert cluster.stopper.interrupts("10.0.0.2")
     del cluster.nodes["second"]
     assert cluster.look() == 2

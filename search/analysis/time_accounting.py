@@ -31,7 +31,7 @@ class Interval:
     evaluation: float = 0.0
     lost: float = 0.0
     may_be_paused: bool = False
-    """Whether the trial may go on in another worker although none has died: after a rung, or after a request."""
+    """Whether the trial may go on in another worker although none has died: after a rung, or where fewer ran."""
 
     @property
     def began(self) -> float:
@@ -116,7 +116,7 @@ def session_offsets(record: StudyRecord) -> list[float]:
 def _intervals(record: StudyRecord) -> dict[int, list[Interval]]:
     """The intervals of all workers by session of the study, in the order of their reports."""
     intervals: dict[int, list[Interval]] = defaultdict(list)
-    pauses = record.metadata.settings.scheduler == "promotion" or bool(record.metadata.requests)
+    pauses = record.metadata.settings.scheduler == "promotion" or bool(record.metadata.widths)
     for trial in record.trials:
         for metrics in trial.epochs:
             if timing := trial.timings.get(metrics.epoch):

@@ -83,9 +83,13 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         """Answer the requests that are left, because the trials have ended."""
         self._requests.close()
 
-    def look_around(self) -> None:
-        """Do what users ask of the study, and follow the machines of a cluster; Ray asks for nothing while it waits."""
-        self._requests.answer_all()
+    def look_around(self, *, at_once: bool = False) -> None:
+        """Do what users ask of the study, and follow the machines of a cluster; Ray asks for nothing while it waits.
+
+        Args:
+            at_once: Whether requests are looked for also if that was done a moment ago.
+        """
+        self._requests.answer_all(at_once=at_once)
         self._width.follow_cluster()
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
@@ -293,7 +297,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
                         verbose=0,
                     ),
                 ).fit()
-            callback.requests.answer_all(at_once=True)  # while Ray ended, somebody may have added trials
+            callback.look_around(at_once=True)  # while Ray ended, somebody may have added trials
             if not stopper.starts_no_trial() and algorithm.nothing_left():
                 callback.stop_paused()
                 return
