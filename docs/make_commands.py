@@ -15,32 +15,26 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
+from search.tunesmith import COMMANDS as PROGRAM_COMMANDS
 from training.config import PROJECT
 from training.networks.network_config import CnnHyperparameters, MlpHyperparameters
 
 FILE = Path(__file__).with_name("commands.md")
-COMMANDS = {
-    "search/run.py": ("search.run", "search.settings", "StudySettings"),
-    "search/report.py": ("search.report", "search.report", "ReportSettings"),
-    "search/confirm.py": ("search.confirm", "search.confirm", "ConfirmSettings"),
-    "search/reproduce.py": ("search.reproduce", "search.reproduce", "ReproduceSettings"),
-    "search/compare.py": ("search.compare", "search.compare", "CompareSettings"),
-    "search/control.py": ("search.control", "search.control", "ControlSettings"),
-    "search/replay.py": ("search.replay", "search.replay", "ReplaySettings"),
-    "training/run.py": ("training.run", "training.run", "TrainingSettings"),
-    "training/predict.py": ("training.predict", "training.predict", "PredictSettings"),
-    "training/export.py": ("training.export", "training.export", "ExportSettings"),
-}
-"""Script -> its module, the module of the dataclass of its options, and the name of that class."""
+COMMANDS = {command.script: (name, command) for name, command in PROGRAM_COMMANDS.items()}
+"""Script -> the command of the program that is the same, and what it is."""
 
 
 def written() -> str:
     """The whole document."""
-    parts = ["# Commands\n\nWritten by `python docs/make_commands.py` from the settings of each command."]
-    for script, (module, settings_module, name) in COMMANDS.items():
-        (summary, *_) = (importlib.import_module(module).__doc__ or "").splitlines()
-        settings = getattr(importlib.import_module(settings_module), name)
-        parts += [f"## python {script}", summary, "\n".join(_lines(settings))]
+    parts = [
+        "# Commands\n\nWritten by `python docs/make_commands.py` from the settings of each command. The names with "
+        "`tunesmith` are for those who have installed it ([using.md](using.md#install-the-command))."
+    ]
+    for script, (name, command) in COMMANDS.items():
+        module = importlib.import_module(command.module)
+        (summary, *_) = (module.__doc__ or "").splitlines()
+        lines = "\n".join(_lines(getattr(module, command.settings)))
+        parts += [f"## python {script}", f"Or `tunesmith {name}`. {summary}", lines]
         if script == "training/run.py":
             for network, declared in (("mlp", MlpHyperparameters), ("cnn", CnnHyperparameters)):
                 parts += [f"With `--network {network}` also:", "\n".join(_lines(declared))]

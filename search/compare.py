@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from search.record.lookup import find_study
-from training.config import PROJECT
+from training.config import base_folder
 from training.console.command_line import parse, refuse, run_command
 from training.console.json_output import write_object
 from training.console.terminal import short_path
@@ -24,7 +24,7 @@ class CompareSettings:
     ]
     """The studies: the name or the folder of each, or latest for the newest one. Studies whose names differ only in
     their last number (tpe-1, tpe-2) are repeats and form one group."""
-    results_dir: Path = field(default_factory=lambda: PROJECT / "results")
+    results_dir: Path = field(default_factory=lambda: base_folder() / "results")
     """Folder of all studies."""
     output: Path | None = None
     """HTML file for the page of charts; by default comparison.html in the results folder."""

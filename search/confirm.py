@@ -7,7 +7,6 @@ from search.ray_environment import set_ray_environment
 from search.record.lookup import (
     check_code_named,
     code_named_by,
-    command_line,
     confirm_line,
     find_study,
     stored_settings,
@@ -15,6 +14,7 @@ from search.record.lookup import (
 from search.retraining.settings import ConfirmSettings
 from training.console.command_line import parse, refuse, run_command
 from training.console.json_output import write_object
+from training.typed_command import command_line
 
 
 def main() -> int:

@@ -1,10 +1,4 @@
-"""Look at a study that runs, and pause it, end it, stop its trials, add trials or change its limits.
-
-python search/control.py latest status
-python search/control.py latest stop-trial 7
-python search/control.py latest enqueue learning_rate=0.003,optimizer=adam
-python search/control.py latest set num-samples=40
-"""
+"""Look at a study that runs, and pause it, end it, stop its trials, add trials or change its limits."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +8,19 @@ import tyro
 
 from search.record.lookup import find_study
 from search.record.requests import AnsweredRequest, check_words
-from training.config import PROJECT
+from training.config import base_folder
 from training.console.command_line import parse, refuse, run_command
 from training.console.json_output import write_object
 from training.console.terminal import this_user, wrapped
+from training.typed_command import portable_line
 
+EXAMPLES = (
+    "latest status",
+    "latest stop-trial 7",
+    "latest enqueue learning_rate=0.003,optimizer=adam",
+    "latest set num-samples=40",
+)
+"""What is asked of the newest study, as its words stand on the command line."""
 Asked = Literal["status", "pause", "resume", "stop", "stop-trial", "enqueue", "set"]
 
 
@@ -36,7 +38,7 @@ class ControlSettings:
     this option."""
     arguments: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ARGUMENT ...")] = ()
     """What the action needs: a number of a trial, values or an option."""
-    results_dir: Path = field(default_factory=lambda: PROJECT / "results")
+    results_dir: Path = field(default_factory=lambda: base_folder() / "results")
     """Folder of all studies."""
     storage: str | None = None
     """PostgreSQL server that stores the record of a study without a study.db."""
@@ -75,7 +77,7 @@ def control_study(study: str | Path, request: str, *, results_dir: str | Path | 
     """
     from search.record.mailbox import ask_study  # optuna takes a second
 
-    results = Path(results_dir) if results_dir is not None else PROJECT / "results"
+    results = Path(results_dir) if results_dir is not None else base_folder() / "results"
     answered = ask_study(find_study(str(study), results), request.split(), f"Python, {this_user()}")
     if not answered.is_done:
         raise ValueError(answered.answer)
@@ -93,7 +95,8 @@ class RequestAnswer:
 
 def main() -> int:
     """Ask a study that runs to do what the command line says; returns the exit status."""
-    options = parse(ControlSettings, __doc__ or "")
+    examples = [portable_line("search/control.py", *words.split()) for words in EXAMPLES]
+    options = parse(ControlSettings, "\n".join([__doc__ or "", "", *examples]))
     try:
         folder = find_study(options.study, options.results_dir, options.storage)
     except (ValueError, OSError) as error:

@@ -8,10 +8,11 @@ import tyro
 
 from search.record.lookup import COMMAND, check_code_named, find_study, stored_settings
 from search.task.metric_names import Mode
-from training.config import PROJECT
+from training.config import base_folder
 from training.console.command_line import parse, refuse, run_command
 from training.console.json_output import write_object
 from training.console.terminal import wrapped
+from training.typed_command import command_name
 
 if TYPE_CHECKING:
     from search.record.study_record import StudyRecord
@@ -44,7 +45,7 @@ class ReportSettings:
     param_, param: or config/."""
     name: str | None = None
     """With --import: name of the new study and of its folder; by default that of the study in the source."""
-    results_dir: Path = field(default_factory=lambda: PROJECT / "results")
+    results_dir: Path = field(default_factory=lambda: base_folder() / "results")
     """Folder of all studies."""
     data_dir: Path | None = None
     """Folder of the data sets, for the errors of the best model on the test images; by default that of the study."""
@@ -116,7 +117,7 @@ def _import_space(source: Path, name: str) -> int:
     sweep = read_sweep(source)
     with file.open("x") as stream:
         stream.write(to_toml(sweep.space) + "\n")
-    print(f"Search space: {file}, for --space of search/run.py")
+    print(f"Search space: {file}, for --space of {command_name('search/run.py')}")
     for left_out in sweep.left_out:
         print(wrapped(f"Not in it: {left_out}", hanging="  "))
     write_object(ShownSpace(space=describe(sweep.space), file=str(file.resolve()), left_out=[*sweep.left_out]))

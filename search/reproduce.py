@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from search.record.lookup import check_code_named, code_named_by, find_study, reproduce_line, stored_settings
-from training.config import PROJECT
+from training.config import base_folder
 from training.console.command_line import parse, refuse, run_command
 from training.console.json_output import Error, write_object
 from training.console.terminal import counted, wrapped
@@ -31,7 +31,7 @@ class ReproduceSettings:
     """The study: its name, its folder, or latest for the newest study."""
     trial: Annotated[int, tyro.conf.Positional, tyro.conf.arg(metavar="TRIAL")]
     """Number of the trial, as in the column trial_number of trials.csv."""
-    results_dir: Path = field(default_factory=lambda: PROJECT / "results")
+    results_dir: Path = field(default_factory=lambda: base_folder() / "results")
     """Folder of all studies."""
     data_dir: Path | None = None
     """Folder of the data sets; by default that of the study."""

@@ -12,9 +12,9 @@ from search.task.metric_names import Mode, derived_mode
 from search.task.task import Task
 from search.task.task_choice import choose_task
 from training.config import (
-    PROJECT,
     DataConfig,
     absolute_import_path,
+    base_folder,
     check_choice,
     check_network,
     check_seed,
@@ -114,8 +114,9 @@ class StudySettings(DataConfig):
     name: str | None = None
     """Name of the study and of its folder; by default the data set or the file of the training function,
     the date and the time."""
-    results_dir: Path = field(default_factory=lambda: PROJECT / "results")
-    """Folder of all studies; each study gets a folder of its own in it."""
+    results_dir: Path = field(default_factory=lambda: base_folder() / "results")
+    """Folder of all studies; each study gets a folder of its own in it. By default results/ in the checkout, or in the
+    current folder if there is none."""
     dashboard: bool = True
     """Start the Ray dashboard on this machine; on a cluster, print the address of its dashboard."""
     quiet: bool = False

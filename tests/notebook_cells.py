@@ -30,7 +30,8 @@ def code_cells(notebook: Path) -> list[str]:
 
 if __name__ == "__main__":
     notebook, results = map(Path, sys.argv[1:])
-    with mock.patch("search.settings.PROJECT", results.parent):  # the studies of a test are not those of the project
+    # the studies of a test are not those of the project
+    with mock.patch("search.settings.base_folder", return_value=results.parent):
         for number, source in enumerate(code_cells(notebook)):
             shown = run_cell(number, source, sys.modules["__main__"].__dict__)
             if shown is not None:

@@ -16,8 +16,10 @@ from serial_ray import CompletedRun, run_command
 from studies import few_digits
 from test_import import STUDIES, WANDB_SWEEP
 from test_report import trained_study
+from test_tunesmith import program_file
 
 from search.outputs.model_export import export_model
+from search.tunesmith import COMMANDS
 from training.config import PROJECT
 from training.images.image_data import ImageData
 from training.model.model_folder import CARD
@@ -58,6 +60,7 @@ RUN_ELSEWHERE = {
     "python docs/make_commands.py": "tests/test_documents.py",
     "python docs/make_json_schema.py": "tests/test_json.py",
     r"python search/control\.py (--json )?latest \w.*": "tests/test_control.py",
+    "tunesmith --.*": "tests/test_tunesmith.py",
     "optuna-dashboard .*": "tests/test_dashboards.py",
     "ray .*|python search/run.py --address .*": "tests/test_cluster.py",
     "python benchmarks/(?!confirm_coverage).*": "takes from minutes to hours",
@@ -69,7 +72,7 @@ RUN_ELSEWHERE = {
 def commands(document: Path) -> list[str]:
     """Commands in the blocks and in the sentences of a document, without the comments behind them."""
     text = document.read_text().replace("\\\n", " ")
-    programs = "python|make|ray|pip|optuna-dashboard|tensorboard|mlflow|wandb"
+    programs = "python|tunesmith|make|ray|pip|optuna-dashboard|tensorboard|mlflow|wandb"
     found = re.findall(rf"^    ((?:{programs}) .*?)(?:\s+#.*)?$|`(python [^`]+)`", text, re.MULTILINE)
     lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     return [" ".join(command.split()) for command in [*(indented or quoted for indented, quoted in found), *lines]]
@@ -134,6 +137,9 @@ def run(command: str, folder: Path) -> None:
     if program == "make":
         given = shlex.split(given[0].removeprefix("ARGS=")) if given else []
         script, *words = made(script, with_more("search/run.py", given, folder))
+    elif program == "tunesmith":
+        words = [script, *with_more(COMMANDS[script].script, given, folder)]
+        script = str(program_file(folder))
     else:
         words = [*given] if program == "tensorboard" else with_more(script, given, folder)
     done = inspected([script, *words], folder) if program == "tensorboard" else run_command(script, *words, cwd=folder)
@@ -182,7 +188,7 @@ def test_every_command_is_run_here_or_known_not_to_be() -> None:
     ours = [command for document in DOCUMENTS for command in commands_run_here(document)]
     assert len(found) > 60
     for command in ours:
-        assert re.match(r"make search|python (search|training|benchmarks)/|tensorboard ", command), command
+        assert re.match(r"make search|tunesmith |python (search|training|benchmarks)/|tensorboard ", command), command
     for many in FEWER:
         assert any(many in command for command in ours), many
     for pattern in RUN_ELSEWHERE:

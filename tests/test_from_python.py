@@ -433,7 +433,7 @@ def test_program_of_the_guide_runs(tmp_path: Path, without_ray: None, monkeypatc
     ):
         (tmp_path / block[1]).write_text(block[0])
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("search.settings.PROJECT", tmp_path)
+    monkeypatch.setattr("search.settings.base_folder", lambda: tmp_path)
     run = run_command(str(tmp_path / "my_search.py"), cwd=tmp_path)
     assert run.status == 0, run.stdout + run.stderr
     assert "\n{'lr': 0.0" in run.stdout

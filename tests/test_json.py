@@ -106,8 +106,9 @@ def test_schema_is_that_of_the_objects() -> None:
 
 
 def test_every_command_takes_the_option() -> None:
-    for script, (_, module, name) in make_commands.COMMANDS.items():
-        assert "json" in {field.name for field in fields(getattr(import_module(module), name))}, script
+    for script, (_, command) in make_commands.COMMANDS.items():
+        settings = getattr(import_module(command.module), command.settings)
+        assert "json" in {field.name for field in fields(settings)}, script
 
 
 # A study, an object a line

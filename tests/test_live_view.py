@@ -30,6 +30,7 @@ from search.record.confirmation import Plan
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.settings import StudySettings
+from training import typed_command
 from training.config import PROJECT
 from training.console.keys import keys_in
 from training.console.terminal import counted
@@ -310,7 +311,8 @@ def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: Imag
 
     def report() -> None:
         os.environ.pop("TUNESMITH_DATA", None)
-        lookup.__dict__["PROJECT"] = tmp_path  # commands are printed as if this were the checkout
+        # commands are printed as if this were the checkout
+        lookup.__dict__["base_folder"], typed_command.__dict__["PROJECT"] = lambda: tmp_path, tmp_path
         become_command("search/report.py", "results/fashion-mnist-reference", cwd=tmp_path)
 
     terminal = Terminal(80, report)

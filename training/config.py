@@ -18,14 +18,22 @@ NETWORKS = ("mlp", "cnn")
 """The networks of this project; any other value is the import path of a function."""
 
 PROJECT = Path(__file__).resolve().parent.parent
+"""The folder of the packages `search` and `training`: a checkout, or where pip has installed them."""
+IS_INSTALLED = any(PROJECT.glob("tunesmith-*.dist-info"))
+"""Whether pip has installed this code, so that there is no checkout; an editable install is one."""
 MAX_SEED = 2**32 - 1
 """The largest seed that torch, numpy and Optuna all take."""
 MAX_IMAGE_SIZE = 1024
 """Largest side of an image in pixels; a thousand colour images of this size take 3 GB."""
 
 
+def base_folder() -> Path:
+    """The folder of `results/` and `data/`: the checkout, or the current folder if pip has installed this code."""
+    return Path.cwd() if IS_INSTALLED else PROJECT
+
+
 def _default_data_dir() -> Path:
-    return Path(os.environ.get("TUNESMITH_DATA") or PROJECT / "data")
+    return Path(os.environ.get("TUNESMITH_DATA") or base_folder() / "data")
 
 
 def check_choice(name: str, value: str, known: object) -> None:
@@ -201,7 +209,8 @@ class DataConfig:
     image_size: int = 32
     """Width and height in pixels to which the images of a folder are resized, whatever their shape; from 1 to 1024."""
     data_dir: Path = field(default_factory=_default_data_dir)
-    """Folder of the data sets in torchvision's layout; the environment variable TUNESMITH_DATA changes the default."""
+    """Folder of the data sets in torchvision's layout; the environment variable TUNESMITH_DATA changes the default,
+    which is data/ in the checkout, or in the current folder if there is none."""
     val_fraction: float = 1 / 6
     """Fraction of the training images that is held out for validation, in [0, 1); 0 trains on all of them, as the
     tutorial does."""

@@ -10,6 +10,7 @@ import resource
 import secrets
 import shutil
 import signal
+import site
 import sys
 import tempfile
 import urllib.request
@@ -51,6 +52,8 @@ class StudyJobConfig(JobConfig):  # type: ignore[misc]
         super().__init__(**options)
         script = Path(sys.argv[0]).resolve()
         is_of_user = script.is_file() and str(script.parent) in sys.path and script.parent != PROJECT
+        if folder in [Path(installed) for installed in site.getsitepackages()]:
+            folder = None  # workers have it on their path; before all others, it could hide modules of Python
         folders = [script.parent if is_of_user else None, folder]  # Ray puts each before those that precede it
         self._folders = [str(folder) for folder in folders if folder is not None]
 

@@ -8,7 +8,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from search.record.file_names import CONFIRM, MODEL, STUDY_DB
-from search.record.lookup import command_line, study_args
+from search.record.lookup import study_args
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
@@ -19,6 +19,7 @@ from training.console.terminal import short_path, type_and_text
 from training.model.custom_model import load_custom_model, read_custom_metadata
 from training.model.model_folder import CONFIG, WEIGHTS, read_config, read_metadata
 from training.model.model_metadata import CustomModelMetadata, ModelMetadata
+from training.typed_command import command_line
 
 
 @dataclass(frozen=True, kw_only=True)

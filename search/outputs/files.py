@@ -15,6 +15,7 @@ from search.record.ranking import baseline_trial, best_trial
 from search.record.study_record import StudyRecord
 from training.atomic_file import write_atomically
 from training.console.terminal import printable_lines, show_event
+from training.typed_command import command_name
 
 SHARE_OF_TIME = 0.02
 """Part of the time that writing may take while trials run: a long study writes its files only every few seconds."""
@@ -45,7 +46,8 @@ class StudyFiles:
             self._has_failed = False
         except OSError as error:
             if not self._has_failed:
-                show_event(f"the tables cannot be written ({error.strerror}); search/report.py can write them later")
+                command = command_name("search/report.py")
+                show_event(f"the tables cannot be written ({error.strerror}); {command} can write them later")
             self._has_failed = True
         ended = time.monotonic()
         self._next_writing = ended + (ended - started) / SHARE_OF_TIME

@@ -12,6 +12,7 @@ from training.atomic_file import write_atomically
 from training.config import DATASETS
 from training.console.terminal import show_event
 from training.images.image_data import ImageData, is_at_hand, load_data
+from training.typed_command import command_name
 
 NO_IMAGES = "there are no images"
 
@@ -27,14 +28,15 @@ def write_outputs(record: StudyRecord, data: ImageData | str | None) -> Findings
         The importances and the recommendations.
     """
     findings = analyse(record)
+    command = command_name("search/report.py")
     try:
         export_model(record)
     except (ValueError, OSError) as error:
-        show_event(f"the best model cannot be exported ({error}); search/report.py can try it again later")
+        show_event(f"the best model cannot be exported ({error}); {command} can try it again later")
     try:
         write_report(record, findings, data or NO_IMAGES)
     except OSError as error:
-        show_event(f"the report cannot be written ({error.strerror}); search/report.py can write it later")
+        show_event(f"the report cannot be written ({error.strerror}); {command} can write it later")
     return findings
 
 

@@ -1,6 +1,5 @@
 """Renders the report of a study: one self-contained HTML file with charts, sentences about them, and tables."""
 
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -54,6 +53,7 @@ from training.config import NETWORKS, is_passed_function
 from training.console.terminal import counted, format_metric, format_share, format_value, printable
 from training.metrics import CONFIDENCE, accuracy_interval, may_be_chance
 from training.model.model_metadata import CustomModelMetadata
+from training.typed_command import portable_line
 
 ERRORS_TITLE = "Errors of the best model"
 
@@ -469,19 +469,19 @@ def _exported_model(record: StudyRecord) -> Iterator[Section]:
         model = read_exported(folder)
     except ValueError:
         return
-    path = shlex.quote(project_path(folder))
+    path = project_path(folder)
     if isinstance(model, CustomModelMetadata):
         content = f"what the {model.training} saved, its configuration"
-        commands = [f"from search.api import load_best; best = load_best({project_path(folder)!r})"]
+        commands = [f"from search.api import load_best; best = load_best({path!r})"]
     elif is_passed_function(model.network):
         content = "the weights and the hyperparameters of the network, which a Python program defines,"
-        commands = [f"from search.api import load_best; best = load_best({project_path(folder)!r})"]
+        commands = [f"from search.api import load_best; best = load_best({path!r})"]
     else:
         content = "the weights, everything that rebuilds the network"
-        trust = "" if model.network in NETWORKS else " --trust-network"
+        trust = [] if model.network in NETWORKS else ["--trust-network"]
         commands = [
-            f"python training/predict.py {path} IMAGE{trust}",
-            f"python training/export.py {path} --onnx model.onnx{trust}",
+            portable_line("training/predict.py", path, "IMAGE", *trust),
+            portable_line("training/export.py", path, "--onnx", "model.onnx", *trust),
         ]
     yield Section(
         "Exported model",

@@ -37,6 +37,7 @@ from training.console.terminal import (
     wrapped,
 )
 from training.run import TrainingSettings
+from training.typed_command import portable_line
 
 BEST = 5
 """Number of trials in the table of the summary, the best ones."""
@@ -158,7 +159,7 @@ def training_command(record: StudyRecord, trial: TrialRecord) -> str | None:
     }
     defaults = asdict(TrainingSettings())
     args = [_option(name, value) for name, value in values.items() if name not in defaults or value != defaults[name]]
-    return shlex.join(["python", "training/run.py", *args])
+    return portable_line("training/run.py", *args)
 
 
 def _option(name: str, value: object) -> str:

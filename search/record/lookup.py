@@ -1,7 +1,6 @@
 """Finds a study by its name, reads its settings, and says which of them a later session may change."""
 
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -13,9 +12,17 @@ from search.record.file_names import STUDY_DB
 from search.record.upgrade import upgrade_settings
 from search.settings import StudySettings
 from search.task.command_template import is_same_command
-from training.config import PROJECT, absolute_import_path, is_import_path, is_passed_function
+from training.config import (
+    IS_INSTALLED,
+    PROJECT,
+    absolute_import_path,
+    base_folder,
+    is_import_path,
+    is_passed_function,
+)
 from training.console.command_line import mask_password, option_value
 from training.console.terminal import short_path
+from training.typed_command import command_line
 
 COMMAND = "--command"
 NOT_STORED = {
@@ -141,7 +148,7 @@ def settings_from_json(stored: object, folder: Path) -> StudySettings:
     if not isinstance(stored, dict):
         raise ValueError("its settings are missing")
     data_dir = check_type("data_dir", stored.get("data_dir"), str)
-    here = {"data_dir": str(PROJECT / data_dir), "results_dir": str(folder.parent)}
+    here = {"data_dir": str(base_folder() / data_dir), "results_dir": str(folder.parent)}
     settings = from_json(StudySettings, upgrade_settings(stored) | here | {"resume": str(folder)})
     if settings.metric is None:
         raise ValueError("its settings do not name the metric")
@@ -150,9 +157,10 @@ def settings_from_json(stored: object, folder: Path) -> StudySettings:
 
 
 def project_path(path: Path) -> str:
-    """A path relative to the project's folder if it lies inside, otherwise the absolute path."""
+    """A path relative to the checkout if it lies inside, otherwise the absolute path."""
     absolute = path.resolve()
-    return str(absolute.relative_to(PROJECT) if absolute.is_relative_to(PROJECT) else absolute)
+    is_inside = not IS_INSTALLED and absolute.is_relative_to(PROJECT)
+    return str(absolute.relative_to(PROJECT) if is_inside else absolute)
 
 
 def study_args(folder: Path, address: str | None) -> list[str]:
@@ -160,7 +168,7 @@ def study_args(folder: Path, address: str | None) -> list[str]:
 
     `address` is that of the database server with its record, without a password; None if the record is `study.db`.
     """
-    study = folder.name if folder.resolve().parent == PROJECT / "results" else str(short_path(folder))
+    study = folder.name if folder.resolve().parent == base_folder() / "results" else str(short_path(folder))
     return [study, "--storage", address] if address else [study]
 
 
@@ -237,16 +245,6 @@ def _passed_arguments(settings: StudySettings) -> tuple[list[str], dict[str, str
 
 def _call(function: str, positional: Sequence[str], named: Mapping[str, str]) -> str:
     return f"{function}({', '.join([*positional, *(f'{name}={value}' for name, value in named.items())])})"
-
-
-def command_line(script: str, *args: str) -> str:
-    """A command of this project as it can be typed in the current folder.
-
-    Args:
-        script: The file, from the project's folder, for example `search/run.py`.
-        args: The words behind it.
-    """
-    return shlex.join(["python", str(short_path(PROJECT / script)), *args])
 
 
 def add_stored_trials(args: list[str], trials_so_far: int) -> list[str]:

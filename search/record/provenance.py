@@ -1,5 +1,6 @@
 """The origin of a study's numbers: versions, commit, machine and command."""
 
+import json
 import os
 import platform
 import shlex
@@ -7,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 
 import joblib
@@ -15,8 +16,8 @@ import torch
 
 from search.record.lookup import project_path
 from search.record.trial import MOST_SECONDS
-from training.config import PROJECT
-from training.console.command_line import mask_password
+from training.config import IS_INSTALLED, PROJECT
+from training.console.command_line import PROGRAM, command_of_program, mask_password
 from training.console.notebook import in_notebook
 
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
@@ -117,7 +118,8 @@ def command() -> str:
     """The command line that started this process; that of a notebook says nothing."""
     if in_notebook():
         return "run_search in a notebook"
-    return shlex.join(["python", project_path(Path(sys.argv[0])), *map(mask_password, sys.argv[1:])])
+    started, words = command_of_program(), map(mask_password, sys.argv[1:])
+    return shlex.join([*([PROGRAM, started] if started else ["python", project_path(Path(sys.argv[0]))]), *words])
 
 
 def format_field(value: object) -> str:
@@ -131,13 +133,22 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The project's commit, with `+changes` where files differ from it; None outside a git checkout."""
+    """The project's commit, with `+changes` where files differ from it; None if nobody knows it."""
+    if IS_INSTALLED:  # a git checkout around the environment would be that of the user's own project
+        return _installed_commit()
     try:
         commit = _git("rev-parse", "HEAD")
         changes = _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+changes" if changes else "")
+
+
+def _installed_commit() -> str | None:
+    """The commit that pip has installed, as in `pip install git+https://...`; None for a wheel or a folder."""
+    origin = json.loads(distribution(PROGRAM).read_text("direct_url.json") or "{}")
+    commit = origin.get("vcs_info", {}).get("commit_id")
+    return str(commit) if commit else None
 
 
 def machine() -> Machine:

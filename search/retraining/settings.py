@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from search.settings import StudySettings, check_size
-from training.config import PROJECT
+from training.config import base_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class ConfirmSettings:
     seeds: int = 5
     """Number of new seeds from which each configuration is trained; the winner is then trained from the same number of
     further seeds; >= 2."""
-    results_dir: Path = field(default_factory=lambda: PROJECT / "results")
+    results_dir: Path = field(default_factory=lambda: base_folder() / "results")
     """Folder of all studies."""
     data_dir: Path | None = None
     """Folder of the data sets; by default that of the study."""

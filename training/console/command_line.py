@@ -28,8 +28,21 @@ from training.console.terminal import (
 
 Settings = TypeVar("Settings")
 
+PROGRAM = "tunesmith"
+"""The program that pip installs; each of its commands is the same as a script, `tunesmith run` as `search/run.py`."""
 LONGEST_SENTENCE = 1000
 """Longer sentences are cut after this number of characters: they may quote long arguments or files."""
+
+
+def begin_command(command: str) -> None:
+    """Take the first word of the command line, a command of the program, into the name of this process."""
+    sys.argv = [f"{sys.argv[0]} {command}", *sys.argv[2:]]
+
+
+def command_of_program() -> str | None:
+    """The command of the program as which this process was started; None if it was started in another way."""
+    path, _, command = sys.argv[0].rpartition(" ")
+    return command if os.path.basename(path) == PROGRAM else None
 
 
 def run_command(main: Callable[[], int], *, outlive_reader: bool) -> NoReturn:
@@ -109,10 +122,11 @@ def parse(
         option = f"--{name.replace('_', '-')}"
         if get_origin(field_type) is tuple and sum(arg.partition("=")[0] == option for arg in args) > 1:
             refuse(f"{option} is given twice: write all its values after one {option}")
+    prog = f"{PROGRAM} {command}" if (command := command_of_program()) else None
     with tyro_errors.on_parse_error(_refuse_parse_error):
         if default is None:
-            return tyro.cli(settings, description=description, args=args)
-        return tyro.cli(settings, description=description, args=args, default=default)
+            return tyro.cli(settings, prog=prog, description=description, args=args)
+        return tyro.cli(settings, prog=prog, description=description, args=args, default=default)
 
 
 _docstrings_of_fields = tyro_docstrings.parse_docstring_from_object

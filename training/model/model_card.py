@@ -6,6 +6,7 @@ from training.config import is_passed_function
 from training.console.terminal import counted, printable
 from training.metrics import accuracy_interval
 from training.model.model_metadata import CODE, ModelMetadata
+from training.typed_command import portable_line
 
 
 def model_card(metadata: ModelMetadata, files: Iterable[str] = ()) -> str:
@@ -77,9 +78,9 @@ def _listed(values: Mapping[str, object]) -> str:
 def _use(metadata: ModelMetadata, files: Iterable[str]) -> list[str]:
     """What a model is used with, and what its files are."""
     lines = [
-        f"    python training/predict.py {_HERE} IMAGE              # class and probability",
-        f"    python training/predict.py {_HERE} FOLDER --output predictions.csv",
-        f"    python training/export.py {_HERE} --onnx model.onnx   # for ONNX Runtime",
+        f"    {portable_line('training/predict.py', _HERE, 'IMAGE')}              # class and probability",
+        f"    {portable_line('training/predict.py', _HERE, 'FOLDER', '--output', 'predictions.csv')}",
+        f"    {portable_line('training/export.py', _HERE, '--onnx', 'model.onnx')}   # for ONNX Runtime",
         "",
         "`model.safetensors` holds the weights, and `config.json` all that is needed to rebuild and use the network.",
     ]
