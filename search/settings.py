@@ -119,6 +119,9 @@ class StudySettings(DataConfig):
     current folder if there is none."""
     dashboard: bool = True
     """Start the Ray dashboard on this machine; on a cluster, print the address of its dashboard."""
+    open_dashboard: bool = False
+    """Open the Ray dashboard in the browser, signed in. Where there is no browser, for example over ssh, the output has
+    an address that signs in the first browser that opens it. docs/dashboards.md explains it."""
     quiet: bool = False
     """Print one line for each ended trial instead of the live view. If the output is not a terminal, this is always
     so."""
@@ -277,6 +280,8 @@ class StudySettings(DataConfig):
             raise ValueError("accept_changes needs resume, which names the study to continue")
         if self.fork and self.resume is None and self.warm_start is None:
             raise ValueError("fork needs resume, which names the study to fork")
+        if self.open_dashboard and not self.dashboard:
+            raise ValueError("open_dashboard needs the dashboard: leave no-dashboard out")
         if not self.full_baseline and self.scheduler != "promotion":
             raise ValueError(f"no-full-baseline needs scheduler promotion, got {self.scheduler}")
 

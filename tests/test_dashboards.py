@@ -3,10 +3,12 @@
 import json
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,34 @@ def test_report_is_drawn_for_dark_and_for_paper(opened: Any, report: Path) -> No
     assert opened.execute_script(colour) == "rgb(230, 233, 237)"
     opened.execute_script("dispatchEvent(new Event('beforeprint'))")
     assert opened.execute_script(colour) == "rgb(0, 0, 0)"
+
+
+QUERIES = {
+    "studies": "SELECT s.study_id, s.study_name, sd.direction, sd.objective FROM studies AS s "
+    "INNER JOIN study_directions AS sd ON s.study_id = sd.study_id ORDER BY sd.study_direction_id",
+    "trials": "SELECT trial_id, number, state, datetime_start, datetime_complete FROM trials WHERE study_id = 1 "
+    "ORDER BY number",
+    "values": "SELECT value, value_type FROM trial_values WHERE trial_id = 1 ORDER BY objective",
+    "params": "SELECT param_name, param_value, distribution_json FROM trial_params WHERE trial_id = 1",
+    "epochs": "SELECT step, intermediate_value, intermediate_value_type FROM trial_intermediate_values "
+    "WHERE trial_id = 1 ORDER BY step",
+}
+"""What the extension of VS Code asks a file, by `tslib/storage/src/sqlite.ts` of optuna/optuna-dashboard."""
+
+
+def test_extension_of_vs_code_finds_what_it_asks_for() -> None:
+    """It reads the whole file at once, and asks it in sqlite; it knows versions of the schema from v2.6.0.a on."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.deserialize((REFERENCE / "study.db").read_bytes())
+        (version,) = database.execute("SELECT version_num FROM alembic_version LIMIT 1").fetchone()
+        found = {name: database.execute(query).fetchall() for name, query in QUERIES.items()}
+    assert version >= "v3.0.0.d"  # from which on values have a type
+    assert found["studies"] == [(1, "fashion-mnist-reference", "MAXIMIZE", 0)]
+    assert [state for _, _, state, _, _ in found["trials"]].count("PRUNED") == 15
+    assert found["values"][0][1] == "FINITE"
+    distributions = {json.loads(text)["name"] for _, _, text in found["params"]}
+    assert distributions == {"FloatDistribution", "IntDistribution", "CategoricalDistribution"}
+    assert [step for step, _, _ in found["epochs"]] == [*range(1, 11)]
 
 
 def test_optuna_dashboard_shows_the_record(tmp_path: Path) -> None:

@@ -132,14 +132,18 @@ def lingering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedStudy
     for package in ("training", "search"):
         (elsewhere / package).mkdir(parents=True)
         (elsewhere / package / "__init__.py").write_text("raise ImportError('somebody else's')")
-    words = [*SIX_TRIALS, "--name", NAME, "--results-dir", str(folder / "results"), "--dashboard-linger", "5m"]
+    words = [*SIX_TRIALS, "--name", NAME, "--results-dir", str(folder / "results")]
+    words += ["--dashboard-linger", "5m", "--open-dashboard"]
+    browser_of_user = folder / "browser"
+    browser_of_user.write_text(f'#!/bin/sh\nprintf %s "$1" > {folder}/opened\n')
+    browser_of_user.chmod(0o700)
     with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
         process = subprocess.Popen(
             [sys.executable, str(PROJECT / "search" / "run.py"), *words],
             cwd=elsewhere,
             stdout=stdout,
             stderr=stderr,
-            env=os.environ | {"RAY_AUTH_TOKEN_PATH": str(token)},
+            env=os.environ | {"RAY_AUTH_TOKEN_PATH": str(token), "BROWSER": f"{browser_of_user} %s"},
         )
     try:
         study = WatchedStudy(folder / "results", process, folder / "stdout", folder / "stderr")
@@ -174,10 +178,9 @@ def test_ray_dashboard_knows_the_study(lingering: WatchedStudy) -> None:
     values = wait_until(lambda: gauge.findall(urllib.request.urlopen(metrics, timeout=30).read().decode()))
     assert 0 < float(values[0]) < 1
     with browser() as opened:
-        opened.get(url)
-        opened.add_cookie({"name": "ray-authentication-token", "value": TOKEN})
+        opened.get((lingering.results.parent / "opened").read_text())  # what the browser of the user was to open
+        assert opened.current_url.startswith(f"{url}/")
         opened.get(f"{url}/#/jobs")
-        opened.refresh()
         wait_until(lambda: NAME in text_of(opened))
 
 
@@ -185,6 +188,7 @@ def test_study_succeeds_and_says_no_more_than_it_should(whole_study: WatchedStud
     assert whole_study.stderr == ""
     assert len(whole_study.stdout.splitlines()) < 45
     assert "  dashboard  http://127.0.0.1:" in whole_study.stdout
+    assert re.search(r"\n  sign in    http://127\.0\.0\.1:\d+/\S{22} \(opened\)\n", whole_study.stdout)
     assert not re.search(r"warn|ray::|\(pid|╭|Traceback", whole_study.stdout, re.IGNORECASE)
 
 

@@ -12,6 +12,7 @@ from typing import Self
 from search.algorithms.stopping import StudyStopper, end_at_once
 from search.engine.header import header_lines
 from search.engine.running_studies import announce
+from search.engine.sign_in import SignIn, open_browser
 from search.engine.study import Study
 from search.engine.tuner import RecordingCallback, run_trials
 from search.engine.write_retry import WriteRetry
@@ -51,6 +52,7 @@ class StudyRun:
         self.study = study
         self._command = command
         self.stopper = StudyStopper(study.settings.time_budget_seconds)
+        self._sign_in: SignIn | None = None
         self.unwritable: str | None = None
         """Why the record could no longer be written, in one sentence; None if it could."""
 
@@ -76,6 +78,8 @@ class StudyRun:
                 self._linger()
             return False
         finally:
+            if self._sign_in is not None:
+                self._sign_in.close()
             self.study.ray.close()
 
     @property
@@ -139,8 +143,23 @@ class StudyRun:
                 stack.callback(study.ray.close)  # before the view ends, because Ray prints about workers that end
         self.stopper.handle_signals()
         if study.settings.dashboard:
-            view.show_dashboard(study.cluster.dashboard_url if study.cluster else study.ray.dashboard_url())
+            url = study.cluster.dashboard_url if study.cluster else study.ray.dashboard_url()
+            view.show_dashboard(url, self._open_dashboard(url))
         Thread(target=_import_report, args=[study.settings.num_samples], daemon=True).start()
+
+    def _open_dashboard(self, url: str | None) -> str | None:
+        """Open the dashboard in the browser if the settings ask for it; returns what is said about signing in."""
+        if url is None or not self.study.settings.open_dashboard:
+            return None
+        try:
+            self._sign_in = SignIn(url)
+        except ValueError as error:
+            show_event(f"the dashboard cannot be opened signed in: {error}")
+            return None
+        address = self._sign_in.address
+        if address is None:
+            return None
+        return f"{address} ({'opened' if open_browser(address) else 'works once'})"
 
     def _end_without_ray(self, process: str) -> None:
         """Print a sentence and end this process, before Ray ends it without a sentence."""
@@ -162,6 +181,8 @@ class StudyRun:
             f"\nThe dashboard stays open for {settings.dashboard_linger}: http://{dashboard_url} (Ctrl-C closes it)",
             flush=True,
         )
+        if self._sign_in is None and (sign_in := self._open_dashboard(dashboard_url)):
+            print(f"Sign in: {sign_in}", flush=True)
         signal.signal(
             signal.SIGINT, signal.default_int_handler
         )  # a process in the background ignores SIGINT by default

@@ -109,9 +109,9 @@ class JsonView(PlainView):
         """Write that the study has started, if no trial had to run."""
         self._write_started()
 
-    def show_dashboard(self, url: str | None) -> None:
+    def show_dashboard(self, url: str | None, sign_in: str | None = None) -> None:
         """Print the address of the dashboard; the study has not started yet."""
-        super().show_dashboard(url)
+        super().show_dashboard(url, sign_in)
         self._dashboard = f"http://{url}" if url else None
 
     def begin_trials(self) -> None:

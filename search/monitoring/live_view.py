@@ -29,7 +29,7 @@ from search.monitoring.terminal import (
     clock,
     column_names,
     column_value,
-    dashboard_line,
+    dashboard_lines,
     study_number,
     trial_name,
     value_width,
@@ -128,9 +128,9 @@ class LiveView(View):
         self._live.stop()
         self._capture.terminal.close()
 
-    def show_dashboard(self, url: str | None) -> None:
+    def show_dashboard(self, url: str | None, sign_in: str | None = None) -> None:
         """Add the address of the dashboard to the header."""
-        self._header.append(dashboard_line(url))
+        self._header += dashboard_lines(url, sign_in)
 
     def begin_trials(self) -> None:
         """Start the clock by which the remaining time is estimated."""

@@ -3,7 +3,7 @@
 import time
 from typing import Any, Self
 
-from search.monitoring.terminal import View, clock, dashboard_line
+from search.monitoring.terminal import View, clock, dashboard_lines
 from search.record.ranking import ended_trials, epochs_run, leading_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
@@ -40,9 +40,9 @@ class NotebookView(View):
         if self._display is not None:
             self._update()
 
-    def show_dashboard(self, url: str | None) -> None:
+    def show_dashboard(self, url: str | None, sign_in: str | None = None) -> None:
         """Print the address of the dashboard."""
-        print(dashboard_line(url), flush=True)
+        print("\n".join(dashboard_lines(url, sign_in)), flush=True)
 
     def begin_trials(self) -> None:
         """Display the line."""

@@ -26,10 +26,13 @@ def header_line(label: str, text: str) -> str:
     return f"  {label:<10} {text}"
 
 
-def dashboard_line(url: str | None) -> str:
-    """Format the line of the header that names the address of the Ray dashboard."""
-    text = f"http://{url} (ray get-auth-token prints its token)" if url else "the Ray dashboard does not answer"
-    return header_line("dashboard", text)
+def dashboard_lines(url: str | None, sign_in: str | None) -> list[str]:
+    """Format the lines of the header that name the address of the Ray dashboard, and the one that signs in."""
+    if url is None:
+        return [header_line("dashboard", "the Ray dashboard does not answer")]
+    if sign_in is None:
+        return [header_line("dashboard", f"http://{url} (ray get-auth-token prints its token)")]
+    return [header_line("dashboard", f"http://{url}"), header_line("sign in", sign_in)]
 
 
 class View(Protocol):
@@ -41,8 +44,8 @@ class View(Protocol):
     def __exit__(self, *_: object) -> None:
         """End the view."""
 
-    def show_dashboard(self, url: str | None) -> None:
-        """Show the address of the dashboard."""
+    def show_dashboard(self, url: str | None, sign_in: str | None = None) -> None:
+        """Show the address of the dashboard, and how a browser signs in if the settings ask for it."""
 
     def begin_trials(self) -> None:
         """Prepare for the first trial, which is about to run."""
@@ -92,9 +95,9 @@ class PlainView(View):
     def __exit__(self, *_: object) -> None:
         """Print nothing, because all trials have been shown."""
 
-    def show_dashboard(self, url: str | None) -> None:
+    def show_dashboard(self, url: str | None, sign_in: str | None = None) -> None:
         """Print the address of the dashboard."""
-        print(_folded(dashboard_line(url)), flush=True)
+        print("\n".join(map(_folded, dashboard_lines(url, sign_in))), flush=True)
 
     def begin_trials(self) -> None:
         """Print what the lines show, and the names of the columns."""
