@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import site
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from serial_ray import CompletedRun, run_command
 
+from search.engine.local_ray import StudyJobConfig
 from search.record import provenance
 from search.record.lookup import confirm_line, project_path, resume_command
 from search.settings import StudySettings
@@ -209,6 +211,16 @@ def test_without_a_checkout_the_program_is_named_by_any_process(
     assert project_path(PROJECT / "training") == str(PROJECT / "training")
     assert typed_command.portable_line("search/run.py") == "tunesmith run"
     assert provenance.git_commit.__wrapped__() is None  # type: ignore[attr-defined]
+
+
+def test_workers_of_an_installed_study_find_it_where_python_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before all others, the folder of all packages would hide modules of Python."""
+    monkeypatch.setattr(sys, "argv", ["bin/tunesmith run"])
+    for installed, folders in (([str(PROJECT)], []), ([], [str(PROJECT)])):
+        monkeypatch.setattr(site, "getsitepackages", lambda installed=installed: installed)
+        config = StudyJobConfig()
+        config._serialize()
+        assert config._py_driver_sys_path == folders
 
 
 # A wheel
