@@ -118,7 +118,8 @@ def test_other_user_is_refused_and_leaves_the_page(dashboard: str, monkeypatch: 
 
 def test_dashboard_without_token_needs_no_page(dashboard: str, token: dict[str, str]) -> None:
     token.clear()
-    assert SignIn(dashboard).address == f"http://{dashboard}"
+    page = SignIn(dashboard)
+    assert (page.address, page.needs_token) == (f"http://{dashboard}", False)
 
 
 def test_dashboard_that_cannot_be_signed_in_is_named(dashboard: str, token: dict[str, str]) -> None:

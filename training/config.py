@@ -29,7 +29,12 @@ MAX_IMAGE_SIZE = 1024
 
 def base_folder() -> Path:
     """The folder of `results/` and `data/`: the checkout, or the current folder if pip has installed this code."""
-    return Path.cwd() if IS_INSTALLED else PROJECT
+    if not IS_INSTALLED:
+        return PROJECT
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # a training has removed it
+        return PROJECT
 
 
 def _default_data_dir() -> Path:

@@ -50,11 +50,16 @@ class SignIn:
         self._server = _Server(self) if self._cookies else None
 
     @property
+    def needs_token(self) -> bool:
+        """Whether the dashboard asks for a token."""
+        return bool(self._cookies)
+
+    @property
     def address(self) -> str | None:
         """The address that signs in; that of the dashboard if it needs no token; None if it was used."""
         if (server := self._server) is not None:
             return f"http://{LOOPBACK}:{server.port}{self._path}"
-        return None if self._cookies else self._dashboard
+        return None if self.needs_token else self._dashboard
 
     def close(self) -> None:
         """End the page."""

@@ -153,13 +153,13 @@ class StudyRun:
             return None
         try:
             self._sign_in = SignIn(url)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             show_event(f"the dashboard cannot be opened signed in: {error}")
             return None
-        address = self._sign_in.address
-        if address is None:
-            return None
-        return f"{address} ({'opened' if open_browser(address) else 'works once'})"
+        address = str(self._sign_in.address)
+        if open_browser(address):
+            return f"{address} (opened)"
+        return f"{address} ({'works once' if self._sign_in.needs_token else 'needs no token'})"
 
     def _end_without_ray(self, process: str) -> None:
         """Print a sentence and end this process, before Ray ends it without a sentence."""
