@@ -96,7 +96,7 @@ class RequestAnswer:
 def main() -> int:
     """Ask a study that runs to do what the command line says; returns the exit status."""
     examples = [portable_line("search/control.py", *words.split()) for words in EXAMPLES]
-    options = parse(ControlSettings, "\n".join([__doc__ or "", "", *examples]))
+    options = parse(ControlSettings, "\n\n".join([__doc__ or "", *examples]))
     try:
         folder = find_study(options.study, options.results_dir, options.storage)
     except (ValueError, OSError) as error:

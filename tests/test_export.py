@@ -87,6 +87,16 @@ def test_mistakes_are_one_sentence(
     assert capsys.readouterr().err == f"error: there is no folder {model.parent / 'nowhere'}\n"
 
 
+def test_missing_packages_are_named_without_a_checkout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("IS_INSTALLED", True), ("find_spec", lambda _: None)):
+        monkeypatch.setattr(command, name, value)
+    assert run(monkeypatch, Path("model"), "--onnx", "file") == 2
+    sentence = "the export needs onnx, onnxscript, onnxruntime: pip install onnx onnxscript onnxruntime"
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
 def test_missing_packages_are_named_with_the_command_that_brings_them() -> None:
     script = PROJECT / "training" / "export.py"
     hidden = "import importlib.util as u, runpy, sys; found = u.find_spec; "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from training.atomic_file import replacing
+from training.config import IS_INSTALLED
 from training.console.command_line import parse, refuse, run_command
 from training.console.json_output import write_object
 from training.console.terminal import type_and_text
@@ -62,7 +63,8 @@ def main() -> int:
     settings = parse(ExportSettings, __doc__ or "")
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
-        refuse(f"the export needs {', '.join(missing)}: pip install --constraint constraints.txt '.[onnx]'")
+        packages = " ".join(missing) if IS_INSTALLED else "--constraint constraints.txt '.[onnx]'"
+        refuse(f"the export needs {', '.join(missing)}: pip install {packages}")
 
     from training.model.model_folder import load_model  # torch takes a second or two
 
