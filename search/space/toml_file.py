@@ -114,14 +114,14 @@ def fix_values(space: SearchSpace, assignments: Sequence[str], config_class: typ
     `config_class` is the dataclass whose fields can be set, or None. A ValueError says which rule is broken.
     """
     values: Point = {}
-    for name, value in _read_assignments("set", assignments, config_class):
+    for assignment, (name, value) in zip(assignments, _read_assignments("set", assignments, config_class), strict=True):
         values[name] = value
         if config_class:
             try:
                 with errors_as_sentences(config_class.__name__, own_rules=True):
                     make_config(config_class, values)
             except ValueError as error:
-                raise ValueError(f"set {name}={value}: {error}") from None
+                raise ValueError(f"set {assignment}: {error}") from None
     fixed = space.fix(values)
     if not fixed:
         raise ValueError(f"set {' '.join(assignments)} fixes every hyperparameter, so nothing is left to search")
