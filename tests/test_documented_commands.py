@@ -59,7 +59,7 @@ RUN_ELSEWHERE = {
     "make test": "this is it",
     "python docs/make_commands.py": "tests/test_documents.py",
     "python docs/make_json_schema.py": "tests/test_json.py",
-    r"python search/control\.py (--json )?latest \w.*": "tests/test_control.py",
+    r"python search/control\.py (--json )?\S+ \w.*": "tests/test_control.py",
     "tunesmith --.*": "tests/test_tunesmith.py",
     "optuna-dashboard .*": "tests/test_dashboards.py",
     "ray .*|python search/run.py --address .*": "tests/test_cluster.py",
