@@ -15,13 +15,14 @@ from sqlalchemy.exc import OperationalError
 from studies import DEFAULT_SPACE, metadata, metrics
 
 from search.algorithms.promotion import Promotion
-from search.algorithms.samplers import _SampledStudy
 from search.algorithms.search_algorithm import suggest_value
+from search.algorithms.seen_trials import SeenTrials
 from search.record.database import NoRetry
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
 from search.settings import StudySettings
 from search.space.distributions import optuna_distribution
+from search.space.encoding import SpaceEncoding
 
 STUDY = ("--dataset", "digits", "--scheduler", "promotion", "--no-dashboard")
 
@@ -189,8 +190,10 @@ def test_nothing_is_lost_when_the_disk_is_full_at_a_commit(study: Driven) -> Non
 
 def test_sampler_sees_paused_trials_as_pruned(study: Driven) -> None:
     study.run(0.5)
-    sampled: Any = _SampledStudy(study.record.study, None, completed=False)
-    assert [(trial.state.name, trial.intermediate_values) for trial in sampled._get_trials()] == [("PRUNED", {1: 0.5})]
+    seen = SeenTrials(study.record.space, SpaceEncoding(study.record.space), sees_all=False)
+    seen.follow(study.record.study)
+    shown = seen.shown(study.record.study.direction)
+    assert [(trial.state.name, trial.intermediate_values) for trial in shown] == [("PRUNED", {1: 0.5})]
 
 
 def test_complete_study_has_no_paused_trials_and_resumes_with_more(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from search.record import provenance
 from search.record.lookup import reproduce_line
 from search.record.provenance import Session
 from search.record.study_record import StudyRecord
-from search.record.trial import Failure, Timing
+from search.record.trial import Failure, Timing, timed_json
 from search.task import checksums
 from training import loop
 from training.images.image_data import ImageData
@@ -174,8 +174,8 @@ def test_resumed_trial_agrees_with_the_threads_of_each_session(
     study.run_trial(EPOCHS)
     study.record.update(sessions=[SESSION, replace(SESSION, cpus_per_trial=7)])
     (stored,) = study.record.study.get_trials(deepcopy=False)[:1]
-    epoch = stored.user_attrs["epoch 3"]
-    moved = {**epoch, "timing": {**epoch["timing"], "session": 1}}
+    (trial,) = study.record.trials
+    moved = timed_json(trial.epochs[2], replace(trial.timings[3], session=1))
     study.record.change(lambda: study.record.storage.set_trial_user_attr(stored._trial_id, "epoch 3", moved))
     used: list[int] = []
     monkeypatch.setattr("torch.set_num_threads", used.append)

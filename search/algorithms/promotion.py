@@ -51,7 +51,7 @@ class Promotion:
         Returns:
             Whether a trial was queued.
         """
-        if any(trial.status == "interrupted" for trial in record.trials):
+        if record.standings.counts["interrupted"]:
             return False
         promoted = self._next_promoted(record.trials, all_begun=all_begun)
         if promoted:

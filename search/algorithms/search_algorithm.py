@@ -112,18 +112,22 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
 
     def nothing_left(self) -> bool:
         """Whether enough trials have ended or run, or every point of the space has been tried."""
-        trials = self._record.trials
-        waiting = sum(trial.status == "interrupted" for trial in trials)
+        waiting = self._record.standings.counts["interrupted"]
         searches = self._record.metadata.plan is None  # a confirmation repeats configurations with other seeds
-        points = {tuple(trial.hyperparameters.items()) for trial in trials}
         self._stopper.exhausted = None
-        if searches and waiting == 0 and len(points) >= self._num_points and not self._record.queued():
+        if searches and waiting == 0 and self._has_all_points() and not self._record.queued():
             self._stopper.exhausted = (
                 f"The search space has {counted(int(self._num_points), 'point')}, and every one has been tried."
             )
             return True
         num_ended = self._record.num_samples if self._num_ended is None else self._num_ended
-        return len(trials) - waiting >= num_ended
+        return self._record.standings.num_trials - waiting >= num_ended
+
+    def _has_all_points(self) -> bool:
+        """Whether every point of the space has been tried; trials are only counted until there may be enough."""
+        if self._record.standings.num_trials < self._num_points:
+            return False
+        return len({tuple(trial.hyperparameters.items()) for trial in self._record.trials}) >= self._num_points
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Do nothing: the callback records reports."""

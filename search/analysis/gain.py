@@ -63,7 +63,9 @@ def gain_over_start(record: StudyRecord, best: TrialRecord) -> Gain | None:
     if record.metadata.task.name != TUTORIAL_DATASET:
         points = starting_points(record.space, baseline.hyperparameters)
         if len(points) > 1:
-            reference = next((trial for trial in ranked(record.trials) if trial.hyperparameters in points), baseline)
+            reference = next(
+                iter(ranked(trial for trial in record.trials if trial.hyperparameters in points)), baseline
+            )
             name = f"best starting point, trial {reference.number}"
     if reference is best or reference.failure:
         return None

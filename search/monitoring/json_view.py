@@ -7,7 +7,7 @@ from search.monitoring.terminal import PlainView
 from search.outputs.trial_objects import TrialResult, metric_values, trial_values
 from search.record.lookup import shown_settings
 from search.record.metadata import Dataset
-from search.record.ranking import baseline_trial, best_trial, ended_trials, leading_trial
+from search.record.ranking import baseline_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.space.distributions import HyperparameterValue
@@ -133,7 +133,7 @@ class JsonView(PlainView):
     def show_epoch(self, trial: TrialRecord) -> None:
         """Write the last epoch of a trial."""
         metrics = trial.epochs[-1]
-        is_best = trial.best_epoch is metrics and leading_trial(self._record.trials) is trial
+        is_best = trial.best_epoch is metrics and self._record.standings.leader is trial
         values = metric_values(self._record, metrics)
         seconds = metrics.seconds
         epoch = Epoch(trial_number=trial.number, epoch=metrics.epoch, metrics=values, seconds=seconds, is_best=is_best)
@@ -149,7 +149,7 @@ class JsonView(PlainView):
         self._write_ended(trial)
 
     def _write_ended(self, trial: TrialRecord) -> None:
-        is_best = trial is best_trial(self._record.trials)
+        is_best = trial is self._record.standings.best
         write_object(TrialEnded(**trial_values(self._record, trial), is_best=is_best))
 
     def _write_started(self) -> None:
@@ -166,7 +166,7 @@ class JsonView(PlainView):
             mode=record.mode,
             num_samples=metadata.settings.num_samples,
             epochs=record.epoch_limit,
-            ended=len(ended_trials(record.trials)),
+            ended=record.standings.num_ended,
             settings=shown_settings(metadata.settings, has_baseline=has_baseline),
             space=describe(record.space),
             dataset=metadata.dataset,

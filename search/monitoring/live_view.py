@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -34,7 +33,6 @@ from search.monitoring.terminal import (
     trial_name,
     value_width,
 )
-from search.record.ranking import ended_trials, epochs_run, epochs_saved, leading_trial
 from search.record.requests import is_paused
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
@@ -93,7 +91,7 @@ class LiveView(View):
         """Number of the running trial that the key s would stop, or that of one before it."""
         self._may_stop: int | None = None
         """Number of the trial that the next key s stops."""
-        self._ended_before = len(ended_trials(record.trials))
+        self._ended_before = record.standings.num_ended
         self._trials_began: float | None = None
         self._value_widths = {name: value_width(record.space.get(name)) for name in column_names(record)}
 
@@ -198,7 +196,7 @@ class LiveView(View):
 
     def _running_trials(self) -> list[TrialRecord]:
         """The running trials that are shown."""
-        running = (trial for trial in self._record.trials if trial.status == "running")
+        running = (trial for trial in self._record.standings.may_continue() if trial.status == "running")
         return sorted(running, key=lambda trial: trial.number)[: self._rows]
 
     def _key_line(self) -> list[Text]:
@@ -258,13 +256,13 @@ class LiveView(View):
             text.append("paused, ", "bold")
         text.append(clock(elapsed), "bold")
         text.append(" elapsed" if left is None else f" elapsed, about {clock(left)} left")
-        counts = Counter(trial.status for trial in record.trials)
+        counts = record.standings.counts
         listed = [f"{counts[status]} {status.replace('_', ' ')}" for status in STATUSES if counts[status]]
         text.append("   " + ", ".join(listed), "dim")
         return text
 
     def _bar(self) -> RenderableType:
-        ended, total = len(ended_trials(self._record.trials)), self._record.num_samples
+        ended, total = self._record.standings.num_ended, self._record.num_samples
         grid = Table.grid(padding=(0, 1), expand=True)
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True)
@@ -273,7 +271,7 @@ class LiveView(View):
 
     def _best(self) -> list[tuple[str, Text]]:
         """Build the lines about the best trial and the epochs: a label and a text each."""
-        record, best = self._record, leading_trial(self._record.trials)
+        record, best = self._record, self._record.standings.leader
         lines = [("best", Text("none yet", "dim")), ("", Text())]
         metrics = best.best_epoch if best else None
         if best and metrics:
@@ -285,11 +283,11 @@ class LiveView(View):
                 rest += f", {difference.removeprefix(f'{record.metric} ')} compared with the {gain.over}"
             values = ", ".join(f"{name} {format_value(value)}" for name, value in best.hyperparameters.items())
             lines = [("best", Text.assemble(first, rest)), ("", Text(values))]
-        saved = epochs_saved(record.trials, record.epoch_limit)
+        saved = record.standings.epochs_saved(record.epoch_limit)
         stops = record.metadata.settings.scheduler != "none" and record.epoch_limit
-        stops = stops and not any(trial.ended_by_itself for trial in record.trials)  # how many are saved is not known
+        stops = stops and not record.standings.any_ended_by_itself  # how many are saved is not known
         stopping = f", {saved} saved by stopping weak trials early" if stops else ""
-        lines.append(("epochs", Text(f"{epochs_run(record.trials)} run{stopping}")))
+        lines.append(("epochs", Text(f"{record.standings.epochs_run} run{stopping}")))
         return [(label.ljust(BEST_LABEL), text) for label, text in lines]
 
     def _running(self, available: int) -> tuple[Table, list[str]]:
@@ -310,7 +308,7 @@ class LiveView(View):
         if columns.spark_epochs:
             table.add_column(CURVE, no_wrap=True, width=columns.spark_epochs)
         running = self._running_trials()
-        more = sum(trial.status == "running" for trial in record.trials) - len(running)
+        more = record.standings.counts["running"] - len(running)
         chosen = self._chosen if self._keys else None
         for trial in running:
             curve = [*trial.curve.values()]
@@ -388,12 +386,12 @@ class LiveView(View):
 
     def _seconds_left(self) -> float | None:
         """Estimate the remaining time from the trials of this session; None before one has ended."""
-        ended = len(ended_trials(self._record.trials)) - self._ended_before
+        ended = self._record.standings.num_ended - self._ended_before
         if self._trials_began is None or ended == 0:
             return None
-        running = [trial for trial in self._record.trials if trial.status == "running"]
+        running = [trial for trial in self._record.standings.may_continue() if trial.status == "running"]
         partial = sum(min(1.0, len(trial.epochs) / self._record.epochs) for trial in running)
-        left = self._record.num_samples - len(ended_trials(self._record.trials)) - partial
+        left = self._record.num_samples - self._record.standings.num_ended - partial
         return max(0.0, (time.monotonic() - self._trials_began) / (ended + partial) * left)
 
 

@@ -4,7 +4,6 @@ import time
 from typing import Any, Self
 
 from search.monitoring.terminal import View, clock, dashboard_lines
-from search.record.ranking import ended_trials, epochs_run, leading_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from training.console.terminal import counted, format_metric, format_value, printable
@@ -71,12 +70,12 @@ class NotebookView(View):
 
     def _line(self) -> dict[str, str]:
         """The line, by its type for the notebook."""
-        record, best = self._record, leading_trial(self._record.trials)
-        running = sum(trial.status == "running" for trial in record.trials)
+        record, best = self._record, self._record.standings.leader
+        running = record.standings.counts["running"]
         parts = [
-            f"{len(ended_trials(record.trials))} of {counted(self._record.num_samples, 'trial')} ended",
+            f"{record.standings.num_ended} of {counted(self._record.num_samples, 'trial')} ended",
             *([f"{running} running"] if running else []),
-            counted(epochs_run(record.trials), "epoch"),
+            counted(record.standings.epochs_run, "epoch"),
             clock(time.monotonic() - self._began),
         ]
         text = ", ".join(parts)

@@ -1,7 +1,6 @@
 """Sets gauges at Ray's metrics endpoint while a study runs, for Prometheus and Grafana."""
 
 import re
-from collections import Counter
 from typing import get_args
 
 from ray.util.metrics import Gauge
@@ -36,6 +35,6 @@ class Gauges:
 
     def ended(self) -> None:
         """Count the trials by state, after a trial has ended."""
-        counts = Counter(trial.status for trial in self._record.trials)
+        counts = self._record.standings.counts
         for state in get_args(Status):
             self._trials.set(counts[state], {**self._study, "state": state})

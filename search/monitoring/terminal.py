@@ -4,7 +4,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, Self
 
-from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
 from search.record.trial import Status, TrialRecord
 from search.space.distributions import Distribution, values_of
@@ -120,7 +119,7 @@ class PlainView(View):
         cells = {name: format_value(column_value(trial, name)) for name in self._widths}
         values = [shorten(cells[name], width).rjust(width) for name, width in self._widths.items()]
         metric = format_metric(trial.best_value) if trial.best_epoch else ""
-        is_best = self._record.metadata.plan is None and trial is best_trial(self._record.trials)
+        is_best = self._record.metadata.plan is None and trial is self._record.standings.best
         seconds = "" if trial.seconds is None else f"{trial.seconds:.1f}"
         line = self._line(
             str(study_number(self._record, trial)), values, metric, seconds, trial.status, star="*" if is_best else " "

@@ -5,9 +5,10 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -21,14 +22,18 @@ from optuna.storages._rdb.models import (
     TrialUserAttributeModel,
     TrialValueModel,
 )
-from optuna.trial import FrozenTrial
-from sqlalchemy import UniqueConstraint, insert, select
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import UniqueConstraint, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 LOCK_SECONDS = 30
 """Seconds for which another process, such as optuna-dashboard, may lock the file before an access fails."""
+Row: TypeAlias = tuple[Any, Any, dict[str, Any]]
+"""A row of a trial: Optuna's model of its table, its key among the rows of the trial there, and its values."""
+Rows: TypeAlias = dict[tuple[Any, int, Any], dict[str, Any]]
+"""The values of rows, by model, the database's name of the trial, and key."""
 Result = TypeVar("Result")
 
 
@@ -124,19 +129,29 @@ class StudyStorage(RDBStorage):
         """Close all connections."""
         self.engine.dispose()
 
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Set a user attribute of a trial."""
-        self._put(TrialUserAttributeModel, {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)})
+    def add_trial(self, study_id: int, trial: FrozenTrial) -> int:
+        """Add a trial without what it has in other tables; returns its name in the database."""
+        row = {"study_id": study_id, "number": trial.number, **_row_of(trial)}
+        with self.scoped_session() as session:
+            inserted = session.connection().execute(insert(TrialModel.__table__), row)
+            session.commit()
+        assert inserted.inserted_primary_key is not None
+        return int(inserted.inserted_primary_key[0])
 
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Set a system attribute of a trial, which Optuna itself uses."""
-        self._put(TrialSystemAttributeModel, {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)})
+    def write(self, rows: Rows) -> None:
+        """Insert or replace rows of trials, with one statement for each table.
 
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """Set the objective's value of a trial after an epoch."""
-        value, value_type = TrialIntermediateValueModel.intermediate_value_to_stored_repr(intermediate_value)
-        row = {"trial_id": trial_id, "step": step, "intermediate_value": value, "intermediate_value_type": value_type}
-        self._put(TrialIntermediateValueModel, row)
+        Optuna's own way takes three statements for each row, and makes objects of them first: 25 ms more for a trial of
+        ten epochs. That is the reason to use its private models of the tables.
+        """
+        by_model: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+        for (model, trial_id, _), row in rows.items():
+            by_model[model].append({"trial_id_" if model is TrialModel else "trial_id": trial_id, **row})
+        with self.scoped_session() as session:
+            connection = session.connection()
+            for model, values in by_model.items():
+                connection.execute(_upsert(model, self.engine.name), values)
+            session.commit()
 
     def add_trials(self, study_id: int, trials: Sequence[FrozenTrial]) -> None:
         """Add many trials to a study that has none, with one statement for each table.
@@ -145,26 +160,15 @@ class StudyStorage(RDBStorage):
         """
         rows: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for number, trial in enumerate(trials):
-            times = {"datetime_start": trial.datetime_start, "datetime_complete": trial.datetime_complete}
-            rows[TrialModel].append({"study_id": study_id, "number": number, "state": trial.state, **times})
+            rows[TrialModel].append({"study_id": study_id, "number": number, **_row_of(trial)})
         with self.scoped_session() as session:
             session.execute(insert(TrialModel.__table__), rows.pop(TrialModel))
             query = select(TrialModel.trial_id).where(TrialModel.study_id == study_id).order_by(TrialModel.number)
             for trial_id, trial in zip(session.scalars(query).all(), trials, strict=True):
-                for model, values in _rows_of(trial):
+                for model, _, values in rows_of(trial):
                     rows[model].append({"trial_id": trial_id, **values})
             for model, values_of_model in rows.items():
                 session.execute(insert(model.__table__), values_of_model)
-            session.commit()
-
-    def _put(self, model: Any, row: dict[str, Any]) -> None:
-        """Insert or replace a row in one statement.
-
-        Optuna's own way takes three, and makes objects of them first: 25 ms more for a trial of ten epochs. That is the
-        reason to use its private models of the tables.
-        """
-        with self.scoped_session() as session:
-            session.connection().execute(_upsert(model, self.engine.name), row)
             session.commit()
 
     def _receipt(self, session: Session) -> Any:  # noqa: ARG002
@@ -176,23 +180,62 @@ class StudyStorage(RDBStorage):
         return False
 
 
-def _rows_of(trial: FrozenTrial) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The rows of a trial in the tables of Optuna besides that of the trials, with the models of these tables."""
-    for name, value in trial.params.items():
-        distribution = trial.distributions[name]
-        stored = {"param_value": distribution.to_internal_repr(value), "distribution_json": _as_json(distribution)}
-        yield TrialParamModel, {"param_name": name, **stored}
+def rows_of(trial: FrozenTrial) -> Iterator[Row]:
+    """The rows of a trial in the tables of Optuna besides that of the trials."""
+    for name, param in trial.params.items():
+        yield param_row(name, param, trial.distributions[name])
     if trial.value is not None:
-        value, value_type = TrialValueModel.value_to_stored_repr(trial.value)
-        yield TrialValueModel, {"objective": 0, "value": value, "value_type": value_type}
+        yield value_row(trial.value)
     for key, attribute in trial.user_attrs.items():
-        yield TrialUserAttributeModel, {"key": key, "value_json": json.dumps(attribute)}
+        yield user_row(key, attribute)
+    for key, attribute in trial.system_attrs.items():
+        yield system_row(key, attribute)
     for step, value in trial.intermediate_values.items():
-        stored_value, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
-        yield (
-            TrialIntermediateValueModel,
-            {"step": step, "intermediate_value": stored_value, "intermediate_value_type": kind},
-        )
+        yield intermediate_row(step, value)
+
+
+def state_row(state: TrialState, started: datetime | None, completed: datetime | None) -> Row:
+    """The row of a trial in the table of the trials, without what never changes."""
+    return TrialModel, None, {"state": state, "datetime_start": _utc(started), "datetime_complete": _utc(completed)}
+
+
+def param_row(name: str, value: Any, distribution: BaseDistribution) -> Row:
+    """The row of a hyperparameter."""
+    stored = {"param_value": distribution.to_internal_repr(value), "distribution_json": _as_json(distribution)}
+    return TrialParamModel, name, {"param_name": name, **stored}
+
+
+def value_row(value: float) -> Row:
+    """The row of the value of a trial that has ended."""
+    stored, kind = TrialValueModel.value_to_stored_repr(value)
+    return TrialValueModel, None, {"objective": 0, "value": stored, "value_type": kind}
+
+
+def user_row(key: str, value: Any) -> Row:
+    """The row of a user attribute."""
+    return TrialUserAttributeModel, key, {"key": key, "value_json": json.dumps(value)}
+
+
+def system_row(key: str, value: Any) -> Row:
+    """The row of a system attribute, which Optuna itself uses."""
+    return TrialSystemAttributeModel, key, {"key": key, "value_json": json.dumps(value)}
+
+
+def intermediate_row(step: int, value: float) -> Row:
+    """The row of the objective's value after an epoch."""
+    stored, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+    row = {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
+    return TrialIntermediateValueModel, step, row
+
+
+def _row_of(trial: FrozenTrial) -> dict[str, Any]:
+    """The row of a trial in the table of the trials, without its study and its number."""
+    return state_row(trial.state, trial.datetime_start, trial.datetime_complete)[2]
+
+
+def _utc(local: datetime | None) -> datetime | None:
+    """A time as Optuna stores it, without a time zone."""
+    return None if local is None else local.astimezone(UTC).replace(tzinfo=None)
 
 
 @cache
@@ -202,7 +245,11 @@ def _as_json(distribution: BaseDistribution) -> str:
 
 @cache
 def _upsert(model: Any, dialect: str) -> Any:
-    """The statement that inserts a row of a trial or replaces it."""
+    """The statement that inserts a row of a trial or replaces it; a row of the trials' own table is there already."""
+    if model is TrialModel:
+        table = model.__table__
+        values: dict[str, Any] = {name: bindparam(name) for name in ("state", "datetime_start", "datetime_complete")}
+        return update(table).where(table.c.trial_id == bindparam("trial_id_")).values(values)
     insert = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(model)
     (unique,) = (rule for rule in model.__table__.constraints if isinstance(rule, UniqueConstraint))
     return insert.on_conflict_do_update(index_elements=unique.columns, set_=insert.excluded)

@@ -10,7 +10,6 @@ from typing import Any, Self, TypeVar
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, get_storage
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
@@ -18,9 +17,11 @@ from search.record.database import NoRetry, StudyStorage, check_file, open_file
 from search.record.file_names import STUDY_DB, TRIALS
 from search.record.imported_trial import stored_trial
 from search.record.metadata import StudyMetadata, read_metadata
-from search.record.ranking import best_configurations, best_trial, ended_trials
+from search.record.ranking import best_configurations, ended_trials
 from search.record.reading import is_paused, read_trials, refuse_damage
+from search.record.standings import Standings
 from search.record.trial import OPTUNA_STATE, Failure, Metrics, Timing, TrialRecord, timed_json
+from search.record.trial_storage import TrialStorage
 from search.space.distributions import HyperparameterValue
 from search.space.search_space import SearchSpace, contains, starting_points
 from search.task.metric_names import Mode
@@ -36,17 +37,18 @@ class StudyRecord:
     """
 
     def __init__(
-        self, folder: Path, study: optuna.Study, storage: BaseStorage, database: StudyStorage, metadata: StudyMetadata
+        self, folder: Path, study: optuna.Study, storage: TrialStorage, database: StudyStorage, metadata: StudyMetadata
     ) -> None:
         """Use `create` or `open` instead."""
         self.folder = folder
         self.study = study
         self.storage = storage
-        """What Optuna uses: the database, behind Optuna's cache of trials that have ended."""
+        """What Optuna uses: the trials in memory, before the database."""
         self._database = database
         self.metadata = metadata
         self.objective = metadata.objective
         self.trials: list[TrialRecord] = []
+        self.standings = Standings(self.trials)
         self._running: dict[str, tuple[TrialRecord, Trial]] = {}
 
     @classmethod
@@ -71,7 +73,7 @@ class StudyRecord:
         if server is None:
             (folder / STUDY_DB).touch()
         database = server or open_file(folder / STUDY_DB, new=True)
-        storage = get_storage(database)
+        storage = TrialStorage(database) if isinstance(database, StudyStorage) else database
         name = name or folder.name
 
         def begin() -> "StudyRecord":
@@ -85,7 +87,7 @@ class StudyRecord:
             fill(record)
             return record
 
-        return database.change(begin)
+        return storage.change(begin)
 
     @classmethod
     def open(cls, folder: Path, server: StudyStorage | None = None) -> Self:
@@ -109,7 +111,7 @@ class StudyRecord:
             if server is None:
                 check_file(file)
             database = server or open_file(file, new=False)
-            storage = get_storage(database)
+            storage = TrialStorage(database)
             (name,) = [folder.name] if server else optuna.get_all_study_names(storage)
             study = optuna.load_study(study_name=name, storage=storage)
             metadata = read_metadata(study.user_attrs, folder)
@@ -117,6 +119,7 @@ class StudyRecord:
                 raise ValueError(f"metric {metadata.objective.metric} cannot have mode {study.direction.name.lower()}")
             record = cls(folder, study, storage, database, metadata)
             record.trials += read_trials(study, metadata)
+            storage.forget_epochs()
         return record
 
     def retry_writes_with(self, retry: NoRetry) -> None:
@@ -130,7 +133,7 @@ class StudyRecord:
 
     def change(self, make: Callable[[], Result]) -> Result:
         """Change the record in one transaction, as `StudyStorage.change` does."""
-        return self._database.change(make)
+        return self.storage.change(make)
 
     def close(self) -> None:
         """Close the database, and release the lock that a server holds."""
@@ -161,8 +164,8 @@ class StudyRecord:
         """Number of epochs of a trial that is not stopped early; without a limit that of the longest one so far."""
         if self.epoch_limit is not None:
             return self.epoch_limit
-        longest = max((len(trial.epochs) for trial in self.trials), default=0)
-        return max((len(trial.epochs) for trial in self.trials if trial.ended_by_itself), default=longest + 1)
+        standings = self.standings
+        return standings.longest_by_itself if standings.any_ended_by_itself else standings.longest + 1
 
     @property
     def space(self) -> SearchSpace:
@@ -260,7 +263,7 @@ class StudyRecord:
             proposal: The trial in Optuna's study.
             seed: The seed of the trial unless it was enqueued with one.
         """
-        trial = next((trial for trial in self.trials if trial.number == proposal.number), None)
+        trial = self.standings.open_trial(proposal.number)
         if trial is None:
             seed = proposal.user_attrs.get("seed", seed)
             is_baseline = proposal.user_attrs.get("baseline", False)
@@ -335,7 +338,7 @@ class StudyRecord:
         trial.status = "interrupted"
 
         def write() -> None:
-            self._database.set_trial_user_attr(self._stored_id(trial.number), "status", trial.status)
+            self.storage.set_trial_user_attr(self._stored_id(trial.number), "status", trial.status)
             self._let_wait(trial.number)
 
         self.change(write)
@@ -349,8 +352,8 @@ class StudyRecord:
                 self._database.set_trial_state_values(self._stored_id(trial.number), TrialState.RUNNING)
             for trial in trials:
                 trial.status = "stopped_early"
-                self._database.set_trial_user_attr(self._stored_id(trial.number), "status", trial.status)
-                self.study.tell(trial.number, state=OPTUNA_STATE[trial.status])
+                self.storage.set_trial_user_attr(self._stored_id(trial.number), "status", trial.status)
+                self._tell(trial)
 
         self.change(write)
         self._clear_checkpoints()
@@ -393,18 +396,25 @@ class StudyRecord:
             return
         if trial.status == "completed":
             proposal.set_user_attr("last_value", [*trial.curve.values()][-1])
-        # the value of a trial that was stopped early is its last one, as Optuna has it
-        self.study.tell(
-            proposal, trial.best_value if trial.status == "completed" else None, state=OPTUNA_STATE[trial.status]
-        )
+        self._tell(trial)
+
+    def _tell(self, trial: TrialRecord) -> None:
+        """Let a trial end for Optuna; its value is the best one, or the last one if it was stopped early.
+
+        Optuna's own `tell` does the same in ten times the time.
+        """
+        values = [trial.best_value] if trial.status == "completed" else [*trial.curve.values()][-1:]
+        if trial.status not in ("completed", "stopped_early"):
+            values = []
+        self.storage.set_trial_state_values(self._stored_id(trial.number), OPTUNA_STATE[trial.status], values or None)
 
     def _let_wait(self, number: int) -> None:
-        self._database.set_trial_state_values(self._stored_id(number), TrialState.WAITING)
+        self.storage.set_trial_state_values(self._stored_id(number), TrialState.WAITING)
 
     def _stored_id(self, number: int) -> int:
         """The database's name of a trial."""
-        study_id = self._database.get_study_id_from_name(self.study.study_name)
-        return self._database.get_trial_id_from_study_id_trial_number(study_id, number)
+        study_id = self.study._study_id
+        return self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
     def _clear_checkpoints(self) -> None:
         """Remove the checkpoints of ended trials except the best epoch of the best trial, and a program's folder of it.
@@ -412,12 +422,15 @@ class StudyRecord:
         A confirmation without a final training keeps that of the best training of each configuration: one of them will
         be the winner.
         """
-        ended, plan = ended_trials(self.trials), self.metadata.plan
-        keeps_all = plan is not None and plan.final_seed is None
-        best = best_configurations(ended, len(ended)) if keeps_all else filter(None, [best_trial(ended)])
+        plan = self.metadata.plan
+        if plan is not None and plan.final_seed is None:
+            ended = ended_trials(self.trials)
+            best = best_configurations(ended, len(ended))
+        else:
+            best = [*filter(None, [self.standings.best_ended])]
         files = [self.checkpoint(trial) for trial in best]
         kept = {path.name for file in files for path in best_files(file)} | {file.stem for file in files}
-        unfinished = {self.checkpoint(trial).stem for trial in self.trials if trial.may_continue}
+        unfinished = {self.checkpoint(trial).stem for trial in self.standings.may_continue()}
         for file in (self.folder / "checkpoints").glob("trial-*"):
             if file.name not in kept and re.split(r"-epoch|-last|\.", file.name)[0] not in unfinished:
                 with suppress(OSError):  # it only takes space
