@@ -1,19 +1,23 @@
 """Measure what a search costs besides training: from command to exit, per trial of a long study, and in memory."""
 
 import argparse
+import fcntl
 import itertools
 import os
 import re
 import statistics
+import struct
 import subprocess
 import sys
+import termios
 import time
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 from idle_search import idle_trainable
 from processes import descendants
@@ -30,6 +34,8 @@ from training.config import PROJECT
 from training.images.image_data import load_data
 
 EPOCHS = 10
+STEPS = 10
+"""Lines about the long study."""
 PARTS = ("start", "trials", "memory")
 
 
@@ -59,13 +65,15 @@ def now(*, with_memory: bool) -> Moment:
     wall, cpu = time.perf_counter(), time.process_time()
     if not with_memory:
         return Moment(wall, cpu, 0, 0, 0)
-    workers = [process.pid for process in descendants(os.getpid()) if process.title.startswith("ray::ImplicitFunc")]
+    workers = [process.pid for process in descendants(os.getpid()) if process.title.startswith("ray::TrialWorker")]
     shared = sum(memory(pid, "plasma") for pid in [os.getpid(), *workers])
     return Moment(wall, cpu, memory(os.getpid()), sum(map(memory, workers)), shared)
 
 
-def run_noting(settings: StudySettings, trainable: Callable[..., None], marks: list[int]) -> list[Moment]:
-    """Run a study in this process; returns the moments at which so many trials had ended."""
+def run_noting(
+    settings: StudySettings, trainable: Callable[..., None], marks: list[int], *, in_terminal: bool = False
+) -> list[Moment]:
+    """Run a study in this process, perhaps with its live view; returns the moments when so many trials had ended."""
     finish, ended, moments = StudyRecord.finish, itertools.count(1), {}
 
     def finish_and_note(record: StudyRecord, trial_id: str, *, interrupted: bool = False) -> TrialRecord:
@@ -77,7 +85,7 @@ def run_noting(settings: StudySettings, trainable: Callable[..., None], marks: l
 
     StudyRecord.finish = finish_and_note  # type: ignore[method-assign, assignment]
     tuner.__dict__["trainable"] = trainable
-    with redirect_stdout(StringIO()):
+    with terminal() if in_terminal else redirect_stdout(StringIO()):
         run_study(prepare_study(settings))
     StudyRecord.finish = finish  # type: ignore[method-assign]
     return [moments[mark] for mark in marks]
@@ -100,19 +108,48 @@ def command_to_exit(runs: int, dataset: str, folder: Path) -> None:
     print("{:>27.1f}  {:>11.1f}  medians".format(*map(statistics.median, zip(*rows, strict=True))))
 
 
-def long_study(trials: int, folder: Path) -> None:
-    """Run many idle trials; print what they cost along the way."""
-    steps = 10
-    marks = [round(1 + step * (trials - 1) / steps) for step in range(steps + 1)]
+def long_study(trials: int, concurrent: int | None, folder: Path) -> Path:
+    """Run many idle trials that report 9 or 10 epochs each; print what they cost along the way; returns the study."""
+    marks = [round(1 + step * (trials - 1) / STEPS) for step in range(STEPS + 1)]
     settings = StudySettings(
-        dataset="digits", num_samples=trials, epochs=EPOCHS, scheduler="none", dashboard=False, results_dir=folder
+        dataset="digits",
+        num_samples=trials,
+        epochs=EPOCHS,
+        grace_period=EPOCHS - 1,
+        max_concurrent=concurrent,
+        dashboard=False,
+        results_dir=folder,
+        name="long",
     )
-    moments = run_noting(settings, idle_trainable, marks)
-    print(f"\n{trials} trials x {EPOCHS} epochs, digits")
-    print(" trials  ms of wall  ms of the driver's CPU  MB of the driver  of the workers")
+    moments = run_noting(settings, idle_trainable, marks, in_terminal=True)
+    print(f"\n{trials} trials x {EPOCHS} epochs, digits, TPE, ASHA from epoch {EPOCHS - 1}, live view")
+    print(" trials  ms of wall  ms of the driver's CPU  MB of the driver  kB a trial  MB of the workers")
     for (start, before), (stop, after) in itertools.pairwise(zip(marks, moments, strict=True)):
         wall, cpu = (1000 * seconds / (stop - start) for seconds in (after.wall - before.wall, after.cpu - before.cpu))
-        print(f"{stop:>7}  {wall:>10.1f}  {cpu:>22.1f}  {after.driver:>16.0f}  {after.workers:>14.0f}")
+        more = 1000 * (after.driver - moments[1].driver) / max(1, stop - marks[1])
+        cells = f"{stop:>7}  {wall:>10.1f}  {cpu:>22.1f}  {after.driver:>16.0f}  {more:>10.1f}  {after.workers:>17.0f}"
+        print(cells, flush=True)
+    return folder / "long"
+
+
+@contextmanager
+def terminal() -> Iterator[None]:
+    """While this lasts, standard output is a terminal of our own, so that the live view is drawn."""
+    reader, writer = os.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    screen = subprocess.Popen(["cat"], stdin=reader, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    sys.stdout.flush()
+    before = os.dup(1)
+    os.dup2(writer, 1)
+    try:
+        with mock.patch.dict(os.environ, {"TERM": "xterm-256color"}):
+            yield
+    finally:
+        os.dup2(before, 1)
+        for descriptor in (reader, writer, before):
+            os.close(descriptor)
+        screen.terminate()
+        screen.wait()
 
 
 def memory_of_data(folder: Path) -> None:
@@ -138,13 +175,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="fresh processes from command to exit")
     parser.add_argument("--dataset", default="fashion-mnist", help="data that they load")
     parser.add_argument("--trials", type=int, default=1000, help="trials of the long study")
+    parser.add_argument("--max-concurrent", type=int, help="trials of the long study that run at a time")
     options = parser.parse_args()
     print(f"{provenance.command()}\n{provenance.machine()}\n{provenance.versions()}")
     with TemporaryDirectory() as folder:
         if "start" in options.parts:
             command_to_exit(options.runs, options.dataset, Path(folder))
         if "trials" in options.parts:
-            long_study(options.trials, Path(folder))
+            long_study(options.trials, options.max_concurrent, Path(folder))
         if "memory" in options.parts:
             memory_of_data(Path(folder))
 

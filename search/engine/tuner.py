@@ -1,5 +1,6 @@
 """Runs the trials of a study with Ray Tune, and writes their reports into the record."""
 
+import functools
 import re
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from search.engine.study import Study
 from search.engine.time_limit import timeout_file
 from search.engine.trainable import trainable
 from search.engine.trial_folder import UNENDED
+from search.engine.tune_controller import controlled
 from search.engine.width import Width
 from search.monitoring.loggers import Loggers
 from search.monitoring.prometheus import Gauges
@@ -109,11 +111,14 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             waiting_seconds = result["waiting_seconds"]
             timing = None if waiting_seconds is None else self._timing(result, waiting_seconds)
             self._record.add_epoch(trial.trial_id, metrics, timing)
-            self._gauges.epoch(self._record.running(trial.trial_id))
-            self._loggers.epoch(self._record.running(trial.trial_id))
-            self._view.show_epoch(self._record.running(trial.trial_id))
+            self._record.when_recorded(functools.partial(self._show_epoch, self._record.running(trial.trial_id)))
         if "ended" in result:
             self._record.end_by_itself(trial.trial_id)
+
+    def _show_epoch(self, trial: TrialRecord) -> None:
+        self._gauges.epoch(trial)
+        self._loggers.epoch(trial)
+        self._view.show_epoch(trial)
 
     def _timing(self, result: dict[str, Any], waiting_seconds: float) -> Timing:
         return Timing(
@@ -210,6 +215,7 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
                 self._finish(trial_id, interrupted=True)
 
     def _finish(self, trial_id: str, *, interrupted: bool = False, stopped: bool = False) -> None:
+        self._pids.pop(trial_id, None)
         trial = self._record.finish(trial_id, interrupted=interrupted, stopped=stopped)
         if trial.status == "paused":
             promotion = Promotion(self._record.metadata.settings)
@@ -277,7 +283,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
             before_proposal=callback.look_around,
         )
         try:
-            with TemporaryDirectory(prefix="tunesmith-") as scratch:
+            with TemporaryDirectory(prefix="tunesmith-") as scratch, controlled(record):
                 tune.Tuner(
                     worker,
                     tune_config=tune.TuneConfig(

@@ -2,8 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -50,6 +50,8 @@ class StudyRecord:
         self.trials: list[TrialRecord] = []
         self.standings = Standings(self.trials)
         self._running: dict[str, tuple[TrialRecord, Trial]] = {}
+        self._together = False
+        """Whether epochs wait for others, to be recorded in one transaction."""
 
     @classmethod
     def create(
@@ -134,6 +136,23 @@ class StudyRecord:
     def change(self, make: Callable[[], Result]) -> Result:
         """Change the record in one transaction, as `StudyStorage.change` does."""
         return self.storage.change(make)
+
+    @contextmanager
+    def epochs_together(self) -> Iterator[None]:
+        """Record all epochs that are added in this context in one transaction: with the next change, or at the end."""
+        self._together = True
+        try:
+            yield
+        finally:
+            self._together = False
+            self.storage.make_later_changes()
+
+    def when_recorded(self, call: Callable[[], object]) -> None:
+        """Call a function as soon as the epochs that were added are recorded: nobody sees what may be lost."""
+        if self._together:
+            self.storage.call_later(call)
+        else:
+            call()
 
     def close(self) -> None:
         """Close the database, and release the lock that a server holds."""
@@ -296,7 +315,10 @@ class StudyRecord:
                     proposal._trial_id, metrics.epoch, self.objective.value(measured)
                 )
 
-        self.change(write)
+        if self._together:
+            self.storage.change_later(write)
+        else:
+            self.change(write)
 
     def add_failure(self, trial_id: str, failure: Failure, timing: Timing | None = None) -> None:
         """Store the failure that is about to end a trial; `finish` records it."""

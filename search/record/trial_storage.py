@@ -40,6 +40,10 @@ class TrialStorage(BaseStorage):
         self._distributions: dict[str, BaseDistribution] = {}
         """The newest distribution of each hyperparameter, so that equal ones are one object."""
         self._in_change = False
+        self._later: list[Callable[[], object]] = []
+        """Changes that the next one makes first."""
+        self._calls: list[Callable[[], object]] = []
+        """What is called after the next change."""
         self._before: dict[int, FrozenTrial | None] = {}
         """The trials that the change in progress has changed, as they were before it, by number; None for a new one."""
         self._rows: rows.Rows = {}
@@ -56,13 +60,15 @@ class TrialStorage(BaseStorage):
 
         def attempt() -> Result:
             self._undo()  # an attempt before this one has failed
+            for make_earlier in self._later:
+                make_earlier()
             result = make()
             self._database.write(self._rows)
             return result
 
         self._in_change = True
         try:
-            return self._database.change(attempt)
+            result = self._database.change(attempt)
         except BaseException:
             self._undo()
             raise
@@ -70,6 +76,24 @@ class TrialStorage(BaseStorage):
             self._in_change = False
             self._before.clear()
             self._rows.clear()
+        self._later.clear()
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+        return result
+
+    def change_later(self, make: Callable[[], object]) -> None:
+        """Make a change at the beginning of the next one, in the same transaction."""
+        self._later.append(make)
+
+    def call_later(self, call: Callable[[], object]) -> None:
+        """Call a function after the next change."""
+        self._calls.append(call)
+
+    def make_later_changes(self) -> None:
+        """Make the changes that wait for the next one."""
+        if self._later or self._calls:
+            self.change(lambda: None)
 
     def forget_epochs(self) -> None:
         """Forget the metrics of epochs, which were read from the database."""
