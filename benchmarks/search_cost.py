@@ -12,7 +12,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -176,9 +176,10 @@ def main() -> None:
     parser.add_argument("--dataset", default="fashion-mnist", help="data that they load")
     parser.add_argument("--trials", type=int, default=1000, help="trials of the long study")
     parser.add_argument("--max-concurrent", type=int, help="trials of the long study that run at a time")
+    parser.add_argument("--keep", type=Path, help="an empty folder in which the studies stay")
     options = parser.parse_args()
     print(f"{provenance.command()}\n{provenance.machine()}\n{provenance.versions()}")
-    with TemporaryDirectory() as folder:
+    with nullcontext(options.keep) if options.keep else TemporaryDirectory() as folder:
         if "start" in options.parts:
             command_to_exit(options.runs, options.dataset, Path(folder))
         if "trials" in options.parts:

@@ -7,7 +7,7 @@ CONFIDENCE = 95
 """Confidence level in per cent of all intervals in this project."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EpochMetrics:
     """The metrics at the end of an epoch; field names are also CSV columns."""
 

@@ -63,9 +63,9 @@ def gain_over_start(record: StudyRecord, best: TrialRecord) -> Gain | None:
     if record.metadata.task.name != TUTORIAL_DATASET:
         points = starting_points(record.space, baseline.hyperparameters)
         if len(points) > 1:
-            reference = next(
-                iter(ranked(trial for trial in record.trials if trial.hyperparameters in points)), baseline
-            )
+            first = record.trials[: len(points)]  # a study begins with them
+            at_points = [trial for trial in first if trial.hyperparameters in points]
+            reference = next(iter(ranked(at_points)), baseline)
             name = f"best starting point, trial {reference.number}"
     if reference is best or reference.failure:
         return None

@@ -7,10 +7,14 @@ from typing import Any
 from unittest import mock
 
 import ray
+from ray.tune import registry
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
 from search.record.study_record import StudyRecord
+
+FEWEST_TOGETHER = 4
+"""With fewer running trials, reports seldom arrive together, and it costs more to ask for them than to wait."""
 
 
 class StudyController(TuneController):  # type: ignore[misc]
@@ -39,7 +43,9 @@ class StudyController(TuneController):  # type: ignore[misc]
         """
         events = self._actor_manager._actor_task_events
         futures = list(events.get_futures())
-        arrived, _ = ray.wait(futures, num_returns=len(futures), timeout=0) if futures else ([], [])
+        if len(futures) < FEWEST_TOGETHER:
+            return
+        arrived, _ = ray.wait(futures, num_returns=len(futures), timeout=0)
         self._waiting = []
         try:
             with self._record.epochs_together():
@@ -77,6 +83,13 @@ class StudyController(TuneController):  # type: ignore[misc]
 
 @contextmanager
 def controlled(record: StudyRecord) -> Iterator[None]:
-    """Let Ray Tune run trials by our controller; it has no parameter for this."""
-    with mock.patch("ray.tune.tune.TuneController", functools.partial(StudyController, record=record)):
+    """Let Ray Tune run trials by our controller, and read what it has registered once; it has no parameters for this.
+
+    It would unpickle the trainable twice for each trial, each time as another class, of which all would stay in memory.
+    """
+    read_once = functools.cache(registry._global_registry.get)
+    with (
+        mock.patch("ray.tune.tune.TuneController", functools.partial(StudyController, record=record)),
+        mock.patch.object(registry._global_registry, "get", read_once),
+    ):
         yield

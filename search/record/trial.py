@@ -100,7 +100,7 @@ class Failure:
         return "diverged" if self.kind == "diverged" else "failed"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Timing:
     """Where and when a worker ran an epoch, or the part of an epoch before a failure."""
 
@@ -122,7 +122,7 @@ class Timing:
             raise ValueError(f"a timing cannot be {self}")
 
 
-@dataclass
+@dataclass(slots=True)
 class TrialRecord:
     """A trial: its hyperparameters, its metrics and how it ended."""
 

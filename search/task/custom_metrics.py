@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CustomMetrics:
     """The metrics of a training function in one epoch; those of the function are kept apart from ours."""
 
