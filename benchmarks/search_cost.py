@@ -13,13 +13,14 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest import mock
 
-from idle_search import idle_trainable
+from idle_search import idle_trainable, train_nothing
 from processes import descendants
 
 from search.engine import tuner
@@ -30,13 +31,15 @@ from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from search.run import run_study
 from search.settings import StudySettings
-from training.config import PROJECT
+from training.config import PROJECT, TrialConfig
 from training.images.image_data import load_data
 
 EPOCHS = 10
 STEPS = 10
 """Lines about the long study."""
 PARTS = ("start", "trials", "memory")
+PEER = "peer"
+"""Ray Tune with OptunaSearch instead, with the trials of the long study."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,11 @@ def now(*, with_memory: bool) -> Moment:
     wall, cpu = time.perf_counter(), time.process_time()
     if not with_memory:
         return Moment(wall, cpu, 0, 0, 0)
-    workers = [process.pid for process in descendants(os.getpid()) if process.title.startswith("ray::TrialWorker")]
+    workers = [
+        process.pid
+        for process in descendants(os.getpid())
+        if process.title.startswith(("ray::TrialWorker", "ray::ImplicitFunc"))
+    ]
     shared = sum(memory(pid, "plasma") for pid in [os.getpid(), *workers])
     return Moment(wall, cpu, memory(os.getpid()), sum(map(memory, workers)), shared)
 
@@ -110,7 +117,7 @@ def command_to_exit(runs: int, dataset: str, folder: Path) -> None:
 
 def long_study(trials: int, concurrent: int | None, folder: Path) -> Path:
     """Run many idle trials that report 9 or 10 epochs each; print what they cost along the way; returns the study."""
-    marks = [round(1 + step * (trials - 1) / STEPS) for step in range(STEPS + 1)]
+    marks = marks_of(trials)
     settings = StudySettings(
         dataset="digits",
         num_samples=trials,
@@ -122,14 +129,71 @@ def long_study(trials: int, concurrent: int | None, folder: Path) -> Path:
         name="long",
     )
     moments = run_noting(settings, idle_trainable, marks, in_terminal=True)
-    print(f"\n{trials} trials x {EPOCHS} epochs, digits, TPE, ASHA from epoch {EPOCHS - 1}, live view")
+    title = f"{trials} trials x {EPOCHS} epochs, digits, TPE, ASHA from epoch {EPOCHS - 1}, live view"
+    show_moments(title, marks, moments)
+    return folder / "long"
+
+
+def plain_ray_tune(trials: int, concurrent: int, folder: Path) -> None:
+    """Run as many trials that report the same with Ray Tune, OptunaSearch and ASHA as their documentation shows them."""
+    import ray
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    marks, ended = marks_of(trials), itertools.count(1)
+    moments = {}
+
+    class Noting(tune.Callback):  # type: ignore[misc]
+        def on_trial_complete(self, **_: Any) -> None:
+            if (number := next(ended)) in marks:
+                moments[number] = now(with_memory=True)
+
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    tune.Tuner(
+        plain_trainable,
+        param_space={
+            "learning_rate": tune.loguniform(1e-4, 1e-1),
+            "batch_size": tune.choice([32, 64, 128, 256, 512]),
+            "optimizer": tune.choice(["sgd", "rmsprop", "adam"]),
+        },
+        tune_config=tune.TuneConfig(
+            metric="val_accuracy",
+            mode="max",
+            num_samples=trials,
+            max_concurrent_trials=concurrent,
+            search_alg=OptunaSearch(),
+            scheduler=ASHAScheduler(time_attr="epoch", max_t=EPOCHS, grace_period=EPOCHS - 1, reduction_factor=3),
+        ),
+        run_config=tune.RunConfig(name="plain", storage_path=str(folder), callbacks=[Noting()], verbose=0),
+    ).fit()
+    ray.shutdown()
+    show_moments(f"Ray Tune with OptunaSearch: {trials} trials x {EPOCHS} epochs", marks, [*moments.values()])
+
+
+def plain_trainable(config: dict[str, Any]) -> None:
+    """Report what `train_nothing` reports."""
+    from ray import tune
+
+    settings = TrialConfig(learning_rate=config["learning_rate"], epochs=EPOCHS)
+    for metrics in train_nothing(settings, None, None):  # type: ignore[arg-type]
+        tune.report(asdict(metrics))
+
+
+def marks_of(trials: int) -> list[int]:
+    """The numbers of ended trials after which something is noted."""
+    return [round(1 + step * (trials - 1) / STEPS) for step in range(STEPS + 1)]
+
+
+def show_moments(title: str, marks: list[int], moments: list[Moment]) -> None:
+    """Print what trials cost along the way; the memory for each is that since the first tenth of them."""
+    print(f"\n{title}")
     print(" trials  ms of wall  ms of the driver's CPU  MB of the driver  kB a trial  MB of the workers")
     for (start, before), (stop, after) in itertools.pairwise(zip(marks, moments, strict=True)):
         wall, cpu = (1000 * seconds / (stop - start) for seconds in (after.wall - before.wall, after.cpu - before.cpu))
         more = 1000 * (after.driver - moments[1].driver) / max(1, stop - marks[1])
         cells = f"{stop:>7}  {wall:>10.1f}  {cpu:>22.1f}  {after.driver:>16.0f}  {more:>10.1f}  {after.workers:>17.0f}"
         print(cells, flush=True)
-    return folder / "long"
 
 
 @contextmanager
@@ -171,7 +235,7 @@ def memory_of_data(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", choices=PARTS, nargs="+", default=PARTS, help="what is measured")
+    parser.add_argument("--parts", choices=[*PARTS, PEER], nargs="+", default=PARTS, help="what is measured")
     parser.add_argument("--runs", type=int, default=5, help="fresh processes from command to exit")
     parser.add_argument("--dataset", default="fashion-mnist", help="data that they load")
     parser.add_argument("--trials", type=int, default=1000, help="trials of the long study")
@@ -184,6 +248,8 @@ def main() -> None:
             command_to_exit(options.runs, options.dataset, Path(folder))
         if "trials" in options.parts:
             long_study(options.trials, options.max_concurrent, Path(folder))
+        if PEER in options.parts:
+            plain_ray_tune(options.trials, options.max_concurrent or 2, Path(folder).absolute())
         if "memory" in options.parts:
             memory_of_data(Path(folder))
 

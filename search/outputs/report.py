@@ -4,6 +4,7 @@ from search.analysis.findings import Findings, analyse
 from search.outputs import report_page, static_charts
 from search.outputs.error_analysis import ErrorAnalysis, analyse_errors
 from search.outputs.model_export import export_model
+from search.outputs.sampled_trials import drawn
 from search.record.file_names import PLOTS, REPORT
 from search.record.ranking import best_trial
 from search.record.study_record import StudyRecord
@@ -59,7 +60,7 @@ def write_report(record: StudyRecord, findings: Findings, data: ImageData | str)
     plots.mkdir(exist_ok=True)
     if best_trial(record.trials):
         if record.metadata.has_curves:
-            write_atomically(plots / "learning-curves.png", static_charts.learning_curves(record))
+            write_atomically(plots / "learning-curves.png", static_charts.learning_curves(drawn(record)))
         write_atomically(plots / "history.png", static_charts.optimisation_history(record))
     if findings.compared and findings.importances:
         chart = static_charts.importance_bars(record, findings.compared, findings.importances)

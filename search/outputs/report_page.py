@@ -1,5 +1,6 @@
 """Renders the report of a study: one self-contained HTML file with charts, sentences about them, and tables."""
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -30,6 +31,7 @@ from search.outputs.confirmation_text import (
 )
 from search.outputs.error_analysis import ErrorAnalysis
 from search.outputs.html_page import CaptionedImage, Section, render_page
+from search.outputs.sampled_trials import MOST_SHOWN, describe_drawn, drawn, drawn_of
 from search.outputs.summary import describe_epoch, duration
 from search.outputs.tables import trial_table
 from search.record.columns import metric_columns
@@ -76,7 +78,7 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
         [*_sections(record, findings, errors)],
         name=record.folder.name,
         state=_state(record),
-        remarks=record.metadata.origin.remarks if record.metadata.origin else [],
+        remarks=[*(record.metadata.origin.remarks if record.metadata.origin else []), *describe_drawn(record)],
         headline=_headline(record),
         certainty=_certainty(record),
         recommendations=findings.recommendations,
@@ -86,7 +88,7 @@ def render(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | str)
         columns=list(map(printable, table.columns)),
         rows=[
             [_cell(value, is_metric=name in metrics) for name, value in zip(table.columns, row, strict=True)]
-            for row in table.itertuples(index=False)
+            for row in table.head(MOST_SHOWN).itertuples(index=False)
         ],
         best=_best_number(record),
         order=f"The best trial{of_search} comes first; metrics are of each trial's {record.objective.counted} epoch",
@@ -221,7 +223,11 @@ def _certainty(record: StudyRecord) -> list[str]:
         return []
     images = record.metadata.images.validation_images
     _, *others = sorted(valid_trials(record.trials), key=lambda trial: trial.best_value, reverse=True)
-    rivals = [trial for trial in others if may_be_chance(best.best_value, trial.best_value, images)]
+    # the further from the best, the less it may be chance
+    significant = bisect_left(
+        others, True, key=lambda trial: not may_be_chance(best.best_value, trial.best_value, images)
+    )
+    rivals = others[:significant]
     if not rivals:
         alone = (
             f"The best trial is significantly better than all others: with {images:,} validation images, chance alone "
@@ -282,7 +288,7 @@ def _sections(record: StudyRecord, findings: Findings, errors: ErrorAnalysis | s
     best = best_trial(record.trials)
     yield from _confirmed(record)
     if best:
-        yield from _trials(record, best)
+        yield from _trials(drawn(record), best)
     yield from _contours(record, findings.compared)
     yield from _importances(record, findings)
     yield from _cost(record)
@@ -345,11 +351,13 @@ def _cost(record: StudyRecord) -> Iterator[Section]:
     runs = worker_trials(record)
     if runs:
         workers = len({run.worker for run in runs})
+        runs.sort(key=lambda run: run.began)
+        newest = f" These are the newest {MOST_SHOWN:,} of {len(runs):,} bars." if len(runs) > MOST_SHOWN else ""
         yield Section(
             "Workers",
             f"Each row is a worker process ({workers} in all), and each bar is a trial, with its number where there "
-            "is room. Gaps are time in which the worker was idle or its work was lost.",
-            [charts.timeline(runs)],
+            f"is room. Gaps are time in which the worker was idle or its work was lost.{newest}",
+            [charts.timeline(runs[-MOST_SHOWN:])],
         )
     seconds = time_accounting(record)
     if seconds["whole"]:
@@ -382,7 +390,8 @@ def _contours(record: StudyRecord, compared: EqualBudget | None) -> Iterator[Sec
         return
     optimizer = space.get("optimizer")
     optimizers = values_of(optimizer) if isinstance(optimizer, CategoricalDistribution) else None
-    figures = [charts.contour(record, compared, plane, name) for name in optimizers or (None,)]
+    shown = drawn_of(compared, drawn(record))
+    figures = [charts.contour(record, shown, plane, name) for name in optimizers or (None,)]
     yield Section(
         "Learning rate and batch size",
         f"The colour is the {record.metric} {compared.phrase}; there is a chart for each optimizer. Values between the "

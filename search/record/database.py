@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import (
@@ -129,6 +129,32 @@ class StudyStorage(RDBStorage):
         """Close all connections."""
         self.engine.dispose()
 
+    def read_trials(self, study_id: int) -> list[FrozenTrial]:
+        """Read all trials of a study, in the order in which they were added.
+
+        Optuna's own way makes an object of each row first: it takes twice as long, 15 s for 10,000 trials of 10 epochs.
+        """
+        rows: dict[Any, dict[int, list[Any]]] = {}
+        with self.scoped_session() as session:
+            of_study = TrialModel.study_id == study_id
+            trials = session.execute(select(TrialModel.__table__).where(of_study).order_by(TrialModel.trial_id)).all()
+            for model in (
+                TrialParamModel,
+                TrialValueModel,
+                TrialUserAttributeModel,
+                TrialSystemAttributeModel,
+                TrialIntermediateValueModel,
+            ):
+                table = model.__table__
+                (key,) = table.primary_key.columns
+                query = select(table).join(TrialModel, table.c.trial_id == TrialModel.trial_id)
+                rows[model] = defaultdict(list)
+                for row in session.execute(query.where(of_study).order_by(key)):
+                    rows[model][row.trial_id].append(row)
+        return [
+            _frozen(trial, {model: of_trial[trial.trial_id] for model, of_trial in rows.items()}) for trial in trials
+        ]
+
     def add_trial(self, study_id: int, trial: FrozenTrial) -> int:
         """Add a trial without what it has in other tables; returns its name in the database."""
         row = {"study_id": study_id, "number": trial.number, **_row_of(trial)}
@@ -178,6 +204,32 @@ class StudyStorage(RDBStorage):
     def _is_made(self, session: Session, receipt: Any) -> bool:  # noqa: ARG002
         """Whether a transaction whose answer was lost is committed."""
         return False
+
+
+def _frozen(trial: Any, rows: dict[Any, list[Any]]) -> FrozenTrial:
+    """A trial from its row in the table of the trials, and its rows in the other tables."""
+    params = [(row.param_name, row.param_value, _from_json(row.distribution_json)) for row in rows[TrialParamModel]]
+    values = {
+        row.objective: TrialValueModel.stored_repr_to_value(row.value, row.value_type) for row in rows[TrialValueModel]
+    }
+    restore = TrialIntermediateValueModel.stored_repr_to_intermediate_value
+    return FrozenTrial(
+        number=trial.number,
+        state=trial.state,
+        value=None,
+        values=[values[objective] for objective in range(len(values))] or None,
+        datetime_start=_local(trial.datetime_start),
+        datetime_complete=_local(trial.datetime_complete),
+        params={name: distribution.to_external_repr(value) for name, value, distribution in params},
+        distributions={name: distribution for name, _, distribution in params},
+        user_attrs={row.key: json.loads(row.value_json) for row in rows[TrialUserAttributeModel]},
+        system_attrs={row.key: json.loads(row.value_json) for row in rows[TrialSystemAttributeModel]},
+        intermediate_values={
+            row.step: restore(row.intermediate_value, row.intermediate_value_type)
+            for row in rows[TrialIntermediateValueModel]
+        },
+        trial_id=trial.trial_id,
+    )
 
 
 def rows_of(trial: FrozenTrial) -> Iterator[Row]:
@@ -236,6 +288,16 @@ def _row_of(trial: FrozenTrial) -> dict[str, Any]:
 def _utc(local: datetime | None) -> datetime | None:
     """A time as Optuna stores it, without a time zone."""
     return None if local is None else local.astimezone(UTC).replace(tzinfo=None)
+
+
+def _local(utc: datetime | None) -> datetime | None:
+    """A time that Optuna has stored, in local time."""
+    return None if utc is None else utc.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
+
+
+@cache
+def _from_json(stored: str) -> BaseDistribution:
+    return json_to_distribution(stored)
 
 
 @cache

@@ -257,7 +257,7 @@ class TrialStorage(BaseStorage):
     def _read(self, study_id: int) -> None:
         """Read the trials from the database, once."""
         if not self._is_read:
-            for trial in self._database.get_all_trials(study_id, deepcopy=False):
+            for trial in self._database.read_trials(study_id):
                 self._trials.append(trial)
                 self._note(trial)
             self._is_read = True

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,6 +14,7 @@ from training.metrics import EpochMetrics
 MetricName = Literal["val_accuracy", "val_loss", "test_accuracy", "test_loss"]
 METRICS = ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_loss"]
 TUTORIAL_EPOCHS = 10
+_FIELDS = tuple(field.name for field in fields(EpochMetrics))
 
 
 def image_metrics(*, epoch: int, seconds: float, values: Mapping[str, float | None]) -> EpochMetrics:
@@ -122,7 +123,8 @@ class ImageTask(Task):
 
     def check_epoch(self, metrics: EpochMetrics) -> None:
         """Raise a ValueError if a metric is out of its range."""
-        for name, value in asdict(metrics).items():
+        for name in _FIELDS:
+            value = getattr(metrics, name)
             top = 1 if name.endswith("accuracy") else math.inf
             if value is not None and not (0 <= value <= top and math.isfinite(value)):
                 raise ValueError(f"{name} cannot be {value}")
