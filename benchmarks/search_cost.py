@@ -135,7 +135,7 @@ def long_study(trials: int, concurrent: int | None, folder: Path) -> Path:
 
 
 def plain_ray_tune(trials: int, concurrent: int, folder: Path) -> None:
-    """Run as many trials that report the same with Ray Tune, OptunaSearch and ASHA as their documentation shows them."""
+    """Run trials that report the same with Ray Tune, OptunaSearch and ASHA as their documentation shows them."""
     import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler

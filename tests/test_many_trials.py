@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -248,12 +249,17 @@ def test_ray_tune_forgets_trials_that_have_ended() -> None:
     controller._trials, controller._live_trials = list(trials), {trials[2]}
     controller._stopped_trials, controller._failed_trials = set(trials[:2]), set()
     controller._trials_to_cache, controller._trial_metadata = set(trials), {"ended": "{}"}
+    controller._actor_manager = SimpleNamespace(
+        _pending_actors_to_enqueued_actor_tasks={"not needed": ["stop"], "awaited": []},
+        _pending_actors_to_attrs={"awaited": ()},
+    )
     controller._trial_to_actor = {trials[1]: "an actor that has not stopped yet"}
     controller._forget_ended()
     assert controller._trials == trials[1:]
     assert controller._stopped_trials == {trials[1]}
     assert controller._trials_to_cache == set(trials[1:])
     assert controller._trial_metadata == {}
+    assert [*controller._actor_manager._pending_actors_to_enqueued_actor_tasks] == ["awaited"]
 
 
 class RayTrial:

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,7 +53,7 @@ def settings(**options: Any) -> StudySettings:
 
 def given_trial(number: int, seconds: float, *accuracies: float, failure: Failure | None = None) -> StudyTrial:
     steps = [metrics(epoch, accuracy) for epoch, accuracy in enumerate(accuracies, start=1)]
-    timed = [EpochMetrics(**vars(step) | {"seconds": seconds}) for step in steps]
+    timed = [EpochMetrics(**asdict(step) | {"seconds": seconds}) for step in steps]
     return StudyTrial(number, "completed", is_baseline=False, curve=[*timed, *([failure] if failure else [])])
 
 

@@ -74,6 +74,9 @@ class StudyController(TuneController):  # type: ignore[misc]
                 group.difference_update(ended)
             for trial in ended:
                 self._trial_metadata.pop(trial.trial_id, None)
+            manager = self._actor_manager  # it keeps what was scheduled for actors that were not needed after all
+            for actor in manager._pending_actors_to_enqueued_actor_tasks.keys() - manager._pending_actors_to_attrs:
+                del manager._pending_actors_to_enqueued_actor_tasks[actor]
 
     def __getstate__(self) -> dict[str, Any]:
         """What Ray saves at the end, which is never read."""

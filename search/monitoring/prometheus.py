@@ -10,6 +10,9 @@ from search.record.ranking import epochs_run
 from search.record.study_record import StudyRecord
 from search.record.trial import Status, TrialRecord
 
+MOST_SERIES = 1000
+"""The first so many trials have a series of their own; each stays in the memory of Ray and of Prometheus to the end."""
+
 
 class Gauges:
     """The gauges of one study; Ray puts `ray_` before each name."""
@@ -30,6 +33,8 @@ class Gauges:
         """Set the gauges after a new epoch of a trial."""
         self._epochs_run += 1
         self._epochs.set(self._epochs_run, self._study)
+        if trial.number >= MOST_SERIES:
+            return
         for metrics in self._record.objective.measured(trial.epochs[-1:]):
             self._metric.set(self._record.objective.value(metrics), {**self._study, "trial": str(trial.number)})
 
