@@ -20,6 +20,8 @@ from search.algorithms import seen_trials
 from search.algorithms.samplers import StudySampler, tpe
 from search.algorithms.seen_trials import SeenTrials
 from search.engine.tune_controller import StudyController
+from search.outputs.epochs_file import EpochsFile
+from search.outputs.tables import epoch_table
 from search.record.database import NoRetry
 from search.record.ranking import best_trial, ended_trials, epochs_run, epochs_saved, leading_trial
 from search.record.study_record import StudyRecord
@@ -133,6 +135,28 @@ def test_trial_that_ends_is_recorded_after_the_epochs_that_arrived_with_it(
         assert shown == ["a", "b"]
     again = StudyRecord.open(tmp_path)
     assert [(trial.status, len(trial.epochs)) for trial in again.trials] == [("interrupted", 1), ("stopped_early", 1)]
+
+
+def test_epochs_file_has_the_rows_of_the_whole_table(study: HandDrivenStudy, tmp_path: Path) -> None:
+    file, draw = EpochsFile(study.record, tmp_path / "epochs.csv"), random.Random(0)
+    running: list[str] = []
+    for step in range(40):
+        running.append(f"ray{step}")
+        study.suggest(running[-1])
+        if len(running) == 3:
+            trial_id = running.pop(draw.randrange(3))
+            for epoch in range(1, draw.randrange(1, 5)):
+                timing = study.timing() if draw.random() < 0.8 else None
+                study.record.add_epoch(trial_id, metrics(epoch, draw.random()), timing)
+            study.record.finish(trial_id, interrupted=draw.random() < 0.1)
+        if step == 20:
+            (tmp_path / "epochs.csv").write_text("by somebody else")
+        if step == 25:
+            (tmp_path / "epochs.csv").unlink()
+        if step % 3 == 0:
+            file.write()
+            assert (tmp_path / "epochs.csv").read_text() == epoch_table(study.record).to_csv(index=False)
+    assert file._kept_trials > 10
 
 
 def check_standings(record: StudyRecord) -> None:

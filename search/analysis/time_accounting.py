@@ -21,7 +21,7 @@ PART_NAMES = {
 """The names of the parts of the time in the summary and the report."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Interval:
     """The seconds of a worker before one report of an epoch or of a failure."""
 

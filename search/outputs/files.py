@@ -8,7 +8,8 @@ from typing import Any
 
 from search.analysis.time_accounting import time_accounting, wall_seconds
 from search.outputs.confirmation_text import confirmation_table
-from search.outputs.tables import as_cell, epoch_table, trial_table
+from search.outputs.epochs_file import EpochsFile
+from search.outputs.tables import as_cell, trial_table
 from search.record.file_names import CONFIRM_CSV, EPOCHS_CSV, ERRORS, STUDY_JSON, TRIALS_CSV
 from search.record.lookup import shown_settings
 from search.record.ranking import baseline_trial, best_trial
@@ -29,6 +30,7 @@ class StudyFiles:
 
     def __init__(self, record: StudyRecord) -> None:
         self._record = record
+        self._epochs = EpochsFile(record, record.folder / EPOCHS_CSV)
         self._next_writing = 0.0
         self._has_failed = False
 
@@ -60,7 +62,7 @@ class StudyFiles:
         """
         record, folder = self._record, self._record.folder
         write_atomically(folder / TRIALS_CSV, trial_table(record).rename(columns=as_cell).to_csv(index=False))
-        write_atomically(folder / EPOCHS_CSV, epoch_table(record).rename(columns=as_cell).to_csv(index=False))
+        self._epochs.write()
         write_atomically(folder / STUDY_JSON, json.dumps(_study_json(record), indent=2) + "\n")
         if confirmation := record.metadata.confirmation:
             write_atomically(folder / CONFIRM_CSV, confirmation_table(record, confirmation).to_csv(index=False))

@@ -1,6 +1,6 @@
 """Converts the record of a study to pandas tables; the columns are listed here, in their order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -51,18 +51,24 @@ def as_cell(value: object) -> object:
     return spreadsheet_cell(value) if isinstance(value, str) else value
 
 
-def epoch_table(record: StudyRecord) -> pd.DataFrame:
-    """Build `epochs.csv`: one row for each ended trial and epoch, in order of trial number and epoch."""
+def epoch_columns(record: StudyRecord) -> list[str]:
+    """The columns of `epochs.csv`."""
+    columns = metric_columns(record)
+    names = [field.name for field in fields(record.metadata.task.epoch_type) if field.name != "values"]
+    names += [column for column in columns.values() if column not in names]
+    return ["trial_number", *names, *(field.name for field in fields(Timing))]
+
+
+def epoch_table(record: StudyRecord, trials: Sequence[TrialRecord] | None = None) -> pd.DataFrame:
+    """Build `epochs.csv`, or its rows of some trials: one for each ended trial and epoch, in order of both."""
     columns = metric_columns(record)
     rows = [
         {"trial_number": trial.number, **_epoch_cells(metrics, columns), **_timing(trial, metrics.epoch)}
-        for trial in record.trials
+        for trial in (record.trials if trials is None else trials)
         if trial.status != "running"
         for metrics in trial.epochs
     ]
-    names = [field.name for field in fields(record.metadata.task.epoch_type) if field.name != "values"]
-    names += [column for column in columns.values() if column not in names]
-    table = pd.DataFrame(rows, columns=["trial_number", *names, *(field.name for field in fields(Timing))])
+    table = pd.DataFrame(rows, columns=epoch_columns(record))
     return table.astype(dict.fromkeys(("session", "node", "pid"), "Int64"))
 
 
