@@ -14,16 +14,19 @@ from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
-from studies import HandDrivenStudy, metrics
+from studies import HandDrivenStudy, metrics, planted_study
 
 from search.algorithms import seen_trials
 from search.algorithms.samplers import StudySampler, tpe
 from search.algorithms.seen_trials import SeenTrials
 from search.engine.tune_controller import StudyController
+from search.outputs import sampled_trials
+from search.outputs.charts import incumbent_values
 from search.outputs.epochs_file import EpochsFile
+from search.outputs.sampled_trials import describe_drawn, drawn
 from search.outputs.tables import epoch_table
 from search.record.database import NoRetry
-from search.record.ranking import best_trial, ended_trials, epochs_run, epochs_saved, leading_trial
+from search.record.ranking import best_trial, ended_trials, epochs_run, epochs_saved, leading_trial, ranked
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure
 from search.space.encoding import SpaceEncoding
@@ -291,3 +294,21 @@ class RayTrial:
 
     def __init__(self, trial_id: str) -> None:
         self.trial_id = trial_id
+
+
+def test_page_of_many_trials_shows_the_best_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(0)
+    record = planted_study(tmp_path, lambda _: [draw.random()] * 10, trials=80)
+    assert drawn(record) is record
+    assert describe_drawn(record) == []
+    monkeypatch.setattr(sampled_trials, "MOST_SHOWN", 40)
+    monkeypatch.setattr(sampled_trials, "BEST_SHOWN", 10)
+    numbers = [trial.number for trial in drawn(record).trials]
+    assert len(numbers) == 40
+    assert numbers == sorted(numbers)
+    assert {trial.number for trial in ranked(record.trials)[:10]} <= {*numbers}
+    assert incumbent_values(drawn(record))[1][-1] == incumbent_values(record)[1][-1]
+    assert {*incumbent_values(drawn(record))[1]} == {*incumbent_values(record)[1]}
+    assert len(record.trials) == 80
+    (sentence,) = describe_drawn(record)
+    assert sentence.startswith("The charts show 40 of the 80 trials: the best 10")
