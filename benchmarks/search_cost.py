@@ -83,8 +83,8 @@ def run_noting(
     """Run a study in this process, perhaps with its live view; returns the moments when so many trials had ended."""
     finish, ended, moments = StudyRecord.finish, itertools.count(1), {}
 
-    def finish_and_note(record: StudyRecord, trial_id: str, *, interrupted: bool = False) -> TrialRecord:
-        trial = finish(record, trial_id, interrupted=interrupted)
+    def finish_and_note(record: StudyRecord, trial_id: str, **how: bool) -> TrialRecord:
+        trial = finish(record, trial_id, **how)
         number = next(ended)
         if number in marks:
             moments[number] = now(with_memory=True)
