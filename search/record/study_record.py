@@ -371,7 +371,7 @@ class StudyRecord:
 
         def write() -> None:
             for trial in interrupted:  # for Optuna they wait, and only what runs can end
-                self._database.set_trial_state_values(self._stored_id(trial.number), TrialState.RUNNING)
+                self.storage.set_trial_state_values(self._stored_id(trial.number), TrialState.RUNNING)
             for trial in trials:
                 trial.status = "stopped_early"
                 self.storage.set_trial_user_attr(self._stored_id(trial.number), "status", trial.status)
