@@ -198,7 +198,10 @@ def test_only_what_can_be_done_is_done(controlled: Controlled) -> None:
     assert controlled.refused("set", "num-samples=many") == "num-samples must be a whole number, got many"
     assert "time_budget must be a time like 90s" in controlled.refused("set", "time-budget=soon")
     assert "the search space has slope 0.0 to 8.0" in controlled.refused("enqueue", "slope=9")
-    assert controlled.told("set", "num-samples=+2") == "the study has 5 trials now"
+    controlled.told("enqueue", "slope=1")
+    assert controlled.told("set", "num-samples=1") == "the study has 1 trial now, so 1 queued trial will not begin"
+    assert controlled.told("set", "num-samples=5") == "the study has 5 trials now"
+    assert controlled.told("set", "num-samples=+2") == "the study has 7 trials now"
     assert controlled.told("set", "max-concurrent=1") == "at most 1 trial at a time from now on"
     assert re.fullmatch(
         r"the time budget of this session is 2h, of which 1:\d\d:\d\d is left", controlled.told("set", "time-budget=2h")

@@ -238,7 +238,11 @@ class RequestHandler:
         least = max(1, len(self._record.trials))
         if number < least:
             raise ValueError(f"num-samples must be >= {least}, because so many trials have begun, got {value}")
-        return _Effect(f"the study has {counted(number, 'trial')} now", settings=replace(settings, num_samples=number))
+        answer = f"the study has {counted(number, 'trial')} now"
+        left_out = len(self._record.trials) + len(self._record.queued()) - number
+        if left_out > 0:
+            answer += f", so {counted(left_out, 'queued trial')} will not begin"
+        return _Effect(answer, settings=replace(settings, num_samples=number))
 
 
 def _whole_number(name: str, value: str) -> int:
