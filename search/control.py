@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from search.record.lookup import find_study
-from search.record.requests import AnsweredRequest, check_words
+from search.record.requests import Action, AnsweredRequest, check_words
 from training.config import base_folder
 from training.console.command_line import parse, refuse, run_command
 from training.console.json_output import write_object
@@ -21,7 +21,7 @@ EXAMPLES = (
     "latest set num-samples=40",
 )
 """What is asked of the newest study, as its words stand on the command line."""
-Asked = Literal["status", "pause", "resume", "stop", "stop-trial", "enqueue", "set"]
+Asked = Literal["status", Action]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +102,9 @@ def main() -> int:
     except (ValueError, OSError) as error:
         refuse(str(error))
 
-    from search.monitoring.study_status import owner_of, show_status, study_status  # optuna takes a second
+    from search.monitoring.study_status import show_status, study_status  # optuna takes a second
     from search.record.file_names import STUDY_DB
-    from search.record.folder import is_locked
+    from search.record.folder import is_locked, owner_of
     from search.record.mailbox import ask_study
     from search.record.postgresql import open_server
     from search.record.study_record import StudyRecord

@@ -33,7 +33,6 @@ from search.monitoring.terminal import (
     trial_name,
     value_width,
 )
-from search.record.requests import is_paused
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from training.console.keys import DOWN, Keys, can_read_keys
@@ -161,7 +160,7 @@ class LiveView(View):
         trial, self._may_stop = self._may_stop, None
         match key:
             case "p":
-                self._ask(["resume" if self._is_paused else "pause"])
+                self._ask(["resume" if self._record.metadata.is_paused else "pause"])
             case "q":
                 self._ask(["stop"])
             case "s" if trial is not None:
@@ -176,11 +175,6 @@ class LiveView(View):
             case _:
                 return
         self._live.refresh()
-
-    @property
-    def _is_paused(self) -> bool:
-        metadata = self._record.metadata
-        return is_paused(metadata.requests, len(metadata.sessions) - 1)
 
     @property
     def _rows(self) -> int:
@@ -207,7 +201,7 @@ class LiveView(View):
             return [Text(f"s stops trial {self._may_stop} after its epoch, another key does not", "bold")]
         can_stop = self._chosen is not None and self._record.metadata.plan is None
         stop = "" if not can_stop else f"   s stop trial {self._chosen}   up, down: another trial"
-        return [Text(f"p {'resume' if self._is_paused else 'pause'}   q end the study{stop}", "dim")]
+        return [Text(f"p {'resume' if self._record.metadata.is_paused else 'pause'}   q end the study{stop}", "dim")]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Build the current frame; its last line names what a small terminal has no room for."""
@@ -252,7 +246,7 @@ class LiveView(View):
         elapsed = time.monotonic() - self._began
         left = self._seconds_left()
         text = Text()
-        if self._is_paused:
+        if self._record.metadata.is_paused:
             text.append("paused, ", "bold")
         text.append(clock(elapsed), "bold")
         text.append(" elapsed" if left is None else f" elapsed, about {clock(left)} left")

@@ -2,13 +2,12 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from search.monitoring.terminal import header_line
+from search.monitoring.terminal import HEADER_LABEL, header_line
 from search.outputs.trial_objects import TrialResult, trial_result
 from search.record.ranking import ended_trials, leading_trial
-from search.record.requests import AnsweredRequest, is_paused
+from search.record.requests import AnsweredRequest
 from search.record.study_record import StudyRecord
 from search.record.trial import Status, TrialRecord
 from training.console.terminal import counted, format_metric, format_value, printable, wrapped
@@ -57,11 +56,10 @@ def study_status(record: StudyRecord, *, runs: bool) -> StudyStatus:
         trial.status = "running"
     best, ended = leading_trial(record.trials), len(ended_trials(record.trials))
     complete: State = "complete" if ended >= metadata.settings.num_samples else "ended"
-    session = len(metadata.sessions) - 1
     return StudyStatus(
         name=record.folder.name,
         folder=str(record.folder.resolve()),
-        state=("paused" if is_paused(metadata.requests, session) else "running") if runs else complete,
+        state=("paused" if metadata.is_paused else "running") if runs else complete,
         num_samples=metadata.settings.num_samples,
         ended=ended,
         trials=dict(Counter(trial.status for trial in record.trials)),
@@ -82,19 +80,17 @@ def show_status(status: StudyStatus, record: StudyRecord, owner: str) -> None:
     for label, results in (("best", [status.best_trial] if status.best_trial else []), ("running", status.running)):
         for number, result in enumerate(results):
             trial = next(trial for trial in record.trials if trial.number == result.trial_number)
-            print(wrapped(header_line("" if number else label, _describe(record, trial)), hanging=" " * 13))
+            print(wrapped(header_line("" if number else label, _describe(record, trial)), hanging=" " * HEADER_LABEL))
     for answered in status.requests[-LATEST_REQUESTS:]:
         request = answered.request
-        print(wrapped(header_line("asked", f"{request.text} ({request.time}): {answered.answer}"), hanging=" " * 13))
+        print(
+            wrapped(
+                header_line("asked", f"{request.text} ({request.time}): {answered.answer}"), hanging=" " * HEADER_LABEL
+            )
+        )
 
 
 def _describe(record: StudyRecord, trial: TrialRecord) -> str:
     values = ", ".join(f"{printable(name)} {format_value(value)}" for name, value in trial.hyperparameters.items())
     reached = f"{record.metric} {format_metric(trial.best_value)}" if trial.best_epoch else "no value yet"
     return f"trial {trial.number}: {reached} after {counted(len(trial.epochs), 'epoch')}; {values}"
-
-
-def owner_of(folder: Path) -> str:
-    """The process that runs the study in a folder, as its file says."""
-    file = folder / ".owner"
-    return printable(file.read_text(errors="replace")[:100]) if file.is_file() and not file.is_symlink() else ""

@@ -128,6 +128,12 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def owner_of(folder: Path) -> str:
+    """The process that has locked the folder of a study last, as its file says; empty without such a file."""
+    file = folder / ".owner"
+    return printable(file.read_text(errors="replace")[:100]) if file.is_file() and not file.is_symlink() else ""
+
+
 def check_writable(folder: Path) -> Path:
     """Refuse a folder that cannot be created or written.
 
@@ -176,11 +182,11 @@ def _lock(folder: Path) -> FileLock:
 
 
 def _acquire(folder: Path) -> FileLock:
-    lock, owner = FileLock(folder / ".lock"), folder / ".owner"
+    lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=SECONDS_OF_A_LOOK)
     except Timeout:
-        process = printable(owner.read_text(errors="replace")[:100]) if owner.is_file() else "another process"
+        process = owner_of(folder) or "another process"
         raise ValueError(f"study {folder.name} is being run by {process}") from None
     except OSError as error:
         raise ValueError(f"the folder of study {folder.name} cannot be written: {error.strerror}: {folder}") from None

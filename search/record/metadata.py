@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from search.record.confirmation import Confirmation, Final, Plan
 from search.record.lookup import not_comparable, settings_from_json, settings_to_json
 from search.record.provenance import Session, WidthChange
-from search.record.requests import AnsweredRequest
+from search.record.requests import AnsweredRequest, is_paused
 from search.record.trial import CountedEpoch, Objective, TrialRecord
 from search.record.upgrade import upgrade_study
 from search.settings import StudySettings
@@ -125,6 +125,11 @@ class StudyMetadata:
         """The objective of the search."""
         counted: CountedEpoch = self.origin.counted if self.origin else "best"
         return Objective(self.settings.metric_name, self.settings.direction, counted)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a user has paused the newest session of the study."""
+        return is_paused(self.requests, len(self.sessions) - 1)
 
     @property
     def has_curves(self) -> bool:
