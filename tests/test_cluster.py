@@ -323,6 +323,7 @@ def test_cluster_that_does_not_answer_is_refused_in_time(monkeypatch: pytest.Mon
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 def test_network_of_ones_own_is_searched_and_confirmed_on_all_nodes(two_nodes: TwoNodes) -> None:
     for kind, name in (("python", "my_network.py"), ("toml", "my_space.toml")):
         block, *_ = re.findall(rf"```{kind}\n(.*?)```", (PROJECT / "docs" / "guide.md").read_text(), re.DOTALL)
@@ -343,6 +344,7 @@ def test_network_of_ones_own_is_searched_and_confirmed_on_all_nodes(two_nodes: T
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 def test_study_that_is_submitted_as_a_job_follows_its_cluster_and_can_be_stopped_in_order(two_nodes: TwoNodes) -> None:
     study = two_nodes.folder / "first-job"
     *words, _ = documented("ray job submit")

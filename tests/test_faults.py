@@ -316,6 +316,7 @@ def test_worker_killed_for_memory_does_not_end_the_study(tmp_path: Path) -> None
     limit = (total - available + 4_000_000) / total
     variables = {"RAY_memory_usage_threshold": f"{limit:.3f}", "RAY_memory_monitor_refresh_ms": "100"}
     options = ["--num-samples", "3", "--epochs", "3", "--max-failures", "0"]
+    options += ["--max-concurrent", "1"]  # Ray may end another worker than the one that takes the memory
     with RunningSearch(faulty.fills_the_memory, tmp_path / "study", *options, real=True, variables=variables) as search:
         assert search.end() == 0, search.output
     trials = search.trials()

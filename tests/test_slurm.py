@@ -42,7 +42,7 @@ PartitionName=all Nodes=ALL Default=YES
 """
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.slurm,
+    pytest.mark.cluster,
     pytest.mark.skipif(shutil.which("slurmctld") is None or os.getuid() != 0, reason="SLURM's controller is needed"),
 ]
 
