@@ -243,7 +243,9 @@ def _no_variables_of_workers() -> Iterator[None]:
     """Let Ray Tune set no variables in workers, which inherit them from this process: so it takes those started."""
 
     def actor_class(cache: Any, trainable: type) -> Any:
-        return cache._cache.setdefault(trainable, ray.remote(trainable))
+        if trainable not in cache._cache:
+            cache._cache[trainable] = ray.remote(trainable)
+        return cache._cache[trainable]
 
     with _replaced(class_cache._ActorClassCache, "get", actor_class):
         yield

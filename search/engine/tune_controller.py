@@ -7,9 +7,10 @@ from typing import Any
 from unittest import mock
 
 import ray
-from ray.tune import registry
+from ray.tune import Callback, registry
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from search.record.study_record import StudyRecord
 
@@ -24,11 +25,12 @@ class StudyController(TuneController):  # type: ignore[misc]
     Nobody asks it for those that have ended: the record has them.
     """
 
-    def __init__(self, *args: Any, record: StudyRecord, **options: Any) -> None:
+    def __init__(self, *args: Any, record: StudyRecord, callbacks: list[Callback], **options: Any) -> None:
         self._record = record
         self._waiting: list[Trial] | None = None
         """Trials whose workers go on when their reports are recorded; None while each report is recorded by itself."""
-        super().__init__(*args, **options)
+        silent = [callback for callback in callbacks if not isinstance(callback, TrialProgressCallback)]
+        super().__init__(*args, callbacks=silent, **options)  # Ray's own display shows nothing, and keeps all trials
 
     def step(self) -> None:
         """Handle one event as Ray does, and then all that have arrived meanwhile."""
