@@ -12,6 +12,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import FrozenTrial, TrialState
+from ray.tune import Callback
+from ray.tune.execution.class_cache import _ActorClassCache
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.progress_reporter import TrialProgressCallback
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from studies import HandDrivenStudy, metrics, planted_study
@@ -19,6 +23,7 @@ from studies import HandDrivenStudy, metrics, planted_study
 from search.algorithms import seen_trials
 from search.algorithms.samplers import StudySampler, tpe
 from search.algorithms.seen_trials import SeenTrials
+from search.engine.local_ray import _no_variables_of_workers
 from search.engine.tune_controller import StudyController
 from search.outputs import sampled_trials
 from search.outputs.charts import incumbent_values
@@ -287,6 +292,24 @@ def test_ray_tune_forgets_trials_that_have_ended() -> None:
     assert controller._trials_to_cache == set(trials[1:])
     assert controller._trial_metadata == {}
     assert [*controller._actor_manager._pending_actors_to_enqueued_actor_tasks] == ["awaited"]
+
+
+def test_class_of_the_workers_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[type] = []
+    monkeypatch.setattr("ray.remote", made.append)
+    with _no_variables_of_workers():
+        cache = _ActorClassCache()
+        for _ in range(2):
+            cache.get(RayTrial)
+    assert made == [RayTrial]
+
+
+def test_display_of_ray_tune_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    received: dict[str, Any] = {}
+    monkeypatch.setattr(TuneController, "__init__", lambda _, **options: received.update(options))
+    ours = Callback()
+    StudyController(record=None, callbacks=[TrialProgressCallback(None), ours])  # type: ignore[arg-type]
+    assert received["callbacks"] == [ours]
 
 
 class RayTrial:
