@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import ray
 import torch
 
 import search
 from search.engine.trainable import trainable
+from training.config import TrialConfig
 from training.loop import train
 from training.metrics import EpochMetrics
 
@@ -48,6 +50,22 @@ def notes_its_node(sample: dict[str, Any], **study: Any) -> None:
     with Path(os.environ[NOTES]).open("a") as stream:
         stream.write(f"{sample['seed']} {os.getsid(0)} {search.__file__}\n")
     slow(sample, **study, seconds=0.1)
+
+
+def notes_its_epochs(sample: dict[str, Any], **study: Any) -> None:
+    """Note each epoch that begins, by the node's address and the trial's seed; they are slow until a file is there."""
+    notes = Path(os.environ[NOTES])
+
+    def train_and_note(config: TrialConfig, *arguments: Any) -> Iterator[EpochMetrics]:
+        training = train(config, *arguments)
+        for epoch in range(sample["epochs_recorded"] + 1, config.epochs + 1):
+            with notes.open("a") as stream:
+                stream.write(f"{ray.util.get_node_ip_address()} {sample['seed']} {epoch}\n")
+            metrics = next(training)
+            _wait(1.0, notes.with_name("hurry"))
+            yield metrics
+
+    _with_train(train_and_note, sample, **study)
 
 
 def always_raises(sample: dict[str, Any], **study: Any) -> None:
@@ -108,12 +126,17 @@ def slow(sample: dict[str, Any], *, seconds: float = 0.2, until: Path | None = N
 
     def train_slowly(*arguments: Any) -> Iterator[EpochMetrics]:
         for metrics in train(*arguments):
-            end = time.monotonic() + seconds
-            while time.monotonic() < end and not (until and until.exists()):
-                time.sleep(0.02)
+            _wait(seconds, until)
             yield metrics
 
     _with_train(train_slowly, sample, **study)
+
+
+def _wait(seconds: float, until: Path | None) -> None:
+    """Wait for some seconds, where a file is named at most until it is there."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not (until and until.exists()):
+        time.sleep(0.02)
 
 
 def _changed(sample: dict[str, Any], **hyperparameters: object) -> dict[str, Any]:

@@ -87,8 +87,12 @@ def test_node_that_cannot_run_trials_is_named_once_and_not_counted(
 
 def test_users_limit_is_a_ceiling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cluster = FakeCluster(monkeypatch, tmp_path, max_concurrent=3)
-    cluster.nodes["second"] = Node("10.0.0.2", 2, 0)
-    assert cluster.look() == 3
+    widths = [cluster.look()]
+    for number in (2, 3, 4):
+        cluster.nodes[f"node {number}"] = Node(f"10.0.0.{number}", 2, 0)
+        widths.append(cluster.look())
+    del cluster.nodes["node 2"], cluster.nodes["node 3"], cluster.nodes["node 4"]
+    assert [*widths, cluster.look()] == [2, 3, 3, 3, 2]
 
 
 def test_no_running_trial_is_held_back_because_a_node_has_left(cluster: FakeCluster) -> None:
