@@ -33,9 +33,12 @@ def read_settings(args: list[str]) -> StudySettings:
         ValueError: The study to be resumed does not exist, or the command line contradicts its settings.
     """
     study = option_value(args, "--resume")
+    results_dir = Path(option_value(args, "--results-dir") or StudySettings().results_dir)
+    name, others = option_value(args, "--name"), [arg for arg in args if arg.replace("_", "-") != "--resume-existing"]
+    if study is None and name and others != args and (results_dir / name).exists():
+        study, args = name, others
     if study is None:
         return parse(StudySettings, __doc__ or "", args, renamed=RENAMED_OPTIONS)
-    results_dir = Path(option_value(args, "--results-dir") or StudySettings().results_dir)
     server = option_value(args, "--storage")
     stored = stored_settings(find_study(study, results_dir, server), server)
     check_code_named(study, stored, {option: option_value(args, option) for option in code_paths(stored)})

@@ -57,6 +57,9 @@ def run_search(
     for name in FOLDERS:
         if isinstance(changes.get(name), str):
             changes[name] = Path(changes[name])
+    own_name, results_dir = changes.get("name"), changes.get("results_dir", StudySettings().results_dir)
+    if resume is None and own_name and changes.get("resume_existing") and (results_dir / own_name).exists():
+        resume, changes = own_name, changes | {"resume_existing": False}
     study = prepare_study(_resumed(str(resume), changes) if resume is not None else StudySettings(**changes))
     status = run_study(study)
     code = Code({name: changes[name] for name in given if name in changes}, passed_code(study.settings))

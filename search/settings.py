@@ -146,6 +146,9 @@ class StudySettings(DataConfig):
     resume: str | None = None
     """Continue an earlier study: its name, its folder, or latest for the newest study. The study keeps its own
     settings. With this option, --num-samples is the total number of trials, and --num-samples +N adds N trials."""
+    resume_existing: bool = False
+    """With --name: if there is a study of this name, continue it as --resume does. So the same command line begins a
+    study, and goes on with it after SLURM or Kubernetes has started it again."""
     accept_changes: bool = False
     """With --resume: continue although your own code has changed since the study was run, for example by a correction
     that changes no number. You decide whether its new trials are comparable with its old ones. As long as no trial has
@@ -276,6 +279,8 @@ class StudySettings(DataConfig):
 
     def _check_combinations(self) -> None:
         """Refuse options without those that they need."""
+        if self.resume_existing and (self.name is None or self.resume is not None):
+            raise ValueError("resume_existing needs name, and not resume")
         if self.accept_changes and self.resume is None:
             raise ValueError("accept_changes needs resume, which names the study to continue")
         if self.fork and self.resume is None and self.warm_start is None:

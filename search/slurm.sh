@@ -29,7 +29,6 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-study=$results/$name
 
 # Ray: one process of SLURM on each node; the head is on this one
 export RAY_AUTH_MODE=token
@@ -52,15 +51,11 @@ until "$python" -m ray.scripts.scripts status --address "$address" >/dev/null 2>
   sleep 1
 done
 
-if [ -e "$study/study.db" ]; then
-  options=(--resume "$study" "${options[@]}")
-else
-  options=(--name "$name" --results-dir "$results" "${options[@]}")
-fi
 is_cut=
-trap 'is_cut=1; "$python" "$project/search/control.py" "$study" stop &' USR1
+trap 'is_cut=1; "$python" "$project/search/control.py" "$results/$name" stop &' USR1
 trap 'kill -TERM "$driver"' TERM # scancel, or a preemption, after which SLURM queues the job again by itself
-"$python" "$project/search/run.py" --address "$address" "${options[@]}" &
+"$python" "$project/search/run.py" --address "$address" --name "$name" --results-dir "$results" --resume-existing \
+  "${options[@]}" &
 driver=$!
 status=0
 wait "$driver" || status=$?

@@ -92,6 +92,19 @@ def test_study_on_disk_is_the_same_object(study: StudyResult) -> None:
         assert repr(again) == repr(study)
 
 
+def test_same_call_begins_a_study_and_goes_on_with_it(tmp_path: Path, without_ray: None) -> None:
+    settings: dict[str, Any] = {
+        "name": "first",
+        "dataset": "digits",
+        "epochs": 1,
+        "results_dir": tmp_path,
+        "resume_existing": True,
+    }
+    for number in (1, 2):
+        study = run_search(num_samples=number, **settings)
+        assert study.trials["status"].tolist() == ["completed"] * number
+
+
 def test_images_are_searched_from_python_too(tmp_path: Path, without_ray: None) -> None:
     study = run_search(dataset="digits", num_samples=1, epochs=1, results_dir=str(tmp_path))
     assert study.trials["optimizer"].tolist() == ["sgd"]

@@ -20,7 +20,6 @@ from training.config import PROJECT
 
 EPOCHS = 30
 TRIALS = 8
-PORT = 6379
 DRIVER = (
     "import sys, faulty; from search import run; from search.engine import tuner; "
     "tuner.trainable = faulty.notes_its_epochs; sys.exit(run.main())"
@@ -160,7 +159,7 @@ def test_study_uses_the_nodes_that_there_are(network: Network) -> None:
     network.start_node(1)
     wait_until(lambda: "Ray runtime started." in network.output(1), "the head is up")
     options = ["--dataset", "digits", "--num-samples", str(TRIALS), "--epochs", str(EPOCHS), "--scheduler", "none"]
-    place = ["--address", "auto", "--results-dir", str(study.parent), "--name", study.name]
+    place = ["--address", f"{network.address(1)}:6379", "--results-dir", str(study.parent), "--name", study.name]
     driver = network.start(1, [sys.executable, "-c", DRIVER, *place, *options])
 
     def trained_on(number: int) -> bool:

@@ -132,6 +132,17 @@ def test_finished_study_is_extended_and_its_trials_are_kept(resumed: Path) -> No
     assert stored_settings(resumed).num_samples == 3
 
 
+def test_same_command_line_begins_a_study_and_goes_on_with_it(tmp_path: Path) -> None:
+    options = ["--dataset", "digits", "--epochs", "1", "--results-dir", str(tmp_path), "--resume-existing"]
+    named = [*options, "--name", "first", "--set", "batch_size=64"]
+    assert search(*named, "--num-samples", "2").status == 0
+    assert "2 ended trials; 1 to run" in search(*named, "--num-samples", "3").stdout
+    assert "nothing to run" in search(*named, "--num-samples", "3").stdout
+    assert "epochs 1 (now 2)" in search(*named, "--epochs", "2").stderr
+    for others in ([], ["--name", "first", "--resume", "first"]):
+        assert search(*options, *others).stderr == "error: resume_existing needs name, and not resume\n"
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupt_keeps_everything_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals, status: int) -> None:
     returned, output = interrupt_in_first_trial(tmp_path, number)

@@ -1,5 +1,6 @@
 """How many trials run at the same time, in a cluster whose nodes come and go; without Ray."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,9 @@ class FakeCluster:
         monkeypatch.setattr(width, "draining_nodes", lambda: set(self.draining))
         monkeypatch.setattr(width, "begin_check", lambda id_, _: id_)
         monkeypatch.setattr(width, "end_check", self._end_check)
+        self.asked_for: list[tuple[int, int, float]] = []
+        """Trials for which the autoscaler was asked for cores and GPUs, with those of each trial."""
+        monkeypatch.setattr(width, "ask_for_nodes", lambda *trials: self.asked_for.append(trials))
         monkeypatch.setattr("ray.wait", lambda results, **_: (results, []))
         chosen = StudySettings(dataset="digits", num_samples=50, resume="no new one", **settings)
         known = metadata()
@@ -93,6 +97,19 @@ def test_users_limit_is_a_ceiling(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         widths.append(cluster.look())
     del cluster.nodes["node 2"], cluster.nodes["node 3"], cluster.nodes["node 4"]
     assert [*widths, cluster.look()] == [2, 3, 3, 3, 2]
+
+
+def test_autoscaler_is_asked_for_as_many_trials_as_could_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cluster = FakeCluster(monkeypatch, tmp_path, cpus_per_trial=2, gpus_per_trial=0.5)
+    for _ in range(2):
+        cluster.look()
+    assert cluster.asked_for == [(50, 2, 0.5)]  # all trials of the study, once
+    cluster.record.update(settings=replace(cluster.record.metadata.settings, max_concurrent=3))
+    cluster.look()
+    cluster.stopper.is_paused = True
+    cluster.look()
+    cluster.width.close()
+    assert cluster.asked_for[1:] == [(3, 2, 0.5), (0, 2, 0.5)]
 
 
 def test_no_running_trial_is_held_back_because_a_node_has_left(cluster: FakeCluster) -> None:

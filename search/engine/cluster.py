@@ -4,6 +4,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,8 @@ from typing import Any
 
 import ray
 import torch
+from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RpcError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.engine import local_ray
@@ -145,6 +148,18 @@ def nodes_with_cores() -> dict[str, Node]:
 def draining_nodes() -> set[str]:
     """Ray's ids of the nodes of which it is announced that they will be switched off."""
     return set(ray._private.state.state.get_draining_nodes())
+
+
+def ask_for_nodes(trials: int, cpus_per_trial: int, gpus_per_trial: float) -> None:
+    """Tell the autoscaler of the cluster, where there is one, for how many trials at a time there is work.
+
+    Without this it would add no node: no trial waits for a core, because the study begins no more than have one. Ray
+    keeps the newest number of any process until there is another one.
+    """
+    resources = {"CPU": cpus_per_trial, "GPU": gpus_per_trial}
+    bundle = {name: number for name, number in resources.items() if number}
+    with suppress(RpcError):  # the cluster may be gone; then this is noticed elsewhere
+        request_resources(bundles=[bundle] * trials)
 
 
 def begin_check(node_id: str, folder: str) -> Any:

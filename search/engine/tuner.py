@@ -84,6 +84,7 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
     def close(self) -> None:
         """Answer the requests that are left, because the trials have ended."""
         self._requests.close()
+        self._width.close()
 
     def look_around(self, *, at_once: bool = False) -> None:
         """Do what users ask of the study, and follow the machines of a cluster; Ray asks for nothing while it waits.

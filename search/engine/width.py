@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from search.algorithms.stopping import StudyStopper
-from search.engine.cluster import Node, begin_check, draining_nodes, end_check, nodes_with_cores
+from search.engine.cluster import Node, ask_for_nodes, begin_check, draining_nodes, end_check, nodes_with_cores
 from search.engine.concurrency import max_concurrent_trials, node_capacity
 from search.engine.study import Study
 from search.record.provenance import WidthChange
@@ -16,6 +16,8 @@ from training.console.terminal import counted, show_event
 
 SECONDS_BETWEEN_LOOKS = 2.0
 """How often the nodes of a cluster are looked at."""
+MOST_NODES = 1000
+"""No autoscaler is asked for cores of more trials at a time."""
 
 
 class Width:
@@ -40,6 +42,8 @@ class Width:
         self._checks: dict[str, tuple[Node, Any, TemporaryDirectory[str]]] = {}
         """The nodes that have joined and have not answered yet, by Ray's id."""
         self._draining: set[str] = set()
+        self._asked_for = 0
+        """For how many trials the autoscaler of the cluster was asked for cores."""
         self._next_look = 0.0
         self.capacity = study.capacity
         """For how many trials there are cores and GPUs."""
@@ -87,6 +91,24 @@ class Width:
             self._checks[id_] = alive[id_], begin_check(id_, shared.name), shared
         for id_ in self._answered():
             self._end_check(id_)
+        self._ask_for_nodes(self._work())
+
+    def close(self) -> None:
+        """Need no more nodes."""
+        self._ask_for_nodes(0)
+
+    def _work(self) -> int:
+        """How many trials could run at the same time if there were enough machines."""
+        record, settings = self._study.record, self._study.record.metadata.settings
+        if self._stopper.is_paused or self._stopper.starts_no_trial():
+            return len(record.running_ids())
+        left = record.num_samples - record.standings.num_ended
+        return max(0, min(left, settings.max_concurrent or left, MOST_NODES))
+
+    def _ask_for_nodes(self, trials: int) -> None:
+        if trials != self._asked_for:
+            self._asked_for, settings = trials, self._study.settings
+            ask_for_nodes(trials, settings.cpus_per_trial, settings.gpus_per_trial)
 
     def _answered(self) -> list[str]:
         """Ray's ids of the nodes that have joined and have answered."""

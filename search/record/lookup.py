@@ -32,7 +32,7 @@ NOT_STORED = {
 }
 """Why code of a Python program cannot be found by the record, by option."""
 SESSION_SETTINGS = {
-    *("resume", "fork", "warm_start", "time_budget", "storage", "address", "confirm"),
+    *("resume", "resume_existing", "fork", "warm_start", "time_budget", "storage", "address", "confirm"),
     *("quiet", "json", "dashboard_linger", "open_dashboard", "log", "mlflow_uri", "accept_changes"),
     *("space", "set", "show_space"),  # the record stores the resulting search space
 }
