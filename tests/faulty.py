@@ -14,8 +14,7 @@ import torch
 
 import search
 from search.engine.trainable import trainable
-from training.config import TrialConfig
-from training.loop import train
+from training.loop import train, train_loop
 from training.metrics import EpochMetrics
 
 NOTES = "TUNESMITH_TEST_NOTES"
@@ -52,20 +51,25 @@ def notes_its_node(sample: dict[str, Any], **study: Any) -> None:
     slow(sample, **study, seconds=0.1)
 
 
-def notes_its_epochs(sample: dict[str, Any], **study: Any) -> None:
-    """Note each epoch that begins, by the node's address and the trial's seed; they are slow until a file is there."""
-    notes = Path(os.environ[NOTES])
+def notes_its_steps(sample: dict[str, Any], **study: Any) -> None:
+    """Note each step by the node's address, the trial's seed and the epoch; steps are slow until a file is there."""
+    notes, epoch = Path(os.environ[NOTES]), sample["epochs_recorded"]
 
-    def train_and_note(config: TrialConfig, *arguments: Any) -> Iterator[EpochMetrics]:
-        training = train(config, *arguments)
-        for epoch in range(sample["epochs_recorded"] + 1, config.epochs + 1):
-            with notes.open("a") as stream:
-                stream.write(f"{ray.util.get_node_ip_address()} {sample['seed']} {epoch}\n")
-            metrics = next(training)
-            _wait(1.0, notes.with_name("hurry"))
+    def train_and_note(*arguments: Any) -> Iterator[EpochMetrics]:
+        nonlocal epoch
+        for metrics in train(*arguments):
+            epoch = metrics.epoch
             yield metrics
 
-    _with_train(train_and_note, sample, **study)
+    def note_steps(*arguments: Any) -> Iterator[tuple[torch.Tensor, int]]:
+        for step in train_loop(*arguments):
+            with notes.open("a") as stream:
+                stream.write(f"{ray.util.get_node_ip_address()} {sample['seed']} {epoch + 1}\n")
+            _wait(0.1, notes.with_name("hurry"))
+            yield step
+
+    with mock.patch("training.loop.train_loop", note_steps):
+        _with_train(train_and_note, sample, **study)
 
 
 def always_raises(sample: dict[str, Any], **study: Any) -> None:

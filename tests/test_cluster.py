@@ -360,7 +360,7 @@ def test_study_that_is_submitted_as_a_job_follows_its_cluster_and_can_be_stopped
     output = two_nodes.run(*documented("ray job logs"))
     assert "Interrupted. To continue:" in output
     assert f"node {THIRD} has joined the cluster; 3 trials at a time from now on" in output
-    assert f"node {THIRD} will be switched off: its trials go on elsewhere after their epoch; 2 trials at" in output
+    assert f"node {THIRD} will be switched off: its trials go on elsewhere; 2 trials at" in output
     assert "worker" not in output.replace("dashboard", "")
     trials = pd.read_csv(study / "trials.csv")
     assert set(trials["status"]) == {"interrupted"}

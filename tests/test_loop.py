@@ -1,8 +1,10 @@
+import contextlib
 import dataclasses
 import itertools
 import random
 import sys
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -81,6 +83,38 @@ def test_interrupted_training_goes_on_with_the_numbers_of_an_uninterrupted_one(
     after = loop.train(config, few_images, Checkpoint(tmp_path / "trial.pt", None, finished))
     assert without_seconds([*before, *after]) == whole
     assert not list(tmp_path.glob(".*"))
+
+
+def in_one_process_a_step(config: TrialConfig, data: ImageData, file: Path) -> Iterator[EpochMetrics]:
+    """Train so that each process must leave after a step, and another one goes on from its checkpoint."""
+    epochs = 0
+    while epochs < config.epochs:
+        checkpoint = Checkpoint(file, None, epochs)
+        checkpoint.must_leave = lambda: True
+        torch.rand(7)  # whatever happens in between
+        with contextlib.suppress(loop.TrainingLeftError):
+            for metrics in reported(loop.train(config, data, checkpoint), checkpoint):
+                epochs += 1
+                yield metrics
+        assert checkpoint.take_warning() is None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrialConfig(optimizer="sgd", momentum=0.9, epochs=3, seed=3),
+        TrialConfig(network="cnn", optimizer="adam", lr_schedule="onecycle", shift=1, flip=True, epochs=2),
+        TrialConfig(optimizer="rmsprop", lr_schedule="cosine", flip=True, shuffle=False, precision="bf16", epochs=3),
+    ],
+    ids=lambda config: config.optimizer,
+)
+def test_training_that_leaves_within_epochs_has_the_numbers_of_an_uninterrupted_one(
+    few_images: ImageData, tmp_path: Path, config: TrialConfig
+) -> None:
+    config = dataclasses.replace(config, batch_size=24)
+    whole = without_seconds(list(loop.train(config, few_images)))
+    assert without_seconds([*in_one_process_a_step(config, few_images, tmp_path / "trial.pt")]) == whole
+    assert [file.name for file in tmp_path.glob("*-last-*")] == [f"trial-last-{config.epochs:04}.pt"]
 
 
 def test_epochs_count_from_one_and_stop_at_the_configured_number(digits: ImageData) -> None:
@@ -288,6 +322,9 @@ def test_all_generators_are_seeded_and_restored(digits: ImageData, networks: Pat
         again = Checkpoint(tmp_path / f"{finished}.pt", None, finished)
         assert without_seconds([*before, *reported(loop.train(config, digits, again), again)]) == whole
         assert again.take_warning() is None
+    config = dataclasses.replace(config, batch_size=500, epochs=2)
+    whole = without_seconds(list(loop.train(config, digits)))
+    assert without_seconds([*in_one_process_a_step(config, digits, tmp_path / "steps.pt")]) == whole
 
 
 def test_generators_of_a_gpu_are_restored_where_it_is_in_use() -> None:

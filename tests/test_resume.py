@@ -1,5 +1,6 @@
 """Studies on digits that are interrupted, moved, resumed and extended; `test_chaos.py` kills them with the real Ray."""
 
+import itertools
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import time
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -130,6 +132,18 @@ def test_finished_study_is_extended_and_its_trials_are_kept(resumed: Path) -> No
     pd.testing.assert_frame_equal(after.loc[[0, 1]], before.loc[[0, 1]])
     assert after.loc[2, "seed"] == 2
     assert stored_settings(resumed).num_samples == 3
+
+
+def test_trials_that_must_leave_within_their_epochs_have_the_same_numbers(tmp_path: Path) -> None:
+    options = ["--dataset", "digits", "--num-samples", "2", "--epochs", "2", "--results-dir", str(tmp_path)]
+    assert search(*options, "--name", "whole").status == 0
+    asked = itertools.count(1)
+    with mock.patch("search.engine.trainable._asked_seldom", return_value=lambda: next(asked) % 7 == 0):
+        run = search(*options, "--name", "moved")
+    assert run.status == 0, run.stderr
+    assert next(asked) > 2 * 2 * 7
+    whole, moved = (pd.read_csv(tmp_path / name / "epochs.csv") for name in ("whole", "moved"))
+    pd.testing.assert_frame_equal(moved[["trial_number", *NUMBERS]], whole[["trial_number", *NUMBERS]])
 
 
 def test_same_command_line_begins_a_study_and_goes_on_with_it(tmp_path: Path) -> None:

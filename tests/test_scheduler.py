@@ -49,7 +49,7 @@ class Driven:
         answers = []
         for accuracy in accuracies:
             epoch = metrics(len(self.record.running(trial_id).epochs) + 1, accuracy)
-            result = {"epoch": epoch.epoch, "objective": accuracy, "node_ip": "192.0.2.1"}
+            result = {"epoch": epoch.epoch, "objective": accuracy, "node": "n"}
             answers.append(self.scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial_id), result))
             self.record.add_epoch(trial_id, epoch)
             if answers[-1] == STOP:

@@ -72,10 +72,17 @@ def test_trials_leave_a_node_that_will_be_switched_off(cluster: FakeCluster) -> 
     assert cluster.look() == 4
     cluster.draining = {"second"}
     assert cluster.look() == 2
-    assert [cluster.stopper.lets_wait(address, address) for address in ("10.0.0.1", "10.0.0.2")] == [False, True]
-    assert cluster.stopper.interrupts("10.0.0.2")
+    assert [cluster.stopper.lets_wait(f"trial on {node}", node) for node in ("first", "second")] == [False, True]
+    assert cluster.stopper.interrupts("trial on second")
     del cluster.nodes["second"]
     assert cluster.look() == 2
+    assert cluster.stopper.nodes_left == {"second"}  # a worker that may go on where it is needs no other one
+    cluster.nodes["third"] = Node("10.0.0.2", 2, 0)  # a new machine with the same address
+    assert cluster.look() == 4
+    assert not cluster.stopper.lets_wait("trial on third", "third")
+    cluster.draining = {"third"}
+    assert cluster.look() == 2
+    assert cluster.stopper.nodes_left == {"third"}
 
 
 def test_node_that_cannot_run_trials_is_named_once_and_not_counted(
@@ -85,7 +92,9 @@ def test_node_that_cannot_run_trials_is_named_once_and_not_counted(
     cluster.refuses["second"] = "has torch 1.0"
     assert [cluster.look(), cluster.look()] == [2, 2]
     printed = capsys.readouterr().out
-    assert printed.count("node 10.0.0.2 of the cluster has torch 1.0; the study does not count on it") == 1
+    assert printed.count("node 10.0.0.2 of the cluster has torch 1.0; no trial runs there") == 1
+    assert [cluster.stopper.lets_wait(f"trial on {node}", node) for node in ("first", "second")] == [False, True]
+    assert [cluster.width.trusts(node) for node in ("first", "second", "not checked yet")] == [True, False, False]
     assert not list(cluster.record.folder.glob(".tunesmith-*"))
 
 

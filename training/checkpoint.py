@@ -55,6 +55,8 @@ class Checkpoint:
         """Epochs that an earlier process trained, and from which this one went on."""
         self.best = math.inf if best is None else best
         """The lowest cost so far."""
+        self.must_leave: Callable[[], bool] = lambda: False
+        """Whether the process must end soon: a training that can, saves what it has and raises `TrainingLeftError`."""
         self._best_epoch: int | None = None
         """The epoch that is the best, if it is newer than the best one of an earlier process."""
         self._has_kept_best = True
@@ -114,6 +116,17 @@ class Checkpoint:
         if epoch > self.epochs_reported + 1:
             called = f"checkpoint.save was called with epoch {epoch}, but {self.epochs_reported} are reported"
             self.warn(f"{called}: such an epoch cannot be loaded")
+        self._save(epoch, objects)
+
+    def save_within(self, epoch: int, **objects: Any) -> None:
+        """Save the training in the middle of an epoch, after `epoch` epochs, to go on there; otherwise as `save`.
+
+        Objects that know where they are in the epoch must have this in their `state_dict`.
+        """
+        self._keep_best()  # from the end of that epoch, whose file is replaced
+        self._save(epoch, objects)
+
+    def _save(self, epoch: int, objects: dict[str, Any]) -> None:
         state = io.BytesIO()
         with _refusing_unreadable(objects):
             saved = state_of(objects)

@@ -1,5 +1,6 @@
 """Training and evaluation: the tutorial's loops, and a generator that yields the metrics of each epoch."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,6 +38,10 @@ CONVOLUTION_EVALUATION_BATCH_SIZE = 200
 
 class TrainingDivergedError(ArithmeticError):
     """A loss is infinite or not a number, so further training is pointless."""
+
+
+class TrainingLeftError(Exception):
+    """The process must end soon, so the training has saved where it is, to go on in another one."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -161,24 +166,31 @@ class Training:
         self.augmenter = _augmenter(config)
         self.epoch = 0
         self.metrics: list[EpochMetrics] = []
+        self._begun: dict[str, Any] | None = None
+        """What an epoch that has begun and has not ended needs to go on: see `state_dict`."""
 
     def train_epoch(self) -> Iterator[tuple[Tensor, int]]:
-        """Train for one epoch; yield the loss of each batch and the images seen so far in the epoch.
+        """Train for one epoch, or to its end; yield the loss of each batch and the images seen so far in the epoch.
 
         Raises:
             TrainingDivergedError: A loss is not finite; it is checked every `STEPS_BETWEEN_CHECKS` steps.
         """
-        self._epoch_start = time.perf_counter()
+        begun = self._begun or {"steps": 0, "images_seen": 0, "loss_sum": torch.zeros((), dtype=torch.float64)}
+        self._epoch_start = time.perf_counter() - begun.get("seconds", 0.0)
         self.epoch += 1
-        self._images_seen = 0
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.data.train.images.device)
-        steps = train_loop(self._batches(), self.model, self.training_loss_fn, self.optimizer, self.autocast)
-        for step, (loss, images) in enumerate(steps, start=1):
+        self._images_seen = begun["images_seen"]
+        self._loss_sum = begun["loss_sum"].to(self.data.train.images.device)
+        self._begun = begun | self._orders()
+        batches = itertools.islice(self._batches(), begun["steps"], None)
+        steps = train_loop(batches, self.model, self.training_loss_fn, self.optimizer, self.autocast)
+        for step, (loss, images) in enumerate(steps, start=begun["steps"] + 1):
             self._images_seen += images
             self._loss_sum += loss.double() * images
+            self._begun["steps"] = step
             if step % STEPS_BETWEEN_CHECKS == 0:
                 self._check_train_loss()
             yield loss, self._images_seen
+        self._begun = None
         self._check_train_loss()
 
     def measure_epoch(self) -> EpochMetrics:
@@ -206,13 +218,21 @@ class Training:
         return {"model": self.model, "optimizer": self.optimizer, "progress": self}
 
     def state_dict(self) -> dict[str, Any]:
-        """The state without model and optimizer: the metrics so far, and what draws the order of the images."""
-        return {
-            "epoch": self.epoch,
-            "metrics": [asdict(metrics) for metrics in self.metrics],
-            "shuffler": None if self.shuffler is None else self.shuffler.get_state(),
-            "augmenter": None if self.augmenter is None else self.augmenter.get_state(),
+        """The state without model and optimizer: the metrics so far, and what draws the order of the images.
+
+        In the middle of an epoch, the order is that of the epoch, and `begun` says how far it has come.
+        """
+        metrics = [asdict(metrics) for metrics in self.metrics]
+        if self._begun is None:
+            return {"epoch": self.epoch, "metrics": metrics, **self._orders(), "begun": None}
+        orders = {name: self._begun[name] for name in self._orders()}
+        begun = {
+            "steps": self._begun["steps"],
+            "images_seen": self._images_seen,
+            "loss_sum": self._loss_sum.cpu(),
+            "seconds": time.perf_counter() - self._epoch_start,
         }
+        return {"epoch": self.epoch - 1, "metrics": metrics, **orders, "begun": begun}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set the state that `state_dict` of another training returned, to go on from there."""
@@ -222,6 +242,12 @@ class Training:
             self.shuffler.set_state(state["shuffler"])
         if self.augmenter is not None:
             self.augmenter.set_state(state["augmenter"])
+        self._begun = state.get("begun")  # earlier versions saved only whole epochs
+
+    def _orders(self) -> dict[str, Tensor | None]:
+        """The states of what draws the order and the augmentation of the images of an epoch when it begins."""
+        generators = {"shuffler": self.shuffler, "augmenter": self.augmenter}
+        return {name: None if one is None else one.get_state() for name, one in generators.items()}
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of this epoch; each sets the learning rate of its optimizer step."""
@@ -288,6 +314,7 @@ def train(config: TrialConfig, data: ImageData, checkpoint: Checkpoint | None = 
 
     Raises:
         TrainingDivergedError: A loss is not finite.
+        TrainingLeftError: The process must end soon; the checkpoint has the training as it is after the last step.
     """
     training = Training(config, data)
     if checkpoint is not None:
@@ -299,12 +326,21 @@ def train(config: TrialConfig, data: ImageData, checkpoint: Checkpoint | None = 
             training = Training(config, data)
     while training.epoch < config.epochs:
         for _ in training.train_epoch():
-            pass
-        metrics = training.measure_epoch()
-        if checkpoint is not None:
-            try:
-                checkpoint.save(training.epoch, **training.objects)
-            except TypeError:  # a network may have any objects beside its weights
-                checkpoint.warn("the state of the network cannot be saved; a trial that is interrupted starts again")
+            if checkpoint is not None and checkpoint.must_leave():
+                if _saves(checkpoint, checkpoint.save_within, training, training.epoch - 1):
+                    raise TrainingLeftError
                 checkpoint = None
+        metrics = training.measure_epoch()
+        if checkpoint is not None and not _saves(checkpoint, checkpoint.save, training, training.epoch):
+            checkpoint = None
         yield metrics
+
+
+def _saves(checkpoint: Checkpoint, save: Callable[..., None], training: Training, epoch: int) -> bool:
+    """Save the training, unless its network has objects beside its weights that cannot be saved."""
+    try:
+        save(epoch, **training.objects)
+    except TypeError:
+        checkpoint.warn("the state of the network cannot be saved; a trial that is interrupted starts again")
+        return False
+    return True

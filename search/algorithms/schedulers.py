@@ -156,7 +156,10 @@ class InterruptingScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide whether a trial goes on now."""
         decision: str = self._scheduler.on_trial_result(tune_controller, trial, result)
-        waits = decision == CONTINUE and self._stopper.lets_wait(trial.trial_id, result["node_ip"])
+        if "left" in result:
+            self._stopper.interrupted.add(trial.trial_id)
+            return STOP
+        waits = decision == CONTINUE and self._stopper.lets_wait(trial.trial_id, result.get("node", ""))
         return STOP if waits else decision
 
     def __getstate__(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 import torch
 from ray.autoscaler.sdk import request_resources
-from ray.exceptions import RpcError
+from ray.exceptions import GetTimeoutError, RpcError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.engine import local_ray
@@ -76,10 +76,8 @@ class Cluster:
         """
         with TemporaryDirectory(prefix=".tunesmith-", dir=folder) as shared:
             nodes = {begin_check(id_, shared): node for id_, node in self.nodes.items()}
-            finished, _ = ray.wait(list(nodes), num_returns=len(nodes), timeout=NODE_SECONDS)
+            ray.wait(list(nodes), num_returns=len(nodes), timeout=NODE_SECONDS)
             for result, node in nodes.items():
-                if result not in finished:
-                    raise ValueError(f"node {node.name} of the cluster has not answered within {NODE_SECONDS} seconds")
                 end_check(result, node, folder)
 
 
@@ -150,6 +148,11 @@ def draining_nodes() -> set[str]:
     return set(ray._private.state.state.get_draining_nodes())
 
 
+def this_node_drains() -> bool:
+    """Whether it is announced that the machine of this worker will be switched off."""
+    return ray.get_runtime_context().get_node_id() in draining_nodes()
+
+
 def ask_for_nodes(trials: int, cpus_per_trial: int, gpus_per_trial: float) -> None:
     """Tell the autoscaler of the cluster, where there is one, for how many trials at a time there is work.
 
@@ -190,9 +193,14 @@ def _test_node(folder: str) -> tuple[dict[str, str], str | None]:
 
 
 def end_check(result: Any, node: Node, folder: Path) -> None:
-    """Raise a ValueError that says why a node cannot run trials; `folder` is the one that it must share."""
+    """Raise a ValueError that says why a node cannot run trials, for example because it has not answered in time.
+
+    `folder` is the one that it must share.
+    """
     try:
-        node_versions, write_error = ray.get(result)
+        node_versions, write_error = ray.get(result, timeout=1)
+    except GetTimeoutError:
+        raise ValueError(f"node {node.name} of the cluster has not answered within {NODE_SECONDS} seconds") from None
     except Exception as error:  # any error means that the node cannot run our code
         raise ValueError(f"node {node.name} of the cluster cannot run trials: {_last_line(str(error))}") from None
     if write_error:

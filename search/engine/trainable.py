@@ -4,12 +4,13 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
@@ -24,9 +25,12 @@ from search.task.task import Task
 from training.checkpoint import Checkpoint
 from training.console.terminal import format_metric, format_value, type_and_text
 from training.images.image_data import ImageData
-from training.loop import TrainingDivergedError, is_out_of_memory
+from training.loop import TrainingDivergedError, TrainingLeftError, is_out_of_memory
 from training.metrics import EpochMetrics
 from training.user_code import UserCode, describe_error, pass_code
+
+SECONDS_BETWEEN_LOOKS = 2.0
+"""How often a worker looks whether its machine will be switched off."""
 
 
 def trainable(
@@ -42,6 +46,7 @@ def trainable(
     timeout: float | None,
     working_folder: Path,
     passed: Mapping[str, UserCode] = MappingProxyType({}),
+    leaves: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train one sampled configuration and report the metrics of each epoch.
 
@@ -60,6 +65,7 @@ def trainable(
         timeout: Seconds after which the worker ends itself; None for never.
         working_folder: The folder of the command, in which the user's code runs.
         passed: Code that a Python program passed, by import path; other paths say where the code is.
+        leaves: Whether the machine of this worker will be switched off.
     """
     set_ray_environment()  # also on the nodes of a cluster
     for path, code in passed.items():
@@ -71,6 +77,7 @@ def trainable(
     checkpoint = Checkpoint(
         Path(sample["checkpoint"]), Path(sample["folder"]), sample["epochs_recorded"], sample["best"]
     )
+    checkpoint.must_leave = _asked_seldom(leaves)
     reports = _Reports(sample, checkpoint, objective)
     try:
         if working_folder.is_dir():  # a node of a cluster may not have it
@@ -92,11 +99,27 @@ def trainable(
             )
         )
         if not reports.has_ended and (task.epochs is None or reports.epoch < task.epochs):
-            tune.report({"ended": True})
+            _report({"ended": True})
+    except TrainingLeftError:
+        _report({"left": True})
     except Exception as error:
-        tune.report({"failure": asdict(_failure(error, time.perf_counter() - reports.last_report))})
+        _report({"failure": asdict(_failure(error, time.perf_counter() - reports.last_report))})
         if not isinstance(error, TrainingDivergedError | ProgramError):
             raise  # Ray then replaces the worker, whose state is unknown
+
+
+def _asked_seldom(leaves: Callable[[], bool]) -> Callable[[], bool]:
+    """Ask whether the worker must leave at most every few seconds, because a training asks after each step."""
+    next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
+
+    def must_leave() -> bool:
+        nonlocal next_look
+        if time.monotonic() < next_look:
+            return False
+        next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
+        return leaves()
+
+    return must_leave
 
 
 class _Reports:
@@ -134,7 +157,12 @@ class _Reports:
         report = {"epoch": self.epoch, "objective": value, "metrics": asdict(metrics)}
         self.has_ended = is_last
         report |= {"ended": True} if is_last else {}
-        tune.report(report | {"waiting_seconds": waiting_seconds, "warning": self._checkpoint.take_warning()})
+        _report(report | {"waiting_seconds": waiting_seconds, "warning": self._checkpoint.take_warning()})
+
+
+def _report(report: dict[str, Any]) -> None:
+    """Report to Ray Tune, from which node."""
+    tune.report(report | {"node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""})
 
 
 def _failure(error: Exception, seconds: float) -> Failure:

@@ -17,6 +17,7 @@ from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import InterruptingScheduler, build_scheduler
 from search.algorithms.search_algorithm import SearchAlgorithm
 from search.algorithms.stopping import StudyStopper
+from search.engine.cluster import this_node_drains
 from search.engine.passed_code import code_for_workers
 from search.engine.report_lines import NO_MATCH
 from search.engine.request_handler import RequestHandler
@@ -35,8 +36,6 @@ from search.record.study_record import StudyRecord
 from search.record.trial import Failure, Timing, TrialRecord
 from training.console.terminal import printable, show_event
 
-STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
-"""Of Ray's placement groups."""
 MOST_TRIALS = 10_000
 """More trials do not run at the same time on any cluster."""
 MAX_CRASHES = 3
@@ -98,6 +97,8 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Record an epoch, or the failure with which the trial is about to end."""
         self._pids[trial.trial_id] = result["pid"]
+        if "left" in result:
+            self._width.follow_cluster(at_once=True)  # before the trial begins anew, which must not be there
         warning = result.get("warning")
         if warning and warning not in self._warnings:
             self._warnings.add(warning)
@@ -105,6 +106,9 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         if "failure" in result:
             if self._stopper.signal is not None:
                 return  # the signal may have ended the processes of the training; the study is resumed with this trial
+            if not self._width.trusts(result["node"]):
+                self._stopper.interrupted.add(trial.trial_id)  # it is tried again on another node
+                return
             self._record.add_failure(trial.trial_id, Failure(**result["failure"]), self._timing(result, 0.0))
             return
         if "metrics" in result:
@@ -137,6 +141,9 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that raised an error, or whose worker died: then the trial goes on in another worker."""
+        if self._stopper.interrupts(trial.trial_id):
+            self._finish(trial.trial_id, interrupted=True)
+            return
         text = Path(trial.error_file).read_text() if trial.error_file else "Ray gave no reason"
         if re.search(r"The actor \w+ is unavailable|its node has died", text):
             # The trial is not to blame; but if it never reported from that node, it may have crashed the node
@@ -269,6 +276,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
         timeout=settings.trial_timeout_seconds,
         working_folder=study.working_folder,
         passed=code_for_workers(settings),
+        **({"leaves": this_node_drains} if study.cluster else {}),
     )
     resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
     worker = worker_class(run, record.folder.name, resources)
@@ -322,11 +330,12 @@ def worker_class(run: Callable[[dict[str, Any]], None], study: str, resources: d
     """The class of the actors that run trials, as Ray's dashboard shows it; an actor is called after its study.
 
     Ray Tune gives a trial the worker of an earlier one if both need the same placement group. So a trial that begins
-    after a node was left needs another one: for a single bundle, all strategies mean the same.
+    after a node was left gets no worker that is there.
     """
 
     def placement(sample: dict[str, Any]) -> tune.PlacementGroupFactory:
-        return tune.PlacementGroupFactory([resources], strategy=STRATEGIES[sample["nodes_left"] % len(STRATEGIES)])
+        elsewhere = {"ray.io/node-id": f"!in({','.join(sample['nodes_left'])})"} if sample["nodes_left"] else {}
+        return tune.PlacementGroupFactory([resources], bundle_label_selector=[elsewhere])
 
     worker = tune.with_resources(wrap_function(run, name=f"study {study}: its log names its trials"), placement)
     worker.__name__ = worker.__qualname__ = "TrialWorker"

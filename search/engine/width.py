@@ -8,7 +8,15 @@ from typing import Any
 import ray
 
 from search.algorithms.stopping import StudyStopper
-from search.engine.cluster import Node, ask_for_nodes, begin_check, draining_nodes, end_check, nodes_with_cores
+from search.engine.cluster import (
+    NODE_SECONDS,
+    Node,
+    ask_for_nodes,
+    begin_check,
+    draining_nodes,
+    end_check,
+    nodes_with_cores,
+)
 from search.engine.concurrency import max_concurrent_trials, node_capacity
 from search.engine.study import Study
 from search.record.provenance import WidthChange
@@ -24,7 +32,7 @@ class Width:
     """How many trials of a study may run at the same time: what its settings and its machines allow.
 
     A node that joins the cluster of the study is checked, and then runs trials. If Ray announces that a node will be
-    switched off, its trials end with their epoch and go on elsewhere, and no other trial begins there.
+    switched off, its trials end with their epoch, or before, and go on elsewhere, and no other trial begins there.
     """
 
     def __init__(self, study: Study, stopper: StudyStopper) -> None:
@@ -41,6 +49,8 @@ class Width:
         """Ray's ids of the nodes that cannot run trials of this study."""
         self._checks: dict[str, tuple[Node, Any, TemporaryDirectory[str]]] = {}
         """The nodes that have joined and have not answered yet, by Ray's id."""
+        self._late = 0.0
+        """When those nodes must have answered, by `time.monotonic`."""
         self._draining: set[str] = set()
         self._asked_for = 0
         """For how many trials the autoscaler of the cluster was asked for cores."""
@@ -73,9 +83,13 @@ class Width:
             )
             record.update(widths=[*record.metadata.widths, change])
 
-    def follow_cluster(self) -> None:
-        """Look for nodes that have joined or left, or will be switched off."""
-        if self._study.cluster is None or time.monotonic() < self._next_look:
+    def follow_cluster(self, *, at_once: bool = False) -> None:
+        """Look for nodes that have joined or left, or will be switched off.
+
+        Args:
+            at_once: Whether to look also if that was done a moment ago.
+        """
+        if self._study.cluster is None or (time.monotonic() < self._next_look and not at_once):
             return
         self._next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
         alive, draining = nodes_with_cores(), draining_nodes()
@@ -84,14 +98,19 @@ class Width:
         for id_ in draining & self._nodes.keys():
             node = self._nodes.pop(id_)
             self._draining.add(id_)
-            self._stopper.nodes_left.append(node.name)
-            self._tell(node, "will be switched off: its trials go on elsewhere after their epoch")
+            self._leave(id_)
+            self._tell(node, "will be switched off: its trials go on elsewhere")
         for id_ in alive.keys() - self._nodes.keys() - self._checks.keys() - self._refused - self._draining:
             shared = TemporaryDirectory(prefix=".tunesmith-", dir=self._study.record.folder)
             self._checks[id_] = alive[id_], begin_check(id_, shared.name), shared
+            self._late = self._next_look + NODE_SECONDS
         for id_ in self._answered():
             self._end_check(id_)
         self._ask_for_nodes(self._work())
+
+    def trusts(self, node: str) -> bool:
+        """Whether what fails on the node with this id would fail on others, too."""
+        return self._study.cluster is None or node in self._nodes
 
     def close(self) -> None:
         """Need no more nodes."""
@@ -115,7 +134,9 @@ class Width:
         results = {result: id_ for id_, (_, result, _) in self._checks.items()}
         if not results:
             return []
-        finished, _ = ray.wait([*results], num_returns=len(results), timeout=0)
+        finished, late = ray.wait([*results], num_returns=len(results), timeout=0)
+        if time.monotonic() > self._late:
+            finished = [*finished, *late]
         return [results[result] for result in finished]
 
     def _end_check(self, id_: str) -> None:
@@ -124,13 +145,19 @@ class Width:
             end_check(result, node, self._study.record.folder)
         except ValueError as error:
             self._refused.add(id_)
-            show_event(f"{error}; the study does not count on it")
+            self._leave(id_)
+            show_event(f"{error}; no trial runs there")
         else:
             self._nodes[id_] = node
             self._tell(node, "has joined the cluster")
         finally:
             with suppress(OSError):
                 shared.cleanup()
+
+    def _leave(self, id_: str) -> None:
+        """Let no trial begin on a node, and forget those that are gone: each change costs trials their workers."""
+        self._stopper.nodes_left &= nodes_with_cores().keys()
+        self._stopper.nodes_left.add(id_)
 
     def _tell(self, node: Node, what: str) -> None:
         settings = self._study.settings
