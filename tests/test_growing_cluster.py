@@ -173,6 +173,7 @@ def test_study_uses_the_nodes_that_there_are(network: Network) -> None:
     network.cut_off(4)
     nodes[3].send_signal(signal.SIGTERM)
     wait_until(lambda: widths(study)[-1:] == [2], "the study counts on two nodes")
+    wait_until(lambda: nodes[3].poll() is not None, "the third node has ended")
     (folder / "hurry").touch()
     assert driver.wait(timeout=120) == 0, network.output(1)
 
