@@ -20,6 +20,7 @@ from serial_ray import StartedRun, run_command
 
 from search.engine import tuner
 from search.engine.local_ray import LocalRay, check_system
+from search.engine.width import Width
 from training.config import PROJECT
 from training.console.command_line import run_command as run_as_program
 from training.console.terminal import short_path
@@ -53,6 +54,25 @@ def test_failure_after_a_signal_is_an_interrupted_trial(tmp_path: Path) -> None:
     assert "Traceback" not in output
     assert f"Interrupted. To continue: python search/run.py --resume {short_path(tmp_path / 'study')}" in output
     assert pd.read_csv(tmp_path / "study" / "trials.csv")["status"].tolist() == ["interrupted"]
+
+
+def test_what_fails_on_a_node_that_cannot_run_trials_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_ray: None
+) -> None:
+    """Twice the trial is on such a node; in the third place its failure counts."""
+    places = iter([False, False, True])
+
+    def trainable(*_: object, **__: object) -> None:
+        tune.report({"failure": {"kind": "exception", "error": "ModuleNotFoundError: torch"}, "node": ""})
+        raise ModuleNotFoundError("torch")
+
+    monkeypatch.setattr(tuner, "trainable", trainable)
+    monkeypatch.setattr(Width, "trusts", lambda *_: next(places))
+    run = run_command("search/run.py", *ONE_TRIAL, f"--results-dir={tmp_path}", "--max-failures=0")
+    assert run.status == 1
+    assert next(places, None) is None
+    trials = pd.read_csv(tmp_path / "study" / "trials.csv")
+    assert trials["error"].tolist() == ["ModuleNotFoundError: torch"]
 
 
 def test_worker_that_the_signal_ended_does_not_count_as_a_failure(tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ def test_study_uses_the_nodes_that_there_are(network: Network) -> None:
     assert f"node {network.address(3)} will be switched off:" in network.output(1)
     assert f"node {network.address(4)} has left the cluster;" in network.output(1)
     assert not trained_on(5)
+    assert "(raylet)" not in network.output(1)
     trials = pd.read_csv(study / "trials.csv")
     assert trials["status"].tolist() == ["completed"] * TRIALS
     epochs = pd.read_csv(study / "epochs.csv").groupby("trial_number")["epoch"].apply(list)

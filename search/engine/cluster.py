@@ -106,6 +106,7 @@ def join(address: str) -> Cluster:
         raise ValueError(f"the Ray cluster {where} cannot be joined: this machine is not one of its nodes") from None
     except Exception as error:  # whatever Ray raises
         raise ValueError(f"the Ray cluster {where} cannot be joined: {error}") from None
+    ray._private.worker._worker_logs_enabled = False  # or Ray prints that a node does not answer, which the study says
     nodes = nodes_with_cores()
     if not nodes:
         raise ValueError(f"no node of the Ray cluster {where} has a core for trials")
