@@ -35,7 +35,8 @@ def ip(*words: str) -> str:
 
 def can_make_networks() -> bool:
     """Whether this user may make a network namespace."""
-    return shutil.which("ip") is not None and subprocess.run(["unshare", "--net", "true"], check=False).returncode == 0
+    makes_one = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    return shutil.which("ip") is not None and makes_one.returncode == 0
 
 
 pytestmark = [
@@ -81,9 +82,9 @@ class Network:
         own = self.folder / str(number)
         own.mkdir(exist_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
-        variables = [documented(f"export {name}=")[1].split("=") for name in ("RAY_AUTH_MODE",)]
+        name, value = documented("export RAY_AUTH_MODE=")[1].split("=")
         environment |= {
-            **{name: value for name, value in variables},
+            name: value,
             "HOME": str(self.folder),  # for the token
             "RAY_TMPDIR": str(own),
             # a node without an answer is dead within seconds, by default within a minute
@@ -111,10 +112,10 @@ class Network:
         options = ["--block", "--num-cpus", "1", "--object-store-memory", "100000000"]
         options += ["--include-dashboard", "false"] if number == 1 else []  # it takes seconds to start
         options += ["--node-ip-address", self.address(number), "--temp-dir", str(self.folder / str(number))]
-        hides = (
-            ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden)] if hidden else []
-        )
-        return self.start(number, [*hides, *RAY, *words, *options])
+        command = [*RAY, *words, *options]
+        if hidden:
+            command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden), *command]
+        return self.start(number, command)
 
     def output(self, number: int) -> str:
         return (self.folder / str(number) / "output").read_text()
