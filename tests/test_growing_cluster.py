@@ -89,7 +89,8 @@ class Network:
             "RAY_TMPDIR": str(own),
             # a node without an answer is dead within seconds, by default within a minute
             "RAY_health_check_period_ms": "500",
-            "RAY_health_check_timeout_ms": "1000",
+            "RAY_health_check_timeout_ms": "2000",
+            "RAY_worker_niceness": "0",  # trials get their share of a busy machine
             "PYTHONPATH": f"{PROJECT}:{Path(__file__).parent}",
             faulty.NOTES: str(self.folder / "notes"),
         }
