@@ -18,7 +18,7 @@ from search.record.lookup import (
     stored_settings,
 )
 from search.retraining.settings import ConfirmSettings
-from search.settings import RENAMED_OPTIONS, StudySettings
+from search.settings import RENAMED_OPTIONS, StudySettings, is_address
 from training.console.command_line import option_value, parse, refuse, run_command
 from training.console.json_output import Error, write_events, write_object
 
@@ -32,6 +32,7 @@ def read_settings(args: list[str]) -> StudySettings:
     Raises:
         ValueError: The study to be resumed does not exist, or the command line contradicts its settings.
     """
+    args = _with_store(args)
     study = option_value(args, "--resume")
     results_dir = Path(option_value(args, "--results-dir") or StudySettings().results_dir)
     name, others = option_value(args, "--name"), [arg for arg in args if arg.replace("_", "-") != "--resume-existing"]
@@ -51,6 +52,15 @@ def read_settings(args: list[str]) -> StudySettings:
         return replace(settings, resume=None)
     check_same_study(stored, settings)
     return replace(settings, results_dir=stored.results_dir, resume=stored.resume)
+
+
+def _with_store(args: list[str]) -> list[str]:
+    """A command line in which an address of `--results-dir` is that of `--checkpoints-dir`."""
+    address = option_value(args, "--results-dir")
+    if address is None or not is_address(address):
+        return args
+    # the parser takes the last of several values
+    return [*args, f"--checkpoints-dir={address}", f"--results-dir={StudySettings().results_dir}"]
 
 
 def show_space(settings: StudySettings) -> None:

@@ -10,7 +10,7 @@ from search.engine.passed_code import passed_code, take_settings
 from search.engine.study import prepare_study
 from search.record.lookup import as_options, check_code_named, find_study, resumed_settings, stored_settings
 from search.run import run_study
-from search.settings import StudySettings
+from search.settings import StudySettings, is_address
 from search.study_result import Code, StudyResult, read_study
 
 FOLDERS = ("results_dir", "data_dir", "space")
@@ -54,6 +54,8 @@ def run_search(
     _check_known(settings)
     given = {"train_function": train_function, "space": space, "network": network, "dataset": dataset}
     changes = take_settings(settings | {name: value for name, value in given.items() if value is not None})
+    if is_address(str(changes.get("results_dir", ""))):
+        changes["checkpoints_dir"] = changes.pop("results_dir")
     for name in FOLDERS:
         if isinstance(changes.get(name), str):
             changes[name] = Path(changes[name])

@@ -30,6 +30,8 @@ RENAMED_OPTIONS = RENAMED_SCHEDULING | {
     "--precision": "--set precision=NAME",
 }
 """Options of earlier versions, and their present names."""
+NO_STORES = ("file", "local", "memory", "hdfs", "viewfs", "http", "https", "ftp", "sftp", "ssh")
+"""Beginnings of addresses behind which files are not whole whenever they are there, or not for all nodes."""
 SHORTEST_TIME, LONGEST_TIME = 0.001, 10**9
 """Bounds of a duration in seconds; the timers of the system accept no others."""
 
@@ -116,7 +118,12 @@ class StudySettings(DataConfig):
     the date and the time."""
     results_dir: Path = field(default_factory=lambda: base_folder() / "results")
     """Folder of all studies; each study gets a folder of its own in it. By default results/ in the checkout, or in the
-    current folder if there is none."""
+    current folder if there is none. An address, s3://bucket/path, is the same as --checkpoints-dir with this
+    address."""
+    checkpoints_dir: str | None = None
+    """Object store for the checkpoints, s3://bucket/path or gs://bucket/path, so that the nodes of a cluster need no
+    folder that they share. The record, the tables and the report stay in --results-dir. Credentials come from the
+    environment of each node; docs/cluster.md explains it."""
     dashboard: bool = True
     """Start the Ray dashboard on this machine; on a cluster, print the address of its dashboard."""
     open_dashboard: bool = False
@@ -201,6 +208,8 @@ class StudySettings(DataConfig):
         check_choice("scheduler", self.scheduler, SchedulerName)
         check_seed("seed", self.seed)
         check_seed("the last trial's seed", self.seed + self.num_samples - 1)
+        if self.checkpoints_dir is not None:
+            check_store_address(self.checkpoints_dir)
         self._check_combinations()
         self._check_task()
         self._check_log()
@@ -306,6 +315,7 @@ class StudySettings(DataConfig):
             raise ValueError("mlflow_uri needs log mlflow")
 
     def _check_folders(self) -> None:
+        refuse_address(self.results_dir)
         if self.results_dir.exists() and not self.results_dir.is_dir():
             raise ValueError(f"results_dir must be a folder, got {self.results_dir}")
         if self.name is None:
@@ -317,6 +327,34 @@ class StudySettings(DataConfig):
             )
         if self.name == "latest" or (self.resume is None and (self.results_dir / self.name).exists()):
             raise ValueError(f"name {self.name} is taken: {self.results_dir / self.name}")
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of an object store instead of the path of a folder."""
+    return "://" in text
+
+
+def refuse_address(results_dir: Path) -> None:
+    """Raise a ValueError if the folder of all studies is the address of a store, as a path."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(results_dir)):
+        raise ValueError(f"results_dir must be a folder of this machine, where the records are, got {results_dir}")
+
+
+def check_store_address(address: str) -> None:
+    """Raise a ValueError unless this is the address of an object store, without a user, a password or a key."""
+    match = re.fullmatch(r"([a-z][a-z0-9+.-]*)://([^/?#\s]+)([^?#\s]*)(?:\?([^#\s]*))?", address)
+    if match is None or match[1] in NO_STORES:
+        shown = address if "@" not in address else f"{address.partition('://')[0]}://***"
+        raise ValueError(f"checkpoints_dir must be an address like s3://bucket/path, got {shown}")
+    scheme, host, path, query = match[1], match[2], match[3], match[4] or ""
+    has_user = "@" in host + path if scheme in ("s3", "gs", "gcs") else re.search(":.*@", host + path)
+    secret = re.search(r"(?:^|&)([^=&]*(?:key|secret|password|token|sig)[^=&]*)=", query, re.IGNORECASE)
+    if has_user or secret or (scheme in ("s3", "gs", "gcs") and ":" in host):
+        what = f"no {secret[1]}" if secret else "no user, password or port"
+        raise ValueError(
+            f"checkpoints_dir must have {what}, because the record stores it: credentials come from the environment, "
+            f"for example AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; got {scheme}://***"
+        )
 
 
 def check_size(top: int, seeds: int) -> None:

@@ -23,8 +23,11 @@ while [ $# -gt 0 ]; do
   case $1 in
     --name) name=$2; shift ;;
     --name=*) name=${1#*=} ;;
-    --results-dir) results=$2; shift ;;
-    --results-dir=*) results=${1#*=} ;;
+    --results-dir | --results-dir=*)
+      [[ $1 == *=* ]] && set -- --results-dir "${1#*=}" "${@:2}"
+      [[ $2 == *://* ]] && options+=(--checkpoints-dir "$2") || results=$2
+      shift
+      ;;
     *) options+=("$1") ;;
   esac
   shift

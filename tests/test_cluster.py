@@ -22,7 +22,9 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
+from s3_server import BUCKET, S3Server, is_installed
 
+from search.api import load_best
 from search.engine import cluster
 from training.config import PROJECT
 
@@ -38,6 +40,24 @@ DRIVER = (
 
 
 THIRD = "127.0.0.3"
+STORED_FUNCTION = """
+import os, time
+from pathlib import Path
+import torch
+
+def train(config, checkpoint):
+    model = torch.nn.Linear(3, 1)
+    start = checkpoint.load(model=model)
+    if start:
+        print("goes on after", start)
+    for epoch in range(start + 1, 9):
+        with open(Path(__file__).with_name("epochs"), "a") as begun:
+            begun.write(f"{config['seed']} {epoch} {os.getsid(0)}\\n")
+        while epoch == 3 and not Path(__file__).with_name("go-on").exists():
+            time.sleep(0.05)  # so all three nodes train
+        checkpoint.save(epoch, model=model)
+        yield {"loss": config["lr"] / epoch}
+"""
 DRAIN = """
 import sys, time, ray
 address, node = sys.argv[1:]
@@ -127,15 +147,16 @@ class TwoNodes:
         return done.stdout
 
     @contextmanager
-    def third(self) -> Iterator[None]:
+    def third(self, *, hidden: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
         """In this context, another node with an address of its own is up, which is killed at the end."""
         _, *words, _ = documented("ray start --address HEAD:6379")
         address = ["--node-ip-address", THIRD]
-        node = start_node(self.environment, self.folder, [*words, self.address], address, hidden=None)
+        node = start_node(self.environment, self.folder, [*words, self.address], address, hidden=hidden)
         try:
-            yield
+            yield node
         finally:
-            os.killpg(node.pid, signal.SIGKILL)
+            if node.poll() is None:
+                os.killpg(node.pid, signal.SIGKILL)
             node.wait()
 
     def announce_end_of_third(self) -> None:
@@ -179,6 +200,7 @@ def start_node(
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[TwoNodes]:
     folder = Path(tempfile.mkdtemp(prefix="tc-", dir="/tmp"))  # Ray's socket paths must stay below 107 bytes
+    server = S3Server() if is_installed() else None
     (folder / "hidden").mkdir()
     of_a_user = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
     variables = [documented(f"export {name}=")[1].split("=") for name in ("RAY_AUTH_MODE", "RAY_JOB_STOP_WAIT_TIME_S")]
@@ -189,6 +211,8 @@ def two_nodes() -> Iterator[TwoNodes]:
         "RAY_health_check_period_ms": "500",  # a node is dead after five failed checks, by default every 3 seconds
         "PYTHONPATH": str(Path(__file__).parent),
         faulty.NOTES: str(folder / "notes"),
+        "TMPDIR": str(folder / "hidden"),
+        **(server.environment if server else {}),
     }
     _, *words = documented("ray get-auth-token --generate")
     subprocess.run([*RAY, *words], env=environment, capture_output=True, check=True)
@@ -220,6 +244,8 @@ def two_nodes() -> Iterator[TwoNodes]:
             if node.poll() is None:
                 os.killpg(node.pid, signal.SIGKILL)
             node.wait()
+        if server:
+            server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -364,6 +390,40 @@ def test_study_that_is_submitted_as_a_job_follows_its_cluster_and_can_be_stopped
     assert "worker" not in output.replace("dashboard", "")
     trials = pd.read_csv(study / "trials.csv")
     assert set(trials["status"]) == {"interrupted"}
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(not CAN_MOUNT, reason="only root can hide a folder from a node")
+@pytest.mark.skipif(not is_installed(), reason="moto, the S3 server, is not installed")
+@pytest.mark.cluster
+def test_trial_moves_to_a_node_that_shares_no_folder(two_nodes: TwoNodes) -> None:
+    """Neither node sees the results or the temporary files of the others; one is killed while it trains."""
+    results = two_nodes.hidden / "stored"
+    code = {"train.py": STORED_FUNCTION, "space.toml": "[lr]\nlow = 0.01\nhigh = 0.1\n"}
+    for name, text in code.items():
+        (two_nodes.folder / name).write_text(text)
+    *words, _ = documented("python search/run.py --address HEAD:6379")
+    options = ["--train-function", f"{two_nodes.folder}/train.py:train", "--space", f"{two_nodes.folder}/space.toml"]
+    options += ["--metric", "loss", "--scheduler", "none", "--num-samples", "3", "--max-failures", "0"]
+    options += ["--results-dir", str(results), "--checkpoints-dir", f"s3://{BUCKET}/path", "--name", "moved"]
+    with two_nodes.third(hidden=two_nodes.hidden) as node:
+        wait_until(lambda: "Ray runtime started." in (two_nodes.folder / "address.log").read_text(), "node 3 is up")
+        driver = two_nodes.driver(words, *options)
+        begun = two_nodes.folder / "epochs"
+        on_node = f" 3 {node.pid}\n"
+        wait_until(lambda: begun.exists() and on_node in begun.read_text(), "a trial trains on node 3", seconds=120)
+        os.killpg(node.pid, signal.SIGKILL)
+        (two_nodes.folder / "go-on").touch()
+        output, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 0, output + errors
+    assert "worker lost: its node died or cannot be reached; the trial continues after epoch 2" in output
+    study = results / "moved"
+    epochs = pd.read_csv(study / "epochs.csv").sort_values(["trial_number", "epoch"])
+    assert epochs["epoch"].tolist() == [*range(1, 9)] * 3
+    assert len(begun.read_text().splitlines()) <= 3 * 8 + 1  # the running epoch is trained again, and none before it
+    logs = [(study / "trials" / f"{number:04}" / "log.txt").read_text() for number in range(3)]
+    assert sum(log.count("goes on after") for log in logs) == 1
+    assert load_best(study).states["model"]
 
 
 @pytest.mark.ray

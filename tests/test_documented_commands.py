@@ -62,7 +62,7 @@ RUN_ELSEWHERE = {
     r"python search/control\.py (--json )?\S+ \w.*": "tests/test_control.py",
     "tunesmith --.*": "tests/test_tunesmith.py",
     "optuna-dashboard .*": "tests/test_dashboards.py",
-    "ray .*|python search/run.py --address .*": "tests/test_cluster.py",
+    "ray .*|python search/run.py .*--address .*": "tests/test_cluster.py",
     "python benchmarks/(?!confirm_coverage).*": "takes from minutes to hours",
     "pip install .*|wandb sync .*": "needs another machine",
     "mlflow ui .*": "a server of others, which runs on until it is stopped",

@@ -15,7 +15,7 @@ REPEAT = re.compile(r"[-_](seed)?\d+$", re.IGNORECASE)
 """The end of the names of repeats: tpe-1, tpe_2, tpe-seed3."""
 TIME_OF_DAY = re.compile(r"-\d{8}-\d{6}([-_]\d+)?$")
 """The end of default names; studies with such names do not repeat each other."""
-WITHOUT_EFFECT = {"name", "results_dir", "data_dir", "dashboard"}
+WITHOUT_EFFECT = {"name", "results_dir", "checkpoints_dir", "data_dir", "dashboard"}
 """Settings without an effect on the results of a study."""
 UNKNOWN = "none"
 

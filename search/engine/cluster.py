@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 import ray
 import torch
@@ -20,6 +20,7 @@ from search.engine import local_ray
 from search.engine.local_ray import StudyJobConfig
 from search.ray_environment import set_ray_environment
 from search.record import provenance
+from search.record.checkpoint_store import CHECKS, CheckpointStore, StoreError
 from search.record.provenance import ClusterSize
 from training.config import PROJECT
 
@@ -65,20 +66,68 @@ class Cluster:
             nodes=len(nodes), cpus=sum(node.cpus for node in nodes), gpus=sum(node.gpus for node in nodes)
         )
 
-    def check(self, folder: Path) -> None:
+    def check(self, folder: Path, store: str | None) -> None:
         """Refuse a cluster with a node that cannot run trials in the same way as this machine.
 
         Args:
             folder: The results folder, or the first folder above it that exists; a test file is written and removed.
+            store: Address of the store that nodes must be able to use instead; None if they must share the folder.
 
         Raises:
             ValueError: A node does not share this folder, has other versions or cannot load the code; it is named.
         """
-        with TemporaryDirectory(prefix=".tunesmith-", dir=folder) as shared:
+        with SharedPlace(folder, store) as shared:
             nodes = {begin_check(id_, shared): node for id_, node in self.nodes.items()}
             ray.wait(list(nodes), num_returns=len(nodes), timeout=NODE_SECONDS)
             for result, node in nodes.items():
-                end_check(result, node, folder)
+                end_check(result, node, shared)
+
+
+class SharedPlace:
+    """A place that every node must be able to write: a new folder in the results folder, or one in a store."""
+
+    def __init__(self, folder: Path, store: str | None) -> None:
+        """Make the place.
+
+        Args:
+            folder: The results folder, or one above or below it.
+            store: Address of the store that takes its place; None if there is none.
+
+        Raises:
+            ValueError: The store cannot be used.
+        """
+        self._results = folder
+        self._folder = None if store else TemporaryDirectory(prefix=".tunesmith-", dir=folder)
+        self._store = CheckpointStore(store, CHECKS) if store else None
+        if self._store:
+            try:
+                self._check = self._store.begin_check()
+            except StoreError as error:
+                raise ValueError(str(error)) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    @property
+    def name(self) -> str | tuple[CheckpointStore, str]:
+        """What a node gets."""
+        return (self._store, self._check) if self._store else str(self._folder and self._folder.name)
+
+    def describe(self, error: str) -> str:
+        """What a node cannot do that has met an error, as the end of a sentence."""
+        if self._store:
+            return f"cannot use the store of the checkpoints ({error})"
+        return f"does not share the results folder with this machine ({error}): {self._results}"
+
+    def remove(self) -> None:
+        """Remove what this machine and the nodes have written there."""
+        if self._folder:
+            self._folder.cleanup()
+        if self._store:
+            self._store.end_check(self._check)
 
 
 def join(address: str) -> Cluster:
@@ -166,15 +215,15 @@ def ask_for_nodes(trials: int, cpus_per_trial: int, gpus_per_trial: float) -> No
         request_resources(bundles=[bundle] * trials)
 
 
-def begin_check(node_id: str, folder: str) -> Any:
+def begin_check(node_id: str, shared: SharedPlace) -> Any:
     """Let a node say whether it can run trials; `end_check` reads the answer.
 
     Args:
         node_id: Ray's id of the node.
-        folder: A folder that the node must share, into which it writes.
+        shared: Where the node must be able to write.
     """
     place = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return ray.remote(_test_node).options(num_cpus=0, max_retries=0, scheduling_strategy=place).remote(folder)
+    return ray.remote(_test_node).options(num_cpus=0, max_retries=0, scheduling_strategy=place).remote(shared.name)
 
 
 def _node(node: dict[str, Any]) -> Node:
@@ -182,21 +231,26 @@ def _node(node: dict[str, Any]) -> Node:
     return Node(node["NodeManagerAddress"], int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
-def _test_node(folder: str) -> tuple[dict[str, str], str | None]:
-    """Return the versions of a node, and the error if it cannot write into a folder; a worker on the node runs this."""
+def _test_node(place: str | tuple[CheckpointStore, str]) -> tuple[dict[str, str], str | None]:
+    """Return the versions of a node, and the error if it cannot write to a place; a worker on the node runs this."""
     import search.engine.trainable  # noqa: F401 (trials import it)
 
+    node_id = ray.get_runtime_context().get_node_id()
     try:
-        (Path(folder) / ray.get_runtime_context().get_node_id()).touch()
+        if isinstance(place, str):
+            (Path(place) / node_id).touch()
+        else:
+            store, name = place
+            store.check(name, node_id)
     except OSError as error:
-        return provenance.versions(), error.strerror
+        return provenance.versions(), error.strerror or str(error)
     return provenance.versions(), None
 
 
-def end_check(result: Any, node: Node, folder: Path) -> None:
+def end_check(result: Any, node: Node, shared: SharedPlace) -> None:
     """Raise a ValueError that says why a node cannot run trials, for example because it has not answered in time.
 
-    `folder` is the one that it must share.
+    `shared` is where it must be able to write.
     """
     try:
         node_versions, write_error = ray.get(result, timeout=1)
@@ -205,10 +259,7 @@ def end_check(result: Any, node: Node, folder: Path) -> None:
     except Exception as error:  # any error means that the node cannot run our code
         raise ValueError(f"node {node.name} of the cluster cannot run trials: {_last_line(str(error))}") from None
     if write_error:
-        raise ValueError(
-            f"node {node.name} of the cluster does not share the results folder with this machine ({write_error}): "
-            f"{folder}"
-        )
+        raise ValueError(f"node {node.name} of the cluster {shared.describe(write_error)}")
     versions = provenance.versions()
     for package in _DECISIVE_PACKAGES:
         if node_versions[package] != versions[package]:

@@ -49,6 +49,8 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
     trials = f"{counted(study.max_concurrent_trials, 'trial')} at a time"
     yield machine, f"{cores}; {trials}, {counted(settings.cpus_per_trial, 'core')} each"
     yield "results", str(short_path(record.folder))
+    if record.store:
+        yield "store", str(record.store)
     if record.address:
         yield "record", record.address
     if settings.log:

@@ -10,7 +10,7 @@ from search.engine.custom_training import train_custom, train_images
 from search.engine.function_call import check_call, takes_seed
 from search.engine.reporter import Report
 from search.engine.shared_data import SharedData, load_shared_data
-from search.engine.time_limit import ending_process, time_limit
+from search.engine.time_limit import Publish, ending_process, time_limit
 from search.record.trial import Objective
 from search.settings import StudySettings
 from search.space.search_space import SearchSpace, is_boolean
@@ -50,6 +50,8 @@ class TrialRun:
     """Device of a network that the image training builds, `cpu` or `cuda`."""
     timeout: float | None = None
     """Seconds after which the training ends, and with it this process; None for never."""
+    publish: Publish = None
+    """Makes a file in a folder of the trial known to the driver; None if it sees these folders."""
     in_worker: bool = False
     """Whether this process is a worker, which ends if the training goes on after its end."""
 
@@ -110,7 +112,7 @@ class ImageRunner(Runner[ImageTask]):
     def train(self, run: TrialRun) -> None:
         """Train one network on the device of the run."""
         assert run.images is not None, "the data of an image classification"
-        with time_limit(run.timeout, run.checkpoint.file):
+        with time_limit(run.timeout, run.checkpoint.file, run.publish):
             train_images(
                 self._config(run.hyperparameters, run.seed),
                 run.images.to(run.device),
@@ -142,7 +144,7 @@ class FunctionRunner(Runner[FunctionTask]):
 
     def train(self, run: TrialRun) -> None:
         """Call the function."""
-        with time_limit(run.timeout, run.checkpoint.file):
+        with time_limit(run.timeout, run.checkpoint.file, run.publish):
             train_custom(
                 self.task.path,
                 run.hyperparameters,
@@ -153,7 +155,7 @@ class FunctionRunner(Runner[FunctionTask]):
                 checkpoint=run.checkpoint,
                 report=run.report,
                 data=run.shared_data,
-                on_refused=ending_process(run.checkpoint.folder) if run.in_worker else None,
+                on_refused=ending_process(run.checkpoint.folder, run.publish) if run.in_worker else None,
             )
 
 

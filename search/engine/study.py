@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from search.engine import cluster
-from search.engine.cluster import Cluster
+from search.engine.cluster import Cluster, SharedPlace
 from search.engine.concurrency import find_capacity, max_concurrent_trials
 from search.engine.local_ray import LocalRay, check_system
 from search.engine.runners import Runner, runner_of
@@ -18,6 +18,7 @@ from search.engine.shared_data import SharedData
 from search.monitoring.loggers import check_packages
 from search.record import folder as study_folder
 from search.record import provenance
+from search.record.checkpoint_store import folder_name
 from search.record.confirmation import Plan
 from search.record.file_names import STUDY_DB
 from search.record.folder import StudyFolder
@@ -127,7 +128,10 @@ def prepare_study(
     concurrent = max_concurrent_trials(settings, capacity)
     existing = study_folder.check_writable(settings.results_dir)
     if joined:
-        joined.check(existing)
+        joined.check(existing, settings.checkpoints_dir)
+    elif settings.checkpoints_dir:
+        with SharedPlace(existing, settings.checkpoints_dir):
+            pass
     # before the data are loaded, which may take minutes
     server = open_server(settings.storage) if settings.storage is not None else None
     if settings.resume:
@@ -156,6 +160,7 @@ def prepare_study(
     session = provenance.new_session(
         joined.size() if joined else None, max_concurrent_trials=concurrent, cpus_per_trial=settings.cpus_per_trial
     )
+    record.use_store()
     record.update(sessions=[*record.metadata.sessions, session])
     return Study(
         settings,
@@ -233,10 +238,18 @@ def _new_record(
             record.enqueue_starting_points(most=1 if earlier else settings.num_samples)
 
     def make(folder: Path, name: str) -> None:
-        StudyRecord.create(folder, metadata, name=name, server=server, fill=fill).close()
+        stored = replace(metadata, checkpoint_folder=_folder_in_store(settings, name, repetition))
+        StudyRecord.create(folder, stored, name=name, server=server, fill=fill).close()
 
     folder = StudyFolder(study_folder.make_folder(settings, name, make, server))
     return folder, StudyRecord.open(folder.path, server)
+
+
+def _folder_in_store(settings: StudySettings, name: str, repetition: Repetition | None) -> str | None:
+    """A new folder of a store for the checkpoints of a study; None if there is no store."""
+    if settings.checkpoints_dir is None:
+        return None
+    return folder_name(f"{repetition.plan.study}-{name}" if repetition else name)
 
 
 def _check_repetition(repetition: Repetition, metadata: StudyMetadata) -> None:
@@ -258,6 +271,13 @@ def _enqueue_repetition(record: StudyRecord, repetition: Repetition) -> None:
         record.enqueue(by_number[number].hyperparameters, seed)
 
 
+def _check_same_place(study: str, stored: StudyMetadata, settings: StudySettings) -> None:
+    """Refuse to move the checkpoints of a study from its folder into a store, or back."""
+    if (stored.store is None) != (settings.checkpoints_dir is None):
+        where = "its folder" if stored.store is None else f"the store {stored.settings.checkpoints_dir}"
+        raise ValueError(f"study {study} has its checkpoints in {where}: leave checkpoints_dir out, or fork the study")
+
+
 def _resume_record(
     path: Path,
     settings: StudySettings,
@@ -275,6 +295,7 @@ def _resume_record(
         check_same_study(old.metadata.settings, settings)
     space = old.space if repetition else active_space(settings, old.space)
     metadata = collect_metadata(settings, space, data)
+    _check_same_place(path.name, old.metadata, settings)
     accepts_changes = settings.accept_changes or not has_measured(old.trials)
     check_comparable(path.name, old.metadata, metadata, accepts_changes=accepts_changes)
     if changed := changed_code(old.metadata, metadata):

@@ -122,6 +122,7 @@ class StudyRun:
 
             yield run_until
             record.interrupt_running()
+        record.fetch_from_store()
         *earlier, session = record.metadata.sessions
         seconds = round(time.monotonic() - study.began, 3)
         record.update(sessions=[*earlier, replace(session, seconds=seconds)])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import ray
 import torch
@@ -17,6 +17,7 @@ from ray import tune
 from search.engine.command_training import ProgramError
 from search.engine.runners import TrialRun, runner_of
 from search.engine.shared_data import SharedData
+from search.engine.trial_files import TrialFiles, trial_files
 from search.ray_environment import set_ray_environment
 from search.record.trial import Failure, FailureKind, Objective
 from search.task.custom_metrics import CustomMetrics, metric_value
@@ -74,30 +75,35 @@ def trainable(
     # `LocalRay` blocks it; processes of a training need it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     objective = Objective(metric, mode)
-    checkpoint = Checkpoint(
-        Path(sample["checkpoint"]), Path(sample["folder"]), sample["epochs_recorded"], sample["best"]
-    )
-    checkpoint.must_leave = _asked_seldom(leaves)
-    reports = _Reports(sample, checkpoint, objective)
+    reports = _Reports(sample, objective)
     try:
         if working_folder.is_dir():  # a node of a cluster may not have it
             os.chdir(working_folder)
-        runner_of(task).train(
-            TrialRun(
-                number=sample["number"],
-                hyperparameters=sample["hyperparameters"],
-                seed=sample["seed"],
-                objective=objective,
-                checkpoint=checkpoint,
-                report=reports,
-                images=images,
-                shared_data=shared_data,
-                threads=threads,
-                device=device,
-                timeout=timeout,
-                in_worker=True,
-            )
-        )
+        with trial_files(sample) as files:
+            checkpoint = Checkpoint(files.checkpoint, files.folder, sample["epochs_recorded"], sample["best"])
+            checkpoint.must_leave = _asked_seldom(leaves)
+            try:
+                runner_of(task).train(
+                    TrialRun(
+                        number=sample["number"],
+                        hyperparameters=sample["hyperparameters"],
+                        seed=sample["seed"],
+                        objective=objective,
+                        checkpoint=checkpoint,
+                        report=reports.of(files, checkpoint),
+                        images=images,
+                        shared_data=shared_data,
+                        threads=threads,
+                        device=device,
+                        timeout=timeout,
+                        publish=files.publishes,
+                        in_worker=True,
+                    )
+                )
+            except TrainingLeftError:
+                files.push()
+                raise
+            files.push()
         if not reports.has_ended and (task.epochs is None or reports.epoch < task.epochs):
             _report({"ended": True})
     except TrainingLeftError:
@@ -125,18 +131,22 @@ def _asked_seldom(leaves: Callable[[], bool]) -> Callable[[], bool]:
 class _Reports:
     """Reports the epochs of a trial to Ray Tune, and prints them into the log of the worker."""
 
-    def __init__(self, sample: dict[str, Any], checkpoint: Checkpoint, objective: Objective) -> None:
+    def __init__(self, sample: dict[str, Any], objective: Objective) -> None:
         self.last_report = time.perf_counter()
         self.epoch: int = sample["epochs_recorded"]
         """The newest epoch that was reported, by this process or an earlier one."""
         self.has_ended = False
         """Whether the last report said that the training has ended by itself."""
         self._number = sample["number"]
-        self._checkpoint = checkpoint
         self.objective = objective
         point = ", ".join(f"{name} {format_value(value)}" for name, value in sample["hyperparameters"].items())
         # the log of a worker is what the Ray dashboard shows of a trial
         print(f"trial {self._number}: {point}; seed of the trial {sample['seed']}", flush=True)
+
+    def of(self, files: TrialFiles, checkpoint: Checkpoint) -> Self:
+        """The same, as soon as the files of the trial are here."""
+        self._files, self._checkpoint = files, checkpoint
+        return self
 
     def __call__(self, metrics: EpochMetrics | CustomMetrics, *, is_last: bool = False) -> None:
         """Report an epoch, unless an earlier process has; Ray ends the trial in this call.
@@ -157,6 +167,9 @@ class _Reports:
         report = {"epoch": self.epoch, "objective": value, "metrics": asdict(metrics)}
         self.has_ended = is_last
         report |= {"ended": True} if is_last else {}
+        self._files.push()
+        if warning := self._files.take_warning():
+            self._checkpoint.warn(warning)
         _report(report | {"waiting_seconds": waiting_seconds, "warning": self._checkpoint.take_warning()})
 
 

@@ -164,6 +164,8 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         if self._stopper.signal is not None:
             self._finish(trial_id, interrupted=True)
             return
+        if self._record.store:
+            self._record.store.fetch_notes()
         if unended := self._unended_before(trial):
             self._unended_trial_lost_its_worker(trial_id, unended)
             return

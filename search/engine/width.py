@@ -2,7 +2,6 @@
 
 import time
 from contextlib import suppress
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -11,6 +10,7 @@ from search.algorithms.stopping import StudyStopper
 from search.engine.cluster import (
     NODE_SECONDS,
     Node,
+    SharedPlace,
     ask_for_nodes,
     begin_check,
     draining_nodes,
@@ -47,7 +47,7 @@ class Width:
         self._nodes = dict(study.cluster.nodes) if study.cluster else {}
         self._refused: set[str] = set()
         """Ray's ids of the nodes that cannot run trials of this study."""
-        self._checks: dict[str, tuple[Node, Any, TemporaryDirectory[str]]] = {}
+        self._checks: dict[str, tuple[Node, Any, SharedPlace]] = {}
         """The nodes that have joined and have not answered yet, by Ray's id."""
         self._late = 0.0
         """When those nodes must have answered, by `time.monotonic`."""
@@ -101,8 +101,11 @@ class Width:
             self._leave(id_)
             self._tell(node, "will be switched off: its trials go on elsewhere")
         for id_ in alive.keys() - self._nodes.keys() - self._checks.keys() - self._refused - self._draining:
-            shared = TemporaryDirectory(prefix=".tunesmith-", dir=self._study.record.folder)
-            self._checks[id_] = alive[id_], begin_check(id_, shared.name), shared
+            try:
+                shared = SharedPlace(self._study.record.folder, self._study.record.metadata.settings.checkpoints_dir)
+            except ValueError:  # the store does not answer; the trials say so, and the next look tries it again
+                break
+            self._checks[id_] = alive[id_], begin_check(id_, shared), shared
             self._late = self._next_look + NODE_SECONDS
         for id_ in self._answered():
             self._end_check(id_)
@@ -142,7 +145,7 @@ class Width:
     def _end_check(self, id_: str) -> None:
         node, result, shared = self._checks.pop(id_)
         try:
-            end_check(result, node, self._study.record.folder)
+            end_check(result, node, shared)
         except ValueError as error:
             self._refused.add(id_)
             self._leave(id_)
@@ -152,7 +155,7 @@ class Width:
             self._tell(node, "has joined the cluster")
         finally:
             with suppress(OSError):
-                shared.cleanup()
+                shared.remove()
 
     def _leave(self, id_: str) -> None:
         """Let no trial begin on a node, and forget those that are gone: each change costs trials their workers."""

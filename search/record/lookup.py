@@ -10,7 +10,7 @@ from typing import Any
 
 from search.record.file_names import STUDY_DB
 from search.record.upgrade import upgrade_settings
-from search.settings import StudySettings
+from search.settings import StudySettings, refuse_address
 from search.task.command_template import is_same_command
 from training.config import (
     IS_INSTALLED,
@@ -39,7 +39,7 @@ SESSION_SETTINGS = {
 """Settings of one session of a study; the next session does not inherit them."""
 CHANGEABLE = SESSION_SETTINGS | {
     *("num_samples", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "dashboard"),
-    *("max_failures", "trial_timeout", "data_dir", "results_dir"),
+    *("max_failures", "trial_timeout", "data_dir", "results_dir", "checkpoints_dir"),
     "dataset",  # the checksum of the images shows whether they are the same
 }
 """Settings that may change when a study is resumed; all others make its trials comparable."""
@@ -58,6 +58,7 @@ def find_study(study: str, results_dir: Path, server: str | None = None) -> Path
     Raises:
         ValueError: There is no such study.
     """
+    refuse_address(results_dir)
     folders = dict.fromkeys((results_dir / study, Path(study)))
     for folder in folders:
         if (folder / STUDY_DB).is_file():

@@ -89,6 +89,8 @@ class StudyMetadata:
     """None where a training function brings its own data."""
     code: dict[str, str] = field(default_factory=dict)
     """Checksums of the code that decides what a trial measures, by module."""
+    checkpoint_folder: str | None = None
+    """The study's folder in the store of `settings.checkpoints_dir`; None if there is no store."""
     sessions: list[Session] = field(default_factory=list)
     warm_start: WarmStart | None = None
     metrics: list[str] = field(default_factory=list)
@@ -112,6 +114,8 @@ class StudyMetadata:
         """Refuse fields that contradict each other."""
         if (self.task.imported_from is None) != (self.origin is None):
             raise ValueError("only a study that was imported has an origin")
+        if self.checkpoint_folder and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.checkpoint_folder):
+            raise ValueError(f"a folder of a store cannot be called {self.checkpoint_folder!r}")
         if self.plan and self.winner is not None and self.winner not in self.plan.trials:
             raise ValueError(f"the winner cannot be {self.winner}")
 
@@ -119,6 +123,12 @@ class StudyMetadata:
     def task(self) -> Task:
         """The task of the trials, with what was recorded; a ValueError says that this cannot be."""
         return self.settings.task.recorded(self.dataset.name if self.dataset else None, self.metrics)
+
+    @property
+    def store(self) -> tuple[str, str] | None:
+        """The address of the store of the checkpoints, and the study's folder in it; None if there is no store."""
+        address, folder = self.settings.checkpoints_dir, self.checkpoint_folder
+        return None if address is None or folder is None else (address, folder)
 
     @property
     def objective(self) -> Objective:

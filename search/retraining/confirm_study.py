@@ -90,6 +90,7 @@ def prepare_confirmation(folder: Path, options: ConfirmSettings, began: float) -
     folder.mkdir(parents=True, exist_ok=True)  # it may be missing, because its record is on a server
     lock = StudyFolder(folder)
     parent = StudyRecord.open(folder, server)  # again: until the lock, another process may have changed it
+    parent.use_store()
     if earlier and _is_over(earlier, parent):
         return ConfirmationRun(parent, settings, lock, None)
     ended = len(ended_trials(earlier.trials)) if earlier else 0
@@ -115,7 +116,10 @@ def confirm(confirmation: ConfirmationRun, command: str) -> int:
     parent, study = confirmation.parent, confirmation.study
     with closing(confirmation.lock), closing(parent):
         if study is None:
-            return _publish(confirmation, StudyRecord.open(parent.folder / CONFIRM), None)
+            with closing(StudyRecord.open(parent.folder / CONFIRM)) as record:
+                record.use_store()
+                record.fetch_from_store()
+                return _publish(confirmation, record, None)
         with StudyRun(study, command) as run:
             with run.trials() as run_until:
                 run_until(_plan_of(study.record).choosing_trainings)
@@ -363,6 +367,7 @@ def _publish(run: ConfirmationRun, record: StudyRecord, data: ImageData | None) 
         return EXIT_NOTHING_COMPLETED
     for changed in (parent, record):
         StudyFiles(changed).refresh(force=True)
+    parent.fetch_from_store()  # the best model of the search, if the study was killed before its end
     write_outputs(parent, images_of(run.settings, parent) if data is None else data)
     show_confirmation(parent)
     if line := describe_use(parent):
