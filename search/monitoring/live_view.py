@@ -33,6 +33,7 @@ from search.monitoring.terminal import (
     trial_name,
     value_width,
 )
+from search.monitoring.time_left import TimeLeft
 from search.record.study_record import StudyRecord
 from search.record.trial import TrialRecord
 from training.console.keys import DOWN, Keys, can_read_keys
@@ -90,7 +91,7 @@ class LiveView(View):
         """Number of the running trial that the key s would stop, or that of one before it."""
         self._may_stop: int | None = None
         """Number of the trial that the next key s stops."""
-        self._ended_before = record.standings.num_ended
+        self._time_left = TimeLeft(record)
         self._trials_began: float | None = None
         self._value_widths = {name: value_width(record.space.get(name)) for name in column_names(record)}
 
@@ -379,14 +380,14 @@ class LiveView(View):
         return widths
 
     def _seconds_left(self) -> float | None:
-        """Estimate the remaining time from the trials of this session; None before one has ended."""
-        ended = self._record.standings.num_ended - self._ended_before
-        if self._trials_began is None or ended == 0:
+        """Estimate the remaining time; None before a trial has ended."""
+        if self._trials_began is None:
             return None
-        running = [trial for trial in self._record.standings.may_continue() if trial.status == "running"]
-        partial = sum(min(1.0, len(trial.epochs) / self._record.epochs) for trial in running)
-        left = self._record.num_samples - self._record.standings.num_ended - partial
-        return max(0.0, (time.monotonic() - self._trials_began) / (ended + partial) * left)
+        metadata = self._record.metadata
+        session = len(metadata.sessions) - 1
+        widths = [change.max_concurrent_trials for change in metadata.widths if change.session == session]
+        workers = [self._most_rows, *widths][-1]  # none while the study is paused
+        return self._time_left.seconds(time.monotonic() - self._trials_began, max(1, workers))
 
 
 def _fitted(parts: list[tuple[str, Text]], console: Console, width: int, height: int) -> list[list[Text]]:
