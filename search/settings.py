@@ -32,6 +32,9 @@ RENAMED_OPTIONS = RENAMED_SCHEDULING | {
 """Options of earlier versions, and their present names."""
 NO_STORES = ("file", "local", "memory", "hdfs", "viewfs", "http", "https", "ftp", "sftp", "ssh")
 """Beginnings of addresses behind which files are not whole whenever they are there, or not for all nodes."""
+MEGABYTES = {"MB": 1.0, "GB": 1e3, "TB": 1e6, "MiB": 2**20 / 1e6, "GiB": 2**30 / 1e6, "TiB": 2**40 / 1e6}
+"""Megabytes in each unit of memory."""
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,250}=[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 SHORTEST_TIME, LONGEST_TIME = 0.001, 10**9
 """Bounds of a duration in seconds; the timers of the system accept no others."""
 
@@ -113,6 +116,12 @@ class StudySettings(DataConfig):
     """Number of cores for each trial, and of its torch threads; >= 1."""
     gpus_per_trial: float = 0.0
     """Number of GPUs for each trial; with a fraction, several trials share a GPU; >= 0."""
+    memory_per_trial: str | None = None
+    """Memory for each trial, for example 4GB or 800MB: only as many trials run at the same time as the memory of the
+    machines allows, and a configuration that is predicted to need more is not tried. A trial that takes more
+    nevertheless is not ended. By default nothing is reserved."""
+    node_label: tuple[str, ...] = ()
+    """With --address: run trials only on nodes of the cluster that have these labels of Ray, each as KEY=VALUE."""
     name: str | None = None
     """Name of the study and of its folder; by default the data set or the file of the training function,
     the date and the time."""
@@ -204,6 +213,7 @@ class StudySettings(DataConfig):
         if isinstance(self.space, Path) and not self.space.is_file():
             raise ValueError(f"there is no file {self.space} to read the search space from")
         _ = self.trial_timeout_seconds, self.time_budget_seconds, self.dashboard_linger_seconds, self.confirm_size
+        _ = self.memory_per_trial_mb, self.node_labels
         check_choice("sampler", self.sampler, SamplerName)
         check_choice("scheduler", self.scheduler, SchedulerName)
         check_seed("seed", self.seed)
@@ -263,6 +273,27 @@ class StudySettings(DataConfig):
         return _seconds("time_budget", self.time_budget)
 
     @property
+    def memory_per_trial_mb(self) -> float | None:
+        """Megabytes of a million bytes that are reserved for a trial; None if nothing is."""
+        if self.memory_per_trial is None:
+            return None
+        number = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)(MB|GB|TB|MiB|GiB|TiB)", self.memory_per_trial, re.ASCII)
+        if number is None or not float(number[1]):
+            raise ValueError(f"memory_per_trial must be a size like 800MB or 4GB, got {self.memory_per_trial}")
+        return float(number[1]) * MEGABYTES[number[2]]
+
+    @property
+    def node_labels(self) -> dict[str, str]:
+        """The labels that a node must have."""
+        labels = dict(label.partition("=")[::2] for label in self.node_label)
+        if len(labels) < len(self.node_label) or not all(map(_LABEL.fullmatch, self.node_label)):
+            raise ValueError(
+                "node_label must be one or several KEY=VALUE of letters, digits, dots, dashes, underscores and, in a "
+                f"key, slashes; each key once, got {' '.join(self.node_label)}"
+            )
+        return labels
+
+    @property
     def dashboard_linger_seconds(self) -> float:
         """Seconds that the dashboard stays open after the study."""
         return _seconds("dashboard_linger", self.dashboard_linger) or 0.0
@@ -294,6 +325,8 @@ class StudySettings(DataConfig):
             raise ValueError("accept_changes needs resume, which names the study to continue")
         if self.fork and self.resume is None and self.warm_start is None:
             raise ValueError("fork needs resume, which names the study to fork")
+        if self.node_label and self.address is None:
+            raise ValueError("node_label needs address: without a cluster, this machine runs all trials")
         if self.open_dashboard and not self.dashboard:
             raise ValueError("open_dashboard needs the dashboard: leave no-dashboard out")
         if not self.full_baseline and self.scheduler != "promotion":

@@ -59,6 +59,8 @@ MISTAKES = {
     "--address 127.0.0.1:1": "nothing answers at address 127.0.0.1:1: Connection refused",
     "--address 127.0.0.1:70000": "nothing answers at address 127.0.0.1:70000",
     "--address nowhere.invalid:6379": "nothing answers at address nowhere.invalid:6379",
+    "--memory-per-trial 4000TB": "memory_per_trial is 4000TB, but this machine has",
+    "--node-label place=here": "node_label needs address: without a cluster, this machine runs all trials",
     "--gpus-per-trial 64": "gpus_per_trial is 64, but torch finds",
 }
 

@@ -235,7 +235,8 @@ def two_nodes() -> Iterator[TwoNodes]:
 
     try:
         wait_until(lambda: runs("head"), "the head is up")
-        nodes.append(start_node(environment, folder, [*node_words, address], [], hidden=folder / "hidden"))
+        labels = ["--labels", "place=second,ours=yes"]
+        nodes.append(start_node(environment, folder, [*node_words, address], labels, hidden=folder / "hidden"))
         wait_until(lambda: runs("address"), "the second node is up")
         wait_until(lambda: cores(2), "the second node has joined")
         yield TwoNodes(folder, address, f"127.0.0.1:{dashboard_port}", environment, *nodes)
@@ -309,6 +310,10 @@ def refusals(two_nodes: TwoNodes) -> dict[str, str]:
         token: two_nodes.driver(words, *TRIALS, "--name", "refused", RAY_AUTH_TOKEN_PATH=str(two_nodes.folder / token))
         for token in ("wrong", "missing")
     }
+    needs = {"place": ["--node-label", "place=third"], "memory": ["--memory-per-trial", "999TB"]}
+    drivers |= {
+        needed: two_nodes.driver(words, *TRIALS, "--name", "refused", *options) for needed, options in needs.items()
+    }
     if CAN_MOUNT:
         words = documented("python search/run.py --address auto --results-dir")[:4]
         results = two_nodes.hidden / "results"
@@ -333,6 +338,26 @@ def test_wrong_and_missing_tokens_are_refused_and_not_shown(two_nodes: TwoNodes,
         assert f"the Ray cluster at {two_nodes.address} requires its token" in refusals[token]
         assert (two_nodes.folder / "wrong").read_text() not in refusals[token]
     assert not (PROJECT / "results" / "refused").exists()
+
+
+@pytest.mark.ray
+def test_what_no_node_has_is_refused(refusals: dict[str, str]) -> None:
+    assert refusals["place"] == "error: node_label is place=third, but no node of the cluster with a core has it\n"
+    memory = r"error: memory_per_trial is 999TB, but the largest node of the cluster has [\d.]+ GB for trials\n"
+    assert re.fullmatch(memory, refusals["memory"])
+
+
+@pytest.mark.ray
+def test_trials_run_only_on_nodes_with_the_label(two_nodes: TwoNodes) -> None:
+    *words, _ = documented("python search/run.py --address HEAD:6379")
+    before = len(two_nodes.notes())
+    options = ["--num-samples", "3", "--epochs", "2", "--name", "labelled", "--memory-per-trial", "500MB"]
+    where = ["--node-label", "place=second", "ours=yes", "--results-dir", str(two_nodes.folder)]
+    driver = two_nodes.driver(words, *TRIALS[:2], *options, *where)
+    output, errors = driver.communicate(timeout=100)
+    assert driver.returncode == 0, output + errors
+    assert "1 core on 1 node; 1 trial at a time, 1 core and 500MB each" in output
+    assert [session for _, session, _ in two_nodes.notes()[before:]] == [two_nodes.second.pid] * 3
 
 
 def test_cluster_that_does_not_answer_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

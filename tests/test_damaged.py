@@ -102,6 +102,7 @@ NO_NUMBERS = (
 )
 NO_COUNTS = (*NO_NUMBERS, "0", "-1", "1.5", "nan", "inf", "1e3")
 NO_TIMES = (*NO_NUMBERS, "10", "-5m", "1e9h", "0s", "0.0001s", "5 m", "nanh", "infd", "9" * 40 + "d", "1m30s", "10M")
+NO_SIZES = (*NO_NUMBERS, "4", "-4GB", "0GB", "4gb", "4 GB", "nanGB", "1e3GB", "9" * 40 + "GB", "4PB")
 NO_CHOICES = ("", "Digits", "digit", "digits ", "ashaa", "NONE", "\u202edigits", "x" * 9000, "0", "val-loss", "None,")
 SEARCH_MISTAKES = {
     "--num-samples": (*NO_COUNTS, "+x", "+-1", "+", "++1"),
@@ -111,6 +112,7 @@ SEARCH_MISTAKES = {
     "--max-failures": (*NO_NUMBERS, "-1", "0.5", "nan"),
     "--seed": (*NO_NUMBERS, "-1", "4294967295", "4294967296", "1.0", "9" * 30),
     "--gpus-per-trial": (*NO_NUMBERS, "-0.5", "nan", "inf", "-inf", "1.5", "1000", "1e400"),
+    "--memory-per-trial": NO_SIZES,
     "--val-fraction": (*NO_NUMBERS, "nan", "1", "-0.1", "inf", "1e-9", "0.999999"),
     "--trial-timeout": NO_TIMES,
     "--time-budget": NO_TIMES,

@@ -13,6 +13,12 @@ from search.task.metric_names import derived_mode
         ({"num_samples": -3}, "num_samples must be >= 1, got -3"),
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
         ({"cpus_per_trial": 0}, "cpus_per_trial must be >= 1, got 0"),
+        ({"memory_per_trial": "4"}, "memory_per_trial must be a size like 800MB or 4GB, got 4"),
+        ({"node_label": ("a",), "address": "auto"}, "node_label must be one or several KEY=VALUE of letters, digits"),
+        (
+            {"node_label": ("a=b", "a=c"), "address": "auto"},
+            "node_label must be one or several KEY=VALUE of letters, digits",
+        ),
         ({"gpus_per_trial": -0.5}, "gpus_per_trial must be >= 0, got -0.5"),
         ({"gpus_per_trial": float("nan")}, "gpus_per_trial must be >= 0, got nan"),
         ({"gpus_per_trial": 1.5}, "gpus_per_trial above 1 must be a whole number, got 1.5"),

@@ -11,7 +11,8 @@ from training.atomic_file import write_atomically
 
 TRIAL_COLUMNS = (
     "trial_number,trial_id,status,learning_rate,batch_size,optimizer,epochs,best_epoch,"
-    "val_accuracy,val_loss,test_accuracy,test_loss,train_loss,seconds,seed,error"
+    "val_accuracy,val_loss,test_accuracy,test_loss,train_loss,seconds,"
+    "peak_memory_mb,peak_gpu_memory_mb,micro_batch_size,seed,error"
 )
 EPOCH_COLUMNS = (
     "trial_number,epoch,train_loss,val_accuracy,val_loss,test_accuracy,test_loss,seconds,evaluation_seconds,"
@@ -55,10 +56,11 @@ def test_cells_are_empty_only_where_nothing_was_measured(study: HandDrivenStudy,
             int(row["trial_number"]): {name for name, cell in row.items() if not cell} for row in csv.DictReader(stream)
         }
     metrics = {"val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_loss"}
-    no_error = {"error"}
-    never_reported = {"best_epoch", "seconds"} | metrics
+    memory = {"peak_memory_mb", "peak_gpu_memory_mb", "micro_batch_size"}  # of a trial that never ran
+    no_error = {"error"} | memory
+    never_reported = {"best_epoch", "seconds"} | metrics | memory
     assert empty_cells == {
-        0: no_error, 1: no_error, 2: no_error, 3: set(), 4: never_reported, 5: set(), 6: no_error
+        0: no_error, 1: no_error, 2: no_error, 3: memory, 4: never_reported, 5: memory, 6: no_error
     }  # fmt: skip
 
 

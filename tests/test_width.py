@@ -10,10 +10,59 @@ from studies import SESSION, metadata
 
 from search.algorithms.stopping import StudyStopper
 from search.engine import width
-from search.engine.cluster import Node
+from search.engine.cluster import Cluster, Node
+from search.engine.concurrency import find_capacity
 from search.engine.width import Width
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
+
+
+def cluster_of(*nodes: Node) -> Cluster:
+    return Cluster({node.name: node for node in nodes}, None)
+
+
+MIXED = cluster_of(
+    Node("without", 64, 0, 100_000.0, {"kind": "cpu"}),
+    Node("small", 8, 1, 16_000.0, {"kind": "gpu"}),
+    Node("large", 16, 4, 64_000.0, {"kind": "gpu", "rack": "b"}),
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "capacity"),
+    [
+        ({}, 64 + 8 + 16),
+        ({"gpus_per_trial": 1}, 0 + 1 + 4),
+        ({"gpus_per_trial": 0.5}, 0 + 2 + 8),
+        ({"gpus_per_trial": 2}, 0 + 0 + 2),
+        ({"gpus_per_trial": 1, "cpus_per_trial": 8}, 0 + 1 + 2),
+        ({"memory_per_trial": "10GB"}, 10 + 1 + 6),
+        ({"memory_per_trial": "20GB", "gpus_per_trial": 1}, 0 + 0 + 3),
+        ({"gpus_per_trial": 1, "node_label": ("rack=b",)}, 4),
+        ({"node_label": ("kind=gpu",)}, 8 + 16),
+    ],
+)
+def test_only_nodes_that_have_what_a_trial_needs_are_counted(settings: dict[str, Any], capacity: int) -> None:
+    chosen = StudySettings(dataset="digits", address="auto", **settings)
+    assert find_capacity(chosen, MIXED.with_labels(chosen.node_labels), []) == capacity
+
+
+def test_what_no_machine_has_is_refused_in_one_sentence() -> None:
+    def refuse(joined: Cluster | None, **settings: Any) -> str:
+        with pytest.raises(ValueError, match=r" has | node") as error:
+            find_capacity(StudySettings(dataset="digits", address="auto", **settings), joined, [])
+        return str(error.value)
+
+    largest = "but the largest node of the cluster has"
+    assert refuse(MIXED, memory_per_trial="101GB") == f"memory_per_trial is 101GB, {largest} 100.0 GB for trials"
+    assert refuse(MIXED, gpus_per_trial=8).startswith("gpus_per_trial is 8, but Ray finds 4 GPUs on the largest node")
+    assert refuse(MIXED, gpus_per_trial=1, memory_per_trial="80GB") == (
+        "no node of the cluster has enough of everything for a trial: cpus_per_trial is 1, gpus_per_trial is 1, "
+        "memory_per_trial is 80GB"
+    )
+    assert "memory_per_trial is 9TB, but this machine has" in refuse(None, memory_per_trial="9TB")
+    with pytest.raises(ValueError, match="node_label is rack=c, but no node of the cluster with a core has it"):
+        MIXED.with_labels({"rack": "c"})
 
 
 class FakeCluster:
@@ -65,6 +114,20 @@ def test_width_follows_the_nodes(cluster: FakeCluster, capsys: pytest.CaptureFix
     assert "node 10.0.0.2 has left the cluster; 4 trials at a time from now on" in capsys.readouterr().out
     changes = [(one.max_concurrent_trials, one.cpus) for one in cluster.record.metadata.widths]
     assert changes[-2:] == [(6, 6), (4, 4)]
+
+
+def test_nodes_without_gpus_or_without_the_label_do_not_widen_a_study(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cluster = FakeCluster(monkeypatch, tmp_path, gpus_per_trial=1, node_label=("kind=gpu",), address="auto")
+    cluster.nodes["first"] = cluster.width._nodes["first"] = Node("10.0.0.1", 2, 2, labels={"kind": "gpu"})
+    assert cluster.look() == 2
+    cluster.nodes["second"] = Node("10.0.0.2", 32, 0, labels={"kind": "gpu"})
+    assert cluster.look() == 2
+    cluster.nodes["third"] = Node("10.0.0.3", 32, 8, labels={"kind": "other"})
+    assert cluster.look() == 2
+    cluster.nodes["fourth"] = Node("10.0.0.4", 32, 8, labels={"kind": "gpu"})
+    assert cluster.look() == 10
 
 
 def test_trials_leave_a_node_that_will_be_switched_off(cluster: FakeCluster) -> None:

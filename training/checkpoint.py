@@ -57,6 +57,8 @@ class Checkpoint:
         """The lowest cost so far."""
         self.must_leave: Callable[[], bool] = lambda: False
         """Whether the process must end soon: a training that can, saves what it has and raises `TrainingLeftError`."""
+        self.micro_batch_size: int | None = None
+        """How many images went through a network at a time, where the memory did not suffice for whole batches."""
         self._best_epoch: int | None = None
         """The epoch that is the best, if it is newer than the best one of an earlier process."""
         self._has_kept_best = True

@@ -17,6 +17,7 @@ from training.config import MAX_SEED, TrialConfig
 from training.images.augmentation import sample_augmentation
 from training.images.image_data import Batch, ImageData, ImageSplit, batch_starts, batches
 from training.metrics import EpochMetrics
+from training.micro_batch import MicroBatch, in_fitting_batches, is_out_of_memory, spare_single_values
 from training.networks.networks import Shape, build_network
 from training.optimization.lr_schedule import learning_rate_at
 from training.optimization.optimizers import Optimizer, build_optimizer
@@ -44,21 +45,16 @@ class TrainingLeftError(Exception):
     """The process must end soon, so the training has saved where it is, to go on in another one."""
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch or Python says that there is not enough memory."""
-    cause = error.__cause__
-    is_itself = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-    return is_itself or (cause is not None and is_out_of_memory(cause))
-
-
 def train_loop(
     batches: Iterable[Batch],
     model: nn.Module,
     loss_fn: LossFunction,
     optimizer: Optimizer,
     autocast: AbstractContextManager[object],
+    *,
+    micro_batch: MicroBatch | None = None,
 ) -> Iterator[tuple[Tensor, int]]:
-    """Take one optimizer step for each batch.
+    """Take one optimizer step for each batch, from its gradients or from the sum of those of its parts.
 
     Args:
         batches: Pairs of images (B, C, H, W), float32 in [0, 1], and labels (B,), int64.
@@ -66,19 +62,42 @@ def train_loop(
         loss_fn: Mean loss of (logits, labels).
         optimizer: Holds the parameters of `model`.
         autocast: Context in which the logits are computed; `training.optimization.precision` builds it.
+        micro_batch: Says how many images go through the network at a time, and learns when the memory does not suffice;
+            by default whole batches.
 
     Yields:
         The loss of each batch before its step, a tensor on the device of the batch, and its number of images.
     """
-    model.train()
-    for images, labels in batches:
+    micro_batch = micro_batch or MicroBatch(model)
+
+    def backward(images: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
         with autocast:
             outputs = model(images)
         loss = training_loss(outputs, labels, loss_fn)
+        if share != 1:
+            loss = share * loss
         loss.backward()
+        return loss.detach()
+
+    model.train()
+    for images, labels in batches:
+        while True:
+            try:
+                if micro_batch.size is None:
+                    loss = backward(images, labels)
+                else:
+                    loss = torch.stack([backward(*part) for part in micro_batch.parts(images, labels)]).sum()
+                break
+            except Exception as error:
+                if not (is_out_of_memory(error) and micro_batch.halve(len(labels))):
+                    raise
+            # after the handler, which has released what the failed pass had computed
+            optimizer.zero_grad()
+            if images.is_cuda:
+                torch.cuda.empty_cache()
         optimizer.step()
         optimizer.zero_grad()
-        yield loss.detach(), len(labels)
+        yield loss, len(labels)
 
 
 def training_loss(outputs: Tensor | Sequence[Tensor | None], labels: Tensor, loss_fn: LossFunction) -> Tensor:
@@ -157,7 +176,8 @@ class Training:
         self.model = build_network(config, data.image_shape, len(data.classes)).to(data.train.images.device)
         self.optimizer = build_optimizer(config, self.model.parameters())
         if min(config.batch_size, len(data.train)) == 1:
-            _spare_single_values(self.model)
+            spare_single_values(self.model)
+        self.micro_batch = MicroBatch(self.model)
         self.evaluation_batch_size = evaluation_batch_size(self.model, data)
         self.loss_fn = nn.CrossEntropyLoss()
         self.training_loss_fn = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
@@ -181,8 +201,14 @@ class Training:
         self._images_seen = begun["images_seen"]
         self._loss_sum = begun["loss_sum"].to(self.data.train.images.device)
         self._begun = begun | self._orders()
-        batches = itertools.islice(self._batches(), begun["steps"], None)
-        steps = train_loop(batches, self.model, self.training_loss_fn, self.optimizer, self.autocast)
+        steps = train_loop(
+            itertools.islice(self._batches(), begun["steps"], None),
+            self.model,
+            self.training_loss_fn,
+            self.optimizer,
+            self.autocast,
+            micro_batch=self.micro_batch,
+        )
         for step, (loss, images) in enumerate(steps, start=begun["steps"] + 1):
             self._images_seen += images
             self._loss_sum += loss.double() * images
@@ -222,9 +248,9 @@ class Training:
 
         In the middle of an epoch, the order is that of the epoch, and `begun` says how far it has come.
         """
-        metrics = [asdict(metrics) for metrics in self.metrics]
+        kept = {"metrics": [asdict(metrics) for metrics in self.metrics], "micro_batch_size": self.micro_batch.size}
         if self._begun is None:
-            return {"epoch": self.epoch, "metrics": metrics, **self._orders(), "begun": None}
+            return {"epoch": self.epoch, **kept, **self._orders(), "begun": None}
         orders = {name: self._begun[name] for name in self._orders()}
         begun = {
             "steps": self._begun["steps"],
@@ -232,7 +258,7 @@ class Training:
             "loss_sum": self._loss_sum.cpu(),
             "seconds": time.perf_counter() - self._epoch_start,
         }
-        return {"epoch": self.epoch - 1, "metrics": metrics, **orders, "begun": begun}
+        return {"epoch": self.epoch - 1, **kept, **orders, "begun": begun}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set the state that `state_dict` of another training returned, to go on from there."""
@@ -242,6 +268,7 @@ class Training:
             self.shuffler.set_state(state["shuffler"])
         if self.augmenter is not None:
             self.augmenter.set_state(state["augmenter"])
+        self.micro_batch.limit(state.get("micro_batch_size"))  # earlier versions saved none
         self._begun = state.get("begun")  # earlier versions saved only whole epochs
 
     def _orders(self) -> dict[str, Tensor | None]:
@@ -271,7 +298,11 @@ class Training:
             yield batch
 
     def _evaluate(self, loss_name: str, split: ImageSplit) -> tuple[float, float]:
-        accuracy, loss = test_loop(batches(split, self.evaluation_batch_size), self.model, self.loss_fn)
+        def measure(size: int) -> tuple[float, float]:
+            self.evaluation_batch_size = size
+            return test_loop(batches(split, size), self.model, self.loss_fn)
+
+        accuracy, loss = in_fitting_batches(measure, self.evaluation_batch_size)
         self._check_finite(loss_name, loss)
         return accuracy, loss
 
@@ -281,18 +312,6 @@ class Training:
     def _check_finite(self, name: str, loss: float, where: str = "") -> None:
         if not math.isfinite(loss):
             raise TrainingDivergedError(f"{name} is {loss} in epoch {self.epoch}{where}")
-
-
-def _spare_single_values(model: nn.Module) -> None:
-    """Let batch normalisation use its running statistics where a channel has one value, which has no variance."""
-
-    def spare(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if module.training and inputs[0].numel() == inputs[0].shape[1]:
-            module.eval()  # until the next epoch begins
-
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.register_forward_pre_hook(spare)
 
 
 def _augmenter(config: TrialConfig) -> torch.Generator | None:
@@ -337,7 +356,11 @@ def train(config: TrialConfig, data: ImageData, checkpoint: Checkpoint | None = 
 
 
 def _saves(checkpoint: Checkpoint, save: Callable[..., None], training: Training, epoch: int) -> bool:
-    """Save the training, unless its network has objects beside its weights that cannot be saved."""
+    """Save the training, unless its network has objects beside its weights that cannot be saved.
+
+    Also note how many images went through the network at a time.
+    """
+    checkpoint.micro_batch_size = training.micro_batch.size
     try:
         save(epoch, **training.objects)
     except TypeError:

@@ -91,7 +91,7 @@ def main() -> int:
         refuse(str(error))
     settings = parse(settings_class, __doc__ or "")
 
-    from training.loop import is_out_of_memory  # torch takes a second or two: --help does without
+    from training.micro_batch import is_out_of_memory  # torch takes a second or two: --help does without
 
     try:
         return _train(settings)
@@ -124,7 +124,7 @@ def _train(settings: TrainingSettings) -> int:
         refuse(str(error))
     write_object(_started(settings, data))
     on_terminal = shows_more_than_lines()
-    reason, status = None, 0
+    reason, status, together = None, 0, None
     try:
         for epoch in range(1, settings.epochs + 1):
             print(f"Epoch {epoch}\n-------------------------------")
@@ -134,6 +134,10 @@ def _train(settings: TrainingSettings) -> int:
                         line = f"loss: {loss.item():>7f}  [{images_seen:>5d}/{len(data.train):>5d}]"
                         show(images_seen, line) if on_terminal else print(line)
                 metrics = training.measure_epoch()
+            if training.micro_batch.size != together:
+                together = training.micro_batch.size
+                limit = f"at most {together} images go through the network at a time, and gradients are added up"
+                print(f"The memory does not suffice for whole batches: {limit}.\n")
             if metrics.val_accuracy is not None:
                 print(f"Validation Error: \n Accuracy: {metrics.val_accuracy:.1%}, Avg loss: {metrics.val_loss:>8f} \n")
             print(f"Test Error: \n Accuracy: {metrics.test_accuracy:.1%}, Avg loss: {metrics.test_loss:>8f} \n")

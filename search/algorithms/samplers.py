@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, T
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.algorithms.memory_prediction import MemoryLimit, MemoryPrediction
 from search.algorithms.seen_trials import SeenTrials, changed
 from search.settings import SamplerName
 from search.space.distributions import optuna_distribution, snap
@@ -107,18 +108,30 @@ def _complete_pruned(trials: list[FrozenTrial], direction: StudyDirection) -> li
 class StudySampler(BaseSampler):
     """Samples whole points with a sampler of Optuna's; no point is proposed twice, and few where trials fail.
 
+    Points that are predicted not to fit into the memory are sampled again, and then chosen at random.
+
     Optuna's samplers ignore failed trials, and do not remember the points of a finite space. Here they see failed
     trials as the worst trials, and a point is sampled again if it was proposed before, or if the trial nearest to it
     failed. They sample from a `SpaceEncoding`, which decodes their samples.
     """
 
-    def __init__(self, space: SearchSpace, sampler: BaseSampler) -> None:
+    def __init__(self, space: SearchSpace, sampler: BaseSampler, memory_limit: MemoryLimit | None = None) -> None:
+        """Sample from a space.
+
+        Args:
+            space: The search space.
+            sampler: The sampler of Optuna's.
+            memory_limit: What is known of the memory that a trial can have.
+        """
         self._space = space
         self._encoding = SpaceEncoding(space)
         self._sampler = sampler
         self._learns_failures = isinstance(sampler, GPSampler)
         """Whether the sampler keeps away from failed trials by itself; it would repeat its sample when asked again."""
         self._seen = SeenTrials(space, self._encoding, sees_all=self._learns_failures)
+        self._memory = MemoryPrediction(space, memory_limit)
+        self.redrawn = 0
+        """How many points were sampled before the last one that were predicted not to fit into the memory."""
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
         """The whole space: points are sampled as wholes, from the first trial on."""
@@ -128,16 +141,35 @@ class StudySampler(BaseSampler):
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Point:
         """Sample a point."""
+        self.redrawn = 0
         if not search_space:
             return {}
-        self._seen.follow(study)
+        for ended in self._seen.follow(study):
+            self._memory.add(ended)
         shown = self._shown(study)
+        refused: list[tuple[float, Point]] = []
         for _ in range(1 if self._learns_failures else MAX_SAMPLES):
             point = self._sample_point(shown, trial)
             is_known = self._seen.is_proposed(point)
-            if not is_known and (self._learns_failures or not self._seen.nearest_failed(point)):
+            if is_known or (not self._learns_failures and self._seen.nearest_failed(point)):
+                continue
+            if (excess := self._memory.excess(point)) <= 0:
                 return point
+            refused.append((excess, point))
+            self.redrawn = len(refused)
+        if refused:
+            return self._fitting_point(trial.number, refused)
         return self._nearest_new_point(point) if is_known else point
+
+    def _fitting_point(self, number: int, refused: list[tuple[float, Point]]) -> Point:
+        """A random new point that fits into the memory, or of those that do not the one that exceeds it least."""
+        for sample in range(MAX_SAMPLES):
+            point = self._encoding.decode(self._encoding.random_sample(number * MAX_SAMPLES + sample))
+            if not self._seen.is_proposed(point):
+                if (excess := self._memory.excess(point)) <= 0:
+                    return point
+                refused.append((excess, point))
+        return min(refused, key=lambda one: one[0])[1]
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -169,8 +201,13 @@ class StudySampler(BaseSampler):
         return self._encoding.decode(sample)
 
     def _nearest_new_point(self, point: Point) -> Point:
-        """The nearest point that was not proposed yet; `point` itself if there is none, or if the space is infinite."""
+        """The nearest point that was not proposed yet, and that fits into the memory if one of the nearest does.
+
+        It is `point` itself if there is none, or if the space is infinite.
+        """
         if num_points(self._space) == math.inf:
             return point
         new_points = [candidate for candidate in self._space.points() if not self._seen.is_proposed(candidate)]
-        return min(new_points, key=lambda candidate: distance(self._space, point, candidate), default=point)
+        new_points.sort(key=lambda candidate: distance(self._space, point, candidate))
+        fitting = (candidate for candidate in new_points[:MAX_SAMPLES] if self._memory.excess(candidate) <= 0)
+        return next(fitting, new_points[0] if new_points else point)

@@ -10,6 +10,7 @@ from optuna.trial import Trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from search.algorithms.memory_prediction import MemoryLimit
 from search.algorithms.promotion import Promotion
 from search.algorithms.samplers import StudySampler
 from search.algorithms.stopping import StudyStopper
@@ -36,6 +37,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         num_ended: int | None = None,
         stopper: StudyStopper,
         before_proposal: Callable[[], None] = lambda: None,
+        memory_limit: MemoryLimit | None = None,
     ) -> None:
         """Prepare the search.
 
@@ -47,13 +49,15 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
                 change meanwhile.
             stopper: Decides whether the study ends earlier.
             before_proposal: Is called whenever Ray asks for a proposal, also while the study is paused.
+            memory_limit: What is known of the memory that a trial can have.
         """
         space = record.space
+        self._study_sampler = StudySampler(space, sampler, memory_limit)
         super().__init__(
             space={name: optuna_distribution(distribution) for name, distribution in space.items()},
             metric=record.metric,
             mode=record.mode,
-            sampler=StudySampler(space, sampler),
+            sampler=self._study_sampler,
             study_name=record.study.study_name,
             storage=record.storage,
         )
@@ -94,7 +98,8 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
         self._space_searched.build_point(
             lambda name, distribution: suggest_value(proposal, name, optuna_distribution(distribution))
         )
-        trial = self._record.start(trial_id, proposal, self._first_seed + proposal.number)
+        seed, redrawn = self._first_seed + proposal.number, self._study_sampler.redrawn
+        trial = self._record.start(trial_id, proposal, seed, redrawn=redrawn)
         return {
             "hyperparameters": self._space_searched.add_fixed(trial.hyperparameters),
             "seed": trial.seed,

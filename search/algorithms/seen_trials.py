@@ -39,6 +39,7 @@ class SeenTrials:
         self._trials: list[FrozenTrial] = []
         self._open: dict[int, None] = {}
         """Numbers of the trials that run, wait or are paused."""
+        self._paused: set[int] = set()
         self._num_read = self._num_ended = 0
         self._best: list[tuple[int, int, float, int]] = []
         """The ranks of the best trials that have ended; the last part is the number."""
@@ -51,15 +52,24 @@ class SeenTrials:
         """The points of the trials that have ended, and of those that may continue."""
         self._points = _Points(space)
 
-    def follow(self, study: Study) -> None:
-        """Look at what has changed in a study, which is the same each time."""
+    def follow(self, study: Study) -> list[FrozenTrial]:
+        """Look at what has changed in a study, which is the same each time.
+
+        Returns:
+            The trials of the study itself that have ended since the last call, or were paused.
+        """
         self._trials = study.get_trials(deepcopy=False)
         self._open |= dict.fromkeys(range(self._num_read, len(self._trials)))
         self._num_read = len(self._trials)
-        for number in [number for number in self._open if self._trials[number].state.is_finished()]:
+        ended = [number for number in self._open if self._trials[number].state.is_finished()]
+        for number in ended:
             del self._open[number]
             self._add_ended(self._trials[number], study.direction)
+        paused = {number for number in self._open if is_paused(self._trials[number])}
+        new = [*ended, *sorted(paused - self._paused)]
+        self._paused = paused
         self._proposed_by_open = {self.key(trial.params) for trial in self._inside_open() if _is_own(trial)}
+        return [self._trials[number] for number in new if _is_own(self._trials[number])]
 
     def shown(self, direction: StudyDirection) -> list[FrozenTrial]:
         """The trials that a sampler sees, as it sees them, in the order of their numbers.

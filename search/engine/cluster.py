@@ -1,11 +1,13 @@
 """Joins a Ray cluster, and checks that every node can run the trials of a study."""
 
+import math
 import re
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -35,16 +37,25 @@ _DECISIVE_PACKAGES = ("python", "torch", "ray", "numpy")
 
 @dataclass(frozen=True)
 class Node:
-    """A machine that runs trials, with its cores and GPUs."""
+    """A machine that runs trials, with its cores, GPUs and memory."""
 
     name: str
     cpus: int
     gpus: int
+    memory_mb: float = math.inf
+    """Megabytes for trials."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Those of Ray."""
+
+    def has(self, labels: Mapping[str, str]) -> bool:
+        """Whether it has all these labels."""
+        return labels.items() <= self.labels.items()
 
 
 def this_machine() -> Node:
-    """Describe the cores and GPUs of this machine that this process may use."""
-    return Node("this machine", provenance.available_cpus(), torch.cuda.device_count())
+    """Describe the cores, the GPUs and the memory of this machine that this process may use."""
+    cpus, gpus = provenance.available_cpus(), torch.cuda.device_count()
+    return Node("this machine", cpus, gpus, local_ray.machine_memory() / 1e6)
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,18 @@ class Cluster:
     def leave(self) -> None:
         """Disconnect from the cluster, which keeps running."""
         ray.shutdown()
+
+    def with_labels(self, labels: Mapping[str, str]) -> "Cluster":
+        """The cluster without the nodes that lack one of these labels.
+
+        Raises:
+            ValueError: No node has them.
+        """
+        nodes = {id_: node for id_, node in self.nodes.items() if node.has(labels)}
+        if not nodes:
+            wanted = " ".join(f"{key}={value}" for key, value in labels.items())
+            raise ValueError(f"node_label is {wanted}, but no node of the cluster with a core has it")
+        return replace(self, nodes=nodes)
 
     def size(self) -> ClusterSize:
         """Count the nodes, and sum up their cores and GPUs."""
@@ -228,7 +251,13 @@ def begin_check(node_id: str, shared: SharedPlace) -> Any:
 
 def _node(node: dict[str, Any]) -> Node:
     resources = node["Resources"]
-    return Node(node["NodeManagerAddress"], int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
+    return Node(
+        node["NodeManagerAddress"],
+        int(resources.get("CPU", 0)),
+        int(resources.get("GPU", 0)),
+        resources.get("memory", 0.0) / 1e6,
+        node.get("Labels") or {},
+    )
 
 
 def _test_node(place: str | tuple[CheckpointStore, str]) -> tuple[dict[str, str], str | None]:

@@ -20,6 +20,7 @@ from search.task.command_template import LIMIT, CommandTemplate
 from training.atomic_file import write_atomically
 from training.checkpoint import Checkpoint
 from training.console.terminal import shorten
+from training.micro_batch import says_out_of_memory
 
 THREADS = (
     "OMP_NUM_THREADS",
@@ -38,17 +39,19 @@ LAST_LINES = 30
 class ProgramError(Exception):
     """A program has failed."""
 
-    def __init__(self, sentence: str, output: str, *, is_timeout: bool = False) -> None:
+    def __init__(self, sentence: str, output: str, *, is_timeout: bool = False, is_out_of_memory: bool = False) -> None:
         """Keep what explains the failure.
 
         Args:
             sentence: What happened.
             output: The last lines that the program has printed.
             is_timeout: Whether it took too long.
+            is_out_of_memory: Whether its output says that the memory did not suffice.
         """
         super().__init__(sentence)
         self.output = output
         self.is_timeout = is_timeout
+        self.is_out_of_memory = is_out_of_memory
 
 
 def train_by_command(
@@ -103,7 +106,8 @@ def train_by_command(
         except OutOfTimeError:
             raise ProgramError("took longer than trial_timeout", output.last_lines, is_timeout=True) from None
     if status != 0:
-        raise ProgramError(f"the program {_ending(status)}: {output.last_line}", output.last_lines)
+        sentence, lines_left = f"the program {_ending(status)}: {output.last_line}", output.last_lines
+        raise ProgramError(sentence, lines_left, is_out_of_memory=says_out_of_memory(lines_left))
     if checkpoint.epochs_reported == 0:
         sentence = f"the program ended without a report of {objective.metric}: {lines.describe_unreported()}"
         raise ProgramError(f"{sentence}; its output ends with: {output.last_line}", output.last_lines)

@@ -15,10 +15,10 @@ def max_concurrent_trials(settings: StudySettings, capacity: int) -> int:
 
 
 def find_capacity(settings: StudySettings, joined: Cluster | None, running_studies: list[RunningStudy]) -> int:
-    """Find for how many trials there are cores and GPUs that no other study takes; at least one.
+    """Find for how many trials there are cores, GPUs and memory; at least one. Cores of other studies do not count.
 
     Raises:
-        ValueError: A trial needs more cores or GPUs than a machine has.
+        ValueError: A trial needs more cores, GPUs or memory than a machine has.
     """
     if joined:
         nodes, machine, library, cpus_taken = [*joined.nodes.values()], "the largest node of the cluster", "Ray", 0
@@ -32,18 +32,26 @@ def find_capacity(settings: StudySettings, joined: Cluster | None, running_studi
         raise ValueError(
             f"gpus_per_trial is {settings.gpus_per_trial:g}, but {library} finds {counted(gpus, 'GPU')} on {machine}"
         )
+    memory, needed = max(node.memory_mb for node in nodes), settings.memory_per_trial_mb or 0.0
+    if needed > memory:
+        raise ValueError(
+            f"memory_per_trial is {settings.memory_per_trial}, but {machine} has {memory / 1000:.1f} GB for trials"
+        )
     capacity = sum(node_capacity(node, settings, cpus_taken) for node in nodes)
     if joined and capacity == 0:
         raise ValueError(
-            f"no node of the cluster has enough cores and GPUs for a trial: cpus_per_trial is "
-            f"{settings.cpus_per_trial}, gpus_per_trial is {settings.gpus_per_trial:g}"
+            f"no node of the cluster has enough of everything for a trial: cpus_per_trial is "
+            f"{settings.cpus_per_trial}, gpus_per_trial is {settings.gpus_per_trial:g}, memory_per_trial is "
+            f"{settings.memory_per_trial or 'not set'}"
         )
     return max(1, capacity)
 
 
 def node_capacity(node: Node, settings: StudySettings, cpus_taken: int = 0) -> int:
-    """For how many trials a machine has cores and GPUs, of which others take `cpus_taken` cores."""
+    """For how many trials a machine has cores, GPUs and memory, of which others take `cpus_taken` cores."""
     capacity = (node.cpus - cpus_taken) // settings.cpus_per_trial
+    if settings.memory_per_trial_mb is not None:
+        capacity = int(min(capacity, node.memory_mb // settings.memory_per_trial_mb))
     if settings.gpus_per_trial >= 1:
         return min(capacity, node.gpus // int(settings.gpus_per_trial))
     if settings.gpus_per_trial > 0:

@@ -47,7 +47,8 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         size = study.cluster.size()
         machine, cores = "cluster", f"{counted(size.cpus, 'core')} on {counted(size.nodes, 'node')}"
     trials = f"{counted(study.max_concurrent_trials, 'trial')} at a time"
-    yield machine, f"{cores}; {trials}, {counted(settings.cpus_per_trial, 'core')} each"
+    needed = [counted(settings.cpus_per_trial, "core"), *filter(None, [settings.memory_per_trial])]
+    yield machine, f"{cores}; {trials}, {' and '.join(needed)} each"
     yield "results", str(short_path(record.folder))
     if record.store:
         yield "store", str(record.store)

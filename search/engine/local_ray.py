@@ -163,6 +163,7 @@ class LocalRay:
                 address="local",  # plain ray.init() fails if a killed cluster left its address behind
                 num_cpus=provenance.available_cpus(),
                 num_gpus=torch.cuda.device_count(),
+                _memory=machine_memory(),  # what is free now, as Ray counts by default, would differ each time
                 include_dashboard=False,
                 dashboard_host="127.0.0.1",
                 job_config=job_config,
@@ -275,6 +276,11 @@ def _answers(address: str) -> bool:
             return bool(page.status == HTTPStatus.OK)
     except OSError:
         return False
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine, or the container of this process, has."""
+    return int(ray._private.utils.get_system_memory())
 
 
 def check_system() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 
+from search.algorithms.memory_prediction import MemoryLimit
 from search.engine import cluster
 from search.engine.cluster import Cluster, SharedPlace
 from search.engine.concurrency import find_capacity, max_concurrent_trials
@@ -56,7 +57,7 @@ class Study:
     max_concurrent_trials: int
     """How many trials run at the same time."""
     capacity: int
-    """For how many trials there are cores and GPUs."""
+    """For how many trials there are cores, GPUs and memory."""
     running_studies: list[RunningStudy]
     """Other studies that run on this machine."""
     began: float
@@ -69,6 +70,13 @@ class Study:
     """The data that a training function has loaded for all trials; None if it has not."""
     working_folder: Path = field(default_factory=Path.cwd)
     """The folder of the command, in which code of the user runs."""
+
+    @property
+    def memory_limit(self) -> MemoryLimit:
+        """What is known of the memory that a trial can have."""
+        nodes = [*self.cluster.nodes.values()] if self.cluster else [cluster.this_machine()]
+        largest = max(node.memory_mb for node in nodes)
+        return MemoryLimit(of_trial_mb=self.settings.memory_per_trial_mb, of_machine_mb=largest)
 
     @property
     def trials_to_run(self) -> int:
@@ -122,7 +130,7 @@ def prepare_study(
     check_packages(settings)
     if not settings.address:
         check_system()
-    joined = cluster.join(settings.address) if settings.address else None
+    joined = cluster.join(settings.address).with_labels(settings.node_labels) if settings.address else None
     running_studies = [] if joined else find_running_studies()
     capacity = find_capacity(settings, joined, running_studies)
     concurrent = max_concurrent_trials(settings, capacity)

@@ -15,6 +15,7 @@ import torch
 from ray import tune
 
 from search.engine.command_training import ProgramError
+from search.engine.memory_meter import MemoryMeter, give_back_memory
 from search.engine.runners import TrialRun, runner_of
 from search.engine.shared_data import SharedData
 from search.engine.trial_files import TrialFiles, trial_files
@@ -26,8 +27,9 @@ from search.task.task import Task
 from training.checkpoint import Checkpoint
 from training.console.terminal import format_metric, format_value, type_and_text
 from training.images.image_data import ImageData
-from training.loop import TrainingDivergedError, TrainingLeftError, is_out_of_memory
+from training.loop import TrainingDivergedError, TrainingLeftError
 from training.metrics import EpochMetrics
+from training.micro_batch import is_out_of_memory
 from training.user_code import UserCode, describe_error, pass_code
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -75,41 +77,45 @@ def trainable(
     # `LocalRay` blocks it; processes of a training need it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     objective = Objective(metric, mode)
-    reports = _Reports(sample, objective)
+    memory = MemoryMeter()
+    reports = _Reports(sample, objective, memory)
+    if ray.is_initialized():  # a worker, which runs many trials
+        give_back_memory()
     try:
         if working_folder.is_dir():  # a node of a cluster may not have it
             os.chdir(working_folder)
         with trial_files(sample) as files:
             checkpoint = Checkpoint(files.checkpoint, files.folder, sample["epochs_recorded"], sample["best"])
             checkpoint.must_leave = _asked_seldom(leaves)
+            run = TrialRun(
+                number=sample["number"],
+                hyperparameters=sample["hyperparameters"],
+                seed=sample["seed"],
+                objective=objective,
+                checkpoint=checkpoint,
+                report=reports.of(files, checkpoint),
+                images=images,
+                shared_data=shared_data,
+                threads=threads,
+                device=device,
+                timeout=timeout,
+                publish=files.publishes,
+                in_worker=True,
+            )
             try:
-                runner_of(task).train(
-                    TrialRun(
-                        number=sample["number"],
-                        hyperparameters=sample["hyperparameters"],
-                        seed=sample["seed"],
-                        objective=objective,
-                        checkpoint=checkpoint,
-                        report=reports.of(files, checkpoint),
-                        images=images,
-                        shared_data=shared_data,
-                        threads=threads,
-                        device=device,
-                        timeout=timeout,
-                        publish=files.publishes,
-                        in_worker=True,
-                    )
-                )
+                with memory:
+                    runner_of(task).train(run)
             except TrainingLeftError:
                 files.push()
                 raise
             files.push()
         if not reports.has_ended and (task.epochs is None or reports.epoch < task.epochs):
-            _report({"ended": True})
+            _report({"ended": True, "memory": asdict(memory.peaks())})
     except TrainingLeftError:
-        _report({"left": True})
+        _report({"left": True, "memory": asdict(memory.peaks())})
     except Exception as error:
-        _report({"failure": asdict(_failure(error, time.perf_counter() - reports.last_report))})
+        failure = _failure(error, time.perf_counter() - reports.last_report)
+        _report({"failure": asdict(failure), "memory": asdict(memory.peaks())})
         if not isinstance(error, TrainingDivergedError | ProgramError):
             raise  # Ray then replaces the worker, whose state is unknown
 
@@ -131,13 +137,14 @@ def _asked_seldom(leaves: Callable[[], bool]) -> Callable[[], bool]:
 class _Reports:
     """Reports the epochs of a trial to Ray Tune, and prints them into the log of the worker."""
 
-    def __init__(self, sample: dict[str, Any], objective: Objective) -> None:
+    def __init__(self, sample: dict[str, Any], objective: Objective, memory: MemoryMeter) -> None:
         self.last_report = time.perf_counter()
         self.epoch: int = sample["epochs_recorded"]
         """The newest epoch that was reported, by this process or an earlier one."""
         self.has_ended = False
         """Whether the last report said that the training has ended by itself."""
         self._number = sample["number"]
+        self._memory = memory
         self.objective = objective
         point = ", ".join(f"{name} {format_value(value)}" for name, value in sample["hyperparameters"].items())
         # the log of a worker is what the Ray dashboard shows of a trial
@@ -164,7 +171,8 @@ class _Reports:
         value = metric_value(metrics, name)
         shown = "not measured" if value is None else format_metric(value)
         print(f"trial {self._number}: epoch {self.epoch}: {name} {shown}", flush=True)
-        report = {"epoch": self.epoch, "objective": value, "metrics": asdict(metrics)}
+        memory = self._memory.peaks(self._checkpoint.micro_batch_size)
+        report = {"epoch": self.epoch, "objective": value, "metrics": asdict(metrics), "memory": asdict(memory)}
         self.has_ended = is_last
         report |= {"ended": True} if is_last else {}
         self._files.push()
@@ -180,13 +188,15 @@ def _report(report: dict[str, Any]) -> None:
 
 def _failure(error: Exception, seconds: float) -> Failure:
     """What an error says, in words; `seconds` is the time since the last report."""
+    kind: FailureKind
     if isinstance(error, TrainingDivergedError):
         return Failure("diverged", str(error), seconds=seconds)
     if isinstance(error, ProgramError):
-        return Failure("timeout" if error.is_timeout else "exception", str(error), error.output, seconds)
+        kind = "timeout" if error.is_timeout else "out_of_memory" if error.is_out_of_memory else "exception"
+        return Failure(kind, str(error), error.output, seconds)
     trace = "".join(traceback.format_exception(error))
     try:
-        kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "exception"
+        kind = "out_of_memory" if is_out_of_memory(error) else "exception"
         text = type_and_text(error) if str(error) else describe_error(error)
     except Exception:  # a class of the user's own that cannot say what is wrong
         kind, text = "exception", type(error).__name__

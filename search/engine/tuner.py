@@ -33,11 +33,17 @@ from search.monitoring.prometheus import Gauges
 from search.monitoring.terminal import View, trial_name
 from search.outputs.files import StudyFiles
 from search.record.study_record import StudyRecord
-from search.record.trial import Failure, Timing, TrialRecord
+from search.record.trial import ENDED_BY_RAY, Failure, MemoryUse, Timing, TrialRecord
 from training.console.terminal import printable, show_event
 
 MOST_TRIALS = 10_000
 """More trials do not run at the same time on any cluster."""
+DIVIDED = (
+    "the memory does not suffice for whole batches: they are divided into micro-batches, whose gradients are added up "
+    "(micro_batch_size in trials.csv)"
+)
+MB_PER_GB = 2**30 / 10**6
+"""Megabytes in what Ray calls a GB."""
 MAX_CRASHES = 3
 """After this number of crashes of Ray Tune in a row, without progress between them, the study ends."""
 
@@ -99,10 +105,11 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         self._pids[trial.trial_id] = result["pid"]
         if "left" in result:
             self._width.follow_cluster(at_once=True)  # before the trial begins anew, which must not be there
-        warning = result.get("warning")
-        if warning and warning not in self._warnings:
-            self._warnings.add(warning)
-            show_event(warning)
+        self._warn(result.get("warning"))
+        if "memory" in result:
+            memory = MemoryUse(**result["memory"])
+            self._record.add_memory(trial.trial_id, memory)
+            self._warn(DIVIDED if memory.micro_batch_size else None)
         if "failure" in result:
             if self._stopper.signal is not None:
                 return  # the signal may have ended the processes of the training; the study is resumed with this trial
@@ -119,6 +126,12 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             self._record.when_recorded(functools.partial(self._show_epoch, self._record.running(trial.trial_id)))
         if "ended" in result:
             self._record.end_by_itself(trial.trial_id)
+
+    def _warn(self, warning: str | None) -> None:
+        """Print a warning of a worker, unless it was printed before."""
+        if warning and warning not in self._warnings:
+            self._warnings.add(warning)
+            show_event(warning)
 
     def _show_epoch(self, trial: TrialRecord) -> None:
         self._gauges.epoch(trial)
@@ -219,7 +232,10 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
             pid = self._pids.get(trial_id)  # None before its first epoch: then its worker may be among those
             if pid is None or pid in victims:
                 used = f", which used {victims[pid]}" if pid in victims else ""
-                failure = Failure("out_of_memory", f"the memory was full, and Ray ended its worker{used}", report)
+                if pid in victims:
+                    memory = MemoryUse(peak_mb=round(float(victims[pid].removesuffix("GB")) * MB_PER_GB))
+                    self._record.add_memory(trial_id, memory)
+                failure = Failure("out_of_memory", f"{ENDED_BY_RAY}{used}", report)
                 self.worker_died(trial_id, failure)
             else:
                 self._finish(trial_id, interrupted=True)
@@ -280,8 +296,9 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
         passed=code_for_workers(settings),
         **({"leaves": this_node_drains} if study.cluster else {}),
     )
-    resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
-    worker = worker_class(run, record.folder.name, resources)
+    memory = (settings.memory_per_trial_mb or 0.0) * 1e6
+    resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial, "memory": memory}
+    worker = worker_class(run, record.folder.name, resources, settings.node_labels)
     crashes, state_before = 0, None
     while not stopper.starts_no_trial():
         sampler = build_sampler(settings.sampler, settings.seed, len(record.trials))
@@ -292,6 +309,7 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
             num_ended=num_ended,
             stopper=stopper,
             before_proposal=callback.look_around,
+            memory_limit=study.memory_limit,
         )
         try:
             with TemporaryDirectory(prefix="tunesmith-") as scratch, controlled(record):
@@ -328,7 +346,9 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
                 stopper.repeated_failure = f"Ray Tune crashed {crashes} times in a row: {_reason(str(error))}."
 
 
-def worker_class(run: Callable[[dict[str, Any]], None], study: str, resources: dict[str, float]) -> Any:
+def worker_class(
+    run: Callable[[dict[str, Any]], None], study: str, resources: dict[str, float], labels: dict[str, str]
+) -> Any:
     """The class of the actors that run trials, as Ray's dashboard shows it; an actor is called after its study.
 
     Ray Tune gives a trial the worker of an earlier one if both need the same placement group. So a trial that begins
@@ -337,7 +357,7 @@ def worker_class(run: Callable[[dict[str, Any]], None], study: str, resources: d
 
     def placement(sample: dict[str, Any]) -> tune.PlacementGroupFactory:
         elsewhere = {"ray.io/node-id": f"!in({','.join(sample['nodes_left'])})"} if sample["nodes_left"] else {}
-        return tune.PlacementGroupFactory([resources], bundle_label_selector=[elsewhere])
+        return tune.PlacementGroupFactory([resources], bundle_label_selector=[labels | elsewhere])
 
     worker = tune.with_resources(wrap_function(run, name=f"study {study}: its log names its trials"), placement)
     worker.__name__ = worker.__qualname__ = "TrialWorker"

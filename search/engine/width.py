@@ -56,7 +56,7 @@ class Width:
         """For how many trials the autoscaler of the cluster was asked for cores."""
         self._next_look = 0.0
         self.capacity = study.capacity
-        """For how many trials there are cores and GPUs."""
+        """For how many trials there are cores, GPUs and memory."""
         session = study.record.metadata.sessions[-1]
         self._cpus = session.cpus
         self._recorded = session.max_concurrent_trials, self.capacity, self._cpus
@@ -92,7 +92,8 @@ class Width:
         if self._study.cluster is None or (time.monotonic() < self._next_look and not at_once):
             return
         self._next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
-        alive, draining = nodes_with_cores(), draining_nodes()
+        labels, draining = self._study.settings.node_labels, draining_nodes()
+        alive = {id_: node for id_, node in nodes_with_cores().items() if node.has(labels)}
         for id_ in self._nodes.keys() - alive.keys():
             self._tell(self._nodes.pop(id_), "has left the cluster")
         for id_ in draining & self._nodes.keys():

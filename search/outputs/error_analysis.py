@@ -13,6 +13,7 @@ from search.record.study_record import StudyRecord
 from training.checkpoint import best_file, load_weights
 from training.images.image_data import ImageData, batches
 from training.loop import EVALUATION_BATCH_SIZE
+from training.micro_batch import in_fitting_batches
 from training.networks.networks import build_network
 from training.random_state import seeded
 
@@ -88,8 +89,11 @@ def analyse_errors(record: StudyRecord, data: ImageData) -> ErrorAnalysis:
 @torch.no_grad()
 def _probabilities(model: torch.nn.Module, data: ImageData) -> Tensor:
     model.eval()
-    logits = [model(images) for images, _ in batches(data.test, EVALUATION_BATCH_SIZE)]
-    return torch.cat(logits).softmax(1)
+
+    def logits(size: int) -> Tensor:
+        return torch.cat([model(images) for images, _ in batches(data.test, size)])
+
+    return in_fitting_batches(logits, EVALUATION_BATCH_SIZE).softmax(1)
 
 
 def _png(image: Tensor) -> str:

@@ -56,6 +56,7 @@ def show_summary(record: StudyRecord, findings: Findings, *, is_confirmed_next: 
     title = f"{record.metadata.task.name}: {trials}{time}: {listed or 'none'}"
     print("\n" + wrapped(title, hanging="  "))
     _show_time(record)
+    _show_memory(record)
     best = best_trial(record.trials)
     if best is None:
         print("No trial has valid metrics; the errors are in trials.csv and errors/.")
@@ -97,6 +98,16 @@ def _show_time(record: StudyRecord) -> None:
     parts = [(name, seconds[part]) for part, name in PART_NAMES.items() if seconds[part] > 0]
     listed = ", ".join(f"{name} {format_share(part / seconds['whole'])}" for name, part in parts)
     print(wrapped(f"Time: {listed}", hanging="  "))
+
+
+def _show_memory(record: StudyRecord) -> None:
+    """Print how many trials ran out of memory, and how many configurations were not tried for it; if any."""
+    lost = sum(trial.failure is not None and trial.failure.kind == "out_of_memory" for trial in record.trials)
+    redrawn = sum(trial.redrawn for trial in record.trials)
+    if lost or redrawn:
+        ran_out = f"Memory: {counted(lost, 'trial')} ran out of it"
+        drawn = f"; {counted(redrawn, 'configuration')} {'was' if redrawn == 1 else 'were'} predicted not to fit"
+        print(wrapped(f"{ran_out}{drawn + ', and drawn again' if redrawn else ''}.", hanging="  "))
 
 
 def _show_best(record: StudyRecord, best: TrialRecord) -> None:

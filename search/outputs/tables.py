@@ -1,7 +1,7 @@
 """Converts the record of a study to pandas tables; the columns are listed here, in their order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from typing import Any
 
 import pandas as pd
@@ -15,12 +15,15 @@ from search.space.distributions import optuna_distribution
 from search.task.custom_metrics import metric_value
 from training.console.terminal import spreadsheet_cell
 
+MEMORY_COLUMNS = ("peak_memory_mb", "peak_gpu_memory_mb", "micro_batch_size")
+"""The columns of a `MemoryUse`."""
+
 
 def trial_table(record: StudyRecord) -> pd.DataFrame:
     """Build `trials.csv`: one row for each ended trial, best first; metrics are those of its best epoch."""
     metrics, hyperparameters, rows = metric_columns(record), hyperparameter_columns(record), []
     columns = ["trial_number", "trial_id", "status", *hyperparameters.values(), "epochs", "best_epoch"]
-    columns += [*metrics.values(), "seconds", "seed", "error"]
+    columns += [*metrics.values(), "seconds", *MEMORY_COLUMNS, "seed", "error"]
     for trial in ranked(record.trials):
         best = trial.best_epoch
         rows.append(
@@ -33,6 +36,7 @@ def trial_table(record: StudyRecord) -> pd.DataFrame:
                 "best_epoch": best.epoch if best else None,
                 **{column: metric_value(best, name) if best else None for name, column in metrics.items()},
                 "seconds": trial.seconds,
+                **dict(zip(MEMORY_COLUMNS, astuple(trial.memory), strict=True)),
                 "seed": trial.known_seed,
                 "error": trial.failure.error if trial.failure else None,
             }
@@ -43,7 +47,8 @@ def trial_table(record: StudyRecord) -> pd.DataFrame:
         for name, distribution in record.space.items()
         if isinstance(optuna_distribution(distribution), IntDistribution)
     ]
-    return table.astype({name: "Int64" for name in ("best_epoch", *integers) if table[name].isna().any()})
+    integers += ["best_epoch", *MEMORY_COLUMNS]
+    return table.astype({name: "Int64" for name in integers if table[name].isna().any()})
 
 
 def as_cell(value: object) -> object:

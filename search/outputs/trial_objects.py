@@ -29,6 +29,12 @@ class TrialResult:
     """All metrics in the best epoch by name; null where nothing was measured, or the value is not finite."""
     seconds: float | None
     """Time of all epochs, and until a failure; null where nothing was measured."""
+    peak_memory_mb: int | None
+    """The largest memory of its worker and of the processes that it started, in megabytes; null if not measured."""
+    peak_gpu_memory_mb: int | None
+    """The largest memory that torch had reserved on GPUs, in megabytes; null if not measured."""
+    micro_batch_size: int | None
+    """On images, how many went through the network at a time if the memory did not suffice for a whole batch."""
     error: str | None
     """The error in one line, if the trial diverged or failed."""
 
@@ -52,6 +58,9 @@ def trial_values(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
         "best_epoch": best.epoch if best else None,
         "metrics": metric_values(record, best),
         "seconds": trial.seconds,
+        "peak_memory_mb": trial.memory.peak_mb,
+        "peak_gpu_memory_mb": trial.memory.peak_gpu_mb,
+        "micro_batch_size": trial.memory.micro_batch_size,
         "error": trial.failure.error if trial.failure else None,
     }
 

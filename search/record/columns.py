@@ -4,7 +4,10 @@ from collections.abc import Collection, Iterable
 
 from search.record.study_record import StudyRecord
 
-TRIAL_COLUMNS = ("trial_number", "trial_id", "status", "epochs", "best_epoch", "seconds", "seed", "error")
+TRIAL_COLUMNS = (
+    *("trial_number", "trial_id", "status", "epochs", "best_epoch"),
+    *("seconds", "peak_memory_mb", "peak_gpu_memory_mb", "micro_batch_size", "seed", "error"),
+)
 """Our own columns of `trials.csv`."""
 EPOCH_COLUMNS = (
     *("trial_number", "epoch", "seconds", "evaluation_seconds"),

@@ -32,14 +32,15 @@ NOT_STORED = {
 }
 """Why code of a Python program cannot be found by the record, by option."""
 SESSION_SETTINGS = {
-    *("resume", "resume_existing", "fork", "warm_start", "time_budget", "storage", "address", "confirm"),
+    *("resume", "resume_existing", "fork", "warm_start", "time_budget", "storage", "address", "node_label"),
+    "confirm",
     *("quiet", "json", "dashboard_linger", "open_dashboard", "log", "mlflow_uri", "accept_changes"),
     *("space", "set", "show_space"),  # the record stores the resulting search space
 }
 """Settings of one session of a study; the next session does not inherit them."""
 CHANGEABLE = SESSION_SETTINGS | {
     *("num_samples", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "dashboard"),
-    *("max_failures", "trial_timeout", "data_dir", "results_dir", "checkpoints_dir"),
+    *("memory_per_trial", "max_failures", "trial_timeout", "data_dir", "results_dir", "checkpoints_dir"),
     "dataset",  # the checksum of the images shows whether they are the same
 }
 """Settings that may change when a study is resumed; all others make its trials comparable."""

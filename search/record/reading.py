@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.record.metadata import StudyMetadata
-from search.record.trial import FAILED, OPTUNA_STATE, Failure, Status, Timing, TrialRecord
+from search.record.trial import FAILED, OPTUNA_STATE, Failure, MemoryUse, Status, Timing, TrialRecord
 from search.record.upgrade import upgrade_trial
 from training.config import check_seed
 from training.json_data import check_type, from_json
@@ -67,6 +67,8 @@ def _read_trial(stored: FrozenTrial, attributes: dict[str, Any], metadata: Study
         check_type("status", attributes["status"], Status) if has_ended else "interrupted",
         ended_by_itself=check_type("ended_by_itself", attributes.get("ended_by_itself", False), bool),
         worker_failures=check_type("worker_failures", attributes.get("worker_failures", 0), int),
+        memory=from_json(MemoryUse, attributes.get("memory", {})),
+        redrawn=check_type("redrawn", attributes.get("redrawn", 0), int),
         whole_seconds=check_type("whole_seconds", attributes.get("whole_seconds"), float | None),
     )
     measured = [

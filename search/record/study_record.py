@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,7 +22,7 @@ from search.record.ranking import best_configurations, ended_trials
 from search.record.reading import is_paused, read_trials, refuse_damage
 from search.record.standings import Standings
 from search.record.study_store import StudyStore
-from search.record.trial import OPTUNA_STATE, Failure, Metrics, Timing, TrialRecord, timed_json
+from search.record.trial import OPTUNA_STATE, Failure, MemoryUse, Metrics, Timing, TrialRecord, timed_json
 from search.record.trial_storage import TrialStorage
 from search.space.distributions import HyperparameterValue
 from search.space.search_space import SearchSpace, contains, starting_points
@@ -294,13 +294,14 @@ class StudyRecord:
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [stored.number for stored in running if not is_paused(stored)]
 
-    def start(self, trial_id: str, proposal: Trial, seed: int) -> TrialRecord:
+    def start(self, trial_id: str, proposal: Trial, seed: int, *, redrawn: int = 0) -> TrialRecord:
         """Record that a new trial or an interrupted one begins; the caller does this in a `change`.
 
         Args:
             trial_id: Ray's name of the trial.
             proposal: The trial in Optuna's study.
             seed: The seed of the trial unless it was enqueued with one.
+            redrawn: How many configurations were drawn before this one that were predicted not to fit into the memory.
         """
         trial = self.standings.open_trial(proposal.number)
         if trial is None:
@@ -309,6 +310,9 @@ class StudyRecord:
             trial = TrialRecord(proposal.number, trial_id, {}, seed, self.objective, is_baseline)
             self.trials.append(trial)
         trial.trial_id, trial.status, trial.hyperparameters = trial_id, "running", dict(proposal.params)
+        if redrawn:
+            trial.redrawn = redrawn
+            proposal.set_user_attr("redrawn", redrawn)
         proposal.set_user_attr("seed", trial.seed)
         proposal.set_user_attr("ray_trial_id", trial_id)
         self._running[trial_id] = trial, proposal
@@ -356,6 +360,11 @@ class StudyRecord:
         trial.worker_failures += 1
         self.change(lambda: proposal.set_user_attr("worker_failures", trial.worker_failures))
         return trial.worker_failures
+
+    def add_memory(self, trial_id: str, memory: MemoryUse) -> None:
+        """Note the memory of a trial by now; `finish` records it."""
+        trial = self.running(trial_id)
+        trial.memory = trial.memory.with_later(memory)
 
     def finish(self, trial_id: str, *, interrupted: bool = False, stopped: bool = False) -> TrialRecord:
         """Record that a trial ended, with the status by its reports.
@@ -432,6 +441,8 @@ class StudyRecord:
 
     def _write_end(self, trial: TrialRecord, proposal: Trial) -> None:
         proposal.set_user_attr("status", trial.status)
+        if trial.memory != MemoryUse():
+            proposal.set_user_attr("memory", asdict(trial.memory))
         if trial.failure:
             timing = trial.timings.get(len(trial.epochs) + 1)
             proposal.set_user_attr("failure", timed_json(trial.failure, timing))

@@ -34,10 +34,16 @@ OPTUNA_STATE: dict[Status, TrialState] = {
 }
 """The state in Optuna of a trial that has ended, or as which a paused trial counts for a sampler."""
 
+ENDED_BY_RAY = "the memory was full, and Ray ended its worker"
+"""The error of a trial whose worker, and perhaps another process besides, has filled the memory of the machine."""
+
 LONGEST_ERROR, LONGEST_TEXT = 1000, 100_000
 """Characters of an error that are kept, in one line and with its traceback."""
 MOST_SECONDS = 1e9
 """No study takes longer than this, which is thirty years."""
+
+LARGEST_MEMORY = 10**9
+"""No trial takes more megabytes than this, which are a petabyte."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,33 @@ class Timing:
             raise ValueError(f"a timing cannot be {self}")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryUse:
+    """How much memory a trial took at most, in megabytes of a million bytes; None where nothing was measured."""
+
+    peak_mb: int | None = None
+    """Resident memory of its worker, libraries included, and of the processes that it started."""
+    peak_gpu_mb: int | None = None
+    """What torch had reserved on the GPUs of its worker."""
+    micro_batch_size: int | None = None
+    """How many images went through the network at a time, where the memory did not suffice for whole batches."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that nothing has."""
+        for name in ("peak_mb", "peak_gpu_mb", "micro_batch_size"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= LARGEST_MEMORY:
+                raise ValueError(f"{name} cannot be {value}")
+
+    def with_later(self, later: "MemoryUse") -> "MemoryUse":
+        """That of a trial with what was measured later, perhaps in another worker."""
+        return MemoryUse(
+            peak_mb=_larger(self.peak_mb, later.peak_mb),
+            peak_gpu_mb=_larger(self.peak_gpu_mb, later.peak_gpu_mb),
+            micro_batch_size=later.micro_batch_size or self.micro_batch_size,
+        )
+
+
 @dataclass(slots=True)
 class TrialRecord:
     """A trial: its hyperparameters, its metrics and how it ended."""
@@ -150,6 +183,9 @@ class TrialRecord:
     """Whether the training returned before the last epoch of the study."""
     worker_failures: int = 0
     """How often a worker of the trial died without a report."""
+    memory: MemoryUse = MemoryUse()
+    redrawn: int = 0
+    """How many configurations were drawn before this one that were predicted not to fit into the memory."""
     whole_seconds: float | None = None
     """Wall clock of the whole trial where that of its epochs is not known, as in a study that was imported."""
 
@@ -216,6 +252,10 @@ class TrialRecord:
             return None
         seconds: float = sum(metrics.seconds for metrics in self.epochs) + failure_seconds
         return round(seconds, 6)
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return max((size for size in (one, other) if size is not None), default=None)
 
 
 def timed_json(measured: Metrics | Failure, timing: Timing | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from training.config import TrialConfig
 from training.console.progress_bar import progress_bar
 from training.images.image_data import ImageData, batches
 from training.loop import EVALUATION_BATCH_SIZE, Training, TrainingDivergedError, test_loop
+from training.micro_batch import in_fitting_batches
 
 
 def train_final(
@@ -52,7 +53,11 @@ def train_final(
             _write(state_of(training.objects), file)
             if stopper.ends_with_epoch() and training.epoch < epochs:
                 return None
-    accuracy, loss = test_loop(batches(data.test, EVALUATION_BATCH_SIZE), training.model, training.loss_fn)
+
+    def measure(size: int) -> tuple[float, float]:
+        return test_loop(batches(data.test, size), training.model, training.loss_fn)
+
+    accuracy, loss = in_fitting_batches(measure, EVALUATION_BATCH_SIZE)
     if not math.isfinite(loss):
         raise TrainingDivergedError(f"test_loss is {loss} after epoch {epochs}")
     return Final(

@@ -11,8 +11,14 @@ from training.program_files import checksum, meaning
 from training.user_code import code_of
 
 _DECISIVE_FILES = (
-    *("config.py", "loop.py", "images/augmentation.py", "images/image_data.py", "networks/network_config.py"),
-    *("networks/networks.py", "optimization/lr_schedule.py", "optimization/optimizers.py", "optimization/precision.py"),
+    *("config.py", "loop.py", "micro_batch.py", "images/augmentation.py", "images/image_data.py"),
+    *(
+        "networks/network_config.py",
+        "networks/networks.py",
+        "optimization/lr_schedule.py",
+        "optimization/optimizers.py",
+        "optimization/precision.py",
+    ),
 )
 """Files in `training/` that decide what a trial measures."""
 

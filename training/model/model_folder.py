@@ -24,6 +24,7 @@ from training.console.terminal import shorten, type_and_text
 from training.images.image_data import ImageSplit, batches
 from training.json_data import check_type, from_json
 from training.loop import EVALUATION_BATCH_SIZE
+from training.micro_batch import in_fitting_batches
 from training.model.model_card import model_card
 from training.model.model_metadata import CODE, FORMAT, ModelMetadata
 from training.model.tensors import save_tensors
@@ -63,8 +64,13 @@ class TrainedModel:
             shape = " x ".join(map(str, self.metadata.image_shape))
             raise ValueError(f"images must be uint8 (N, {shape}), got {images.dtype} {tuple(images.shape)}")
         split = ImageSplit(images, torch.zeros(len(images), dtype=torch.int64))
-        logits = [self.network(pixels) for pixels, _ in batches(split, EVALUATION_BATCH_SIZE)]
-        return torch.cat(logits).softmax(1) if logits else torch.zeros(0, len(self.metadata.classes))
+
+        def logits(size: int) -> Tensor:
+            return torch.cat([self.network(pixels) for pixels, _ in batches(split, size)])
+
+        if not len(images):
+            return torch.zeros(0, len(self.metadata.classes))
+        return in_fitting_batches(logits, EVALUATION_BATCH_SIZE).softmax(1)
 
 
 def save_model(
