@@ -28,7 +28,7 @@ from search.settings import StudySettings
 from training.config import PROJECT
 
 SIX_TRIALS = ["--dataset", "digits", "--num-samples", "6", "--epochs", "3", "--max-concurrent", "1"]
-TIMES = ["trial_id", "seconds"]
+TIMES = ["trial_id", "seconds", "peak_memory_mb"]
 
 
 @pytest.fixture
