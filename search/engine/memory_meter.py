@@ -86,10 +86,11 @@ def give_back_memory() -> None:
     again, so that this takes milliseconds.
     """
     global _has_frozen  # noqa: PLW0603 (of this process)
-    gc.collect()
     if not _has_frozen:
         gc.freeze()
         _has_frozen = True
+        return
+    gc.collect()
     with suppress(AttributeError, OSError):  # only the GNU C library has it
         ctypes.CDLL(None).malloc_trim(0)
 
