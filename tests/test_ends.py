@@ -20,6 +20,7 @@ from serial_ray import StartedRun, run_command
 
 from search.engine import tuner
 from search.engine.local_ray import LocalRay, check_system
+from search.engine.time_limit import read_stacks, time_limit
 from search.engine.width import Width
 from training.config import PROJECT
 from training.console.command_line import run_command as run_as_program
@@ -246,3 +247,20 @@ def test_library_that_does_not_fit_into_the_memory_is_one_sentence(
         "error: the limit of virtual memory (ulimit -v) of 512 MiB is too small: "
         "libtorch_cpu.so: failed to map segment from shared object\n"
     )
+
+
+# time that is up
+
+
+@pytest.mark.parametrize(("seconds", "is_first"), [(0.2, True), (60, False)], ids=["is up", "is not up"])
+def test_stack_of_the_training_comes_first_if_its_time_is_up(tmp_path: Path, seconds: float, is_first: bool) -> None:
+    worker = os.fork()
+    if worker == 0:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        with time_limit(seconds, tmp_path / "trial-0007.pt"):
+            time.sleep(1)
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(worker, 0)
+    lines = [line for line in read_stacks(tmp_path / "trial-0007.pt").splitlines() if line.startswith("  File")]
+    name = "test_stack_of_the_training_comes_first_if_its_time_is_up"
+    assert [line.endswith(name) for line in lines[:1]] == ([True] if is_first else [])

@@ -18,7 +18,7 @@ from serial_ray import CompletedRun, StartedRun, run_command
 
 from search.api import load_best, run_search
 from search.engine import trial_files
-from search.engine.time_limit import time_limit
+from search.engine.time_limit import read_stacks, time_limit, timeout_file
 from search.engine.trial_files import TrialFiles
 from search.record.checkpoint_store import CHECKS, CheckpointStore, StoreError
 from search.run import read_settings
@@ -385,7 +385,8 @@ def test_worker_whose_time_is_up_makes_known_where_it_was(tmp_path: Path) -> Non
             time.sleep(60)
     _, status = os.waitpid(worker, 0)
     assert os.waitstatus_to_exitcode(status) == 1
-    first = next(line for line in known.read_text().splitlines() if line.startswith("  File"))
+    timeout_file(tmp_path / "trial-0007.pt").write_bytes(known.read_bytes())
+    first = next(line for line in read_stacks(tmp_path / "trial-0007.pt").splitlines() if line.startswith("  File"))
     assert first.endswith("in test_worker_whose_time_is_up_makes_known_where_it_was")
 
 

@@ -2,10 +2,10 @@
 
 import faulthandler
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
 from threading import Timer, get_ident
 from typing import IO, TypeAlias
 
@@ -21,15 +21,23 @@ PUBLISHING_SECONDS = 30.0
 
 
 def timeout_file(checkpoint: Path) -> Path:
-    """Name the file into which a worker writes its stack when its time is up."""
+    """Name the file into which a worker writes the thread of the training, and all stacks when its time is up."""
     return checkpoint.with_suffix(".timeout.txt")
+
+
+def read_stacks(checkpoint: Path) -> str:
+    """Read the stacks of a worker whose time is up, that of its training first; empty if its time was not up."""
+    file = timeout_file(checkpoint)
+    thread, _, text = file.read_text().partition("\n") if file.is_file() else ("", "", "")
+    head, *stacks = re.split(r"^(?=Thread |Current thread )", text, flags=re.MULTILINE)
+    return head + "".join(sorted(stacks, key=lambda stack: thread not in stack.partition("\n")[0]))
 
 
 @contextmanager
 def time_limit(seconds: float | None, checkpoint: Path, publish: Publish = None) -> Iterator[None]:
     """End this process if the block takes longer."""
     if seconds is not None:
-        _end_process_after(seconds, timeout_file(checkpoint), "", publish)
+        _end_process_after(seconds, timeout_file(checkpoint), f"0x{get_ident():016x}\n", publish)
     try:
         yield
     finally:
@@ -65,21 +73,15 @@ def _end_process_after(seconds: float, file: Path, text: str, publish: Publish) 
     stream.write(text)
     stream.flush()
     if publish is not None:
-        _timers.append(Timer(seconds, _publish_and_end, [stream, file, publish, get_ident()]))
+        _timers.append(Timer(seconds, _publish_and_end, [stream, file, publish]))
         _timers[-1].daemon = True
         _timers[-1].start()
         seconds += PUBLISHING_SECONDS
     faulthandler.dump_traceback_later(seconds, exit=True, file=stream)  # which keeps it open
 
 
-def _publish_and_end(stream: IO[str], file: Path, publish: Callable[[Path], None], thread: int) -> None:
-    """Write the stacks into a file, that of a thread first, publish it, and end this process."""
-    with TemporaryFile("w+") as stacks:
-        faulthandler.dump_traceback(stacks)
-        stacks.seek(0)
-        stacks_of_threads = stacks.read().split("\n\n")
-    stacks_of_threads.sort(key=lambda stack: not stack.startswith(f"Thread 0x{thread:016x}"))
-    stream.write("\n\n".join(stacks_of_threads))
-    stream.flush()
+def _publish_and_end(stream: IO[str], file: Path, publish: Callable[[Path], None]) -> None:
+    """Write the stacks into a file, publish it, and end this process."""
+    faulthandler.dump_traceback(stream)
     publish(file)
     os._exit(1)

@@ -23,7 +23,7 @@ from search.engine.report_lines import NO_MATCH
 from search.engine.request_handler import RequestHandler
 from search.engine.shared_data import pass_tensors_without_copy
 from search.engine.study import Study
-from search.engine.time_limit import timeout_file
+from search.engine.time_limit import read_stacks
 from search.engine.trainable import trainable
 from search.engine.trial_folder import UNENDED
 from search.engine.tune_controller import controlled
@@ -182,8 +182,7 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         if unended := self._unended_before(trial):
             self._unended_trial_lost_its_worker(trial_id, unended)
             return
-        file = timeout_file(self._record.checkpoint(trial))
-        stacks = file.read_text() if file.is_file() else ""
+        stacks = read_stacks(self._record.checkpoint(trial))
         if stacks:  # the worker ended itself, because its time was up
             failure = Failure("timeout", f"took longer than trial_timeout{_location(stacks)}", stacks)
         if (
