@@ -61,8 +61,8 @@ def notes_its_steps(sample: dict[str, Any], **study: Any) -> None:
             epoch = metrics.epoch
             yield metrics
 
-    def note_steps(*arguments: Any) -> Iterator[tuple[torch.Tensor, int]]:
-        for step in train_loop(*arguments):
+    def note_steps(*arguments: Any, **options: Any) -> Iterator[tuple[torch.Tensor, int]]:
+        for step in train_loop(*arguments, **options):
             with notes.open("a") as stream:
                 stream.write(f"{ray.util.get_node_ip_address()} {sample['seed']} {epoch + 1}\n")
             _wait(0.1, notes.with_name("hurry"))
