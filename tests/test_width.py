@@ -66,12 +66,13 @@ def test_what_no_machine_has_is_refused_in_one_sentence() -> None:
 
 
 class FakeCluster:
-    """A cluster whose nodes have two cores each, and answer at once."""
+    """A cluster whose nodes have two cores each, and answer at once, apart from those that are silent."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, **settings: Any) -> None:
         self.nodes = {"first": Node("10.0.0.1", 2, 0)}
         self.draining: set[str] = set()
         self.refuses: dict[str, str] = {}
+        self.silent: set[str] = set()
         monkeypatch.setattr(width, "nodes_with_cores", lambda: dict(self.nodes))
         monkeypatch.setattr(width, "draining_nodes", lambda: set(self.draining))
         monkeypatch.setattr(width, "begin_check", lambda id_, _: id_)
@@ -79,7 +80,7 @@ class FakeCluster:
         self.asked_for: list[tuple[int, int, float]] = []
         """Trials for which the autoscaler was asked for cores and GPUs, with those of each trial."""
         monkeypatch.setattr(width, "ask_for_nodes", lambda *trials: self.asked_for.append(trials))
-        monkeypatch.setattr("ray.wait", lambda results, **_: (results, []))
+        monkeypatch.setattr("ray.wait", self._wait)
         chosen = StudySettings(dataset="digits", num_samples=50, resume="no new one", **settings)
         known = metadata()
         record = StudyRecord.create(folder, known)
@@ -88,6 +89,9 @@ class FakeCluster:
         study: Any = SimpleNamespace(record=record, settings=chosen, began=0.0, capacity=2, cluster=cluster)
         self.record, self.stopper = record, StudyStopper()
         self.width = Width(study, self.stopper)
+
+    def _wait(self, results: list[str], **_: Any) -> tuple[list[str], list[str]]:
+        return [node for node in results if node not in self.silent], [node for node in results if node in self.silent]
 
     def _end_check(self, result: str, node: Node, _: Path) -> None:
         if result in self.refuses:
@@ -139,13 +143,13 @@ def test_trials_leave_a_node_that_will_be_switched_off(cluster: FakeCluster) -> 
     assert cluster.stopper.interrupts("trial on second")
     del cluster.nodes["second"]
     assert cluster.look() == 2
-    assert cluster.stopper.nodes_left == {"second"}  # a worker that may go on where it is needs no other one
+    assert cluster.stopper.nodes_avoided == {"second"}  # a worker that may go on where it is needs no other one
     cluster.nodes["third"] = Node("10.0.0.2", 2, 0)  # a new machine with the same address
     assert cluster.look() == 4
     assert not cluster.stopper.lets_wait("trial on third", "third")
     cluster.draining = {"third"}
     assert cluster.look() == 2
-    assert cluster.stopper.nodes_left == {"third"}
+    assert cluster.stopper.nodes_avoided == {"third"}
 
 
 def test_node_that_cannot_run_trials_is_named_once_and_not_counted(
@@ -159,6 +163,16 @@ def test_node_that_cannot_run_trials_is_named_once_and_not_counted(
     assert [cluster.stopper.lets_wait(f"trial on {node}", node) for node in ("first", "second")] == [False, True]
     assert [cluster.width.trusts(node) for node in ("first", "second", "not checked yet")] == [True, False, False]
     assert not list(cluster.record.folder.glob(".tunesmith-*"))
+
+
+def test_no_trial_begins_on_a_node_before_it_is_checked(cluster: FakeCluster) -> None:
+    cluster.nodes |= {"second": Node("10.0.0.2", 2, 0), "third": Node("10.0.0.3", 2, 0)}
+    cluster.silent = {"second"}
+    assert cluster.look() == 4
+    assert cluster.stopper.nodes_avoided == {"second"}
+    cluster.silent = set()
+    assert cluster.look() == 6
+    assert not cluster.stopper.nodes_avoided
 
 
 def test_users_limit_is_a_ceiling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -76,9 +76,9 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
             The `hyperparameters`, searched and fixed, by name; the `seed` and the `number` of the trial; its `folder`
             and its `checkpoint` (paths), `epochs_recorded` and their lowest cost `best` (or None), from which a worker
             goes on; the address of the `store` of the checkpoints with the study's folder in it (or None);
-            `nodes_left`, Ray's ids of the nodes on which no trial begins any more. None while the running trials decide
-            whether more are needed, and while no trial may begin; `FINISHED` when the study is over, after which Ray
-            asks no more.
+            `nodes_avoided`, Ray's ids of the nodes on which it must not run. None while the running trials decide if
+            more are needed, and while no trial may begin; `FINISHED` when the study is over, after which Ray asks no
+            more.
         """
         self._before_proposal()
         running = self._record.running_ids()
@@ -108,7 +108,7 @@ class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
             "folder": str(self._record.trial_folder(trial)),
             "store": self._record.metadata.store,
             "epochs_recorded": len(trial.epochs),
-            "nodes_left": sorted(self._stopper.nodes_left),
+            "nodes_avoided": sorted(self._stopper.nodes_avoided),
             "best": self._record.objective.minimized(trial.best_epoch) if trial.best_epoch else None,
         }
 

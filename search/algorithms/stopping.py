@@ -51,9 +51,9 @@ class StudyStopper(Stopper):  # type: ignore[misc]
         """Ray's names of the trials that have ended, or end now, and may go on later."""
         self.held_back: set[str] = set()
         """Ray's names of the trials that are interrupted with their next report, because too many run."""
-        self.nodes_left: set[str] = set()
-        """Ray's ids of nodes that will be switched off or cannot run trials: no trial begins there, and those that are
-        there are interrupted with their next report."""
+        self.nodes_avoided: set[str] = set()
+        """Ray's ids of nodes that will be switched off, cannot run trials or have not been checked yet: no trial begins
+        there, and those that are there are interrupted with their next report."""
         self._began = time.monotonic()
         self.set_time_budget(time_budget)
         self._last_error = ""
@@ -110,7 +110,7 @@ class StudyStopper(Stopper):  # type: ignore[misc]
 
     def lets_wait(self, trial_id: str, node: str) -> bool:
         """Whether a trial on this node, which the scheduler would let go on, is interrupted after its report."""
-        must_move = trial_id in self.held_back or node in self.nodes_left
+        must_move = trial_id in self.held_back or node in self.nodes_avoided
         if self.is_paused or self.ends_with_epoch() or must_move:
             self.interrupted.add(trial_id)
         return trial_id in self.interrupted

@@ -351,11 +351,12 @@ def worker_class(
     """The class of the actors that run trials, as Ray's dashboard shows it; an actor is called after its study.
 
     Ray Tune gives a trial the worker of an earlier one if both need the same placement group. So a trial that begins
-    after a node was left gets no worker that is there.
+    after a node is avoided gets no worker that is there.
     """
 
     def placement(sample: dict[str, Any]) -> tune.PlacementGroupFactory:
-        elsewhere = {"ray.io/node-id": f"!in({','.join(sample['nodes_left'])})"} if sample["nodes_left"] else {}
+        avoided = ",".join(sample["nodes_avoided"])
+        elsewhere = {"ray.io/node-id": f"!in({avoided})"} if avoided else {}
         return tune.PlacementGroupFactory([resources], bundle_label_selector=[labels | elsewhere])
 
     worker = tune.with_resources(wrap_function(run, name=f"study {study}: its log names its trials"), placement)

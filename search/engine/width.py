@@ -1,6 +1,7 @@
 """Decides how many trials of a study run at the same time, and follows a cluster that grows and shrinks."""
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -99,7 +100,6 @@ class Width:
         for id_ in draining & self._nodes.keys():
             node = self._nodes.pop(id_)
             self._draining.add(id_)
-            self._leave(id_)
             self._tell(node, "will be switched off: its trials go on elsewhere")
         for id_ in alive.keys() - self._nodes.keys() - self._checks.keys() - self._refused - self._draining:
             try:
@@ -110,6 +110,7 @@ class Width:
             self._late = self._next_look + NODE_SECONDS
         for id_ in self._answered():
             self._end_check(id_)
+        self._avoid_nodes(alive)
         self._ask_for_nodes(self._work())
 
     def trusts(self, node: str) -> bool:
@@ -149,7 +150,6 @@ class Width:
             end_check(result, node, shared)
         except ValueError as error:
             self._refused.add(id_)
-            self._leave(id_)
             show_event(f"{error}; no trial runs there")
         else:
             self._nodes[id_] = node
@@ -158,10 +158,14 @@ class Width:
             with suppress(OSError):
                 shared.remove()
 
-    def _leave(self, id_: str) -> None:
-        """Let no trial begin on a node, and forget those that are gone: each change costs trials their workers."""
-        self._stopper.nodes_left &= nodes_with_cores().keys()
-        self._stopper.nodes_left.add(id_)
+    def _avoid_nodes(self, alive: Mapping[str, Node]) -> None:
+        """Let trials begin only on nodes that can run them, and change nothing for nodes that are gone.
+
+        Each change costs trials the workers of those before them.
+        """
+        avoided = alive.keys() - self._nodes.keys()
+        if avoided != self._stopper.nodes_avoided & alive.keys():
+            self._stopper.nodes_avoided = avoided
 
     def _tell(self, node: Node, what: str) -> None:
         settings = self._study.settings
