@@ -46,13 +46,15 @@ Row = dict[str, float | int | None]
 
 
 def trainings(task: CurveTask, seeds: int) -> Iterator[Training]:
-    """All trainings of a task, seed by seed."""
-    points = task.configurations()
+    """All trainings of a task, seed by seed, first those in full, which alone are needed to replay a search."""
+    points = dict(enumerate(task.configurations()))
+    with_schedule = {number for number, point in points.items() if point.get("lr_schedule", "none") != "none"}
     for seed in range(seeds):
-        for number, point in enumerate(points):
-            short = SHORT_SCHEDULES if point.get("lr_schedule", "none") != "none" else ()
-            for made_for in (task.epochs, *short):
-                yield task.name, number, seed, made_for
+        for made_for, numbers in (
+            (task.epochs, points.keys()),
+            *((epochs, with_schedule) for epochs in SHORT_SCHEDULES),
+        ):
+            yield from ((task.name, number, seed, made_for) for number in sorted(numbers))
 
 
 def record(training: Training) -> tuple[Training, list[Row]]:
