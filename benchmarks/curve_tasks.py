@@ -65,6 +65,8 @@ class CurveTask:
     """Epochs of a training in full."""
     mode: Literal["max", "min"]
     """Whether the highest or the lowest value of the metric is the best: an accuracy or a loss."""
+    load: Callable[[], Any]
+    """Loads the data; this takes its time once."""
     train: Callable[[Point, int, int], TaskTraining]
     """Prepares the training of a point, from a seed, with a schedule that is made for a number of epochs."""
 
@@ -150,7 +152,7 @@ def _image_task(
     def train(point: Point, seed: int, made_for: int) -> TaskTraining:
         return ClassifiesImages(load(), network, point, seed, made_for)
 
-    return CurveTask(name, read_tables(tables, None), defaults, epochs, "max", train)
+    return CurveTask(name, read_tables(tables, None), defaults, epochs, "max", load, train)
 
 
 def _regression() -> CurveTask:
@@ -167,7 +169,7 @@ def _regression() -> CurveTask:
         )
 
     defaults = DEFAULTS | {"depth": 2, "width": 64, "loss": "mse"}
-    return CurveTask("regression", read_tables(tables, None), defaults, 12, "min", train)
+    return CurveTask("regression", read_tables(tables, None), defaults, 12, "min", data, train)
 
 
 def _grammar() -> CurveTask:
@@ -185,7 +187,7 @@ def _grammar() -> CurveTask:
         return FitsTensors(data(), network, (loss, loss), point=point, seed=seed, epochs=made_for)
 
     defaults = DEFAULTS | {"cell": "gru", "hidden": 64, "layers": 1, "clip": 1.0}
-    return CurveTask("grammar", read_tables(tables, None), defaults, 9, "min", train)
+    return CurveTask("grammar", read_tables(tables, None), defaults, 9, "min", data, train)
 
 
 def _autoencoder() -> CurveTask:
@@ -200,7 +202,7 @@ def _autoencoder() -> CurveTask:
         return FitsTensors(data(), network, (nn.MSELoss(), RootMeanSquare()), point=point, seed=seed, epochs=made_for)
 
     defaults = DEFAULTS | {"depth": 1, "width": 64, "noise": 0.0}
-    return CurveTask("autoencoder", read_tables(tables, None), defaults, 15, "min", train)
+    return CurveTask("autoencoder", read_tables(tables, None), defaults, 15, "min", data, train)
 
 
 TASKS = {task.name: task for task in _tasks()}

@@ -66,6 +66,7 @@ def record(training: Training) -> tuple[Training, list[Row]]:
     name, number, seed, made_for = training
     task, rows = TASKS[name], list[Row]()
     key = {"configuration": number, "seed": seed, "made_for": made_for}
+    task.load()
     clock = time.process_time()
     try:
         running = task.train(task.configurations()[number], seed, made_for)
