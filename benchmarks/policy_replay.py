@@ -12,9 +12,10 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from task_tables import Measurement, TaskTable
 
+from search.algorithms.curve_sampler import CurveSampler
 from search.algorithms.samplers import StudySampler, tpe
 from search.algorithms.search_algorithm import suggest_value
 from search.space.distributions import optuna_distribution, snap
@@ -52,8 +53,8 @@ class Trial:
 class Policy:
     """How a study searches."""
 
-    sampler: Literal["random", "tpe", "optuna"] = "tpe"
-    """`tpe` is that of this project, `optuna` the default of Optuna."""
+    sampler: Literal["random", "tpe", "gp", "optuna"] = "tpe"
+    """`tpe` and `gp` are those of this project, `optuna` the default of Optuna."""
     scheduler: Literal["none", "stop", "promote", "median", "first"] = "stop"
     """`stop`: successive halving that stops, as Ray has it; `promote`: as Li et al. 2020, algorithm 2, and Syne Tune
     have it; `median`: Optuna's pruner with its defaults; `first`: one epoch each with half of the budget, then the best
@@ -225,8 +226,12 @@ class _Sampler:
         self._table = table
         self._random = np.random.default_rng(seed)
         self._sampler: BaseSampler | None = None
+        self._steps = 8 if policy.parts else 1
+        """Steps of an epoch, by which the sampler sees when something was measured."""
         if policy.sampler == "tpe":
             self._sampler = StudySampler(table.space, tpe(seed))
+        elif policy.sampler == "gp":
+            self._sampler = StudySampler(table.space, CurveSampler(seed, table.epochs * self._steps, _epoch_seconds))
         elif policy.sampler == "optuna":
             self._sampler = TPESampler(seed=seed)
 
@@ -244,7 +249,7 @@ class _Sampler:
         for trial in trials:
             point = self._table.points[trial.configuration]
             distributions: dict[str, BaseDistribution] = space.optuna_distributions(point)
-            values = {int(step.epoch * 8): step.cost for step in trial.seen if math.isfinite(step.cost)}
+            values = {int(step.epoch * self._steps): step.cost for step in trial.seen if math.isfinite(step.cost)}
             state = TrialState.COMPLETE if trial.has_ended and values else TrialState.PRUNED
             if not trial.seen:
                 continue  # it runs
@@ -255,6 +260,7 @@ class _Sampler:
                     distributions=distributions,
                     value=min(values.values()) if state == TrialState.COMPLETE else None,
                     intermediate_values=values,
+                    user_attrs={"epoch_seconds": sum(step.seconds for step in trial.seen) / trial.seen[-1].epoch},
                 )
             )
         proposal = study.ask()
@@ -263,6 +269,10 @@ class _Sampler:
                 distribution, suggest_value(proposal, name, optuna_distribution(distribution))
             )
         )
+
+
+def _epoch_seconds(trial: FrozenTrial) -> float | None:
+    return trial.user_attrs.get("epoch_seconds")
 
 
 def _cost_at(trial: Trial, epoch: float) -> float:

@@ -23,7 +23,8 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import Trial
 from published_tables import DEFAULTS, SPACE, TASKS, VALUES, PublishedTable
 
-from search.algorithms.samplers import StudySampler, gaussian_process, tpe
+from search.algorithms.curve_sampler import CurveSampler
+from search.algorithms.samplers import StudySampler, tpe
 from search.algorithms.search_algorithm import suggest_value
 from search.record.provenance import command, machine, versions
 from search.space.distributions import optuna_distribution, snap
@@ -45,8 +46,8 @@ OWN: dict[str, Callable[[int], BaseSampler]] = {
         constant_liar=True,
         seed=seed,
     ),
-    "gp, 5 random": gaussian_process,
-    "gp, 8 random": lambda seed: GPSampler(n_startup_trials=8, deterministic_objective=False, seed=seed),
+    "gp": lambda seed: CurveSampler(seed, None, lambda _: None),
+    "Optuna's gp, 5 random": lambda seed: GPSampler(n_startup_trials=5, deterministic_objective=False, seed=seed),
 }
 """Samplers in the search space of this project."""
 OPTUNA = "Optuna's default"

@@ -242,7 +242,7 @@ def test_sampler_sees_the_good_trials_that_it_would_take_from_all() -> None:
             proposal.report(x * epoch, epoch)
         study.tell(proposal, x if number % 20 == 0 else None, state=None if number % 20 == 0 else TrialState.PRUNED)
     running = study.ask()
-    seen = SeenTrials(SPACE, SpaceEncoding(SPACE), sees_all=False)
+    seen = SeenTrials(SPACE, SpaceEncoding(SPACE))
     seen.follow(study)
     shown = seen.shown(study.direction)
     assert len(shown) <= seen_trials.MOST_SEEN + 1
@@ -266,7 +266,7 @@ def test_nearest_trial_is_that_of_the_distances(space: SearchSpace, seed: int) -
             distributions=space.optuna_distributions(point),
         )
         study.add_trial(trial)
-    seen = SeenTrials(space, encoding, sees_all=False)
+    seen = SeenTrials(space, encoding)
     seen.follow(study)
     for point in points[100:]:
         nearest = min(study.trials, key=lambda trial: distance(space, point, trial.params))

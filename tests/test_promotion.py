@@ -190,7 +190,7 @@ def test_nothing_is_lost_when_the_disk_is_full_at_a_commit(study: Driven) -> Non
 
 def test_sampler_sees_paused_trials_as_pruned(study: Driven) -> None:
     study.run(0.5)
-    seen = SeenTrials(study.record.space, SpaceEncoding(study.record.space), sees_all=False)
+    seen = SeenTrials(study.record.space, SpaceEncoding(study.record.space))
     seen.follow(study.record.study)
     shown = seen.shown(study.record.study.direction)
     assert [(trial.state.name, trial.intermediate_values) for trial in shown] == [("PRUNED", {1: 0.5})]

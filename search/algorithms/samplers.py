@@ -8,12 +8,12 @@ from typing import Any
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
-from optuna.study import StudyDirection
+from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from search.algorithms.curve_sampler import CurveSampler, EpochSeconds
 from search.algorithms.memory_prediction import MemoryLimit, MemoryPrediction
-from search.algorithms.seen_trials import SeenTrials, changed
+from search.algorithms.seen_trials import SeenTrials
 from search.settings import SamplerName
 from search.space.distributions import optuna_distribution, snap
 from search.space.encoding import SpaceEncoding
@@ -34,15 +34,6 @@ def tpe(seed: int, startup_trials: int = 5) -> TPESampler:
     )
 
 
-def gaussian_process(seed: int) -> GPSampler:
-    """Gaussian process, Matern 5/2, with the expected improvement over the best trial.
-
-    Snoek et al. 2012, "Practical Bayesian Optimization of Machine Learning Algorithms", section 2.
-    """
-    with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
-        return GPSampler(n_startup_trials=5, deterministic_objective=False, seed=seed)
-
-
 def sobol(seed: int) -> QMCSampler:
     """Scrambled Sobol sequence, which fills the space more evenly than chance (quasi-Monte Carlo).
 
@@ -52,15 +43,29 @@ def sobol(seed: int) -> QMCSampler:
         return QMCSampler(qmc_type="sobol", scramble=True, seed=seed)
 
 
-def build_sampler(name: SamplerName, seed: int, trials_so_far: int) -> BaseSampler:
-    """Build a sampler of Optuna's; a resumed study with `trials_so_far` trials gets other samples than before."""
+def build_sampler(
+    name: SamplerName,
+    seed: int,
+    trials_so_far: int,
+    epochs: int | None = None,
+    epoch_seconds: EpochSeconds = lambda _: None,
+) -> BaseSampler:
+    """Build a sampler.
+
+    Args:
+        name: Its name.
+        seed: For random samples.
+        trials_so_far: Number of the trials of a study that is resumed, which gets other samples than before.
+        epochs: Epochs of a trial in full, or None if there is no limit.
+        epoch_seconds: Says how long an epoch of a trial takes.
+    """
     match name:
         case "tpe":
             return tpe(seed + trials_so_far)
         case "random":
             return RandomSampler(seed + trials_so_far)
         case "gp":
-            return gaussian_process(seed + trials_so_far)
+            return CurveSampler(seed + trials_so_far, epochs, epoch_seconds)
         case "qmc":
             return sobol(seed)  # the record knows how far the sequence has come
 
@@ -68,9 +73,7 @@ def build_sampler(name: SamplerName, seed: int, trials_so_far: int) -> BaseSampl
 class _SampledStudy:
     """A study as a sampler of Optuna's sees it: paused trials are pruned, and failed trials are the worst trials.
 
-    A Gaussian process learns from completed trials only; for it, every pruned trial looks completed, with the best
-    value that it reached, or else with the worst value of the study. With conditional hyperparameters, the trials look
-    as `SpaceEncoding` says.
+    With conditional hyperparameters, the trials look as `SpaceEncoding` says.
     """
 
     def __init__(self, study: Study, trials: list[FrozenTrial]) -> None:
@@ -80,9 +83,17 @@ class _SampledStudy:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
 
-    def _get_trials(
+    def get_trials(
         self,
         deepcopy: bool = True,  # noqa: ARG002
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """The trials with these states."""
+        return [trial for trial in self._trials if states is None or trial.state in states]
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
         states: Container[TrialState] | None = None,
         use_cache: bool = False,  # noqa: ARG002
     ) -> list[FrozenTrial]:
@@ -90,19 +101,7 @@ class _SampledStudy:
 
         The public way, a study in memory with the changed trials, takes 12 ms a proposal at 300 trials, 68 at 1,000.
         """
-        return [trial for trial in self._trials if states is None or trial.state in states]
-
-
-def _complete_pruned(trials: list[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
-    best, worst = (max, min) if direction == StudyDirection.MAXIMIZE else (min, max)
-    measured = {trial.number: [*trial.intermediate_values.values(), *(trial.values or [])] for trial in trials}
-    reached = {number: best(values) for number, values in measured.items() if values}
-    return [
-        changed(trial, state=TrialState.COMPLETE, value=reached.get(trial.number, worst(reached.values())))
-        if trial.state == TrialState.PRUNED and reached
-        else trial
-        for trial in trials
-    ]
+        return self.get_trials(deepcopy, states)
 
 
 class StudySampler(BaseSampler):
@@ -126,9 +125,9 @@ class StudySampler(BaseSampler):
         self._space = space
         self._encoding = SpaceEncoding(space)
         self._sampler = sampler
-        self._learns_failures = isinstance(sampler, GPSampler)
+        self._learns_failures = isinstance(sampler, CurveSampler)
         """Whether the sampler keeps away from failed trials by itself; it would repeat its sample when asked again."""
-        self._seen = SeenTrials(space, self._encoding, sees_all=self._learns_failures)
+        self._seen = SeenTrials(space, self._encoding)
         self._memory = MemoryPrediction(space, memory_limit)
         self.redrawn = 0
         """How many points were sampled before the last one that were predicted not to fit into the memory."""
@@ -188,8 +187,7 @@ class StudySampler(BaseSampler):
 
     def _shown(self, study: Study) -> Any:
         """The study as the sampler sees it now."""
-        trials = self._seen.shown(study.direction)
-        return _SampledStudy(study, _complete_pruned(trials, study.direction) if self._learns_failures else trials)
+        return _SampledStudy(study, self._seen.shown(study.direction))
 
     def _sample_point(self, shown: Any, trial: FrozenTrial) -> Point:
         distributions = self._encoding.optuna_distributions

@@ -32,8 +32,7 @@ class SeenTrials:
     nothing that could be measured.
     """
 
-    def __init__(self, space: SearchSpace, encoding: SpaceEncoding, *, sees_all: bool) -> None:
-        self._most = 10**9 if sees_all else MOST_SEEN
+    def __init__(self, space: SearchSpace, encoding: SpaceEncoding) -> None:
         self._space = space
         self._encoding = encoding if encoding.is_needed else None
         self._trials: list[FrozenTrial] = []
@@ -78,7 +77,7 @@ class SeenTrials:
         """
         paused = {number for number in self._open if is_paused(self._trials[number])}
         chosen = {*self._recent, *paused}
-        if self._num_ended + len(paused) > self._most:
+        if self._num_ended + len(paused) > MOST_SEEN:
             ranks = sorted([*self._best, *(_rank(self._trials[number], direction) for number in paused)])
             newest = sorted(chosen)[BEST_SEEN - MOST_SEEN :]
             chosen = {*newest, *(rank[-1] for rank in ranks[:BEST_SEEN])}
@@ -113,7 +112,7 @@ class SeenTrials:
     def _add_ended(self, trial: FrozenTrial, direction: StudyDirection) -> None:
         self._num_ended += 1
         insort(self._recent, trial.number)
-        del self._recent[: -self._most]
+        del self._recent[:-MOST_SEEN]
         insort(self._best, _rank(trial, direction))
         del self._best[BEST_SEEN:]
         if contains(self._space, trial.params):

@@ -300,7 +300,9 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
     worker = worker_class(run, record.folder.name, resources, settings.node_labels)
     crashes, state_before = 0, None
     while not stopper.starts_no_trial():
-        sampler = build_sampler(settings.sampler, settings.seed, len(record.trials))
+        sampler = build_sampler(
+            settings.sampler, settings.seed, len(record.trials), settings.epochs, record.epoch_seconds
+        )
         algorithm = SearchAlgorithm(
             record,
             sampler,

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -11,7 +12,7 @@ from typing import Any, Self, TypeVar
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.record.checkpoint_store import CheckpointStore
 from search.record.database import NoRetry, StudyStorage, check_file, open_file
@@ -414,6 +415,12 @@ class StudyRecord:
     def running(self, trial_id: str) -> TrialRecord:
         """The running trial with this name in Ray."""
         return self._running[trial_id][0]
+
+    def epoch_seconds(self, stored: FrozenTrial) -> float | None:
+        """How long an epoch of a trial of Optuna's study takes on average; None if that is not known."""
+        place = bisect_left(self.trials, stored.number, key=lambda trial: trial.number)
+        is_own = place < len(self.trials) and self.trials[place].number == stored.number
+        return self.trials[place].epoch_seconds if is_own else None
 
     def running_ids(self) -> list[str]:
         """Ray's names of the trials that run now."""

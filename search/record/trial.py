@@ -241,6 +241,12 @@ class TrialRecord:
         return self.objective.value(self.best_epoch)
 
     @property
+    def epoch_seconds(self) -> float | None:
+        """Mean wall clock of an epoch; None if it is not known."""
+        seconds = [metrics.seconds for metrics in self.epochs if metrics.seconds]
+        return sum(seconds) / len(seconds) if seconds else None
+
+    @property
     def seconds(self) -> float | None:
         """Wall clock of all epochs and of the failure; None if the trial died before its first epoch."""
         if self.whole_seconds is not None:

@@ -99,7 +99,7 @@ def replay_grid(curves: GridCurves, settings: StudySettings, space: SearchSpace,
     record = memory_record(settings, space)
     if settings.baseline:
         record.enqueue_starting_points(settings.num_samples)
-    sampler = build_sampler(settings.sampler, settings.seed, trials_so_far=0)
+    sampler = build_sampler(settings.sampler, settings.seed, 0, settings.epochs, record.epoch_seconds)
     search = SearchAlgorithm(
         record, sampler, seed=settings.seed, num_ended=settings.num_samples, stopper=StudyStopper()
     )
