@@ -65,6 +65,12 @@ POLICIES = {
     "promote, 1/4": replace(PROMOTE, grace=1 / 4),
     "promote, 1/8": replace(PROMOTE, grace=1 / 8),
     "promote, 1/8, reduction 4": replace(PROMOTE, grace=1 / 8, reduction=4),
+    "gp": replace(TODAY, sampler="gp"),
+    "gp, promote": replace(PROMOTE, sampler="gp"),
+    "gp, promote, reduction 2": replace(PROMOTE, sampler="gp", reduction=2),
+    "gp, promote, reduction 2, baseline in full": replace(PROMOTE, sampler="gp", reduction=2, baseline_in_full=True),
+    "gp, promote, 1/2": replace(PROMOTE, sampler="gp", grace=1 / 2),
+    "gp, promote, 1/2, reduction 2": replace(PROMOTE, sampler="gp", grace=1 / 2, reduction=2),
 }
 Job = tuple[str, str, int]
 """The names of a task and of a policy, and the number of a study."""
