@@ -83,8 +83,8 @@ class StudySettings(DataConfig):
     show_space: bool = False
     """Print the search space as such a TOML file, and run no trial."""
     sampler: SamplerName = "tpe"
-    """Algorithm that proposes configurations. tpe: tree-structured Parzen estimator; gp: Gaussian process; qmc: Sobol
-    sequence; random: random search."""
+    """Algorithm that proposes configurations. tpe: tree-structured Parzen estimator; gp: Gaussian process that learns
+    from unfinished learning curves and from the time of an epoch; qmc: Sobol sequence; random: random search."""
     scheduler: SchedulerName = "asha"
     """Algorithm that stops weak trials early. asha: asynchronous successive halving; promotion: the same, but a weak
     trial is paused, and continues as soon as it is among the best of those that came as far; hyperband: successive
