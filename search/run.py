@@ -16,6 +16,7 @@ from search.record.lookup import (
     find_study,
     resume_command,
     stored_settings,
+    study_to_continue,
 )
 from search.retraining.settings import ConfirmSettings
 from search.settings import RENAMED_OPTIONS, StudySettings, is_address
@@ -33,13 +34,13 @@ def read_settings(args: list[str]) -> StudySettings:
         ValueError: The study to be resumed does not exist, or the command line contradicts its settings.
     """
     args = _with_store(args)
-    study = option_value(args, "--resume")
+    resume, name = option_value(args, "--resume"), option_value(args, "--name")
     results_dir = Path(option_value(args, "--results-dir") or StudySettings().results_dir)
-    name, others = option_value(args, "--name"), [arg for arg in args if arg.replace("_", "-") != "--resume-existing"]
-    if study is None and name and others != args and (results_dir / name).exists():
-        study, args = name, others
+    others = [arg for arg in args if arg.replace("_", "-") != "--resume-existing"]
+    study = study_to_continue(resume, name, results_dir, resume_existing=others != args)
     if study is None:
         return parse(StudySettings, __doc__ or "", args, renamed=RENAMED_OPTIONS)
+    args = args if resume else others
     server = option_value(args, "--storage")
     stored = stored_settings(find_study(study, results_dir, server), server)
     check_code_named(study, stored, {option: option_value(args, option) for option in code_paths(stored)})

@@ -8,7 +8,14 @@ from typing import Any
 
 from search.engine.passed_code import passed_code, take_settings
 from search.engine.study import prepare_study
-from search.record.lookup import as_options, check_code_named, find_study, resumed_settings, stored_settings
+from search.record.lookup import (
+    as_options,
+    check_code_named,
+    find_study,
+    resumed_settings,
+    stored_settings,
+    study_to_continue,
+)
 from search.run import run_study
 from search.settings import StudySettings, is_address
 from search.study_result import Code, StudyResult, read_study
@@ -60,9 +67,13 @@ def run_search(
         if isinstance(changes.get(name), str):
             changes[name] = Path(changes[name])
     own_name, results_dir = changes.get("name"), changes.get("results_dir", StudySettings().results_dir)
-    if resume is None and own_name and changes.get("resume_existing") and (results_dir / own_name).exists():
-        resume, changes = own_name, changes | {"resume_existing": False}
-    study = prepare_study(_resumed(str(resume), changes) if resume is not None else StudySettings(**changes))
+    existing = bool(changes.get("resume_existing"))
+    continued = study_to_continue(
+        None if resume is None else str(resume), own_name, results_dir, resume_existing=existing
+    )
+    if continued is not None and resume is None:
+        del changes["resume_existing"]
+    study = prepare_study(StudySettings(**changes) if continued is None else _resumed(continued, changes))
     status = run_study(study)
     code = Code({name: changes[name] for name in given if name in changes}, passed_code(study.settings))
     result = read_study(study.record.folder, study.settings.storage, code)

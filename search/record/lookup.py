@@ -72,6 +72,20 @@ def find_study(study: str, results_dir: Path, server: str | None = None) -> Path
     )
 
 
+def study_to_continue(resume: str | None, name: str | None, results_dir: Path, *, resume_existing: bool) -> str | None:
+    """The study with which a session goes on, or None if it begins one.
+
+    Args:
+        resume: The study that was named to be continued.
+        name: The name of the study.
+        results_dir: The results folder.
+        resume_existing: Whether a study of this name is continued if there is one.
+    """
+    if resume is None and name and resume_existing and (results_dir / name).exists():
+        return name
+    return resume
+
+
 def stored_settings(folder: Path, server: str | None = None) -> StudySettings:
     """The settings under which a study was started, adjusted to where its folder is now.
 
