@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import optuna
@@ -48,7 +48,7 @@ from search.record.configuration import measure, measure_again, rank
 from search.record.provenance import command, machine, versions
 from search.record.ranking import best_configurations, best_trial
 from search.record.study_record import StudyRecord
-from search.settings import StudySettings
+from search.settings import SamplerName, StudySettings
 from search.simulation.simulator import memory_record, simulate
 from search.space.distributions import OrderedChoice, values_of
 from search.space.search_space import ConditionalRange, SearchSpace, describe, parse
@@ -104,7 +104,7 @@ def study(way: Way, number: int) -> StudyRecord:
     record = memory_record(settings, way.space)
     record.metadata = replace(record.metadata, dataset=replace(record.metadata.images, validation_images=world.images))
     record.enqueue_starting_points(way.trials)
-    sampler = build_sampler(way.sampler, seed, 0)
+    sampler = build_sampler(way.sampler, seed, 0, way.epochs, record.epoch_seconds)
     search = SearchAlgorithm(record, sampler, seed=seed, num_ended=way.trials, stopper=StudyStopper())
     curves = lambda trial: world.curve(trial.hyperparameters, trial.seed)[: way.epochs]  # noqa: E731
     for _ in simulate(record, search.suggest, build_scheduler(settings, record), curves, 2):
@@ -306,6 +306,7 @@ def main() -> None:
     parser.add_argument("--trials", nargs="+", type=int, default=list(TRIALS))
     parser.add_argument("--epochs", nargs="+", type=int, default=[EPOCHS])
     parser.add_argument("--schedulers", nargs="+", default=["none", "asha"], choices=["none", "asha"])
+    parser.add_argument("--sampler", default="tpe", choices=get_args(SamplerName))
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS))
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     options = parser.parse_args()
@@ -319,7 +320,7 @@ def main() -> None:
     for world, trials, epochs, scheduler in itertools.product(
         options.worlds, options.trials, options.epochs, options.schedulers
     ):
-        ways = [Way(world, trials, scheduler, epochs=epochs)]
+        ways = [Way(world, trials, scheduler, options.sampler, epochs)]
         for name, way, count in measurements(numbers, ways, options.parts):
             show((name, way.world, way.scheduler, str(way.trials), str(way.epochs)), count)
             kind = name.partition(",")[0]

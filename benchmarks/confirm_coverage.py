@@ -84,7 +84,7 @@ def searched(settings: StudySettings, data: ImageData, folder: Path) -> StudyRec
     server: Any = MemoryStorage()
     record = StudyRecord.create(folder, collect_metadata(settings, default_space("mlp"), data), server=server)
     record.enqueue_starting_points(most=settings.num_samples)
-    sampler = build_sampler(settings.sampler, settings.seed, 0)
+    sampler = build_sampler(settings.sampler, settings.seed, 0, settings.epochs, record.epoch_seconds)
     search = SearchAlgorithm(
         record, sampler, seed=settings.seed, num_ended=settings.num_samples, stopper=StudyStopper()
     )
