@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.search_space import intersection_search_space
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import norm
@@ -71,8 +72,8 @@ class CurveSampler(BaseSampler):
         self._model: CurveModel | None = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
-        """The distributions of the first trial."""
-        return dict(study.get_trials(deepcopy=False)[0].distributions)
+        """The hyperparameters that all trials have."""
+        return intersection_search_space(study.get_trials(deepcopy=False))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
