@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 Array = NDArray[np.float64]
@@ -100,6 +99,8 @@ class CurveModel:
             costs: Their warped costs, lower is better (measurements).
         """
         if len(costs) >= max(self._fitted_to + 1, 1.1 * self._fitted_to):
+            from scipy.optimize import minimize  # a tenth of a second
+
             self._fitted_to = len(costs)
             arguments = _tensors(observations), torch.as_tensor(costs)
             options = {"maxiter": STEPS}

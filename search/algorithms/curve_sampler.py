@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import intersection_search_space
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from search.algorithms.curve_model import Array, CurveModel, Observations, warp
 from search.space.distributions import from_unit, snap, to_unit
@@ -109,7 +109,8 @@ class CurveSampler(BaseSampler):
             places = space.places(units)
             mean, deviation = model.predict(_at_the_end(places, np.full(len(places), NEW_CURVE)))
             gain = (best - mean) / deviation
-            expected = deviation * (norm.pdf(gain) + gain * norm.cdf(gain))
+            density = np.exp(-(gain**2) / 2) / math.sqrt(2 * math.pi)
+            expected = deviation * (density + gain * ndtr(gain))
             scores: Array = np.log(np.maximum(expected, TINY)) - log_seconds(places)
             return scores
 
