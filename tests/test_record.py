@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from studies import FULL_EPOCHS, HandDrivenStudy, metrics, search
 
@@ -212,3 +214,24 @@ def test_nothing_is_lost_when_the_disk_is_full_at_a_commit(study: HandDrivenStud
         step()
         assert next(fails, None) is None
     assert StudyRecord.open(tmp_path).trials == study.record.trials
+
+
+def test_study_that_writes_is_read_as_it_is_at_one_moment(study: HandDrivenStudy, tmp_path: Path) -> None:
+    """While the tables are read, one after the other, an epoch is recorded: it is there as a whole, or not at all."""
+    study.suggest("a")
+    study.record.add_epoch("a", metrics(1, 0.5))
+    writer = threading.Thread(target=lambda: study.record.add_epoch("a", metrics(2, 0.6)))
+
+    def write_meanwhile(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "FROM trial_user_attributes" in statement and threading.current_thread() is threading.main_thread():
+            writer.start()
+            writer.join(0.5)
+
+    event.listen(Engine, "after_cursor_execute", write_meanwhile)
+    try:
+        read = StudyRecord.open(tmp_path)
+    finally:
+        event.remove(Engine, "after_cursor_execute", write_meanwhile)
+    writer.join()
+    assert [len(trial.epochs) for trial in read.trials] == [1]
+    assert [len(trial.epochs) for trial in StudyRecord.open(tmp_path).trials] == [2]

@@ -125,6 +125,24 @@ class StudyStorage(RDBStorage):
             finally:
                 session.close()
 
+    def read(self, look: Callable[[], Result]) -> Result:
+        """Read several things as they are at one moment, while another process may write.
+
+        Args:
+            look: Reads the database, and returns the result. Until it has ended, the other process waits to write.
+        """
+        session = self.scoped_session()
+        assert isinstance(session, _Session)
+        session.in_change = True
+        try:
+            if self.engine.name == "sqlite":  # of itself, it would begin a transaction only before a write
+                session.connection().exec_driver_sql("BEGIN")
+            return look()
+        finally:
+            session.in_change = False
+            session.rollback()
+            session.close()
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()

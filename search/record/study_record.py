@@ -121,11 +121,17 @@ class StudyRecord:
                 check_file(file)
             database = server or open_file(file, new=False)
             storage = TrialStorage(database)
-            (name,) = [folder.name] if server else optuna.get_all_study_names(storage)
-            study = optuna.load_study(study_name=name, storage=storage)
-            metadata = read_metadata(study.user_attrs, folder)
-            if (study.direction == StudyDirection.MINIMIZE) != (metadata.objective.mode == "min"):
-                raise ValueError(f"metric {metadata.objective.metric} cannot have mode {study.direction.name.lower()}")
+
+            def look() -> tuple[optuna.Study, dict[str, Any], StudyDirection]:
+                (name,) = [folder.name] if server else optuna.get_all_study_names(storage)
+                study = optuna.load_study(study_name=name, storage=storage)
+                study.get_trials(deepcopy=False)  # which the storage keeps
+                return study, study.user_attrs, study.direction
+
+            study, attributes, direction = database.read(look)
+            metadata = read_metadata(attributes, folder)
+            if (direction == StudyDirection.MINIMIZE) != (metadata.objective.mode == "min"):
+                raise ValueError(f"metric {metadata.objective.metric} cannot have mode {direction.name.lower()}")
             record = cls(folder, study, storage, database, metadata)
             record.trials += read_trials(study, metadata)
             storage.forget_epochs()
