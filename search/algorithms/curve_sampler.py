@@ -53,21 +53,17 @@ class CurveSampler(BaseSampler):
     al. 2012, "Practical Bayesian Optimization of Machine Learning Algorithms", section 3.2.
     """
 
-    def __init__(
-        self, seed: int, epochs: int | None, epoch_seconds: EpochSeconds, startup_trials: int = STARTUP_TRIALS
-    ) -> None:
+    def __init__(self, seed: int, epochs: int | None, epoch_seconds: EpochSeconds) -> None:
         """Begin without any trial.
 
         Args:
             seed: For random configurations.
             epochs: Epochs of a training in full, or None if that is the longest one there was.
             epoch_seconds: Says how long an epoch of a trial takes.
-            startup_trials: Trials that are proposed at random.
         """
         self._seed = seed
         self._epochs = epochs
         self._epoch_seconds = epoch_seconds
-        self._startup_trials = startup_trials
         self._random = RandomSampler(seed)
         self._model: CurveModel | None = None
 
@@ -82,8 +78,8 @@ class CurveSampler(BaseSampler):
         trials = [other for other in study.get_trials(deepcopy=False) if search_space.keys() <= other.params.keys()]
         sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
         curves = [curve for other in trials if (curve := _curve(other, sign, self._epoch_seconds(other))).costs]
-        is_finite = [math.isfinite(min(curve.costs.values())) for curve in curves]
-        if len(curves) < self._startup_trials or not any(is_finite):
+        any_finite = any(math.isfinite(min(curve.costs.values())) for curve in curves)
+        if len(curves) < STARTUP_TRIALS or not any_finite:
             return {}
         space = _Coordinates(search_space)
         silent = [
