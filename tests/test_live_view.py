@@ -10,22 +10,24 @@ import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import faulty
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 from serial_ray import become_command, run_command
 from terminal_emulator import Terminal
 from test_model_folder import model_metadata
 
-from search.engine import tuner
+from search.engine import header, tuner
 from search.engine.header import header_lines
 from search.engine.study import prepare_study
 from search.engine.study_run import build_view
 from search.monitoring.live_view import LiveView, sparkline
 from search.monitoring.terminal import PlainView, clock, header_line
-from search.record import lookup
+from search.record import lookup, provenance
 from search.record.confirmation import Plan
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
@@ -297,6 +299,31 @@ def test_sentences_are_right_for_one_too(tmp_path: Path) -> None:
     assert "  search     1 trial of 1 epoch for the highest val_accuracy" in header
     assert "; 1 trial at a time, 1 core each" in header
     assert (counted(0, "image"), counted(1, "image"), counted(1000, "image")) == ("0 images", "1 image", "1,000 images")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "line"),
+    [
+        (0, {}, "2 cores; 2 trials at a time, 1 core each"),
+        (1, {}, "2 cores and 1 GPU; 2 trials at a time, 1 core each; --gpus-per-trial shares out the GPU"),
+        (2, {}, "2 cores and 2 GPUs; 2 trials at a time, 1 core each; --gpus-per-trial shares out the GPUs"),
+        (1, {"gpus_per_trial": 0.5}, "2 cores and 1 GPU; 2 trials at a time, 1 core and 0.5 GPU each"),
+        (
+            2,
+            {"gpus_per_trial": 2, "memory_per_trial": "1GB"},
+            "2 cores and 2 GPUs; 1 trial at a time, 1 core, 2 GPUs and 1GB each",
+        ),
+    ],
+)
+def test_header_says_what_each_trial_has_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, options: dict[str, Any], line: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(provenance, "available_cpus", lambda: 2)
+    monkeypatch.setattr(header, "available_cpus", lambda: 2)
+    settings = StudySettings(dataset="digits", results_dir=tmp_path, **options)
+    assert header_line("machine", line) in header_lines(prepare_study(settings))
 
 
 def test_output_of_twenty_trials_fits_on_one_screen(tmp_path: Path, digits: ImageData) -> None:

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import optuna
 import pandas as pd
+import pynvml
 import pytest
 import torch
 from serial_ray import run_command
@@ -117,6 +119,39 @@ def test_memory_of_all_gpus_is_that_which_torch_has_reserved(monkeypatch: pytest
         assert reset == [0, 1]
         assert meter.peaks(8).peak_gpu_mb == 7000
         assert meter.peaks(8).micro_batch_size == 8
+
+
+@needs_proc
+def test_gpu_memory_of_processes_is_that_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    pids: list[int] = []
+
+    def users(gpu: int) -> list[SimpleNamespace]:
+        sizes = {os.getpid(): 10**12, 1: 10**12} | dict.fromkeys(pids, gpu * 10**9)  # others use the GPUs, too
+        return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in sizes.items()]
+
+    monkeypatch.setattr(memory_meter, "_gpus", lambda: [2, 3])
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", users)
+    with (
+        MemoryMeter() as meter,
+        subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE) as one,
+    ):
+        pids.append(one.pid)
+        assert meter.peaks().peak_gpu_mb == 5000
+        pids.clear()
+        assert meter.peaks().peak_gpu_mb == 5000, "it is the peak"
+        assert one.stdin is not None
+        one.stdin.write(b"\n")
+
+
+def test_driver_that_says_nothing_costs_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", fail)
+    assert memory_meter._gpus.__wrapped__() == []
+    monkeypatch.setattr(memory_meter, "_gpus", lambda: [0])
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", fail)
+    assert memory_meter._gpu_memory({1}) == 0
 
 
 def test_parts_of_a_trial_are_joined() -> None:

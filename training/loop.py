@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import Checkpoint
-from training.config import MAX_SEED, TrialConfig
+from training.config import MAX_SEED, NETWORKS, TrialConfig
 from training.images.augmentation import sample_augmentation
 from training.images.image_data import Batch, ImageData, ImageSplit, batch_starts, batches
 from training.metrics import EpochMetrics
 from training.micro_batch import MicroBatch, in_fitting_batches, is_out_of_memory, spare_single_values
 from training.networks.networks import Shape, build_network
 from training.optimization.lr_schedule import learning_rate_at
-from training.optimization.optimizers import Optimizer, build_optimizer
+from training.optimization.optimizers import FusedOptimizer, Optimizer, build_optimizer, set_learning_rate
 from training.optimization.precision import autocast
+from training.optimization.step_graph import StepGraph
 from training.random_state import seed_generators
 from training.user_code import errors_as_sentences
 
@@ -53,6 +55,7 @@ def train_loop(
     autocast: AbstractContextManager[object],
     *,
     micro_batch: MicroBatch | None = None,
+    graph: StepGraph | None = None,
 ) -> Iterator[tuple[Tensor, int]]:
     """Take one optimizer step for each batch, from its gradients or from the sum of those of its parts.
 
@@ -64,6 +67,7 @@ def train_loop(
         autocast: Context in which the logits are computed; `training.optimization.precision` builds it.
         micro_batch: Says how many images go through the network at a time, and learns when the memory does not suffice;
             by default whole batches.
+        graph: Replays the steps of whole batches, if there is one.
 
     Yields:
         The loss of each batch before its step, a tensor on the device of the batch, and its number of images.
@@ -79,15 +83,12 @@ def train_loop(
         loss.backward()
         return loss.detach()
 
-    model.train()
-    for images, labels in batches:
+    def backward_in_fitting_parts(images: Tensor, labels: Tensor) -> Tensor:
         while True:
             try:
                 if micro_batch.size is None:
-                    loss = backward(images, labels)
-                else:
-                    loss = torch.stack([backward(*part) for part in micro_batch.parts(images, labels)]).sum()
-                break
+                    return backward(images, labels)
+                return torch.stack([backward(*part) for part in micro_batch.parts(images, labels)]).sum()
             except Exception as error:
                 if not (is_out_of_memory(error) and micro_batch.halve(len(labels))):
                     raise
@@ -95,8 +96,22 @@ def train_loop(
             optimizer.zero_grad()
             if images.is_cuda:
                 torch.cuda.empty_cache()
-        optimizer.step()
-        optimizer.zero_grad()
+
+    def step(compute_gradients: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        try:
+            loss = compute_gradients(images, labels)
+            optimizer.step()
+        finally:
+            optimizer.zero_grad()
+        return loss
+
+    model.train()
+    for images, labels in batches:
+        loss = None
+        if graph is not None and micro_batch.size is None:
+            loss = graph.replay(images, labels, partial(step, backward))
+        if loss is None:
+            loss = step(backward_in_fitting_parts, images, labels)
         yield loss, len(labels)
 
 
@@ -173,15 +188,21 @@ class Training:
         torch.set_flush_denormal(True)  # denormal numbers, to which moments of constant weights decay, are slow
         self.config = config
         self.data = data
-        self.model = build_network(config, data.image_shape, len(data.classes)).to(data.train.images.device)
+        device = data.train.images.device
+        self.model = build_network(config, data.image_shape, len(data.classes)).to(device)
+        can_be_replayed = device.type == "cuda" and config.network in NETWORKS  # of others, Python may be a part
+        if can_be_replayed:
+            self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(config, self.model.parameters())
+        can_be_replayed = can_be_replayed and isinstance(self.optimizer, FusedOptimizer)
+        self.graph = StepGraph() if can_be_replayed else None
         if min(config.batch_size, len(data.train)) == 1:
             spare_single_values(self.model)
         self.micro_batch = MicroBatch(self.model)
         self.evaluation_batch_size = evaluation_batch_size(self.model, data)
         self.loss_fn = nn.CrossEntropyLoss()
         self.training_loss_fn = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-        self.autocast = autocast(config, data.train.images.device)
+        self.autocast = autocast(config, device)
         self.shuffler = torch.Generator().manual_seed(config.seed) if config.shuffle else None
         self.augmenter = _augmenter(config)
         self.epoch = 0
@@ -208,6 +229,7 @@ class Training:
             self.optimizer,
             self.autocast,
             micro_batch=self.micro_batch,
+            graph=self.graph,
         )
         for step, (loss, images) in enumerate(steps, start=begun["steps"] + 1):
             self._images_seen += images
@@ -292,9 +314,7 @@ class Training:
         steps_per_epoch = len(batch_starts(len(self.data.train), config.batch_size, merge_single=True))
         first, steps = (self.epoch - 1) * steps_per_epoch, config.epochs * steps_per_epoch
         for step, batch in enumerate(epoch_batches, start=first):
-            learning_rate = learning_rate_at(config.lr_schedule, config.learning_rate, step, steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
+            set_learning_rate(self.optimizer, learning_rate_at(config.lr_schedule, config.learning_rate, step, steps))
             yield batch
 
     def _evaluate(self, loss_name: str, split: ImageSplit) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import torch
+
 from search.engine.study import Study
 from search.monitoring.terminal import header_line
 from search.record.provenance import available_cpus
@@ -42,13 +44,7 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         trials = f"{counted(settings.num_samples, 'trial')}{limit}"
         yield "search", f"{trials} for the {extreme} {settings.metric_name}, sampler {settings.sampler}"
     yield "scheduler", f"{settings.scheduler}, {_EFFECTS.get(settings.scheduler, 'which stops weak trials early')}"
-    machine, cores = "machine", counted(available_cpus(), "core")
-    if study.cluster:
-        size = study.cluster.size()
-        machine, cores = "cluster", f"{counted(size.cpus, 'core')} on {counted(size.nodes, 'node')}"
-    trials = f"{counted(study.max_concurrent_trials, 'trial')} at a time"
-    needed = [counted(settings.cpus_per_trial, "core"), *filter(None, [settings.memory_per_trial])]
-    yield machine, f"{cores}; {trials}, {' and '.join(needed)} each"
+    yield _machine(study)
     yield "results", str(short_path(record.folder))
     if record.store:
         yield "store", str(record.store)
@@ -62,6 +58,26 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         yield "warm start", f"{warm_start.trials} of {counted(warm_start.of, 'trial')} of study {warm_start.study}"
     if record.trials:
         yield "resumed", f"{counted(len(ended_trials(record.trials)), 'ended trial')}; {_trials_left(study)}"
+
+
+def _machine(study: Study) -> tuple[str, str]:
+    """What the study runs on, and what each trial has of it."""
+    settings = study.settings
+    if study.cluster:
+        size = study.cluster.size()
+        machine, cpus, gpus, nodes = "cluster", size.cpus, size.gpus, f" on {counted(size.nodes, 'node')}"
+    else:
+        machine, cpus, gpus, nodes = "machine", available_cpus(), torch.cuda.device_count(), ""
+    there = _joined([counted(cpus, "core"), *([counted(gpus, "GPU")] if gpus else [])])
+    trials = f"{counted(study.max_concurrent_trials, 'trial')} at a time"
+    of_gpus = [f"{settings.gpus_per_trial:g} GPU{'s' * (settings.gpus_per_trial > 1)}"] * (settings.gpus_per_trial > 0)
+    needed = [counted(settings.cpus_per_trial, "core"), *of_gpus, *filter(None, [settings.memory_per_trial])]
+    hint = f"; --gpus-per-trial shares out the GPU{'s' * (gpus > 1)}" if gpus and not of_gpus else ""
+    return machine, f"{there}{nodes}; {trials}, {_joined(needed)} each{hint}"
+
+
+def _joined(parts: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def _describe_code(path: str, kind: str) -> str:

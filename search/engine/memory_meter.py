@@ -4,10 +4,11 @@ import ctypes
 import gc
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -26,12 +27,15 @@ class MemoryMeter:
     A worker runs many trials, so what the system and torch know of the peak is reset at the beginning. What all trials
     of a worker have, such as the libraries, belongs to each of them, and so does what an earlier one has not given
     back. Of the processes that a trial has started, those count that run at the same time; one that lasts for less
-    than half a second may be missed. Without the files of Linux in `/proc`, only the memory of GPUs is measured.
+    than half a second may be missed. Without the files of Linux in `/proc`, only this process's memory of GPUs is
+    measured: what torch has reserved. Of other processes it is what the driver says, with what CUDA itself takes.
     """
 
     def __init__(self) -> None:
         self._of_process = self._of_others = 0
         """Peaks of this process and of those that it has started, in kB; 0 where nothing is known."""
+        self._gpus_of_others = 0
+        """Peak of the GPUs' memory of the processes that it has started, in bytes."""
         self._is_over = threading.Event()
         self._lock = threading.Lock()
 
@@ -62,7 +66,7 @@ class MemoryMeter:
         of_all = self._of_process + self._of_others
         return MemoryUse(
             peak_mb=round(of_all / KB_PER_MB) if self._of_process else None,
-            peak_gpu_mb=_gpu_peak(),
+            peak_gpu_mb=round((_gpu_peak() + self._gpus_of_others) / 1e6) or None,
             micro_batch_size=micro_batch_size,
         )
 
@@ -72,10 +76,13 @@ class MemoryMeter:
 
     def _look(self) -> None:
         of_process = _status(os.getpid(), "VmHWM" if self._is_reset else "VmRSS")
-        of_others = sum(_memory_of_children(os.getpid())) if _has_children() else 0
+        others = dict(_descendants(os.getpid())) if _has_children() else {}
+        of_others = sum(_memory(pid, parent) for pid, parent in others.items())
+        gpus_of_others = _gpu_memory(others.keys()) if others else 0
         with self._lock:
             self._of_process = max(self._of_process, of_process)
             self._of_others = max(self._of_others, of_others)
+            self._gpus_of_others = max(self._gpus_of_others, gpus_of_others)
 
 
 def give_back_memory() -> None:
@@ -98,11 +105,34 @@ def give_back_memory() -> None:
 _has_frozen = False
 
 
-def _gpu_peak() -> int | None:
-    """The largest memory that torch had reserved on all GPUs of this process, in MB; None if it has used none."""
+def _gpu_peak() -> int:
+    """The largest memory that torch had reserved on all GPUs of this process, in bytes."""
     if not torch.cuda.is_initialized():
-        return None
-    return round(sum(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count()))) / 1e6)
+        return 0
+    return sum(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count())))
+
+
+def _gpu_memory(pids: Set[int]) -> int:
+    """The memory that the driver of Nvidia's GPUs says processes have, in bytes; 0 where it says nothing."""
+    if not (gpus := _gpus()):
+        return 0
+    import pynvml
+
+    with suppress(pynvml.NVMLError):
+        users = [user for gpu in gpus for user in pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)]
+        return sum(user.usedGpuMemory or 0 for user in users if user.pid in pids)
+    return 0
+
+
+@cache
+def _gpus() -> list[Any]:
+    """The handles of the GPUs of this machine in the library of the driver; empty without that."""
+    import pynvml
+
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        return [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    return []
 
 
 def _has_children() -> bool:
@@ -114,16 +144,21 @@ def _has_children() -> bool:
     return True
 
 
-def _memory_of_children(parent: int) -> Iterator[int]:
-    """The memory in kB of each process that another one has started, and of those that these have started.
+def _descendants(parent: int) -> Iterator[tuple[int, int]]:
+    """Each process that another one has started, with its parent, and those that these have started."""
+    for child in _children(parent):
+        yield child, parent
+        yield from _descendants(child)
+
+
+def _memory(pid: int, parent: int) -> int:
+    """The memory of a process in kB.
 
     A process that runs its parent's program is a copy of it, and shares memory with it: only what it has for itself
     counts. Of another program, the peak counts.
     """
-    for child in _children(parent):
-        is_copy = _read(child, "cmdline") == _read(parent, "cmdline")
-        yield _own_memory(child) if is_copy else _status(child, "VmHWM")
-        yield from _memory_of_children(child)
+    is_copy = _read(pid, "cmdline") == _read(parent, "cmdline")
+    return _own_memory(pid) if is_copy else _status(pid, "VmHWM")
 
 
 def _children(pid: int) -> list[int]:

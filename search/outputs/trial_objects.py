@@ -32,7 +32,8 @@ class TrialResult:
     peak_memory_mb: int | None
     """The largest memory of its worker and of the processes that it started, in megabytes; null if not measured."""
     peak_gpu_memory_mb: int | None
-    """The largest memory that torch had reserved on GPUs, in megabytes; null if not measured."""
+    """The largest memory on GPUs in megabytes: what torch had reserved, and what processes that it started had; null if
+    not measured."""
     micro_batch_size: int | None
     """On images, how many went through the network at a time if the memory did not suffice for a whole batch."""
     error: str | None

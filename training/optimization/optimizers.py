@@ -67,7 +67,11 @@ def build_optimizer(config: TrialConfig, parameters: Iterable[nn.Parameter]) -> 
     weights = list(parameters)
     learning_rate, momentum, weight_decay = config.learning_rate, config.momentum, config.weight_decay
     fused = all(map(_has_right_kernel, weights))
-    options = {"lr": learning_rate, "weight_decay": weight_decay, "maximize": False}
+    options: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "maximize": False}
+    if (
+        weights[0].is_cuda and config.lr_schedule != "none"
+    ):  # a graph of the step repeats numbers, and reads tensors anew
+        options["lr"] = torch.tensor(learning_rate, device=weights[0].device)
     match config.optimizer:
         case "sgd" if fused:
             state = {"momentum_buffer_list": _zeros(weights) if momentum else []}
@@ -90,6 +94,15 @@ def build_optimizer(config: TrialConfig, parameters: Iterable[nn.Parameter]) -> 
             return torch.optim.AdamW(weights, learning_rate, weight_decay=weight_decay)
         case "rmsprop":
             return torch.optim.RMSprop(weights, learning_rate, momentum=momentum, weight_decay=weight_decay)
+
+
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of the next step; where it is a tensor, this one gets another value."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
 
 
 def _has_right_kernel(parameter: nn.Parameter) -> bool:
