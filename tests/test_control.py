@@ -20,7 +20,7 @@ from serial_ray import CompletedRun, SerialTuner, StartedRun, run_command
 from studies import search
 
 from search.algorithms.stopping import StudyStopper
-from search.engine.tuner import RecordingCallback
+from search.engine.recording_callback import RecordingCallback
 from search.record.folder import StudyFolder, is_locked
 from search.record.mailbox import Mailbox, ask_study
 from search.record.metadata import StudyMetadata

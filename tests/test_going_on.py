@@ -10,8 +10,8 @@ from optuna.distributions import FloatDistribution
 from studies import SESSION, search
 
 from search.algorithms.stopping import StudyStopper
+from search.engine.recording_callback import RecordingCallback
 from search.engine.trial_folder import UNENDED
-from search.engine.tuner import RecordingCallback
 from search.record.metadata import StudyMetadata
 from search.record.study_record import StudyRecord
 from search.record.trial import Failure, TrialRecord
@@ -34,7 +34,7 @@ def callback(record: StudyRecord) -> RecordingCallback:
     settings = SimpleNamespace(max_failures=0)
     study: Any = SimpleNamespace(record=record, settings=settings, began=0.0, capacity=1, cluster=None)
     view: Any = mock.MagicMock()
-    with mock.patch("search.engine.tuner.Gauges"):
+    with mock.patch("search.engine.recording_callback.Gauges"):
         return RecordingCallback(study, view, view, StudyStopper(), view)
 
 

@@ -23,9 +23,9 @@ from training.console.terminal import counted
 class SearchAlgorithm(OptunaSearch):  # type: ignore[misc]
     """Proposes configurations for Ray's trials until enough of them have ended, and records each proposal.
 
-    A callback (`search/engine/tuner.py`) records what trials report and how they end: Ray passes every report and the
-    reason of a failure to callbacks, but not to a search algorithm. A trial that goes on after an interruption, or
-    because its worker died, waits in the record and is proposed first.
+    A callback (`search/engine/recording_callback.py`) records what trials report and how they end: Ray passes every
+    report and the reason of a failure to callbacks, but not to a search algorithm. A trial that goes on after an
+    interruption, or because its worker died, waits in the record and is proposed first.
     """
 
     def __init__(

@@ -11,10 +11,11 @@ from typing import Self
 
 from search.algorithms.stopping import StudyStopper, end_at_once
 from search.engine.header import header_lines
+from search.engine.recording_callback import RecordingCallback
 from search.engine.running_studies import announce
 from search.engine.sign_in import SignIn, open_browser
 from search.engine.study import Study
-from search.engine.tuner import RecordingCallback, run_trials
+from search.engine.tuner import run_trials
 from search.engine.write_retry import WriteRetry
 from search.monitoring.loggers import Loggers
 from search.monitoring.terminal import PlainView, View

@@ -5,9 +5,8 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 import ray
@@ -22,7 +21,6 @@ from search.engine.trial_files import TrialFiles, trial_files
 from search.ray_environment import set_ray_environment
 from search.record.trial import Failure, FailureKind, Objective
 from search.task.custom_metrics import CustomMetrics, metric_value
-from search.task.metric_names import Mode
 from search.task.task import Task
 from training.checkpoint import Checkpoint
 from training.console.terminal import format_metric, format_value, type_and_text
@@ -36,20 +34,29 @@ SECONDS_BETWEEN_LOOKS = 2.0
 """How often a worker looks whether its machine will be switched off."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainableOptions:
+    """What all trials of a study have in common, besides their data."""
+
+    task: Task
+    objective: Objective
+    """Decides which epoch is the best."""
+    threads: int
+    """Threads that torch, or the user's program, uses."""
+    device: str
+    """Device of a network that the image training builds, `cpu` or `cuda`."""
+    timeout: float | None
+    """Seconds after which a worker ends itself; None for never."""
+    working_folder: Path
+    """The folder of the command, in which the user's code runs."""
+    passed: Mapping[str, UserCode] = field(default_factory=dict)
+    """Code that a Python program passed, by import path; other paths say where the code is."""
+    leaves: Callable[[], bool] = bool
+    """Says whether the machine of a worker will be switched off."""
+
+
 def trainable(
-    sample: dict[str, Any],
-    *,
-    task: Task,
-    images: ImageData | None,
-    shared_data: SharedData | None,
-    threads: int,
-    device: str,
-    metric: str,
-    mode: Mode,
-    timeout: float | None,
-    working_folder: Path,
-    passed: Mapping[str, UserCode] = MappingProxyType({}),
-    leaves: Callable[[], bool] = lambda: False,
+    sample: dict[str, Any], *, options: TrainableOptions, images: ImageData | None, shared_data: SharedData | None
 ) -> None:
     """Train one sampled configuration and report the metrics of each epoch.
 
@@ -58,58 +65,16 @@ def trainable(
 
     Args:
         sample: The proposal of `SearchAlgorithm.suggest`.
-        task: The task of the study.
+        options: What all trials of the study have in common.
         images: Those of the study, the same object in every trial of a worker; None if there are none.
         shared_data: Data of a training function, if it has loaded some for all trials.
-        threads: Threads that torch, or the user's program, uses.
-        device: Device of the network, `cpu` or `cuda`.
-        metric: The metric that decides which epoch is the best.
-        mode: `max` or `min`.
-        timeout: Seconds after which the worker ends itself; None for never.
-        working_folder: The folder of the command, in which the user's code runs.
-        passed: Code that a Python program passed, by import path; other paths say where the code is.
-        leaves: Whether the machine of this worker will be switched off.
     """
-    set_ray_environment()  # also on the nodes of a cluster
-    for path, code in passed.items():
-        pass_code(path, code)
-    torch.set_num_threads(threads)
-    # `LocalRay` blocks it; processes of a training need it
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    objective = Objective(metric, mode)
+    _prepare_process(options)
     memory = MemoryMeter()
-    reports = _Reports(sample, objective, memory)
-    if ray.is_initialized():  # a worker, which runs many trials
-        give_back_memory()
+    reports = _Reports(sample, options.objective, memory)
     try:
-        if working_folder.is_dir():  # a node of a cluster may not have it
-            os.chdir(working_folder)
-        with trial_files(sample) as files:
-            checkpoint = Checkpoint(files.checkpoint, files.folder, sample["epochs_recorded"], sample["best"])
-            checkpoint.must_leave = _asked_seldom(leaves)
-            run = TrialRun(
-                number=sample["number"],
-                hyperparameters=sample["hyperparameters"],
-                seed=sample["seed"],
-                objective=objective,
-                checkpoint=checkpoint,
-                report=reports.of(files, checkpoint),
-                images=images,
-                shared_data=shared_data,
-                threads=threads,
-                device=device,
-                timeout=timeout,
-                publish=files.publishes,
-                in_worker=True,
-            )
-            try:
-                with memory:
-                    runner_of(task).train(run)
-            except TrainingLeftError:
-                files.push()
-                raise
-            files.push()
-        if not reports.has_ended and (task.epochs is None or reports.epoch < task.epochs):
+        _train(sample, options, reports, memory, images=images, shared_data=shared_data)
+        if not reports.has_ended and (options.task.epochs is None or reports.epoch < options.task.epochs):
             _report({"ended": True, "memory": asdict(memory.peaks())})
     except TrainingLeftError:
         _report({"left": True, "memory": asdict(memory.peaks())})
@@ -118,6 +83,57 @@ def trainable(
         _report({"failure": asdict(failure), "memory": asdict(memory.peaks())})
         if not isinstance(error, TrainingDivergedError | ProgramError):
             raise  # Ray then replaces the worker, whose state is unknown
+
+
+def _prepare_process(options: TrainableOptions) -> None:
+    """Make a worker, or the process of a test, ready for a trial."""
+    set_ray_environment()  # also on the nodes of a cluster
+    for path, code in options.passed.items():
+        pass_code(path, code)
+    torch.set_num_threads(options.threads)
+    # `LocalRay` blocks it; processes of a training need it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    if ray.is_initialized():  # a worker, which runs many trials
+        give_back_memory()
+
+
+def _train(
+    sample: dict[str, Any],
+    options: TrainableOptions,
+    reports: "_Reports",
+    memory: MemoryMeter,
+    *,
+    images: ImageData | None,
+    shared_data: SharedData | None,
+) -> None:
+    """Train in the user's folder, with the files of the trial, and keep these also if the training has to leave."""
+    if options.working_folder.is_dir():  # a node of a cluster may not have it
+        os.chdir(options.working_folder)
+    with trial_files(sample) as files:
+        checkpoint = Checkpoint(files.checkpoint, files.folder, sample["epochs_recorded"], sample["best"])
+        checkpoint.must_leave = _asked_seldom(options.leaves)
+        run = TrialRun(
+            number=sample["number"],
+            hyperparameters=sample["hyperparameters"],
+            seed=sample["seed"],
+            objective=options.objective,
+            checkpoint=checkpoint,
+            report=reports.of(files, checkpoint),
+            images=images,
+            shared_data=shared_data,
+            threads=options.threads,
+            device=options.device,
+            timeout=options.timeout,
+            publish=files.publishes,
+            in_worker=True,
+        )
+        try:
+            with memory:
+                runner_of(options.task).train(run)
+        except TrainingLeftError:
+            files.push()
+            raise
+        files.push()
 
 
 def _asked_seldom(leaves: Callable[[], bool]) -> Callable[[], bool]:

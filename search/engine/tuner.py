@@ -1,10 +1,6 @@
-"""Runs the trials of a study with Ray Tune, and writes their reports into the record."""
+"""Runs the trials of a study with Ray Tune."""
 
-import functools
-import re
-import time
 from collections.abc import Callable
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -12,264 +8,24 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError
 from ray.tune.trainable import wrap_function
 
-from search.algorithms.promotion import Promotion
 from search.algorithms.samplers import build_sampler
 from search.algorithms.schedulers import InterruptingScheduler, build_scheduler
 from search.algorithms.search_algorithm import SearchAlgorithm
 from search.algorithms.stopping import StudyStopper
 from search.engine.cluster import this_node_drains
 from search.engine.passed_code import code_for_workers
-from search.engine.report_lines import NO_MATCH
-from search.engine.request_handler import RequestHandler
+from search.engine.recording_callback import RecordingCallback, main_sentence
 from search.engine.shared_data import pass_tensors_without_copy
 from search.engine.study import Study
-from search.engine.time_limit import read_stacks
-from search.engine.trainable import trainable
-from search.engine.trial_folder import UNENDED
+from search.engine.trainable import TrainableOptions, trainable
 from search.engine.tune_controller import controlled
-from search.engine.width import Width
-from search.monitoring.loggers import Loggers
-from search.monitoring.prometheus import Gauges
-from search.monitoring.terminal import View, trial_name
-from search.outputs.files import StudyFiles
 from search.record.study_record import StudyRecord
-from search.record.trial import ENDED_BY_RAY, Failure, MemoryUse, Timing, TrialRecord
-from training.console.terminal import printable, show_event
+from training.console.terminal import show_event
 
 MOST_TRIALS = 10_000
 """More trials do not run at the same time on any cluster."""
-DIVIDED = (
-    "the memory does not suffice for whole batches: they are divided into micro-batches, whose gradients are added up "
-    "(micro_batch_size in trials.csv)"
-)
-MB_PER_GB = 2**30 / 10**6
-"""Megabytes in what Ray calls a GB."""
 MAX_CRASHES = 3
 """After this number of crashes of Ray Tune in a row, without progress between them, the study ends."""
-
-
-class RecordingCallback(tune.Callback):  # type: ignore[misc]
-    """Writes the reports of Ray's trials into the record, the tables, the loggers and the terminal."""
-
-    def __init__(self, study: Study, files: StudyFiles, loggers: Loggers, stopper: StudyStopper, view: View):
-        self._record = study.record
-        self._files = files
-        self._loggers = loggers
-        self._view = view
-        self._gauges = Gauges(study.record)
-        self._max_failures = study.settings.max_failures
-        self._stopper = stopper
-        self._study_began = study.began
-        self._nodes: dict[str, int] = {}
-        """Number of each node, by its address."""
-        self._pids: dict[str, int] = {}
-        """Process id of the worker of each trial that has reported, by Ray's id of the trial."""
-        self._unended = {trial.number for trial in self._record.trials if self._unended_file(trial).is_file()}
-        """Numbers of the trials whose training went on after their end, and whose worker was therefore ended."""
-        self._width = Width(study, stopper)
-        self._requests = RequestHandler(study, stopper, self._width, stop_waiting=self._stop)
-        self._warnings: set[str] = set()
-        """Warnings of workers that were printed; each is printed once."""
-        self._view.begin_trials()
-
-    def on_step_begin(self, **_: Any) -> None:
-        """Do what users ask of the study, and follow the machines of a cluster."""
-        self.look_around()
-
-    def on_trial_start(self, *, trial: Any, **_: Any) -> None:
-        """Show a trial that begins in a worker."""
-        if trial.trial_id in self._record.running_ids():  # it may have been interrupted before it began
-            self._requests.began(trial.trial_id)
-            self._view.show_started(self._record.running(trial.trial_id))
-
-    def ask(self, words: list[str]) -> None:
-        """Make a request from the view."""
-        self._requests.ask(words)
-
-    def close(self) -> None:
-        """Answer the requests that are left, because the trials have ended."""
-        self._requests.close()
-        self._width.close()
-
-    def look_around(self, *, at_once: bool = False) -> None:
-        """Do what users ask of the study, and follow the machines of a cluster; Ray asks for nothing while it waits.
-
-        Args:
-            at_once: Whether requests are looked for also if that was done a moment ago.
-        """
-        self._requests.answer_all(at_once=at_once)
-        self._width.follow_cluster()
-
-    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Record an epoch, or the failure with which the trial is about to end."""
-        self._pids[trial.trial_id] = result["pid"]
-        if "left" in result:
-            self._width.follow_cluster(at_once=True)  # before the trial begins anew, which must not be there
-        self._warn(result.get("warning"))
-        if "memory" in result:
-            memory = MemoryUse(**result["memory"])
-            self._record.add_memory(trial.trial_id, memory)
-            self._warn(DIVIDED if memory.micro_batch_size else None)
-        if "failure" in result:
-            if self._stopper.signal is not None:
-                return  # the signal may have ended the processes of the training; the study is resumed with this trial
-            if not self._width.trusts(result["node"]):
-                self._stopper.interrupted.add(trial.trial_id)  # it is tried again on another node
-                return
-            self._record.add_failure(trial.trial_id, Failure(**result["failure"]), self._timing(result, 0.0))
-            return
-        if "metrics" in result:
-            metrics = self._record.read_metrics(result)
-            waiting_seconds = result["waiting_seconds"]
-            timing = None if waiting_seconds is None else self._timing(result, waiting_seconds)
-            self._record.add_epoch(trial.trial_id, metrics, timing)
-            self._record.when_recorded(functools.partial(self._show_epoch, self._record.running(trial.trial_id)))
-        if "ended" in result:
-            self._record.end_by_itself(trial.trial_id)
-
-    def _warn(self, warning: str | None) -> None:
-        """Print a warning of a worker, unless it was printed before."""
-        if warning and warning not in self._warnings:
-            self._warnings.add(warning)
-            show_event(warning)
-
-    def _show_epoch(self, trial: TrialRecord) -> None:
-        self._gauges.epoch(trial)
-        self._loggers.epoch(trial)
-        self._view.show_epoch(trial)
-
-    def _timing(self, result: dict[str, Any], waiting_seconds: float) -> Timing:
-        return Timing(
-            session=len(self._record.metadata.sessions) - 1,
-            node=self._nodes.setdefault(result["node_ip"], len(self._nodes)),
-            pid=result["pid"],
-            waiting_seconds=max(0.0, round(waiting_seconds, 3)),
-            reported=round(time.monotonic() - self._study_began, 3),
-        )
-
-    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
-        """Record a trial that completed, or that was stopped by the scheduler or because the time is up."""
-        interrupted, stopped = self._stopper.interrupts(trial.trial_id), trial.trial_id in self._stopper.stopped
-        self._finish(trial.trial_id, interrupted=interrupted, stopped=stopped)
-
-    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
-        """Record a trial that raised an error, or whose worker died: then the trial goes on in another worker."""
-        if self._stopper.interrupts(trial.trial_id):
-            self._finish(trial.trial_id, interrupted=True)
-            return
-        text = Path(trial.error_file).read_text() if trial.error_file else "Ray gave no reason"
-        if re.search(r"The actor \w+ is unavailable|its node has died", text):
-            # The trial is not to blame; but if it never reported from that node, it may have crashed the node
-            failure = Failure("worker_died", "worker lost: its node died or cannot be reached", text)
-            self.worker_died(trial.trial_id, failure, counts=trial.trial_id not in self._pids)
-        else:
-            self.worker_died(trial.trial_id, Failure("worker_died", f"worker died: {_reason(text)}", text))
-
-    def worker_died(self, trial_id: str, failure: Failure, *, counts: bool = True) -> None:
-        """Record that a trial lost its worker, and let the trial go on unless this has happened too often.
-
-        Args:
-            trial_id: Ray's id of the trial.
-            failure: The failure of the trial if it does not go on.
-            counts: Whether this failure counts towards `max_failures`.
-        """
-        trial = self._record.running(trial_id)
-        if self._stopper.signal is not None:
-            self._finish(trial_id, interrupted=True)
-            return
-        if self._record.store:
-            self._record.store.fetch_notes()
-        if unended := self._unended_before(trial):
-            self._unended_trial_lost_its_worker(trial_id, unended)
-            return
-        stacks = read_stacks(self._record.checkpoint(trial))
-        if stacks:  # the worker ended itself, because its time was up
-            failure = Failure("timeout", f"took longer than trial_timeout{_location(stacks)}", stacks)
-        if (
-            trial.failure is None
-            and not stacks
-            and (not counts or self._record.add_worker_failure(trial_id) <= self._max_failures)
-        ):
-            epoch = len(trial.epochs)
-            after = f"continues after epoch {epoch}" if epoch else "starts again"
-            show_event(f"{trial_name(self._record, trial)}: {failure.error}; the trial {after}")
-            self._finish(trial_id, interrupted=True)
-        else:
-            self._record.add_failure(trial_id, failure)
-            self._finish(trial_id)
-
-    def _unended_before(self, died: TrialRecord) -> TrialRecord | None:
-        """The trial whose training went on after its end, so that the worker of a trial was ended; None if none did.
-
-        It is the same trial, or an earlier one whose worker it waited for, and from which it has not reported yet.
-        """
-        possible = [died] if died.trial_id in self._pids else self._record.trials
-        new = (trial for trial in possible if trial.number not in self._unended)
-        unended = next((trial for trial in new if self._unended_file(trial).is_file()), None)
-        if unended:
-            self._unended.add(unended.number)
-        return unended
-
-    def _unended_trial_lost_its_worker(self, trial_id: str, unended: TrialRecord) -> None:
-        """End a trial whose training went on after its end; another one that waited for its worker gets a new one."""
-        show_event(f"{trial_name(self._record, unended)} went on after its end, so its worker was ended")
-        limit = self._record.epoch_limit
-        if unended.trial_id == trial_id and (limit is None or len(unended.epochs) < limit):
-            text = self._unended_file(unended).read_text()
-            failure = Failure("exception", f"went on after its end: {printable(text.partition(chr(10))[0])}", text)
-            self._record.add_failure(trial_id, failure)
-        self._finish(trial_id, interrupted=True)
-
-    def _unended_file(self, trial: TrialRecord) -> Path:
-        return self._record.trial_folder(trial) / UNENDED
-
-    def memory_ran_out(self, report: str) -> None:
-        """Record that Ray ended workers because the memory was full; trials of other workers are only interrupted."""
-        killed = re.findall(r"Selected to kill: .*?pid=(\d+).*?used=([\d.]+GB)", report)
-        victims = {int(pid): used for pid, used in killed}
-        for trial_id in self._record.running_ids():
-            pid = self._pids.get(trial_id)  # None before its first epoch: then its worker may be among those
-            if pid is None or pid in victims:
-                used = f", which used {victims[pid]}" if pid in victims else ""
-                if pid in victims:
-                    memory = MemoryUse(peak_mb=round(float(victims[pid].removesuffix("GB")) * MB_PER_GB))
-                    self._record.add_memory(trial_id, memory)
-                failure = Failure("out_of_memory", f"{ENDED_BY_RAY}{used}", report)
-                self.worker_died(trial_id, failure)
-            else:
-                self._finish(trial_id, interrupted=True)
-
-    def _finish(self, trial_id: str, *, interrupted: bool = False, stopped: bool = False) -> None:
-        self._pids.pop(trial_id, None)
-        trial = self._record.finish(trial_id, interrupted=interrupted, stopped=stopped)
-        if trial.status == "paused":
-            promotion = Promotion(self._record.metadata.settings)
-            self._stop(promotion.without_chance(self._record.trials), shown_later=trial)
-        elif trial.status != "interrupted":
-            self._loggers.ended(trial)
-        self._gauges.ended()
-        self._files.refresh()
-        if trial.status != "interrupted":
-            self._stopper.observe(trial)
-            if trial.failure and NO_MATCH in trial.failure.error and not any(one.epochs for one in self._record.trials):
-                self._stopper.repeated_failure = f"{trial_name(self._record, trial)} ended, and {NO_MATCH}."
-            self._view.show_ended(trial)
-
-    def stop_paused(self) -> None:
-        """Record that the paused trials will not continue, because the study is complete."""
-        self._stop([trial for trial in self._record.trials if trial.status == "paused"])
-        self._files.refresh()
-
-    def _stop(self, waiting: list[TrialRecord], *, shown_later: TrialRecord | None = None) -> None:
-        if waiting:
-            self._record.stop_waiting(waiting)
-        for trial in waiting:
-            self._loggers.ended(trial)
-            if trial is not shown_later:
-                self._view.show_stopped(trial)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Ray pickles callbacks into its scratch folder
 
 
 def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper, num_ended: int | None) -> None:
@@ -278,61 +34,12 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
     Ray Tune itself may crash, for example when a worker is killed because the memory is full. The record knows which
     trials were running, so another Tuner continues them.
     """
-    settings, record = study.settings, study.record
-    if study.shared_data:
-        pass_tensors_without_copy()
-    run = tune.with_parameters(
-        trainable,
-        task=record.metadata.task,
-        images=study.data,
-        shared_data=study.shared_data,
-        threads=settings.cpus_per_trial,
-        device="cuda" if settings.gpus_per_trial else "cpu",
-        metric=record.metric,
-        mode=record.mode,
-        timeout=settings.trial_timeout_seconds,
-        working_folder=study.working_folder,
-        passed=code_for_workers(settings),
-        **({"leaves": this_node_drains} if study.cluster else {}),
-    )
-    memory = (settings.memory_per_trial_mb or 0.0) * 1e6
-    resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial, "memory": memory}
-    worker = worker_class(run, record.folder.name, resources, settings.node_labels)
+    record, worker = study.record, _worker(study)
     crashes, state_before = 0, None
     while not stopper.starts_no_trial():
-        sampler = build_sampler(
-            settings.sampler, settings.seed, len(record.trials), settings.epochs, record.epoch_seconds
-        )
-        algorithm = SearchAlgorithm(
-            record,
-            sampler,
-            seed=settings.seed,
-            num_ended=num_ended,
-            stopper=stopper,
-            before_proposal=callback.look_around,
-            memory_limit=study.memory_limit,
-        )
+        algorithm = _search_algorithm(study, callback, stopper, num_ended)
         try:
-            with TemporaryDirectory(prefix="tunesmith-") as scratch, controlled(record):
-                tune.Tuner(
-                    worker,
-                    tune_config=tune.TuneConfig(
-                        num_samples=-1,  # the search algorithm says when there are enough
-                        # the search algorithm allows fewer, and a cluster may grow
-                        max_concurrent_trials=MOST_TRIALS if study.cluster else study.capacity,
-                        search_alg=algorithm,
-                        scheduler=InterruptingScheduler(build_scheduler(settings, record), stopper),
-                        reuse_actors=True,
-                    ),
-                    run_config=tune.RunConfig(
-                        name="scratch",
-                        storage_path=scratch,
-                        callbacks=[callback],
-                        stop=stopper,
-                        progress_reporter=tune.CLIReporter(),  # silent; that for notebooks clears the cell's output
-                        verbose=0,
-                    ),
-                ).fit()
+            _fit(study, worker, algorithm, callback, stopper)
             callback.look_around(at_once=True)  # while Ray ended, somebody may have added trials
             if not stopper.starts_no_trial() and algorithm.nothing_left():
                 callback.stop_paused()
@@ -344,7 +51,71 @@ def run_trials(study: Study, callback: RecordingCallback, stopper: StudyStopper,
             state = [(len(trial.epochs), trial.worker_failures, trial.status) for trial in record.trials]
             crashes, state_before = (crashes + 1 if state == state_before else 1), state
             if crashes >= MAX_CRASHES:
-                stopper.repeated_failure = f"Ray Tune crashed {crashes} times in a row: {_reason(str(error))}."
+                stopper.repeated_failure = f"Ray Tune crashed {crashes} times in a row: {main_sentence(str(error))}."
+
+
+def _search_algorithm(
+    study: Study, callback: RecordingCallback, stopper: StudyStopper, num_ended: int | None
+) -> SearchAlgorithm:
+    """Proposes configurations from now on."""
+    settings, record = study.settings, study.record
+    return SearchAlgorithm(
+        record,
+        build_sampler(settings.sampler, settings.seed, len(record.trials), settings.epochs, record.epoch_seconds),
+        seed=settings.seed,
+        num_ended=num_ended,
+        stopper=stopper,
+        before_proposal=callback.look_around,
+        memory_limit=study.memory_limit,
+    )
+
+
+def _fit(
+    study: Study, worker: Any, algorithm: SearchAlgorithm, callback: RecordingCallback, stopper: StudyStopper
+) -> None:
+    """Run trials with one Tuner, until the algorithm proposes none any more or the stopper says so."""
+    scheduler = build_scheduler(study.settings, study.record)
+    with TemporaryDirectory(prefix="tunesmith-") as scratch, controlled(study.record):
+        tune.Tuner(
+            worker,
+            tune_config=tune.TuneConfig(
+                num_samples=-1,  # the search algorithm says when there are enough
+                # the search algorithm allows fewer, and a cluster may grow
+                max_concurrent_trials=MOST_TRIALS if study.cluster else study.capacity,
+                search_alg=algorithm,
+                scheduler=InterruptingScheduler(scheduler, stopper),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="scratch",
+                storage_path=scratch,
+                callbacks=[callback],
+                stop=stopper,
+                progress_reporter=tune.CLIReporter(),  # silent; that for notebooks clears the cell's output
+                verbose=0,
+            ),
+        ).fit()
+
+
+def _worker(study: Study) -> Any:
+    """The class of the actors that run the trials of a study, with all that its trials have in common."""
+    settings, record = study.settings, study.record
+    if study.shared_data:
+        pass_tensors_without_copy()
+    options = TrainableOptions(
+        task=record.metadata.task,
+        objective=record.objective,
+        threads=settings.cpus_per_trial,
+        device="cuda" if settings.gpus_per_trial else "cpu",
+        timeout=settings.trial_timeout_seconds,
+        working_folder=study.working_folder,
+        passed=code_for_workers(settings),
+        leaves=this_node_drains if study.cluster else bool,
+    )
+    run = tune.with_parameters(trainable, options=options, images=study.data, shared_data=study.shared_data)
+    memory = (settings.memory_per_trial_mb or 0.0) * 1e6
+    resources = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial, "memory": memory}
+    return worker_class(run, record.folder.name, resources, settings.node_labels)
 
 
 def worker_class(
@@ -372,15 +143,4 @@ def _interrupt_after_crash(callback: RecordingCallback, record: StudyRecord, err
         callback.memory_ran_out(str(error))
     else:
         record.interrupt_running()  # first: if the record cannot be written, the study does not go on
-        show_event(f"Ray Tune crashed ({_reason(str(error))}); the study continues")
-
-
-def _reason(text: str) -> str:
-    """Find the most informative sentence of an error text: Ray writes it at the beginning of the last line."""
-    return printable(text.strip().splitlines()[-1].partition(". ")[0])
-
-
-def _location(stacks: str) -> str:
-    """Find the line of code that a worker ran when it was ended, from the stacks that `faulthandler` wrote."""
-    frames = [line.strip() for line in stacks.splitlines() if line.startswith("  File ")]
-    return f"; it was at {printable(frames[0])}" if frames else ""
+        show_event(f"Ray Tune crashed ({main_sentence(str(error))}); the study continues")
