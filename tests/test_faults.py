@@ -358,12 +358,12 @@ def test_second_study_on_a_machine_leaves_the_first_its_cores(
     with neighbour(cpus=6):
         beside = prepare_study(settings)
     assert "  also runs  study first, on 6 cores of this machine" in header_lines(beside)
-    assert beside.max_concurrent_trials == 2
+    assert beside.machines.max_concurrent_trials == 2
     with neighbour(cpus=8) as process:
-        assert prepare_study(settings).max_concurrent_trials == 1  # at least one
+        assert prepare_study(settings).machines.max_concurrent_trials == 1  # at least one
         process.kill()
         process.join()
-        alone = prepare_study(settings)  # a killed study takes no cores
+        alone = prepare_study(settings).machines  # a killed study takes no cores
     assert (alone.max_concurrent_trials, alone.running_studies) == (8, [])
 
 

@@ -32,7 +32,8 @@ def record(tmp_path: Path) -> StudyRecord:
 @pytest.fixture
 def callback(record: StudyRecord) -> RecordingCallback:
     settings = SimpleNamespace(max_failures=0)
-    study: Any = SimpleNamespace(record=record, settings=settings, began=0.0, capacity=1, cluster=None)
+    machines = SimpleNamespace(capacity=1, cluster=None)
+    study: Any = SimpleNamespace(record=record, settings=settings, began=0.0, machines=machines)
     view: Any = mock.MagicMock()
     with mock.patch("search.engine.recording_callback.Gauges"):
         return RecordingCallback(study, view, view, StudyStopper(), view)

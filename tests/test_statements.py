@@ -171,6 +171,7 @@ def test_confirmation_beside_a_study_is_called_one(place: Path, monkeypatch: pyt
     monkeypatch.undo()
     function, space = f"{place}/own.py:without_number", place / "rate.toml"
     study = prepare_study(StudySettings(train_function=function, space=space, metric="loss", results_dir=place / "out"))
-    beside = replace(study, running_studies=[RunningStudy("confirmation of study beside", 2)])
+    running = [RunningStudy("confirmation of study beside", 2)]
+    beside = replace(study, machines=replace(study.machines, running_studies=running))
     assert "  also runs  confirmation of study beside, on 2 cores of this machine" in header_lines(beside)
     study.folder.close()

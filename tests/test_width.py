@@ -85,8 +85,8 @@ class FakeCluster:
         known = metadata()
         record = StudyRecord.create(folder, known)
         record.update(settings=chosen, sessions=[SESSION])
-        cluster = SimpleNamespace(nodes=dict(self.nodes))
-        study: Any = SimpleNamespace(record=record, settings=chosen, began=0.0, capacity=2, cluster=cluster)
+        machines = SimpleNamespace(capacity=2, cluster=SimpleNamespace(nodes=dict(self.nodes)))
+        study: Any = SimpleNamespace(record=record, settings=chosen, began=0.0, machines=machines)
         self.record, self.stopper = record, StudyStopper()
         self.width = Width(study, self.stopper)
 

@@ -1,9 +1,44 @@
-"""Computes how many trials run at the same time."""
+"""Finds the machines of a study, and computes how many trials run on them at the same time."""
 
+from dataclasses import dataclass
+
+from search.engine import cluster
 from search.engine.cluster import Cluster, Node, this_machine
-from search.engine.running_studies import RunningStudy
+from search.engine.running_studies import RunningStudy, find_running_studies
 from search.settings import StudySettings
 from training.console.terminal import counted
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What runs the trials of a study."""
+
+    cluster: Cluster | None
+    """None if this machine runs them."""
+    running_studies: list[RunningStudy]
+    """Other studies that run on this machine; empty on a cluster."""
+    capacity: int
+    """For how many trials there are cores, GPUs and memory."""
+    max_concurrent_trials: int
+    """How many trials run at the same time."""
+
+    @property
+    def largest_memory_mb(self) -> float:
+        """The memory of the largest machine."""
+        nodes = [*self.cluster.nodes.values()] if self.cluster else [this_machine()]
+        return max(node.memory_mb for node in nodes)
+
+
+def find_machines(settings: StudySettings) -> Machines:
+    """Join the cluster that the settings name, or find what is free on this machine.
+
+    Raises:
+        ValueError: There is no such cluster, or a trial needs more than a machine has.
+    """
+    joined = cluster.join(settings.address).with_labels(settings.node_labels) if settings.address else None
+    running_studies = [] if joined else find_running_studies()
+    capacity = find_capacity(settings, joined, running_studies)
+    return Machines(joined, running_studies, capacity, max_concurrent_trials(settings, capacity))
 
 
 def max_concurrent_trials(settings: StudySettings, capacity: int) -> int:

@@ -52,7 +52,7 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         yield "record", record.address
     if settings.log:
         yield "log", f"{', '.join(settings.log)}; docs/dashboards.md says how to view it"
-    for running in study.running_studies:
+    for running in study.machines.running_studies:
         yield "also runs", f"{printable(running.study)}, on {counted(running.cpus, 'core')} of this machine"
     if warm_start := record.metadata.warm_start:
         yield "warm start", f"{warm_start.trials} of {counted(warm_start.of, 'trial')} of study {warm_start.study}"
@@ -63,13 +63,13 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
 def _machine(study: Study) -> tuple[str, str]:
     """What the study runs on, and what each trial has of it."""
     settings = study.settings
-    if study.cluster:
-        size = study.cluster.size()
+    if study.machines.cluster:
+        size = study.machines.cluster.size()
         machine, cpus, gpus, nodes = "cluster", size.cpus, size.gpus, f" on {counted(size.nodes, 'node')}"
     else:
         machine, cpus, gpus, nodes = "machine", available_cpus(), torch.cuda.device_count(), ""
     there = _joined([counted(cpus, "core"), *([counted(gpus, "GPU")] if gpus else [])])
-    trials = f"{counted(study.max_concurrent_trials, 'trial')} at a time"
+    trials = f"{counted(study.machines.max_concurrent_trials, 'trial')} at a time"
     of_gpus = [f"{settings.gpus_per_trial:g} GPU{'s' * (settings.gpus_per_trial > 1)}"] * (settings.gpus_per_trial > 0)
     needed = [counted(settings.cpus_per_trial, "core"), *of_gpus, *filter(None, [settings.memory_per_trial])]
     hint = f"; --gpus-per-trial shares out the GPU{'s' * (gpus > 1)}" if gpus and not of_gpus else ""

@@ -9,12 +9,10 @@ from typing import Any
 import optuna
 
 from search.algorithms.memory_prediction import MemoryLimit
-from search.engine import cluster
 from search.engine.cluster import Cluster, SharedPlace
-from search.engine.concurrency import find_capacity, max_concurrent_trials
+from search.engine.concurrency import Machines, find_machines
 from search.engine.local_ray import LocalRay, check_system
 from search.engine.runners import Runner, runner_of
-from search.engine.running_studies import RunningStudy, find_running_studies
 from search.engine.shared_data import SharedData
 from search.monitoring.loggers import check_packages
 from search.record import folder as study_folder
@@ -54,18 +52,11 @@ class Study:
     """None if the study has no images."""
     record: StudyRecord
     folder: StudyFolder
-    max_concurrent_trials: int
-    """How many trials run at the same time."""
-    capacity: int
-    """For how many trials there are cores, GPUs and memory."""
-    running_studies: list[RunningStudy]
-    """Other studies that run on this machine."""
+    machines: Machines
     began: float
     """When the command began, by `time.monotonic`."""
     ray: LocalRay
     """Ray on this machine, which runs the trials if there is no cluster."""
-    cluster: Cluster | None = None
-    """The cluster that runs the trials; None if this machine runs them."""
     shared_data: SharedData | None = None
     """The data that a training function has loaded for all trials; None if it has not."""
     working_folder: Path = field(default_factory=Path.cwd)
@@ -74,9 +65,8 @@ class Study:
     @property
     def memory_limit(self) -> MemoryLimit:
         """What is known of the memory that a trial can have."""
-        nodes = [*self.cluster.nodes.values()] if self.cluster else [cluster.this_machine()]
-        largest = max(node.memory_mb for node in nodes)
-        return MemoryLimit(of_trial_mb=self.settings.memory_per_trial_mb, of_machine_mb=largest)
+        machine = self.machines.largest_memory_mb
+        return MemoryLimit(of_trial_mb=self.settings.memory_per_trial_mb, of_machine_mb=machine)
 
     @property
     def trials_to_run(self) -> int:
@@ -130,16 +120,8 @@ def prepare_study(
     check_packages(settings)
     if not settings.address:
         check_system()
-    joined = cluster.join(settings.address).with_labels(settings.node_labels) if settings.address else None
-    running_studies = [] if joined else find_running_studies()
-    capacity = find_capacity(settings, joined, running_studies)
-    concurrent = max_concurrent_trials(settings, capacity)
-    existing = study_folder.check_writable(settings.results_dir)
-    if joined:
-        joined.check(existing, settings.checkpoints_dir)
-    elif settings.checkpoints_dir:
-        with SharedPlace(existing, settings.checkpoints_dir):
-            pass
+    machines = find_machines(settings)
+    _check_places(settings, machines.cluster)
     # before the data are loaded, which may take minutes
     server = open_server(settings.storage) if settings.storage is not None else None
     if settings.resume:
@@ -148,7 +130,8 @@ def prepare_study(
     space = None if settings.resume else _new_space(settings, earlier, repetition)
     runner = runner_of(settings.task)
     _check_training(settings, runner, space)
-    ray, starts_ray = LocalRay(dashboard=settings.dashboard, workers=concurrent), runs_now and not joined
+    ray = LocalRay(dashboard=settings.dashboard, workers=machines.max_concurrent_trials)
+    starts_ray = runs_now and not machines.cluster
     name = _name_without_data(settings)
     if name and starts_ray:
         ray.begin(name)
@@ -165,24 +148,29 @@ def prepare_study(
     else:
         metadata = collect_metadata(settings, space, data)
         folder, record = _new_record(settings, name, metadata, server=server, earlier=earlier, repetition=repetition)
+    _begin_session(record, settings, machines)
+    return Study(settings, data, record, folder, machines, began, ray, shared_data)
+
+
+def _check_places(settings: StudySettings, joined: Cluster | None) -> None:
+    """Check that the results can be written, and the checkpoints, by each node of a cluster."""
+    existing = study_folder.check_writable(settings.results_dir)
+    if joined:
+        joined.check(existing, settings.checkpoints_dir)
+    elif settings.checkpoints_dir:
+        with SharedPlace(existing, settings.checkpoints_dir):
+            pass
+
+
+def _begin_session(record: StudyRecord, settings: StudySettings, machines: Machines) -> None:
+    """Note in the record that this command runs the study now, and where."""
     session = provenance.new_session(
-        joined.size() if joined else None, max_concurrent_trials=concurrent, cpus_per_trial=settings.cpus_per_trial
+        machines.cluster.size() if machines.cluster else None,
+        max_concurrent_trials=machines.max_concurrent_trials,
+        cpus_per_trial=settings.cpus_per_trial,
     )
     record.use_store()
     record.update(sessions=[*record.metadata.sessions, session])
-    return Study(
-        settings,
-        data,
-        record,
-        folder,
-        concurrent,
-        capacity,
-        running_studies,
-        began,
-        ray,
-        joined,
-        shared_data=shared_data,
-    )
 
 
 def _check_free(path: Path, server: ServerStorage | None) -> None:

@@ -132,12 +132,13 @@ class StudyRun:
     def _start_ray(self, stack: ExitStack, view: View) -> None:
         """Start Ray on this machine unless a cluster was joined, and show the address of the dashboard."""
         study = self.study
-        cpus_taken = min(study.max_concurrent_trials * study.settings.cpus_per_trial, provenance.available_cpus())
+        cpus_needed = study.machines.max_concurrent_trials * study.settings.cpus_per_trial
+        cpus_taken = min(cpus_needed, provenance.available_cpus())
         plan, name = study.record.metadata.plan, study.record.folder.name
         title = f"confirmation of study {plan.study}" if plan else f"study {name}"
         stack.enter_context(announce(title, cpus_taken))
-        if study.cluster:
-            stack.callback(study.cluster.leave)
+        if study.machines.cluster:
+            stack.callback(study.machines.cluster.leave)
         else:
             study.ray.wait(study.record.folder.name)
             study.ray.on_crash(self._end_without_ray)
@@ -145,7 +146,7 @@ class StudyRun:
                 stack.callback(study.ray.close)  # before the view ends, because Ray prints about workers that end
         self.stopper.handle_signals()
         if study.settings.dashboard:
-            url = study.cluster.dashboard_url if study.cluster else study.ray.dashboard_url()
+            url = study.machines.cluster.dashboard_url if study.machines.cluster else study.ray.dashboard_url()
             view.show_dashboard(url, self._open_dashboard(url))
         Thread(target=_import_report, args=[study.settings.num_samples], daemon=True).start()
 
@@ -172,7 +173,7 @@ class StudyRun:
     def _linger(self) -> None:
         """Hold Ray and its dashboard open, until the time is up or somebody presses Ctrl-C."""
         settings = self.study.settings
-        if not settings.dashboard_linger or self.stopper.signal is not None or self.study.cluster is not None:
+        if not settings.dashboard_linger or self.stopper.signal is not None or self.study.machines.cluster is not None:
             return
         self.study.ray.wait(self.study.record.folder.name)
         dashboard_url = self.study.ray.dashboard_url()
@@ -201,7 +202,7 @@ def build_view(study: Study) -> View:
     if study.settings.json:
         from search.monitoring.json_view import JsonView
 
-        return JsonView(header, record, max_concurrent_trials=study.max_concurrent_trials)
+        return JsonView(header, record, max_concurrent_trials=study.machines.max_concurrent_trials)
     if not study.settings.quiet and in_notebook():
         from search.monitoring.notebook_view import NotebookView
 
@@ -210,7 +211,7 @@ def build_view(study: Study) -> View:
         return PlainView(header, record)
     from search.monitoring.live_view import LiveView  # rich takes a fifth of a second
 
-    rows = study.max_concurrent_trials
+    rows = study.machines.max_concurrent_trials
     return LiveView(header, record, began=study.began, rows=rows)
 
 

@@ -81,7 +81,7 @@ def _fit(
             tune_config=tune.TuneConfig(
                 num_samples=-1,  # the search algorithm says when there are enough
                 # the search algorithm allows fewer, and a cluster may grow
-                max_concurrent_trials=MOST_TRIALS if study.cluster else study.capacity,
+                max_concurrent_trials=MOST_TRIALS if study.machines.cluster else study.machines.capacity,
                 search_alg=algorithm,
                 scheduler=InterruptingScheduler(scheduler, stopper),
                 reuse_actors=True,
@@ -110,7 +110,7 @@ def _worker(study: Study) -> Any:
         timeout=settings.trial_timeout_seconds,
         working_folder=study.working_folder,
         passed=code_for_workers(settings),
-        leaves=this_node_drains if study.cluster else bool,
+        leaves=this_node_drains if study.machines.cluster else bool,
     )
     run = tune.with_parameters(trainable, options=options, images=study.data, shared_data=study.shared_data)
     memory = (settings.memory_per_trial_mb or 0.0) * 1e6

@@ -45,7 +45,7 @@ class Width:
         """
         self._study = study
         self._stopper = stopper
-        self._nodes = dict(study.cluster.nodes) if study.cluster else {}
+        self._nodes = dict(study.machines.cluster.nodes) if study.machines.cluster else {}
         self._refused: set[str] = set()
         """Ray's ids of the nodes that cannot run trials of this study."""
         self._checks: dict[str, tuple[Node, Any, SharedPlace]] = {}
@@ -56,7 +56,7 @@ class Width:
         self._asked_for = 0
         """For how many trials the autoscaler of the cluster was asked for cores."""
         self._next_look = 0.0
-        self.capacity = study.capacity
+        self.capacity = study.machines.capacity
         """For how many trials there are cores, GPUs and memory."""
         session = study.record.metadata.sessions[-1]
         self._cpus = session.cpus
@@ -90,7 +90,7 @@ class Width:
         Args:
             at_once: Whether to look also if that was done a moment ago.
         """
-        if self._study.cluster is None or (time.monotonic() < self._next_look and not at_once):
+        if self._study.machines.cluster is None or (time.monotonic() < self._next_look and not at_once):
             return
         self._next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
         labels, draining = self._study.settings.node_labels, draining_nodes()
@@ -115,7 +115,7 @@ class Width:
 
     def trusts(self, node: str) -> bool:
         """Whether what fails on the node with this id would fail on others, too."""
-        return self._study.cluster is None or node in self._nodes
+        return self._study.machines.cluster is None or node in self._nodes
 
     def close(self) -> None:
         """Need no more nodes."""
