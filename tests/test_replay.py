@@ -129,11 +129,20 @@ def test_planted_optimum_is_found(curves: GridCurves, scheduler: SchedulerName) 
     assert (found.epochs_run == 60 * tables.EPOCHS) == (scheduler == "none")
 
 
+def test_gp_tries_what_lies_between_values_that_are_equally_good(curves: GridCurves) -> None:
+    """Batch sizes 32 and 512 do not differ; the best one lies between them, and is better by 5 points."""
+    for seed in range(4):
+        study = settings(sampler="gp", scheduler="none", num_samples=20, seed=seed)
+        found = incumbents(replay_grid(curves, study, DEFAULT_SPACE, workers=2), study)[20]
+        truth = curves.truth(found.trial.hyperparameters, found.epoch, "val_accuracy")
+        assert curves.best_truth("val_accuracy") - truth < 0.02
+
+
 def test_replay_proposes_what_a_real_study_with_one_worker_does(curves: GridCurves, tmp_path: Path) -> None:
     study = settings(num_samples=12, seed=5)
     record = StudyRecord.create(tmp_path, metadata(epochs=tables.EPOCHS))
     record.enqueue_starting_points(study.num_samples)
-    sampler = build_sampler(study.sampler, study.seed, trials_so_far=0)
+    sampler = build_sampler(study.sampler, study.seed, 0, study.epochs, record.epoch_seconds)
     search = SearchAlgorithm(record, sampler, seed=5, num_ended=12, stopper=StudyStopper())
     scheduler = build_scheduler(study, record)
     while isinstance(search.suggest(trial_id := f"ray{len(record.trials)}"), dict):

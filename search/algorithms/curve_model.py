@@ -1,7 +1,8 @@
 """A Gaussian process over configurations and epochs, which predicts learning curves from parts of others."""
 
+import copy
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -112,10 +113,23 @@ class CurveModel:
 
     def learn(self, observations: Observations, costs: Array) -> None:
         """Learn from these measurements, instead of those before, with the parameters as they are."""
+        self._learned = observations, costs
         self._seen = _tensors(observations)
         with torch.no_grad():
             self._parameters = self._unpack(torch.as_tensor(self._values))
             self._factor, self._weights = _solve(self._parameters, self._seen, torch.as_tensor(costs))
+
+    def with_lengths(self, factor: float) -> Self:
+        """A model that has learned the same, and in which configurations at other distances are alike.
+
+        Args:
+            factor: What the lengths of this model are multiplied by.
+        """
+        other = copy.copy(self)
+        other._values = self._values.copy()
+        other._values[: self._dimensions] += math.log(factor)
+        other.learn(*self._learned)
+        return other
 
     def predict(self, observations: Observations) -> tuple[Array, Array]:
         """Mean and standard deviation of the cost at other places and times, without what a measurement adds.
