@@ -47,8 +47,8 @@ def begin(record: StudyRecord, trial_id: str, epochs: int) -> TrialRecord:
 
 
 def go_on(record: StudyRecord, trial: TrialRecord) -> None:
-    record.trial_folder(trial).mkdir(parents=True)
-    (record.trial_folder(trial) / UNENDED).write_text("loss is nan in epoch 2\nThread 0x1:\n")
+    record.checkpoints.trial_folder(trial.number).mkdir(parents=True)
+    (record.checkpoints.trial_folder(trial.number) / UNENDED).write_text("loss is nan in epoch 2\nThread 0x1:\n")
 
 
 def test_trial_that_waits_for_a_worker_that_goes_on_starts_in_another(

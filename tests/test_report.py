@@ -179,7 +179,7 @@ def trained_study(folder: Path, data: ImageData, epochs: int = 3, network: str =
     (trial,) = record.trials
     trial.epochs, trial.best_epoch = [], None
     trial.hyperparameters = {"learning_rate": 0.01, "batch_size": 32, "optimizer": "adam"}
-    checkpoint = Checkpoint(record.checkpoint(trial))
+    checkpoint = Checkpoint(record.checkpoints.file(trial.number))
     training = train(record.metadata.trial_config(trial), data, checkpoint)
     for metrics in reported(training, checkpoint, record.objective):
         trial.add_epoch(metrics, None)
@@ -213,7 +213,7 @@ def test_model_that_is_not_the_measured_one_is_not_shown(tmp_path: Path, digits:
 
 def test_damaged_or_missing_model_is_told(tmp_path: Path, digits: ImageData) -> None:
     record = trained_study(tmp_path, digits)
-    (file,) = best_files(record.checkpoint(record.trials[0]))
+    (file,) = best_files(record.checkpoints.file(record.trials[0].number))
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match="is damaged"):
         analyse_errors(record, digits)

@@ -113,7 +113,7 @@ def test_report_runs_no_network_that_a_record_names(tmp_path: Path) -> None:
     study.record.update(settings=replace(study.record.metadata.settings, network=f"{network}:build"))
     best = best_trial(study.record.trials)
     assert best is not None
-    file = study.record.checkpoint(best).with_name(f"trial-{best.number:04}-epoch-0002.pt")
+    file = study.record.checkpoints.file(best.number).with_name(f"trial-{best.number:04}-epoch-0002.pt")
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(b"")
     run = report(folder)

@@ -46,8 +46,8 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
     yield "scheduler", f"{settings.scheduler}, {_EFFECTS.get(settings.scheduler, 'which stops weak trials early')}"
     yield _machine(study)
     yield "results", str(short_path(record.folder))
-    if record.store:
-        yield "store", str(record.store)
+    if record.checkpoints.store:
+        yield "store", str(record.checkpoints.store)
     if record.address:
         yield "record", record.address
     if settings.log:
@@ -89,7 +89,9 @@ def _trials_left(study: Study) -> str:
     if study.trials_to_run <= 0:
         return "nothing to run" + ("; --num-samples +20 adds 20 trials" if study.record.metadata.plan is None else "")
     record = study.record
-    interrupted = sum(trial.status == "interrupted" and record.has_checkpoint(trial) for trial in record.trials)
+    interrupted = sum(
+        trial.status == "interrupted" and record.checkpoints.is_there(trial.number) for trial in record.trials
+    )
     continued = (
         f", {interrupted} of them continue{'s' * (interrupted == 1)} after the last epoch" if interrupted else ""
     )

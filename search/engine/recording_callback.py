@@ -160,12 +160,12 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         if self._stopper.signal is not None:
             self._finish(trial_id, interrupted=True)
             return
-        if self._record.store:
-            self._record.store.fetch_notes()
+        if self._record.checkpoints.store:
+            self._record.checkpoints.store.fetch_notes()
         if unended := self._unended_before(trial):
             self._unended_trial_lost_its_worker(trial_id, unended)
             return
-        stacks = read_stacks(self._record.checkpoint(trial))
+        stacks = read_stacks(self._record.checkpoints.file(trial.number))
         if stacks:  # the worker ended itself, because its time was up
             failure = Failure("timeout", f"took longer than trial_timeout{_location(stacks)}", stacks)
         if (
@@ -204,7 +204,7 @@ class RecordingCallback(tune.Callback):  # type: ignore[misc]
         self._finish(trial_id, interrupted=True)
 
     def _unended_file(self, trial: TrialRecord) -> Path:
-        return self._record.trial_folder(trial) / UNENDED
+        return self._record.checkpoints.trial_folder(trial.number) / UNENDED
 
     def memory_ran_out(self, report: str) -> None:
         """Record that Ray ended workers because the memory was full; trials of other workers are only interrupted."""

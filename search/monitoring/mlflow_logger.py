@@ -79,7 +79,7 @@ class MlflowLog:
         if best:
             self._client.log_metric(self._study, best_name(record), best.best_value)
             self._client.set_tag(self._study, "best_trial", best.number)
-            for file in best_files(record.checkpoint(best)):
+            for file in best_files(record.checkpoints.file(best.number)):
                 log = self._client.log_artifacts if file.is_dir() else self._client.log_artifact
                 log(self._study, str(file))
         if (record.folder / REPORT).exists():

@@ -155,7 +155,7 @@ def _model_training(record: StudyRecord) -> tuple[StudyRecord, TrialRecord] | No
 
 def saved_files(record: StudyRecord, trial: TrialRecord) -> Path | None:
     """The file or the folder that a trial saved after its best epoch; of a program the folder that it had."""
-    file = record.checkpoint(trial)
+    file = record.checkpoints.file(trial.number)
     if not record.metadata.task.saves_epochs:
         folder = file.with_suffix("")
         is_complete = trial.has_ended and folder.is_dir() and not folder.is_symlink() and any(folder.iterdir())

@@ -55,7 +55,7 @@ def analyse_errors(record: StudyRecord, data: ImageData) -> ErrorAnalysis:
     """
     best = best_trial(record.trials)
     metrics = best.best_epoch if best else None
-    file = best_file(record.checkpoint(best), metrics.epoch) if best and metrics else None
+    file = best_file(record.checkpoints.file(best.number), metrics.epoch) if best and metrics else None
     if best is None or metrics is None or file is None:
         raise ValueError("the weights of the best model are missing")
     config = record.metadata.trial_config(best)

@@ -43,7 +43,7 @@ def export_model(record: StudyRecord) -> Path | None:
     metrics = best.best_epoch if best else None
     if best is None or metrics is None:
         return None
-    file = best_file(record.checkpoint(best), metrics.epoch)
+    file = best_file(record.checkpoints.file(best.number), metrics.epoch)
     if file is None:
         return None
     if read_metrics(file) != metrics:

@@ -1,10 +1,9 @@
 """The record of a study: an Optuna study in a database, with the configuration and metrics of every trial."""
 
-import re
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -16,19 +15,18 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.record.checkpoint_store import CheckpointStore
 from search.record.database import NoRetry, StudyStorage, check_file, open_file
-from search.record.file_names import CHECKPOINTS, STUDY_DB, TRIALS
+from search.record.file_names import STUDY_DB
 from search.record.imported_trial import stored_trial
 from search.record.metadata import StudyMetadata, read_metadata
 from search.record.ranking import best_configurations, ended_trials
 from search.record.reading import is_paused, read_trials, refuse_damage
 from search.record.standings import Standings
-from search.record.study_store import StudyStore
+from search.record.study_checkpoints import StudyCheckpoints
 from search.record.trial import OPTUNA_STATE, Failure, MemoryUse, Metrics, Timing, TrialRecord, timed_json
 from search.record.trial_storage import TrialStorage
 from search.space.distributions import HyperparameterValue
 from search.space.search_space import SearchSpace, contains, starting_points
 from search.task.metric_names import Mode
-from training.checkpoint import best_files, remove
 
 Result = TypeVar("Result")
 
@@ -53,10 +51,7 @@ class StudyRecord:
         self.trials: list[TrialRecord] = []
         self.standings = Standings(self.trials)
         self._running: dict[str, tuple[TrialRecord, Trial]] = {}
-        self.store: StudyStore | None = None
-        """The store of the checkpoints; None if the study's folder has them, or if this process does not run it."""
-        self._uncleared: set[int] = set()
-        """Numbers of the ended trials whose checkpoints may be in the store."""
+        self.checkpoints = StudyCheckpoints(folder)
         self._together = False
         """Whether epochs wait for others, to be recorded in one transaction."""
 
@@ -144,14 +139,11 @@ class StudyRecord:
     def use_store(self) -> None:
         """Use the store of the study, if it has one, because this process runs the study or brings its results back."""
         if self.metadata.store is not None:
-            self.store = StudyStore(CheckpointStore(*self.metadata.store), self.folder)
-            self._uncleared = {trial.number for trial in self.trials if not trial.may_continue}
+            self.checkpoints.use_store(CheckpointStore(*self.metadata.store), self._ended_numbers())
 
     def fetch_from_store(self) -> None:
         """Bring back what stays of a study whose trials have ended: the best epoch, and the folders of the trials."""
-        if self.store:
-            ended = [_stem(trial.number) for trial in self.trials if not trial.may_continue]
-            self.store.finish(ended, [_stem(trial.number) for trial in self._kept_trials()])
+        self.checkpoints.finish(self._ended_numbers(), self._kept_numbers())
 
     @property
     def address(self) -> str | None:
@@ -181,8 +173,7 @@ class StudyRecord:
 
     def close(self) -> None:
         """Close the database, and release the lock that a server holds."""
-        if self.store:
-            self.store.close()
+        self.checkpoints.close()
         self._database.close()
 
     @property
@@ -389,8 +380,7 @@ class StudyRecord:
         self.change(lambda: self._write_end(trial, proposal))
         if trial.status != "interrupted":
             self._clear_checkpoints([] if trial.may_continue else [trial])
-            if self.store:
-                self.store.begin_to_fetch_folder(self.trial_folder(trial))
+            self.checkpoints.begin_to_fetch_folder(trial.number)
         return trial
 
     def promote(self, trial: TrialRecord) -> None:
@@ -437,21 +427,6 @@ class StudyRecord:
         for trial_id in self.running_ids():
             self.finish(trial_id, interrupted=True)
 
-    def checkpoint(self, trial: TrialRecord) -> Path:
-        """The file after which those of a trial's checkpoint are named; a worker goes on from them."""
-        return self.folder / CHECKPOINTS / f"{_stem(trial.number)}.pt"
-
-    def has_checkpoint(self, trial: TrialRecord) -> bool:
-        """Whether there is a state from which a trial continues; without one it starts again."""
-        file = self.checkpoint(trial)
-        if self.store:
-            return self.store.has_checkpoint(file.stem)
-        return any(map(any, (file.with_suffix("").glob("*"), file.parent.glob(f"{file.stem}-last-*"))))
-
-    def trial_folder(self, trial: TrialRecord) -> Path:
-        """The folder of a trial of a training function."""
-        return self.folder / TRIALS / f"{trial.number:04}"
-
     def _write_end(self, trial: TrialRecord, proposal: Trial) -> None:
         proposal.set_user_attr("status", trial.status)
         if trial.memory != MemoryUse():
@@ -486,8 +461,11 @@ class StudyRecord:
         study_id = self.study._study_id
         return self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
-    def _kept_trials(self) -> list[TrialRecord]:
-        """The trials whose best epoch is kept, or the folder of a program: the best one.
+    def _ended_numbers(self) -> list[int]:
+        return [trial.number for trial in self.trials if not trial.may_continue]
+
+    def _kept_numbers(self) -> list[int]:
+        """The numbers of the trials whose best epoch is kept, or the folder of a program: the best one.
 
         A confirmation without a final training keeps that of the best training of each configuration: one of them will
         be the winner.
@@ -495,26 +473,11 @@ class StudyRecord:
         plan = self.metadata.plan
         if plan is not None and plan.final_seed is None:
             ended = ended_trials(self.trials)
-            return best_configurations(ended, len(ended))
-        return [*filter(None, [self.standings.best_ended])]
+            return [trial.number for trial in best_configurations(ended, len(ended))]
+        best = self.standings.best_ended
+        return [best.number] if best else []
 
     def _clear_checkpoints(self, ended: Sequence[TrialRecord]) -> None:
         """Remove the checkpoints of ended trials but for what is kept; `ended` are those that have ended just now."""
-        best, open_trials = self._kept_trials(), self.standings.may_continue()
-        if self.store:
-            self._uncleared |= {trial.number for trial in ended}
-            self._uncleared -= {trial.number for trial in open_trials}
-            self.store.begin_to_clear([*map(_stem, self._uncleared)], [_stem(trial.number) for trial in best])
-            self._uncleared = {trial.number for trial in best}
-        files = [self.checkpoint(trial) for trial in best]
-        kept = {path.name for file in files for path in best_files(file)} | {file.stem for file in files}
-        unfinished = {self.checkpoint(trial).stem for trial in open_trials}
-        for file in (self.folder / CHECKPOINTS).glob("trial-*"):
-            if file.name not in kept and re.split(r"-epoch|-last|\.", file.name)[0] not in unfinished:
-                with suppress(OSError):  # it only takes space
-                    remove(file)
-
-
-def _stem(number: int) -> str:
-    """How the names of the checkpoints of a trial begin."""
-    return f"trial-{number:04}"
+        open_trials = [trial.number for trial in self.standings.may_continue()]
+        self.checkpoints.clear([trial.number for trial in ended], kept=self._kept_numbers(), open_trials=open_trials)

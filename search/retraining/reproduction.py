@@ -73,7 +73,7 @@ class Reproduction:
         """The failure of the repeated training."""
         self._has_ended = False
         """Whether the repeated training ended by itself."""
-        own_folder = record.trial_folder(trial)
+        own_folder = record.checkpoints.trial_folder(trial.number)
         self._trial_folder = own_folder.relative_to(own_folder.parents[2])
         """The folder of the trial, from that of all studies; the training may use the names in it."""
         self._metadata = record.metadata
