@@ -20,7 +20,7 @@ from training.config import (
     check_seed,
 )
 
-SamplerName = Literal["tpe", "random", "gp", "qmc"]
+SamplerName = Literal["gp", "tpe", "random", "qmc"]
 SchedulerName = Literal["asha", "promotion", "median", "hyperband", "none"]
 LoggerName = Literal["tensorboard", "mlflow", "wandb"]
 
@@ -82,9 +82,9 @@ class StudySettings(DataConfig):
     """Hyperparameters that are fixed instead of searched, for example learning_rate=0.05 optimizer=adam."""
     show_space: bool = False
     """Print the search space as such a TOML file, and run no trial."""
-    sampler: SamplerName = "tpe"
-    """Algorithm that proposes configurations. tpe: tree-structured Parzen estimator; gp: Gaussian process that learns
-    from unfinished learning curves and from the time of an epoch; qmc: Sobol sequence; random: random search."""
+    sampler: SamplerName = "gp"
+    """Algorithm that proposes configurations. gp: Gaussian process that learns from unfinished learning curves and from
+    the time of an epoch; tpe: tree-structured Parzen estimator; qmc: Sobol sequence; random: random search."""
     scheduler: SchedulerName = "asha"
     """Algorithm that stops weak trials early. asha: asynchronous successive halving; promotion: the same, but a weak
     trial is paused, and continues as soon as it is among the best of those that came as far; hyperband: successive

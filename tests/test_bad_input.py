@@ -34,7 +34,7 @@ MISTAKES = {
     "--mode max": "mode is only for train_function",
     "--image-size 0": "image_size must be between 1 and 1024, got 0",
     "--scheduler pbt": "--scheduler must be one of asha, promotion, median, hyperband, none, got pbt",
-    "--sampler grid": "--sampler must be one of tpe, random, gp, qmc, got grid",
+    "--sampler grid": "--sampler must be one of gp, tpe, random, qmc, got grid",
     "--grace-period 11": "grace_period must be at most epochs, 10, got 11",
     "--reduction-factor 1": "reduction_factor must be >= 2, got 1",
     "--grace-epochs 2": "--grace-epochs has another name now: use --grace-period",

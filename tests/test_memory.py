@@ -249,7 +249,9 @@ class MemoryStudy:
         return lost
 
 
-@pytest.mark.parametrize(("sampler", "limit"), [("tpe", None), ("random", LIMIT), ("qmc", None)])
+@pytest.mark.parametrize(
+    ("sampler", "limit"), [("gp", None), ("gp", LIMIT), ("tpe", None), ("random", LIMIT), ("qmc", None)]
+)
 def test_few_trials_are_lost_after_the_first(sampler: SamplerName, limit: float | None) -> None:
     study = MemoryStudy(sampler=sampler, limit=limit)
     lost = study.run(40)

@@ -29,7 +29,7 @@ from search.task.metric_names import derived_mode
             "dataset must be one of auto, fashion-mnist, mnist, kmnist, cifar10, digits, a folder of images, or",
         ),
         ({"scheduler": "pbt"}, "scheduler must be one of asha, promotion, median, hyperband, none, got pbt"),
-        ({"sampler": "grid"}, "sampler must be one of tpe, random, gp, qmc, got grid"),
+        ({"sampler": "grid"}, "sampler must be one of gp, tpe, random, qmc, got grid"),
         ({"grace_period": 0}, "grace_period must be >= 1, got 0"),
         ({"grace_period": 3, "epochs": 2}, "grace_period must be at most epochs, 2, got 3"),
         ({"reduction_factor": 1}, "reduction_factor must be >= 2, got 1"),

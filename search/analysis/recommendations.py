@@ -91,12 +91,13 @@ def describe_stopped(record: StudyRecord) -> str:
     """Say that it is not known what can stay fixed, because a scheduler stopped trials; empty if it stopped few."""
     trials = valid_trials(record.trials)
     stopped = sum(trial.status in ("stopped_early", "paused") for trial in trials)
+    which = "that stops no trial" if record.metadata.origin else "with --scheduler none --sampler tpe"
     if len(trials) < FEWEST_TRIALS or stopped <= (1 - NEARLY_ALL) * len(trials):
         return ""
     return (
         f"The scheduler stopped {stopped} of {len(trials)} trials early because of their values, so it is not known "
         "which hyperparameters can stay fixed. "
-        f"A study {'that stops no trial' if record.metadata.origin else 'with --scheduler none'} may tell."
+        f"A study {which} may tell."
     )
 
 

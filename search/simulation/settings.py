@@ -19,7 +19,7 @@ class ReplaySettings:
     epochs.csv of a study: then the command prints what each scheduler would have saved, and whether fewer trials would
     have been enough."""
     sampler: SamplerName | None = None
-    """Algorithm that proposes configurations, by default tpe; only for a table of learning curves."""
+    """Algorithm that proposes configurations, by default gp; only for a table of learning curves."""
     scheduler: SchedulerName | None = None
     """Algorithm that stops weak trials early. By default asha; for the epochs.csv of a study, asha,
     promotion and median in turn."""
