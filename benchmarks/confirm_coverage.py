@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--curves", type=Path, required=True, help="CSV file of all trainings; used if it is there")
     options = parser.parse_args()
-    settings = StudySettings(dataset="digits", num_samples=options.trials, epochs=options.epochs)
+    settings = StudySettings(dataset="digits", sampler="tpe", num_samples=options.trials, epochs=options.epochs)
     one = partial(curves_of, settings=settings, further=options.further_seeds)
     if not options.curves.exists():
         rows: list[dict[str, Any]] = []

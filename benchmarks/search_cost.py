@@ -120,6 +120,7 @@ def long_study(trials: int, concurrent: int | None, folder: Path) -> Path:
     marks = marks_of(trials)
     settings = StudySettings(
         dataset="digits",
+        sampler="tpe",
         num_samples=trials,
         epochs=EPOCHS,
         grace_period=EPOCHS - 1,

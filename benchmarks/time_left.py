@@ -107,7 +107,9 @@ def main() -> None:
 
 def settings(scheduler: SchedulerName, trials: int, seed: int, epochs: int) -> StudySettings:
     """The settings of a study with TPE."""
-    return StudySettings(dataset="digits", scheduler=scheduler, num_samples=trials, seed=1000 * seed, epochs=epochs)
+    return StudySettings(
+        dataset="digits", sampler="tpe", scheduler=scheduler, num_samples=trials, seed=1000 * seed, epochs=epochs
+    )
 
 
 if __name__ == "__main__":

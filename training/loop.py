@@ -90,7 +90,10 @@ def train_loop(
                     return backward(images, labels)
                 return torch.stack([backward(*part) for part in micro_batch.parts(images, labels)]).sum()
             except Exception as error:
-                if not (is_out_of_memory(error) and micro_batch.halve(len(labels))):
+                if not is_out_of_memory(error):
+                    raise
+                has_given_back = graph is not None and graph.give_up()
+                if not has_given_back and not micro_batch.halve(len(labels)):
                     raise
             # after the handler, which has released what the failed pass had computed
             optimizer.zero_grad()
@@ -195,7 +198,7 @@ class Training:
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(config, self.model.parameters())
         can_be_replayed = can_be_replayed and isinstance(self.optimizer, FusedOptimizer)
-        self.graph = StepGraph() if can_be_replayed else None
+        self.graph = StepGraph(min(config.batch_size, len(data.train))) if can_be_replayed else None
         if min(config.batch_size, len(data.train)) == 1:
             spare_single_values(self.model)
         self.micro_batch = MicroBatch(self.model)

@@ -116,9 +116,9 @@ def _gpu_memory(pids: Set[int]) -> int:
     """The memory that the driver of Nvidia's GPUs says processes have, in bytes; 0 where it says nothing."""
     if not (gpus := _gpus()):
         return 0
-    import pynvml
+    import pynvml  # where there are GPUs
 
-    with suppress(pynvml.NVMLError):
+    with suppress(pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):
         users = [user for gpu in gpus for user in pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)]
         return sum(user.usedGpuMemory or 0 for user in users if user.pid in pids)
     return 0
@@ -127,9 +127,11 @@ def _gpu_memory(pids: Set[int]) -> int:
 @cache
 def _gpus() -> list[Any]:
     """The handles of the GPUs of this machine in the library of the driver; empty without that."""
-    import pynvml
-
-    with suppress(pynvml.NVMLError):
+    try:
+        import pynvml  # only where a trial starts processes
+    except ImportError:  # a node of a cluster may not have it
+        return []
+    with suppress(pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):
         pynvml.nvmlInit()
         return [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
     return []

@@ -135,7 +135,7 @@ class MemoryUse:
     peak_mb: int | None = None
     """Resident memory of its worker, libraries included, and of the processes that it started."""
     peak_gpu_mb: int | None = None
-    """What torch had reserved on the GPUs of its worker."""
+    """What torch had reserved on GPUs, and what processes that its worker started had."""
     micro_batch_size: int | None = None
     """How many images went through the network at a time, where the memory did not suffice for whole batches."""
 
