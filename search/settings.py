@@ -85,6 +85,9 @@ class StudySettings(DataConfig):
     sampler: SamplerName = "gp"
     """Algorithm that proposes configurations. gp: Gaussian process that learns from unfinished learning curves and from
     the time of an epoch; tpe: tree-structured Parzen estimator; qmc: Sobol sequence; random: random search."""
+    prior: tuple[str, ...] = ()
+    """Values that you expect to be good, for example learning_rate=0.001 optimizer=adam. The sampler gp tries what is
+    near them first, and follows what is measured all the same. docs/using.md says what a wrong value costs."""
     scheduler: SchedulerName = "asha"
     """Algorithm that stops weak trials early. asha: asynchronous successive halving; promotion: the same, but a weak
     trial is paused, and continues as soon as it is among the best of those that came as far; hyperband: successive
@@ -329,6 +332,8 @@ class StudySettings(DataConfig):
             raise ValueError("node_label needs address: without a cluster, this machine runs all trials")
         if self.open_dashboard and not self.dashboard:
             raise ValueError("open_dashboard needs the dashboard: leave no-dashboard out")
+        if self.prior and self.sampler != "gp":
+            raise ValueError(f"prior needs sampler gp, got {self.sampler}")
         if not self.full_baseline and self.scheduler != "promotion":
             raise ValueError(f"no-full-baseline needs scheduler promotion, got {self.scheduler}")
 

@@ -27,6 +27,7 @@ from search.record.metadata import StudyMetadata
 from search.record.requests import AnsweredRequest, Request, assignments, check_words, is_paused, new_request
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
+from search.space.encoding import SpaceEncoding
 from search.space.toml_file import read_point, read_tables
 
 TRAINING = """
@@ -463,6 +464,7 @@ def test_point_is_read_with_the_types_and_the_conditions_of_the_space() -> None:
     }.items():
         with pytest.raises(ValueError, match=re.escape(sentence)):
             read_point(space, [assignment], None)
+    assert SpaceEncoding(space).encode_part(point) == {"optimizer": "sgd", "momentum": 0.0, "width": 16, "name": "1"}
 
 
 # what Ray is told

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import numpy as np
 import optuna
@@ -104,6 +105,34 @@ def test_cheap_configurations_are_tried_first_where_they_are_as_good(factor: flo
 
     later = proposals(curve, number=30, epochs_of=lambda _: EPOCHS, seconds=seconds)
     assert cheap[0] <= sum(proposal.startswith("a") for proposal in later) <= cheap[1]
+
+
+def with_prior(prior: dict[str, Any], *, number: int, seed: int) -> list[tuple[float, str]]:
+    """Unit values and kinds of a study's trials; the best are a rate of 0.7 and kind b."""
+    sampler = StudySampler(SPACE, CurveSampler(seed, EPOCHS, lambda _: None, prior))
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(number):
+        trial = study.ask(SpaceEncoding(SPACE).optuna_distributions)
+        cost = (_unit(trial) - 0.7) ** 2 + 0.1 * (trial.params["kind"] == "a")
+        trial.report(cost, EPOCHS)
+        study.tell(trial, cost)
+    return [(_unit(trial), trial.params["kind"]) for trial in study.trials]
+
+
+def test_values_that_the_user_expects_to_be_good_are_tried_first() -> None:
+    near = {}
+    for rate in (10**-1.2, None):
+        prior = {} if rate is None else {"rate": rate}
+        units = [unit for seed in range(16) for unit, _ in with_prior(prior, number=6, seed=seed)[1::2]]
+        near[rate] = sum(abs(unit - 0.7) < 0.2 for unit in units)  # of 48; the others are drawn from the whole space
+    assert near[10**-1.2] > 1.3 * near[None]
+
+
+@pytest.mark.parametrize("prior", [{"rate": 1e-4}, {"rate": 1e-4, "kind": "a"}, {"kind": "a"}], ids=str)
+def test_wrong_expectation_is_given_up(prior: dict[str, Any]) -> None:
+    for seed in range(4):
+        later = with_prior(prior, number=24, seed=seed)[16:]
+        assert sum(abs(unit - 0.7) < 0.1 and kind == "b" for unit, kind in later) >= 4
 
 
 def test_model_learns_from_the_best_and_the_newest_trials_of_many(monkeypatch: pytest.MonkeyPatch) -> None:

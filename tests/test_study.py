@@ -171,6 +171,19 @@ def test_same_seed_with_one_worker_gives_the_same_study(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
+@pytest.mark.usefixtures("_few_digits")
+def test_expected_values_are_tried_first_and_kept_when_the_study_is_resumed(tmp_path: Path) -> None:
+    words = ["--dataset", "digits", "--epochs", "1", "--no-baseline", "--no-dashboard", "--results-dir", str(tmp_path)]
+    prior = ["--prior", "learning_rate=0.05", "optimizer=adam"]
+    assert run_command("search/run.py", *words, *prior, "--num-samples", "6", "--name", "mine").status == 0
+    tried = read_trials(tmp_path / "mine").sort_index()
+    assert (tried["optimizer"][1::2] == "adam").sum() >= 2
+    assert tried["learning_rate"][1::2].between(0.005, 0.1).sum() >= 2
+    resumed = run_command("search/run.py", "--resume", str(tmp_path / "mine"), "--num-samples", "+1", "--no-dashboard")
+    assert resumed.status == 0, resumed.stdout + resumed.stderr
+    assert StudyRecord.open(tmp_path / "mine").metadata.settings.prior == ("learning_rate=0.05", "optimizer=adam")
+
+
 def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[int, Path]:
     monkeypatch.setattr(tuner, "trainable", trainable)
     study = study_module.prepare_study(StudySettings(**{"dataset": "digits", "dashboard": False, **options}))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,12 @@ The most probable lengths are too sure of themselves: where batch sizes 32 and 5
 would ever be tried. `benchmarks/README.md` has what is gained by it."""
 RIDGE = 0.3
 """Penalty of the regression that predicts the time of an epoch; coordinates are in [0, 1]."""
+PRIOR_WIDTH = 0.2
+"""Standard deviation of what is expected of a value, as a part of its range."""
+OTHER_CHOICES = 0.2
+"""How probable another choice is than the expected one."""
+PRIOR_TRIALS = 2.0
+"""What is expected counts fully while this number of trials is known, and less with each further one."""
 TINY = 1e-300
 NEW_CURVE = -1
 """Number of a learning curve of which nothing was measured."""
@@ -59,15 +66,23 @@ class CurveSampler(BaseSampler):
     Parallelize Optimization", the kriging believer.
     """
 
-    def __init__(self, seed: int, epochs: int | None, epoch_seconds: EpochSeconds) -> None:
+    def __init__(
+        self,
+        seed: int,
+        epochs: int | None,
+        epoch_seconds: EpochSeconds,
+        prior: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         """Begin without any trial.
 
         Args:
             seed: For random configurations.
             epochs: Epochs of a training in full, or None if that is the longest one there was.
             epoch_seconds: Says how long an epoch of a trial takes.
+            prior: Values that the user expects to be good, of some hyperparameters.
         """
         self._seed = seed
+        self._prior = prior
         self._epochs = epochs
         self._epoch_seconds = epoch_seconds
         self._random = RandomSampler(seed)
@@ -85,9 +100,9 @@ class CurveSampler(BaseSampler):
         sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
         curves = [curve for other in trials if (curve := _curve(other, sign, self._epoch_seconds(other))).costs]
         any_finite = any(math.isfinite(min(curve.costs.values())) for curve in curves)
-        if len(curves) < STARTUP_TRIALS or not any_finite:
-            return {}
         space = _Coordinates(search_space)
+        if len(curves) < STARTUP_TRIALS or not any_finite:
+            return space.decode(self._expected(space, trial.number)) if self._prior and trial.number % 2 else {}
         silent = [
             other.params for other in trials if other.state == TrialState.RUNNING and not other.intermediate_values
         ]
@@ -100,6 +115,14 @@ class CurveSampler(BaseSampler):
         """A random value."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
+    def _expected(self, space: "_Coordinates", number: int) -> Array:
+        """Random unit values (hyperparameters) near those that the user expects to be good."""
+        random = np.random.default_rng([self._seed, number])
+        candidates = space.random(CANDIDATES, random)
+        density = np.exp(space.log_density(candidates, self._prior))
+        chosen: Array = candidates[random.choice(CANDIDATES, p=density / density.sum())]
+        return chosen
+
     def _best_candidate(
         self, space: "_Coordinates", curves: list["_Curve"], silent: list[dict[str, Any]], random: np.random.Generator
     ) -> Array:
@@ -107,13 +130,14 @@ class CurveSampler(BaseSampler):
         model, best = self._learn(space, _chosen(curves), silent)
         models = model, model.with_lengths(SHORTER)
         log_seconds = _log_seconds(space, curves)
+        weight = min(1.0, PRIOR_TRIALS / len(curves))
 
         def score(units: Array) -> Array:
             places = space.places(units)
             ends = _at_the_end(places, np.full(len(places), NEW_CURVE))
             expected = np.mean([_expected_improvement(best, *one.predict(ends)) for one in models], axis=0)
             scores: Array = np.log(np.maximum(expected, TINY)) - log_seconds(places)
-            return scores
+            return scores + weight * space.log_density(units, self._prior)
 
         candidates = space.random(CANDIDATES, random)
         for deviation in DEVIATIONS:
@@ -198,6 +222,18 @@ class _Coordinates:
             for column, choices in zip(units.T, self._choices, strict=True)
         ]
         return np.concatenate(columns, axis=1)
+
+    def log_density(self, units: Array, prior: Mapping[str, Any]) -> Array:
+        """The logarithm of how probable unit values (configurations, hyperparameters) are, but for a constant."""
+        total = np.zeros(len(units))
+        for (name, distribution), choices, column in zip(self._space.items(), self._choices, units.T, strict=True):
+            if name not in prior:
+                continue
+            if choices:
+                total += np.where(column == distribution.choices.index(prior[name]), 0.0, math.log(OTHER_CHOICES))
+            else:
+                total -= ((column - to_unit(distribution, prior[name])) / PRIOR_WIDTH) ** 2 / 2
+        return total
 
     def random(self, number: int, random: np.random.Generator) -> Array:
         """Unit values of random configurations."""

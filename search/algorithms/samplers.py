@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from optuna import Study
@@ -49,6 +50,8 @@ def build_sampler(
     trials_so_far: int,
     epochs: int | None = None,
     epoch_seconds: EpochSeconds = lambda _: None,
+    *,
+    prior: Mapping[str, Any] = MappingProxyType({}),
 ) -> BaseSampler:
     """Build a sampler.
 
@@ -58,6 +61,7 @@ def build_sampler(
         trials_so_far: Number of the trials of a study that is resumed, which gets other samples than before.
         epochs: Epochs of a trial in full, or None if there is no limit.
         epoch_seconds: Says how long an epoch of a trial takes.
+        prior: What `SpaceEncoding` makes of the values that the user expects to be good.
     """
     match name:
         case "tpe":
@@ -65,7 +69,7 @@ def build_sampler(
         case "random":
             return RandomSampler(seed + trials_so_far)
         case "gp":
-            return CurveSampler(seed + trials_so_far, epochs, epoch_seconds)
+            return CurveSampler(seed + trials_so_far, epochs, epoch_seconds, prior)
         case "qmc":
             return sobol(seed)  # the record knows how far the sequence has come
 

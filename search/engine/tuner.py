@@ -20,6 +20,8 @@ from search.engine.study import Study
 from search.engine.trainable import TrainableOptions, trainable
 from search.engine.tune_controller import controlled
 from search.record.study_record import StudyRecord
+from search.space.encoding import SpaceEncoding
+from search.space.toml_file import read_point
 from training.console.terminal import show_event
 
 MOST_TRIALS = 10_000
@@ -59,9 +61,14 @@ def _search_algorithm(
 ) -> SearchAlgorithm:
     """Proposes configurations from now on."""
     settings, record = study.settings, study.record
+    expected = read_point(record.space, settings.prior, record.metadata.task.config_type(), word="prior")
+    prior = SpaceEncoding(record.space).encode_part(expected)
+    sampler = build_sampler(
+        settings.sampler, settings.seed, len(record.trials), settings.epochs, record.epoch_seconds, prior=prior
+    )
     return SearchAlgorithm(
         record,
-        build_sampler(settings.sampler, settings.seed, len(record.trials), settings.epochs, record.epoch_seconds),
+        sampler,
         seed=settings.seed,
         num_ended=num_ended,
         stopper=stopper,

@@ -41,6 +41,7 @@ SESSION_SETTINGS = {
 CHANGEABLE = SESSION_SETTINGS | {
     *("num_samples", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "dashboard"),
     *("memory_per_trial", "max_failures", "trial_timeout", "data_dir", "results_dir", "checkpoints_dir"),
+    "prior",
     "dataset",  # the checksum of the images shows whether they are the same
 }
 """Settings that may change when a study is resumed; all others make its trials comparable."""

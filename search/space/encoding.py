@@ -56,6 +56,11 @@ class SpaceEncoding:
         searched = self._space.searched(point)
         return {name: self._encode_value(name, searched.get(name), point, number) for name in self._space}
 
+    def encode_part(self, values: Point) -> Point:
+        """What belongs to some values of a point; those that decide which ranges are active are among them."""
+        searched = self._space.searched(values)
+        return {name: self.encode_value(name, searched[name], value) for name, value in values.items()}
+
     def random_sample(self, number: int) -> Point:
         """A sample without a sampler; the same for the same number."""
         return {name: random_value(distribution, number, name) for name, distribution in self.distributions.items()}

@@ -97,7 +97,9 @@ def active_space(settings: StudySettings, stored: SearchSpace | None = None) -> 
         space = read_space(settings.space, config_class)
     else:
         space = stored or _space_without_file(settings.task, settings.direction)
-    return fix_values(space, settings.set, config_class) if settings.set else space
+    space = fix_values(space, settings.set, config_class) if settings.set else space
+    read_point(space, settings.prior, config_class, word="prior")  # before anything is written
+    return space
 
 
 def _space_without_file(task: Task, mode: Mode) -> SearchSpace:
@@ -130,41 +132,43 @@ def fix_values(space: SearchSpace, assignments: Sequence[str], config_class: typ
     return fixed
 
 
-def read_point(space: SearchSpace, assignments: Sequence[str], config_class: type[Any] | None) -> Point:
+def read_point(
+    space: SearchSpace, assignments: Sequence[str], config_class: type[Any] | None, *, word: str = "enqueue"
+) -> Point:
     """Read a point of a search space, or a part of one, from `assignments` of the form `NAME=VALUE`.
 
-    `config_class` is as for `fix_values`. A ValueError names what is not in the space.
+    `config_class` is as for `fix_values`. A ValueError, which begins with `word`, names what is not in the space.
     """
     point: Point = {}
     texts = dict(assignment.split("=", 1) for assignment in assignments if "=" in assignment)
-    for name, value in _read_assignments("enqueue", assignments, config_class):
+    for name, value in _read_assignments(word, assignments, config_class):
         if name not in space.ranges:
-            raise ValueError(f"enqueue {name}: it is not in the search space{_suggest(name, [*space])}")
+            raise ValueError(f"{word} {name}: it is not in the search space{_suggest(name, [*space])}")
         distributions = [space[name]] if name in space else []
         inside = [one for one in (value, texts[name]) if any(contains_value(each, one) for each in distributions)]
         if name in space and not inside:
             described = describe_hyperparameter(describe(space)[name])
-            raise ValueError(f"enqueue {name}={texts[name]}: the search space has {name} {described}")
+            raise ValueError(f"{word} {name}={texts[name]}: the search space has {name} {described}")
         point[name] = clip(space[name], inside[0]) if inside else value
     active = space.active(point)
     for name, value in point.items():
         match active.get(name):
             case Fixed(fixed) if fixed != value:
-                raise ValueError(f"enqueue {name}={texts[name]}: it is fixed at {fixed} here")
+                raise ValueError(f"{word} {name}={texts[name]}: it is fixed at {fixed} here")
             case Fixed():
                 pass
             case None:
                 names = dict.fromkeys(other for one in space.ranges[name] for other in one.condition)
                 if names.keys() <= point.keys():
                     others = " and ".join(f"{other} {point[other]}" for other in names)
-                    raise ValueError(f"enqueue {name}={texts[name]}: it has no value where {others} is given")
+                    raise ValueError(f"{word} {name}={texts[name]}: it has no value where {others} is given")
                 raise ValueError(
-                    f"enqueue {name}={texts[name]}: it has a value only for some values of {' and '.join(names)}, "
+                    f"{word} {name}={texts[name]}: it has a value only for some values of {' and '.join(names)}, "
                     "which must be given, too"
                 )
             case distribution if not contains_value(distribution, value):
                 described = describe_hyperparameter(describe(SearchSpace({name: distribution}))[name])
-                raise ValueError(f"enqueue {name}={texts[name]}: with these values its range is {described}")
+                raise ValueError(f"{word} {name}={texts[name]}: with these values its range is {described}")
     return {name: value for name, value in point.items() if name in space}
 
 
