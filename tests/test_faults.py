@@ -26,7 +26,7 @@ from test_time_accounting import parts
 from search.engine import tuner
 from search.engine.cluster import Node
 from search.engine.header import header_lines
-from search.engine.running_studies import announce
+from search.engine.running_studies import RunningStudy, announce
 from search.engine.study import prepare_study
 from search.record.lookup import stored_settings
 from search.record.study_record import StudyRecord
@@ -327,18 +327,18 @@ def test_worker_killed_for_memory_does_not_end_the_study(tmp_path: Path) -> None
     assert "Traceback" not in search.output
 
 
-def stay_announced(cpus: int, is_announced: Event) -> None:
-    """Be a study that runs on so many cores, until somebody ends this process."""
-    with announce("study first", cpus):
+def stay_announced(study: RunningStudy, is_announced: Event) -> None:
+    """Be this study, until somebody ends this process."""
+    with announce(study):
         is_announced.set()
         time.sleep(60)
 
 
 @contextmanager
-def neighbour(cpus: int) -> Iterator[ForkProcess]:
+def neighbour(cpus: int, gpus: float = 0.0) -> Iterator[ForkProcess]:
     processes = get_context("fork")
     is_announced = processes.Event()
-    process = processes.Process(target=stay_announced, args=[cpus, is_announced])
+    process = processes.Process(target=stay_announced, args=[RunningStudy("study first", cpus, gpus), is_announced])
     process.start()
     try:
         assert is_announced.wait(timeout=30)
@@ -355,11 +355,14 @@ def test_second_study_on_a_machine_leaves_the_first_its_cores(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("search.engine.concurrency.this_machine", lambda: Node("this machine", 8, 0))
     settings = StudySettings(dataset="digits", results_dir=tmp_path)
-    with neighbour(cpus=6):
+    with neighbour(6):
         beside = prepare_study(settings)
     assert "  also runs  study first, on 6 cores of this machine" in header_lines(beside)
     assert beside.machines.max_concurrent_trials == 2
-    with neighbour(cpus=8) as process:
+    with neighbour(1, 0.5):
+        header = header_lines(prepare_study(settings))
+    assert "  also runs  study first, on 1 core and 0.5 GPU of this machine" in header
+    with neighbour(8) as process:
         assert prepare_study(settings).machines.max_concurrent_trials == 1  # at least one
         process.kill()
         process.join()

@@ -27,7 +27,7 @@ from test_report import trained_study
 
 from search.analysis.findings import analyse
 from search.engine import local_ray
-from search.engine.running_studies import announce, find_running_studies
+from search.engine.running_studies import RunningStudy, announce, find_running_studies
 from search.monitoring.terminal import PlainView
 from search.outputs import report_page
 from search.outputs.files import StudyFiles
@@ -448,12 +448,12 @@ def test_link_in_the_temporary_folder_is_not_followed(tmp_path: Path, monkeypatc
     precious.mkdir(mode=0o700)
     (precious / "notes.json").write_text("precious")
     folder.symlink_to(precious)
-    with announce("first", 1):
+    with announce(RunningStudy("first", 1)):
         assert find_running_studies() == []
     folder.unlink()
     precious.rename(folder)
     folder.chmod(0o770)  # others can write into it
-    with announce("first", 1):
+    with announce(RunningStudy("first", 1)):
         assert find_running_studies() == []
     assert [file.name for file in folder.iterdir()] == ["notes.json"]
 

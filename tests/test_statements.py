@@ -163,11 +163,15 @@ def test_study_that_measured_nothing_says_so(place: Path) -> None:
 
 
 def test_confirmation_beside_a_study_is_called_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    announced = []
-    monkeypatch.setattr("search.engine.running_studies.RunningStudy", lambda *values: announced.append(values))
-    monkeypatch.setattr("search.engine.running_studies.asdict", lambda _: {})
+    announced: list[str] = []
+
+    def note(study: RunningStudy) -> dict[str, object]:
+        announced.append(study.study)
+        return {}
+
+    monkeypatch.setattr("search.engine.running_studies.asdict", note)
     search(place, "train", "space.toml", "accuracy", "--name", "beside", "--confirm", "2x2")
-    assert [title for title, _ in announced] == ["study beside", "confirmation of study beside"]
+    assert announced == ["study beside", "confirmation of study beside"]
     monkeypatch.undo()
     function, space = f"{place}/own.py:without_number", place / "rate.toml"
     study = prepare_study(StudySettings(train_function=function, space=space, metric="loss", results_dir=place / "out"))

@@ -11,7 +11,8 @@ from studies import SESSION, metadata
 from search.algorithms.stopping import StudyStopper
 from search.engine import width
 from search.engine.cluster import Cluster, Node
-from search.engine.concurrency import find_capacity
+from search.engine.concurrency import find_capacity, node_capacity
+from search.engine.running_studies import RunningStudy
 from search.engine.width import Width
 from search.record.study_record import StudyRecord
 from search.settings import StudySettings
@@ -26,6 +27,21 @@ MIXED = cluster_of(
     Node("small", 8, 1, 16_000.0, {"kind": "gpu"}),
     Node("large", 16, 4, 64_000.0, {"kind": "gpu", "rack": "b"}),
 )
+
+
+@pytest.mark.parametrize(
+    ("options", "trials"),
+    [
+        ({}, 3),
+        ({"gpus_per_trial": 1}, 1),
+        ({"gpus_per_trial": 0.25}, 3),
+        ({"gpus_per_trial": 0.8}, 1),
+        ({"memory_per_trial": "4GB"}, 2),
+    ],
+)
+def test_other_studies_of_the_machine_keep_what_they_have(options: dict[str, Any], trials: int) -> None:
+    others = [RunningStudy("one", 4, 0.3, 4000.0), RunningStudy("another", 1, 0.2, 3000.0)]
+    assert node_capacity(Node("this machine", 8, 2, 16_000.0), StudySettings(**options), others) == trials
 
 
 @pytest.mark.parametrize(

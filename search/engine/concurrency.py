@@ -1,5 +1,6 @@
 """Finds the machines of a study, and computes how many trials run on them at the same time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from search.engine import cluster
@@ -50,16 +51,15 @@ def max_concurrent_trials(settings: StudySettings, capacity: int) -> int:
 
 
 def find_capacity(settings: StudySettings, joined: Cluster | None, running_studies: list[RunningStudy]) -> int:
-    """Find for how many trials there are cores, GPUs and memory; at least one. Cores of other studies do not count.
+    """Find for how many trials there are cores, GPUs and memory; at least one. What other studies take does not count.
 
     Raises:
         ValueError: A trial needs more cores, GPUs or memory than a machine has.
     """
     if joined:
-        nodes, machine, library, cpus_taken = [*joined.nodes.values()], "the largest node of the cluster", "Ray", 0
+        nodes, machine, library = [*joined.nodes.values()], "the largest node of the cluster", "Ray"
     else:
         nodes, machine, library = [this_machine()], "this machine", "torch"
-        cpus_taken = sum(study.cpus for study in running_studies)
     cpus, gpus = max(node.cpus for node in nodes), max(node.gpus for node in nodes)
     if settings.cpus_per_trial > cpus:
         raise ValueError(f"cpus_per_trial is {settings.cpus_per_trial}, but {machine} has {counted(cpus, 'core')}")
@@ -72,7 +72,7 @@ def find_capacity(settings: StudySettings, joined: Cluster | None, running_studi
         raise ValueError(
             f"memory_per_trial is {settings.memory_per_trial}, but {machine} has {memory / 1000:.1f} GB for trials"
         )
-    capacity = sum(node_capacity(node, settings, cpus_taken) for node in nodes)
+    capacity = sum(node_capacity(node, settings, running_studies) for node in nodes)
     if joined and capacity == 0:
         raise ValueError(
             f"no node of the cluster has enough of everything for a trial: cpus_per_trial is "
@@ -82,13 +82,16 @@ def find_capacity(settings: StudySettings, joined: Cluster | None, running_studi
     return max(1, capacity)
 
 
-def node_capacity(node: Node, settings: StudySettings, cpus_taken: int = 0) -> int:
-    """For how many trials a machine has cores, GPUs and memory, of which others take `cpus_taken` cores."""
-    capacity = (node.cpus - cpus_taken) // settings.cpus_per_trial
+def node_capacity(node: Node, settings: StudySettings, others: Sequence[RunningStudy] = ()) -> int:
+    """For how many trials a machine has cores, GPUs and memory beside other studies."""
+    capacity = (node.cpus - sum(other.cpus for other in others)) // settings.cpus_per_trial
     if settings.memory_per_trial_mb is not None:
-        capacity = int(min(capacity, node.memory_mb // settings.memory_per_trial_mb))
+        memory = node.memory_mb - sum(other.memory_mb for other in others)
+        capacity = int(min(capacity, memory // settings.memory_per_trial_mb))
+    gpus = node.gpus - sum(other.gpus for other in others)
     if settings.gpus_per_trial >= 1:
-        return min(capacity, node.gpus // int(settings.gpus_per_trial))
-    if settings.gpus_per_trial > 0:
-        return min(capacity, node.gpus * int(1 / settings.gpus_per_trial))  # a fraction does not span two GPUs
+        return min(capacity, int(gpus // settings.gpus_per_trial))
+    if settings.gpus_per_trial > 0:  # a fraction does not span two GPUs
+        whole, part = divmod(round(gpus, 6), 1)
+        return min(capacity, int(whole) * int(1 / settings.gpus_per_trial) + int(part / settings.gpus_per_trial))
     return capacity

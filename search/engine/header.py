@@ -53,7 +53,8 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
     if settings.log:
         yield "log", f"{', '.join(settings.log)}; docs/dashboards.md says how to view it"
     for running in study.machines.running_studies:
-        yield "also runs", f"{printable(running.study)}, on {counted(running.cpus, 'core')} of this machine"
+        taken = _joined([counted(running.cpus, "core"), *_share_of_gpus(running.gpus)])
+        yield "also runs", f"{printable(running.study)}, on {taken} of this machine"
     if warm_start := record.metadata.warm_start:
         yield "warm start", f"{warm_start.trials} of {counted(warm_start.of, 'trial')} of study {warm_start.study}"
     if record.trials:
@@ -70,10 +71,14 @@ def _machine(study: Study) -> tuple[str, str]:
         machine, cpus, gpus, nodes = "machine", available_cpus(), torch.cuda.device_count(), ""
     there = _joined([counted(cpus, "core"), *([counted(gpus, "GPU")] if gpus else [])])
     trials = f"{counted(study.machines.max_concurrent_trials, 'trial')} at a time"
-    of_gpus = [f"{settings.gpus_per_trial:g} GPU{'s' * (settings.gpus_per_trial > 1)}"] * (settings.gpus_per_trial > 0)
+    of_gpus = _share_of_gpus(settings.gpus_per_trial)
     needed = [counted(settings.cpus_per_trial, "core"), *of_gpus, *filter(None, [settings.memory_per_trial])]
     hint = f"; --gpus-per-trial shares out the GPU{'s' * (gpus > 1)}" if gpus and not of_gpus else ""
     return machine, f"{there}{nodes}; {trials}, {_joined(needed)} each{hint}"
+
+
+def _share_of_gpus(gpus: float) -> list[str]:
+    return [f"{gpus:g} GPU{'s' * (gpus > 1)}"] if gpus else []
 
 
 def _joined(parts: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Finds other studies that run on this machine, so that a new study does not use their cores."""
+"""Finds other studies that run on this machine, so that a new study uses what they leave."""
 
 import json
 import os
@@ -20,6 +20,10 @@ class RunningStudy:
     """What the headers of other studies call it: `study NAME`, or `confirmation of study NAME`."""
     cpus: int
     """Cores that its trials take."""
+    gpus: float = 0.0
+    """GPUs that its trials take."""
+    memory_mb: float = 0.0
+    """Memory that is reserved for its trials."""
 
 
 def find_running_studies() -> list[RunningStudy]:
@@ -38,7 +42,7 @@ def find_running_studies() -> list[RunningStudy]:
 
 
 @contextmanager
-def announce(title: str, cpus: int) -> Iterator[None]:
+def announce(study: RunningStudy) -> Iterator[None]:
     """Let other studies find this study, or this confirmation, until the block ends."""
     folder = _folder()
     if folder is None:
@@ -46,7 +50,7 @@ def announce(title: str, cpus: int) -> Iterator[None]:
         return
     file = folder / f"{os.getpid()}.json"
     with FileLock(file.with_suffix(".lock")):
-        file.write_text(json.dumps(asdict(RunningStudy(title, cpus))))
+        file.write_text(json.dumps(asdict(study)))
         try:
             yield
         finally:

@@ -12,7 +12,7 @@ from typing import Self
 from search.algorithms.stopping import StudyStopper, end_at_once
 from search.engine.header import header_lines
 from search.engine.recording_callback import RecordingCallback
-from search.engine.running_studies import announce
+from search.engine.running_studies import RunningStudy, announce
 from search.engine.sign_in import SignIn, open_browser
 from search.engine.study import Study
 from search.engine.tuner import run_trials
@@ -132,11 +132,16 @@ class StudyRun:
     def _start_ray(self, stack: ExitStack, view: View) -> None:
         """Start Ray on this machine unless a cluster was joined, and show the address of the dashboard."""
         study = self.study
-        cpus_needed = study.machines.max_concurrent_trials * study.settings.cpus_per_trial
-        cpus_taken = min(cpus_needed, provenance.available_cpus())
+        settings, trials = study.settings, study.machines.max_concurrent_trials
         plan, name = study.record.metadata.plan, study.record.folder.name
         title = f"confirmation of study {plan.study}" if plan else f"study {name}"
-        stack.enter_context(announce(title, cpus_taken))
+        taken = RunningStudy(
+            title,
+            min(trials * settings.cpus_per_trial, provenance.available_cpus()),
+            trials * settings.gpus_per_trial,
+            trials * (settings.memory_per_trial_mb or 0.0),
+        )
+        stack.enter_context(announce(taken))
         if study.machines.cluster:
             stack.callback(study.machines.cluster.leave)
         else:
