@@ -586,6 +586,14 @@ def test_training_without_a_limit_runs_to_its_own_end(ends: Path) -> None:
     assert StudyRecord.open(ends / "out" / "long").epochs == 25
 
 
+@pytest.mark.parametrize("scheduler", ["asha", "median", "hyperband"])
+def test_trainings_of_one_epoch_are_complete_whatever_the_scheduler(ends: Path, scheduler: str) -> None:
+    run = run_own(ends, "scaled", "--set", "scale=2", "--scheduler", scheduler, epochs=None)
+    assert run.status == 0, run.stderr
+    trials = pd.read_csv(ends / "out" / "scaled" / "trials.csv")
+    assert list(trials["status"]) == ["completed"] * 8
+
+
 def test_printed_command_names_the_function_without_which_the_study_does_not_continue(ends: Path) -> None:
     run = run_own(ends, "long", "--time-budget", "1s", "--num-samples", "10000")
     command = shlex.split(re.findall("To continue: python (.*)", run.stdout)[0])

@@ -209,3 +209,22 @@ def test_trial_that_is_to_wait_is_judged_first(scheduler: SchedulerName) -> None
     weak, strong = driven.start({}), driven.start({})
     assert [driven.report(weak, 0.1), driven.report(strong, 0.95)] == [[STOP], [STOP]]
     assert [stopper.interrupts(weak), stopper.interrupts(strong)] == [False, True]
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "promotion"])
+def test_trial_is_not_stopped_where_all_others_have_ended_by_themselves(scheduler: SchedulerName) -> None:
+    def end(name: str) -> None:
+        result = {"ended": True, "node": "n"}
+        assert study.scheduler.on_trial_result(None, SimpleNamespace(trial_id=name), result) == GO_ON
+        study.record.end_by_itself(name)
+        study.record.finish(name)
+
+    study = Driven(scheduler, epochs=27, grace_period=3)
+    names = [study.start(BASELINE), *(study.start({}) for _ in range(5))]
+    study.report(names[0], 0.5, 0.5, 0.5)
+    end(names[0])
+    assert study.report(names[1], 0.9, 0.9, 0.9)[-1] == GO_ON
+    assert study.report(names[2], 0.95, 0.95, 0.1)[-1] == GO_ON, "it is the worst, but it ends here as the first one"
+    study.report(names[1], 0.9)
+    end(names[1])
+    assert study.report(names[3], 0.96, 0.96, 0.1)[-1] == STOP, "they end after different epochs"

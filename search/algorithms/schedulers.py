@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -66,6 +67,25 @@ class MedianRule(MedianStoppingRule):  # type: ignore[misc]
         return decision
 
 
+class _UsualEnd:
+    """Knows after how many epochs trainings end by themselves, if all do so after the same number.
+
+    A scheduler that decides at just this epoch would stop a training that has ended, but has not said so yet.
+    """
+
+    def __init__(self, trials: Iterable[TrialRecord]) -> None:
+        self._epochs = {trial.epochs[-1].epoch for trial in trials if trial.ended_by_itself and trial.epochs}
+
+    def add(self, trial: TrialRecord, result: dict[str, Any]) -> None:
+        """Add a trial that has ended by itself; its last report may not be in the record yet."""
+        if trial.epochs or "epoch" in result:
+            self._epochs.add(result["epoch"] if "epoch" in result else trial.epochs[-1].epoch)
+
+    def is_at(self, epoch: int) -> bool:
+        """Whether all trainings that have ended by themselves did so after this epoch."""
+        return self._epochs == {epoch}
+
+
 class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     """Applies one of Ray's schedulers to the trials of a record; never stops the baseline or a trial at its end.
 
@@ -78,6 +98,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self._scheduler = scheduler
         self._record = record
+        self._usual_end = _UsualEnd(record.trials)
         self._trials: dict[int, _Trial] = {}
         """By number in the record; Ray gives a trial another name each time it is resumed."""
         # what is decided of them does not matter any more, and takes seconds for 10,000 trials
@@ -96,8 +117,8 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             decision = self._judge(recorded, result["epoch"], result["objective"])
         if "ended" in result:
             self._end(recorded, result)
-        limit = self._record.epoch_limit
-        ends_by_itself = "ended" in result or (limit is not None and result.get("epoch", 0) >= limit)
+        limit, epoch = self._record.epoch_limit, result.get("epoch", 0)
+        ends_by_itself = "ended" in result or (limit is not None and epoch >= limit) or self._usual_end.is_at(epoch)
         return CONTINUE if recorded.is_baseline or ends_by_itself else decision
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,6 +126,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _end(self, trial: TrialRecord, result: dict[str, Any]) -> None:
         """Count a trial that has ended by itself; its last report may not be in the record yet."""
+        self._usual_end.add(trial, result)
         curve = trial.curve | ({result["epoch"]: result["objective"]} if result.get("objective") is not None else {})
         if isinstance(self._scheduler, SuccessiveHalving) and curve:
             best = min(curve.values()) if self._record.mode == "min" else max(curve.values())
@@ -126,11 +148,14 @@ class PausingScheduler(FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self._promotion = promotion
         self._record = record
+        self._usual_end = _UsualEnd(record.trials)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         """Decide whether a trial goes on."""
         recorded, value = self._record.running(trial.trial_id), result.get("objective")
-        if value is None or "ended" in result:
+        if "ended" in result:
+            self._usual_end.add(recorded, result)
+        if value is None or "ended" in result or self._usual_end.is_at(result["epoch"]):
             return CONTINUE
         if recorded.is_baseline and self._record.metadata.settings.full_baseline:
             return CONTINUE
