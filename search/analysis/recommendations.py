@@ -297,5 +297,5 @@ def _plateau(record: StudyRecord) -> Iterator[Recommendation]:
     if since >= max(LONG_WITHOUT_GAIN, math.ceil(len(ended) / 2)):
         yield Recommendation(
             "plateau",
-            f"The last {since} of {len(ended)} trials found nothing better, so more trials may help little.",
+            f"The last {since} of {len(ended)} trials found nothing better; more may help little.",
         )

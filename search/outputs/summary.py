@@ -206,7 +206,9 @@ def _show_by_optimizer(measured: pd.DataFrame, record: StudyRecord) -> None:
     optimizer, metric = hyperparameter_columns(record)["optimizer"], metric_columns(record)[record.metric]
     groups = measured.groupby(optimizer)[metric].agg(["count", record.mode])
     groups = groups.sort_values(record.mode, ascending=record.mode == "min")
-    listed = [f"{name} {format_metric(best)} ({counted(size, 'trial')})" for name, size, best in groups.itertuples()]
+    sizes = [counted(int(groups["count"].iloc[0]), "trial"), *map(str, groups["count"].iloc[1:])]
+    bests = zip(groups.index, map(format_metric, groups[record.mode]), sizes, strict=True)
+    listed = [f"{name} {best} ({size})" for name, best, size in bests]
     print(wrapped(f"Best by optimizer: {', '.join(listed)}", hanging="  "))
 
 
