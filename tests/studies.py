@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -43,6 +43,11 @@ def reported(
         checkpoint.measured(metrics.epoch, objective.minimized(metrics))
         checkpoint.reported(metrics.epoch)
         yield metrics
+
+
+def without_seconds(epochs: list[EpochMetrics]) -> list[EpochMetrics]:
+    """The epochs of a training, which are equal in equal trainings."""
+    return [replace(metrics, seconds=0, evaluation_seconds=0) for metrics in epochs]
 
 
 DEFAULTS = asdict(config_type("mlp")())

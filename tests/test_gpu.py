@@ -1,6 +1,5 @@
 """Studies and trainings on a GPU; these tests need one, and run in a minute."""
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 from serial_ray import run_command
+from studies import without_seconds
 
 from training import loop
 from training.checkpoint import Checkpoint
 from training.config import PROJECT, TrialConfig
 from training.images.image_data import ImageData, ImageSplit
-from training.metrics import EpochMetrics
 from training.networks.network_config import config_type
 from training.networks.networks import NeuralNetwork
 
@@ -49,10 +48,6 @@ torch.cuda.synchronize()
 time.sleep(1.5)
 print(json.dumps({"loss": float(x[0])}), flush=True)
 """
-
-
-def without_seconds(epochs: list[EpochMetrics]) -> list[EpochMetrics]:
-    return [dataclasses.replace(metrics, seconds=0, evaluation_seconds=0) for metrics in epochs]
 
 
 @pytest.fixture

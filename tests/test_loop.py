@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from studies import reported
+from studies import reported, without_seconds
 from torch import nn
 
 from training import loop
@@ -25,10 +25,6 @@ from training.networks.networks import NeuralNetwork, build_network
 from training.optimization.lr_schedule import learning_rate_at
 from training.random_state import get_random_state, set_random_state
 from training.user_code import load_code
-
-
-def without_seconds(epochs: list[EpochMetrics]) -> list[EpochMetrics]:
-    return [dataclasses.replace(metrics, seconds=0, evaluation_seconds=0) for metrics in epochs]
 
 
 def test_network_learns_64_images_by_heart(few_images: ImageData) -> None:

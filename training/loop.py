@@ -18,7 +18,7 @@ from training.config import MAX_SEED, NETWORKS, TrialConfig
 from training.images.augmentation import sample_augmentation
 from training.images.image_data import Batch, ImageData, ImageSplit, batch_starts, batches
 from training.metrics import EpochMetrics
-from training.micro_batch import MicroBatch, in_fitting_batches, is_out_of_memory, spare_single_values
+from training.micro_batch import MicroBatch, in_fitting_batches, spare_single_values
 from training.networks.networks import Shape, build_network
 from training.optimization.lr_schedule import learning_rate_at
 from training.optimization.optimizers import FusedOptimizer, Optimizer, build_optimizer, set_learning_rate
@@ -83,23 +83,6 @@ def train_loop(
         loss.backward()
         return loss.detach()
 
-    def backward_in_fitting_parts(images: Tensor, labels: Tensor) -> Tensor:
-        while True:
-            try:
-                if micro_batch.size is None:
-                    return backward(images, labels)
-                return torch.stack([backward(*part) for part in micro_batch.parts(images, labels)]).sum()
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                has_given_back = graph is not None and graph.give_up()
-                if not has_given_back and not micro_batch.halve(len(labels)):
-                    raise
-            # after the handler, which has released what the failed pass had computed
-            optimizer.zero_grad()
-            if images.is_cuda:
-                torch.cuda.empty_cache()
-
     def step(compute_gradients: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
         try:
             loss = compute_gradients(images, labels)
@@ -108,13 +91,16 @@ def train_loop(
             optimizer.zero_grad()
         return loss
 
+    in_fitting_parts = partial(
+        micro_batch.backward, backward, zero_grad=optimizer.zero_grad, give_back=graph.give_up if graph else bool
+    )
     model.train()
     for images, labels in batches:
         loss = None
         if graph is not None and micro_batch.size is None:
             loss = graph.replay(images, labels, partial(step, backward))
         if loss is None:
-            loss = step(backward_in_fitting_parts, images, labels)
+            loss = step(in_fitting_parts, images, labels)
         yield loss, len(labels)
 
 

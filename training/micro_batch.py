@@ -63,6 +63,40 @@ class MicroBatch:
         self.size: int | None = None
         """The largest number of images that go through the network at a time; None for whole batches."""
 
+    def backward(
+        self,
+        backward: Callable[..., Tensor],
+        images: Tensor,
+        labels: Tensor,
+        *,
+        zero_grad: Callable[[], object],
+        give_back: Callable[[], bool],
+    ) -> Tensor:
+        """Add the gradients of a batch to those of the parameters, in parts where the memory does not suffice.
+
+        Args:
+            backward: Adds those of images and labels, by their share of the batch, and returns this share of the loss.
+            images: (B, C, H, W), float32.
+            labels: (B,), int64.
+            zero_grad: Forgets the gradients of a pass that failed.
+            give_back: Gives back other memory before the batch is divided; returns whether there was any.
+
+        Returns:
+            The mean loss of the batch.
+        """
+        while True:
+            try:
+                if self.size is None:
+                    return backward(images, labels)
+                return torch.stack([backward(*part) for part in self.parts(images, labels)]).sum()
+            except Exception as error:
+                if not is_out_of_memory(error) or not (give_back() or self.halve(len(labels))):
+                    raise
+            # after the handler, which has released what the failed pass had computed
+            zero_grad()
+            if images.is_cuda:
+                torch.cuda.empty_cache()
+
     def parts(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
         """Divide a batch into parts of equal size, or nearly so.
 

@@ -116,6 +116,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         if result.get("objective") is not None:  # not a failure, and not an epoch without the metric
             decision = self._judge(recorded, result["epoch"], result["objective"])
         if "ended" in result:
+            self._usual_end.add(recorded, result)
             self._end(recorded, result)
         limit, epoch = self._record.epoch_limit, result.get("epoch", 0)
         ends_by_itself = "ended" in result or (limit is not None and epoch >= limit) or self._usual_end.is_at(epoch)
@@ -126,7 +127,6 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _end(self, trial: TrialRecord, result: dict[str, Any]) -> None:
         """Count a trial that has ended by itself; its last report may not be in the record yet."""
-        self._usual_end.add(trial, result)
         curve = trial.curve | ({result["epoch"]: result["objective"]} if result.get("objective") is not None else {})
         if isinstance(self._scheduler, SuccessiveHalving) and curve:
             best = min(curve.values()) if self._record.mode == "min" else max(curve.values())

@@ -61,8 +61,10 @@ def _search_algorithm(
 ) -> SearchAlgorithm:
     """Proposes configurations from now on."""
     settings, record = study.settings, study.record
-    expected = read_point(record.space, settings.prior, record.metadata.task.config_type(), word="prior")
-    prior = SpaceEncoding(record.space).encode_part(expected)
+    prior = {}
+    if settings.prior:
+        expected = read_point(record.space, settings.prior, record.metadata.task.config_type(), word="prior")
+        prior = SpaceEncoding(record.space).encode_part(expected)
     sampler = build_sampler(
         settings.sampler, settings.seed, len(record.trials), settings.epochs, record.epoch_seconds, prior=prior
     )

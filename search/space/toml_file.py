@@ -98,7 +98,8 @@ def active_space(settings: StudySettings, stored: SearchSpace | None = None) -> 
     else:
         space = stored or _space_without_file(settings.task, settings.direction)
     space = fix_values(space, settings.set, config_class) if settings.set else space
-    read_point(space, settings.prior, config_class, word="prior")  # before anything is written
+    if settings.prior:
+        read_point(space, settings.prior, config_class, word="prior")  # before anything is written
     return space
 
 

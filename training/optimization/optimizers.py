@@ -68,9 +68,8 @@ def build_optimizer(config: TrialConfig, parameters: Iterable[nn.Parameter]) -> 
     learning_rate, momentum, weight_decay = config.learning_rate, config.momentum, config.weight_decay
     fused = all(map(_has_right_kernel, weights))
     options: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "maximize": False}
-    if (
-        weights[0].is_cuda and config.lr_schedule != "none"
-    ):  # a graph of the step repeats numbers, and reads tensors anew
+    if weights[0].is_cuda and config.lr_schedule != "none":
+        # a graph of the step repeats a number, and reads a tensor anew
         options["lr"] = torch.tensor(learning_rate, device=weights[0].device)
     match config.optimizer:
         case "sgd" if fused:
