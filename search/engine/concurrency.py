@@ -88,10 +88,10 @@ def node_capacity(node: Node, settings: StudySettings, others: Sequence[RunningS
     if settings.memory_per_trial_mb is not None:
         memory = node.memory_mb - sum(other.memory_mb for other in others)
         capacity = int(min(capacity, memory // settings.memory_per_trial_mb))
-    gpus = node.gpus - sum(other.gpus for other in others)
+    gpus = round(node.gpus - sum(other.gpus for other in others), 6)
     if settings.gpus_per_trial >= 1:
         return min(capacity, int(gpus // settings.gpus_per_trial))
     if settings.gpus_per_trial > 0:  # a fraction does not span two GPUs
-        whole, part = divmod(round(gpus, 6), 1)
+        whole, part = divmod(gpus, 1)
         return min(capacity, int(whole) * int(1 / settings.gpus_per_trial) + int(part / settings.gpus_per_trial))
     return capacity
