@@ -4,6 +4,7 @@ import os
 import secrets
 import socket
 import sys
+import time
 import urllib.error
 import urllib.request
 import webbrowser
@@ -21,6 +22,8 @@ ANSWER_SECONDS = 5.0
 """Seconds in which the dashboard must answer, and a browser must send its request."""
 _CONNECTIONS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 """Tables of connections, the second one also of those from sockets for both kinds of addresses."""
+_READINGS = 10
+_SECONDS_BETWEEN_READINGS = 0.02
 
 
 class SignIn:
@@ -154,12 +157,26 @@ def _cookies_for_token(dashboard: str) -> list[str]:
 
 
 def _is_ours(client: tuple[str, int], server_port: int) -> bool:
-    """Whether a process of this user opened a connection from this machine; True where the system does not tell."""
+    """Whether a process of this user opened a connection from this machine; True where the system does not tell.
+
+    The system writes its tables in pieces while connections come and go, and a row can be left out of one reading. So a
+    connection that is in no table is looked for again.
+    """
     tables = [table for table in _CONNECTIONS if table.exists()]
+    if not tables:
+        return True
+    for _ in range(_READINGS):
+        if owners := _owners(tables, client, server_port):
+            return owners == {os.getuid()}
+        time.sleep(_SECONDS_BETWEEN_READINGS)
+    return False
+
+
+def _owners(tables: list[Path], client: tuple[str, int], server_port: int) -> set[int]:
+    """The users who own the client's end of a connection to a port of this machine, as the tables have it."""
     local, remote = _hexadecimal(*client), _hexadecimal(LOOPBACK, server_port)
     rows = (line.split() for table in tables for line in table.read_text().splitlines()[1:])
-    owners = [int(row[7]) for row in rows if row[1].endswith(local) and row[2].endswith(remote)]
-    return owners == [os.getuid()] if tables else True
+    return {int(row[7]) for row in rows if row[1].endswith(local) and row[2].endswith(remote)}
 
 
 def _hexadecimal(host: str, port: int) -> str:
