@@ -27,6 +27,7 @@ def peer_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, required=True, help="of the training images; a sixth are for validation")
     parser.add_argument("--workers", type=int, required=True, help="trials at a time")
     parser.add_argument("--data-dir", type=Path, default=DataConfig().data_dir)
+    parser.add_argument("--seed", type=int, default=0, help="of a search that would use the same one each time")
     return parser
 
 

@@ -31,7 +31,7 @@ def main() -> None:
         *("--dataset", "fashion-mnist", "--data-dir", str(options.data_dir)),
         *("--num-samples", str(options.num_samples), "--epochs", str(options.epochs)),
         *("--max-concurrent", str(options.workers)),
-        *("--results-dir", str(options.folder), "--name", "study"),
+        *("--results-dir", str(options.folder), "--name", "study", "--seed", str(options.seed)),
     ]
     status = search.run.main()
     assert status == 0, f"exit status {status}"

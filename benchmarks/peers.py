@@ -6,7 +6,7 @@
 All search learning rate, batch size and optimizer of the tutorial's network in the same space, on the same 50,000
 training images of Fashion-MNIST, choose by the same 10,000 for validation, and run as many trials at a time. The peers
 train with the tutorial's loop and are written as their documentation shows it, each in a file of its own,
-`benchmarks/peer_*.py`. Seconds are those of the whole command. Syne Tune needs the packages of `peers.txt`:
+`benchmarks/peer_*.py`. Each repeat has another seed. Seconds are those of the whole command. Syne Tune needs the packages of `peers.txt`:
 
     python -m pip install --no-deps --target .venv/peers --requirement benchmarks/peers.txt
 """
@@ -100,8 +100,13 @@ def main() -> None:
     outcomes: dict[str, list[Outcome]] = defaultdict(list)
     for repeat in range(options.repeats):
         for name in options.only:
-            outcomes[name].append(run(*SEARCHES[name], *words))
-            print(f"  run {repeat + 1}: {name}, {outcomes[name][-1].seconds:.1f} s", flush=True)
+            outcomes[name].append(run(*SEARCHES[name], *words, f"--seed={repeat}"))
+            outcome = outcomes[name][-1]
+            accuracies = f"validation {outcome.val_accuracy:.4f}, test {outcome.test_accuracy:.4f}"
+            print(
+                f"  run {repeat + 1}: {name}, {outcome.seconds:.1f} s, {outcome.epochs} epochs, {accuracies}",
+                flush=True,
+            )
     print(f"\n{options.num_samples} trials of {options.epochs} epochs, {options.workers} at a time")
     print(table(outcomes))
 
