@@ -6,7 +6,8 @@
 All search learning rate, batch size and optimizer of the tutorial's network in the same space, on the same 50,000
 training images of Fashion-MNIST, choose by the same 10,000 for validation, and run as many trials at a time. The peers
 train with the tutorial's loop and are written as their documentation shows it, each in a file of its own,
-`benchmarks/peer_*.py`. Each repeat has another seed. Seconds are those of the whole command. Syne Tune needs the packages of `peers.txt`:
+`benchmarks/peer_*.py`. Each repeat has another seed. Seconds are those of
+the whole command. Syne Tune needs the packages of `peers.txt`:
 
     python -m pip install --no-deps --target .venv/peers --requirement benchmarks/peers.txt
 """
