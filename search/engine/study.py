@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,8 @@ def prepare_study(
     if warning:
         print(f"WARNING: {warning}\n", flush=True)
     if space is None:
-        folder, record = _resume_record(Path(str(settings.resume)), settings, data, server, repetition)
+        path, is_repetition = Path(str(settings.resume)), repetition is not None
+        folder, record = _resume_record(path, settings, data, server, is_repetition=is_repetition)
     else:
         metadata = collect_metadata(settings, space, data)
         folder, record = _new_record(settings, name, metadata, server=server, earlier=earlier, repetition=repetition)
@@ -279,27 +281,39 @@ def _resume_record(
     settings: StudySettings,
     data: ImageData | None,
     server: ServerStorage | None,
-    repetition: Repetition | None,
+    *,
+    is_repetition: bool,
 ) -> tuple[StudyFolder, StudyRecord]:
     """Open the folder and the record of a study that is resumed; a study that cannot be resumed is not changed."""
-    old = StudyRecord.open(path, server)
-    if old.metadata.plan and repetition is None:
-        study = old.metadata.plan.study
-        go_on = confirm_line(path.parent, old.address, old.metadata.settings)
-        raise ValueError(f"{path} is the confirmation of study {study}; to continue it: {go_on}")
-    if repetition is None:
-        check_same_study(old.metadata.settings, settings)
-    space = old.space if repetition else active_space(settings, old.space)
-    metadata = collect_metadata(settings, space, data)
-    _check_same_place(path.name, old.metadata, settings)
-    accepts_changes = settings.accept_changes or not has_measured(old.trials)
-    check_comparable(path.name, old.metadata, metadata, accepts_changes=accepts_changes)
-    if changed := changed_code(old.metadata, metadata):
-        show_event(f"the study continues with changed code: {', '.join(changed)}")
     if server:
         path.mkdir(parents=True, exist_ok=True)  # the folder may be missing, because the record is on the server
-    folder = StudyFolder(path)
-    record = StudyRecord.open(path, server)  # again: until the lock, another process may have changed it
-    record.requeue_interrupted()
-    record.update(settings=metadata.settings, space=space, code=metadata.code)
+    with ExitStack() as unless_resumed:
+        folder = StudyFolder(path)
+        unless_resumed.callback(folder.close)
+        record = StudyRecord.open(path, server)  # not before the lock, or another process may change it
+        unless_resumed.callback(record.close)
+        metadata = _metadata_to_go_on(path, record, settings, data, is_repetition=is_repetition)
+        record.requeue_interrupted()
+        record.update(settings=metadata.settings, space=metadata.space, code=metadata.code)
+        unless_resumed.pop_all()
     return folder, record
+
+
+def _metadata_to_go_on(
+    path: Path, record: StudyRecord, settings: StudySettings, data: ImageData | None, *, is_repetition: bool
+) -> StudyMetadata:
+    """The metadata of a study from now on; a ValueError says why these settings cannot go on with it."""
+    stored = record.metadata
+    if not is_repetition:
+        if stored.plan:
+            go_on = confirm_line(path.parent, record.address, stored.settings)
+            raise ValueError(f"{path} is the confirmation of study {stored.plan.study}; to continue it: {go_on}")
+        check_same_study(stored.settings, settings)
+    space = record.space if is_repetition else active_space(settings, record.space)
+    metadata = collect_metadata(settings, space, data)
+    _check_same_place(path.name, stored, settings)
+    accepts_changes = settings.accept_changes or not has_measured(record.trials)
+    check_comparable(path.name, stored, metadata, accepts_changes=accepts_changes)
+    if changed := changed_code(stored, metadata):
+        show_event(f"the study continues with changed code: {', '.join(changed)}")
+    return metadata
