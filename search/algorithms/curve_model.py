@@ -17,7 +17,10 @@ STEPS = 25
 
 
 class Observations(NamedTuple):
-    """Measurements of learning curves, one a row."""
+    """Measurements of learning curves, one a row.
+
+    Where predictions are asked for, one time and one curve may stand for those of all places.
+    """
 
     places: Array
     """Coordinates of the configuration (measurements, dimensions), each in [0, 1]."""

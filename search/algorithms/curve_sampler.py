@@ -134,7 +134,7 @@ class CurveSampler(BaseSampler):
 
         def score(units: Array) -> Array:
             places = space.places(units)
-            ends = _at_the_end(places, np.full(len(places), NEW_CURVE))
+            ends = Observations(places, np.ones(1), np.array([NEW_CURVE]))
             expected = np.mean([_expected_improvement(best, *one.predict(ends)) for one in models], axis=0)
             scores: Array = np.log(np.maximum(expected, TINY)) - log_seconds(places)
             return scores + weight * space.log_density(units, self._prior)

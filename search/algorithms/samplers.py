@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import threadpool_limits
 
 from search.algorithms.curve_sampler import CurveSampler, EpochSeconds
 from search.algorithms.memory_prediction import MemoryLimit, MemoryPrediction
@@ -147,6 +148,10 @@ class StudySampler(BaseSampler):
         self.redrawn = 0
         if not search_space:
             return {}
+        with threadpool_limits(1):  # with more threads, small sums take up to 15 times as long
+            return self._sample(study, trial)
+
+    def _sample(self, study: Study, trial: FrozenTrial) -> Point:
         for ended in self._seen.follow(study):
             self._memory.add(ended)
         shown = self._shown(study)
