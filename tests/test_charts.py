@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from serial_ray import run_command
 
-from search.outputs.charts import parallel_coordinates
+from search.outputs.space_charts import parallel_coordinates
 from search.record.study_record import StudyRecord
 
 

@@ -26,10 +26,10 @@ from search.algorithms.seen_trials import SeenTrials
 from search.engine.local_ray import _no_variables_of_workers
 from search.engine.tune_controller import StudyController
 from search.outputs import sampled_trials
-from search.outputs.charts import incumbent_values
 from search.outputs.epochs_file import EpochsFile
 from search.outputs.sampled_trials import describe_drawn, drawn
 from search.outputs.tables import epoch_table
+from search.outputs.trial_charts import incumbent_values
 from search.record.database import NoRetry
 from search.record.ranking import best_trial, ended_trials, epochs_run, epochs_saved, leading_trial, ranked
 from search.record.study_record import StudyRecord

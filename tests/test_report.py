@@ -20,7 +20,7 @@ from test_recommendations import hill, rises_to
 
 from search.analysis.equal_budget import equal_budget
 from search.analysis.findings import analyse
-from search.outputs import charts, report_page
+from search.outputs import report_page, space_charts, trial_charts
 from search.outputs.chart_layout import hyperparameter_axis, round_ticks
 from search.outputs.error_analysis import ErrorAnalysis, analyse_errors
 from search.outputs.report import images_of, write_report
@@ -302,16 +302,18 @@ def test_images_are_those_of_the_study_or_none(tmp_path: Path, digits: ImageData
 def test_failed_trials_are_in_the_history_and_the_slices_and_contours_share_their_axes(tmp_path: Path) -> None:
     study = HandDrivenStudy(tmp_path)
     study.run_one_of_each()
-    names = {trace["name"]: trace["x"] for trace in charts.optimisation_history(study.record)["data"]}
+    names = {trace["name"]: trace["x"] for trace in trial_charts.optimisation_history(study.record)["data"]}
     assert names["diverged"] == [3]
     assert names["failed"] == [4, 5]
-    names = {trace["name"]: trace["x"] for trace in charts.slice_plot(study.record, "batch_size")["data"]}
+    names = {trace["name"]: trace["x"] for trace in trial_charts.slice_plot(study.record, "batch_size")["data"]}
     assert names["diverged"] == [study.record.trials[3].hyperparameters["batch_size"]]
     assert len(names["failed"]) == 2
     planted = planted_study(tmp_path / "planted", lambda _: [0.5, 0.6], trials=30, epochs=2)
     compared = equal_budget(planted)
     assert compared is not None
-    figures = [charts.contour(planted, compared, ("learning_rate", "batch_size"), name) for name in ("sgd", "adam")]
+    figures = [
+        space_charts.contour(planted, compared, ("learning_rate", "batch_size"), name) for name in ("sgd", "adam")
+    ]
     axes = [[figure["layout"][f"{axis}axis"]["range"] for axis in "xy"] for figure in figures if figure]
     assert len(axes) == 2
     assert axes[0] == axes[1]

@@ -12,7 +12,7 @@ from serial_ray import CompletedRun, run_command
 from search.engine.header import header_lines
 from search.engine.running_studies import RunningStudy
 from search.engine.study import prepare_study
-from search.outputs.charts import parallel_coordinates
+from search.outputs.space_charts import parallel_coordinates
 from search.record.configuration import Configuration, largest_value
 from search.record.lookup import shown_settings
 from search.record.study_record import StudyRecord

@@ -13,6 +13,8 @@ from training.console.terminal import format_value
 
 Figure = dict[str, Any]
 """A part of a plotly figure; the page sets the colours of text and grid."""
+HOVER_TEXT = "%{text}<extra></extra>"
+"""Shows only the text of a point while the pointer is on it."""
 
 BEST, BASELINE, COMPLETED, STOPPED, FAILURE = "#e8710a", "#8e5bd0", "#3f7fd0", "#8a9099", "#d23f3f"
 STATUS_COLOURS = {
@@ -24,6 +26,11 @@ STATUS_COLOURS = {
     "diverged": FAILURE,
     "failed": "#7d1f1f",
 }
+
+
+def scatter(mode: str, x: Sequence[Any], y: Sequence[Any], **style: Any) -> Figure:
+    """Build a trace of points, or of the lines between them; `mode` is that of plotly."""
+    return {"type": "scatter", "mode": mode, "x": x, "y": y, **style}
 
 
 def hyperparameter_axis(name: str, distribution: Distribution, *, whole: bool = False) -> Figure:

@@ -17,7 +17,7 @@ from search.analysis.equal_budget import EqualBudget
 from search.analysis.gain import baseline_name
 from search.analysis.importance import EVALUATOR, Importance
 from search.outputs.chart_layout import ACCURACIES, BASELINE, BEST, COMPLETED, STATUS_COLOURS, axis_value
-from search.outputs.charts import best_name, incumbent_values
+from search.outputs.trial_charts import best_name, incumbent_values
 from search.record.ranking import baseline_trial, best_trial, valid_trials
 from search.record.study_record import StudyRecord
 from search.record.trial import FAILED, TrialRecord
