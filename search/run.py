@@ -46,11 +46,13 @@ def read_settings(args: list[str]) -> StudySettings:
     check_code_named(study, stored, {option: option_value(args, option) for option in code_paths(stored)})
     args, fork = add_stored_trials(args, stored.num_samples), "--fork" in args
     defaults = stored
+    forked = str(stored.resume)
     if fork:
-        defaults = replace(stored, name=None, resume=None, warm_start=stored.resume, results_dir=results_dir)
+        defaults = replace(stored, name=None, resume=None, warm_start=(forked,), results_dir=results_dir)
     settings = parse(StudySettings, __doc__ or "", args, defaults, renamed=RENAMED_OPTIONS)
     if fork:
-        return replace(settings, resume=None)
+        others = [other for other in settings.warm_start if other != forked]
+        return replace(settings, resume=None, warm_start=(forked, *others))
     check_same_study(stored, settings)
     return replace(settings, results_dir=stored.results_dir, resume=stored.resume)
 
@@ -73,7 +75,7 @@ def show_space(settings: StudySettings) -> None:
     from search.space.search_space import ShownSpace, describe
     from search.space.toml_file import active_space, to_toml
 
-    stored, earlier = None, settings.resume or (settings.warm_start if settings.fork else None)
+    stored, earlier = None, settings.resume or (settings.warm_start[0] if settings.fork else None)
     if earlier:
         from search.record.study_record import StudyRecord  # torch and optuna take seconds
 

@@ -175,9 +175,9 @@ class StudySettings(DataConfig):
     fork: bool = False
     """With --resume: leave that study unchanged, and start a new one. The new study has the same settings, except those
     that you give, and the trials of that study as a warm start."""
-    warm_start: str | None = None
-    """Name or folder of an earlier study: the sampler also learns from those of its trials that lie in the new search
-    space."""
+    warm_start: tuple[str, ...] = ()
+    """Names or folders of earlier studies. If metric, network and data are the same, the sampler also learns from those
+    of their trials that lie in the new search space. Of other studies, the best configurations are tried first."""
     confirm: str | None = None
     """After the study, train its best configurations again from new seeds, and then the winner on all images; a
     --train-function or a --command has data of its own, so it is not trained on more of them, and a --command needs
@@ -238,6 +238,9 @@ class StudySettings(DataConfig):
         for name in ("command", "parse"):
             if not isinstance(getattr(self, name), str | None):
                 raise ValueError(f"{name} must be a text, got {type(getattr(self, name)).__name__}")
+        if not isinstance(self.warm_start, tuple):
+            kind = type(self.warm_start).__name__
+            raise ValueError(f"warm_start must be a tuple of studies, for example ('latest',), got {kind}")
         if not isinstance(self.space, Path | Mapping | None):
             raise ValueError(f"space must be a pathlib.Path of a file or a dictionary, got {type(self.space).__name__}")
 
@@ -326,7 +329,7 @@ class StudySettings(DataConfig):
             raise ValueError("resume_existing needs name, and not resume")
         if self.accept_changes and self.resume is None:
             raise ValueError("accept_changes needs resume, which names the study to continue")
-        if self.fork and self.resume is None and self.warm_start is None:
+        if self.fork and self.resume is None and not self.warm_start:
             raise ValueError("fork needs resume, which names the study to fork")
         if self.node_label and self.address is None:
             raise ValueError("node_label needs address: without a cluster, this machine runs all trials")

@@ -3,17 +3,22 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from serial_ray import StartedRun
-from studies import metrics, search
+from studies import DEFAULT_SPACE, DEFAULTS, metrics, search
 
+from search.engine.header import header_lines
 from search.engine.study import Study, prepare_study
+from search.record.lookup import resumed_settings
 from search.record.metadata import WarmStart
 from search.record.study_record import StudyRecord
 from search.run import read_settings
 from search.settings import StudySettings
+from search.space.search_space import starting_points
 from search.task import checksums
+from search.task.custom_metrics import CustomMetrics
 
 
 def prepared(folder: Path, *options: str) -> Study:
@@ -46,7 +51,7 @@ def warm_start_points(study: Study) -> list[dict[str, object]]:
 def test_warm_start_takes_what_ended_and_says_how_many(earlier: Study, tmp_path: Path) -> None:
     later = prepared(tmp_path, "--warm-start", "earlier", "--name", "later", "--epochs", "5")
     assert warm_start_points(later) == [trial.hyperparameters for trial in earlier.record.trials[:2]]
-    assert later.record.metadata.warm_start == WarmStart(study="earlier", trials=2, of=3)
+    assert later.record.metadata.warm_start == [WarmStart(study="earlier", trials=2, of=3)]
     assert later.settings.seed == 0
     assert later.trials_to_run == later.settings.num_samples
 
@@ -65,13 +70,79 @@ def test_fork_of_nothing_is_refused(tmp_path: Path) -> None:
         StudySettings(fork=True, results_dir=tmp_path)
 
 
-def test_evidence_by_another_metric_or_data_set_is_refused(earlier: Study, tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"the trials of study earlier cannot be a warm start: it has metric val_accuracy \(here val_loss\)",
-    ):
-        prepared(tmp_path, "--warm-start", "earlier", "--metric", "val_loss")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["earlier"]
+def first_points(study: Study, number: int) -> list[dict[str, Any]]:
+    searcher = search(study.record)
+    for place in range(number):
+        searcher.suggest(str(place))
+    return [trial.hyperparameters for trial in study.record.trials]
+
+
+def test_trials_of_a_study_of_another_metric_count_for_nothing(earlier: Study, tmp_path: Path) -> None:
+    later = prepared(tmp_path, "--warm-start", "earlier", "--metric", "val_loss", "--name", "later")
+    differences = ["metric val_accuracy (here val_loss)", "mode max (here min)"]
+    expected = WarmStart(study="earlier", trials=0, of=3, differences=differences)
+    assert later.record.metadata.warm_start == [expected]
+    assert warm_start_points(later) == []
+    assert first_points(later, 3) == starting_points(DEFAULT_SPACE, DEFAULTS)  # the best of them is the second one
+    assert later.record.queued() == []
+    (line,) = [line for line in header_lines(later) if line.startswith("  warm start")]
+    assert line.endswith(f"the best of study earlier first, which has {', '.join(differences)}")
+
+
+def other_task(folder: Path, name: str, *hyperparameters: dict[str, float | str]) -> None:
+    """A study of a training function with these trials, the best first."""
+    (folder / "own.py").write_text("def train(config): ...\n")
+    space = folder / f"{name}.toml"
+    ranges = "\n".join(f"{one} = {{low = 1e-6, high = 10.0}}" for one in hyperparameters[0] if one != "optimizer")
+    space.write_text(f'{ranges}\noptimizer = {{choices = ["adam", "lion"]}}\n')
+    words = ["--train-function", f"{folder}/own.py:train", "--metric", "loss", "--space", str(space), "--no-dashboard"]
+    study = prepare_study(read_settings([*words, "--name", name, "--results-dir", str(folder)]))
+    for place, values in enumerate(hyperparameters):
+        study.record.enqueue(values)
+        proposed = search(study.record).suggest(str(place))
+        assert isinstance(proposed, dict)
+        study.record.add_epoch(str(place), CustomMetrics(epoch=1, values={"loss": float(place)}, seconds=1.0))
+        study.record.finish(str(place))
+    study.folder.close()
+
+
+def test_several_studies_give_trials_or_configurations_first_the_best_of_each(earlier: Study, tmp_path: Path) -> None:
+    """What the space lacks is left out, what the other study lacks has its default, and numbers are clipped."""
+    other_task(tmp_path, "b", {"learning_rate": 5.0, "decay": 1.0, "optimizer": "adam"}, {"learning_rate": 0.02})
+    other_task(tmp_path, "c", {"learning_rate": 0.01, "optimizer": "lion"}, {"learning_rate": 0.03})
+    later = prepared(tmp_path, "--warm-start", "b", "earlier", "c", "b", "--name", "later")
+    known = [(one.study, one.trials, bool(one.differences)) for one in later.record.metadata.warm_start]
+    assert known == [("b", 0, True), ("earlier", 2, False), ("c", 0, True)]
+    assert len(warm_start_points(later)) == 2
+    default = {"batch_size": 64, "optimizer": "sgd"}
+    baseline, *tried = first_points(later, 4)
+    assert baseline == {"learning_rate": 1e-3, **default}
+    assert tried[:2] == [
+        {"learning_rate": 0.1, "batch_size": 64, "optimizer": "adam"},
+        {"learning_rate": 0.01, **default},
+    ]
+    assert tried[2]["learning_rate"] == 0.02
+    alone = prepared(tmp_path, "--warm-start", "c", "--name", "alone")
+    assert first_points(alone, 4) == [*starting_points(DEFAULT_SPACE, DEFAULTS), tried[1]]
+
+
+def test_fork_may_take_more_than_its_own_study(earlier: Study, tmp_path: Path) -> None:
+    other_task(tmp_path, "b", {"learning_rate": 0.02, "optimizer": "adam"})
+    fork = prepared(tmp_path, "--resume", "earlier", "--fork", "--warm-start", "b")
+    assert [one.study for one in fork.record.metadata.warm_start] == ["earlier", "b"]
+    settings = resumed_settings(earlier.record.folder, results_dir=tmp_path, fork=True, warm_start=("b",))
+    assert [Path(one).name for one in settings.warm_start] == ["earlier", "b"]
+
+
+def test_study_that_searched_nothing_of_the_space_is_refused(tmp_path: Path) -> None:
+    other_task(tmp_path, "b", {"decay": 1.0, "momentum": 0.5})
+    space = tmp_path / "space.toml"
+    space.write_text("learning_rate = {low = 1e-4, high = 1e-1}\n")
+    with pytest.raises(ValueError, match=r"study b cannot be a warm start: it searched none of .* learning_rate"):
+        prepared(tmp_path, "--warm-start", "b", "--name", "later", "--space", str(space))
+    assert not (tmp_path / "later").exists()
+    with pytest.raises(ValueError, match=r"must be a tuple of studies, for example \('latest',\), got str"):
+        StudySettings(warm_start="b")  # type: ignore[arg-type]
 
 
 def test_study_does_not_go_on_with_other_code(earlier: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

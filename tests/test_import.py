@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 from serial_ray import CompletedRun, run_command
 from studies import HandDrivenStudy
@@ -525,7 +526,9 @@ def test_training_of_an_imported_study_is_refused_in_one_sentence(tmp_path: Path
 
 
 def test_new_study_learns_from_an_imported_one(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text("def train(config):\n    yield {'val_loss': config['lr']}\n")
+    (tmp_path / "train.py").write_text(
+        "def train(config):\n    yield dict.fromkeys(['val_loss', 'loss'], config['lr'])\n"
+    )
     (tmp_path / "space.toml").write_text("[lr]\nlow = 1e-3\nhigh = 1.0\nlog = true\n")
     rows = [{"params_lr": 10.0**-place, "val_loss": 10.0**-place} for place in range(5)]
     imported(table(tmp_path, *rows), tmp_path / "results", name="mine")
@@ -534,9 +537,11 @@ def test_new_study_learns_from_an_imported_one(tmp_path: Path) -> None:
     done = run_command("search/run.py", *words, "--metric", "val_loss", cwd=tmp_path)
     assert done.status == 0, done.stdout + done.stderr
     assert "4 of 5 trials" in " ".join(done.stdout.split())
-    other = run_command("search/run.py", *words, "--metric", "loss", cwd=tmp_path)
-    assert other.status == 2
-    assert "it has metric val_loss (here loss)" in other.stderr
+    other = run_command("search/run.py", *words, "--metric", "loss", "--json", "--name", "other", cwd=tmp_path)
+    assert other.status == 0, other.stderr
+    assert "the best of study mine first, which has metric val_loss (here loss)" in " ".join(other.stderr.split())
+    trials = pd.read_csv(tmp_path / "results" / "other" / "trials.csv")
+    assert trials["lr"].min() == 1e-3  # the best of the imported study, 1e-4, is not in the space
 
 
 def test_compressed_table_is_read_and_a_name_is_not_taken_twice(tmp_path: Path) -> None:

@@ -403,7 +403,7 @@ def test_fork_takes_its_evidence_from_the_server(server: PostgreSQL, small: Path
     words = ["--resume", small.name, "--fork", "--storage", server.address(), "--results-dir", str(tmp_path)]
     study = prepare_study(read_settings(words))
     with closing(study.folder), closing(study.record):
-        assert study.record.metadata.warm_start == WarmStart(study="small", trials=2, of=2)
+        assert study.record.metadata.warm_start == [WarmStart(study="small", trials=2, of=2)]
         assert study.record.folder.name.startswith("digits-")
         assert open_server(server.address()).has_study(study.record.folder.name)
 

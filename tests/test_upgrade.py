@@ -67,6 +67,11 @@ def test_setting_that_is_a_hyperparameter_now_is_fixed_in_the_space(tmp_path: Pa
     assert list(record.space) == ["learning_rate", "batch_size", "optimizer"]
 
 
+def test_one_warm_start_is_a_list_of_them_now() -> None:
+    before = {"study": "earlier", "trials": 2, "of": 3}
+    assert upgrade_study({"evidence": before}) == upgrade_study({"warm_start": before}) == {"warm_start": [before]}
+
+
 @pytest.mark.parametrize("damage", [None, 7, "text", []])
 def test_damaged_attribute_is_left_to_the_reader(damage: object) -> None:
     assert upgrade_study({"starts": damage, "settings": damage, "space": damage})["sessions"] == damage

@@ -62,9 +62,9 @@ def gain_over_start(record: StudyRecord, best: TrialRecord) -> Gain | None:
     name, reference = baseline_name(record.metadata), baseline
     if record.metadata.task.name != TUTORIAL_DATASET:
         points = starting_points(record.space, baseline.hyperparameters)
-        if len(points) > 1:
-            first = record.trials[: len(points)]  # a study begins with them
-            at_points = [trial for trial in first if trial.hyperparameters in points]
+        first = record.trials[: len(points)]  # a study begins with them
+        at_points = [trial for trial in first if trial.hyperparameters in points]
+        if len(at_points) > 1:
             reference = next(iter(ranked(at_points)), baseline)
             name = f"best starting point, trial {reference.number}"
     if reference is best or reference.failure:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from search.record.lookup import shown_settings
 from search.record.provenance import Machine, format_field
 from search.record.study_record import StudyRecord
+from search.record.warm_start import describe_warm_start
 from search.space.search_space import describe, describe_hyperparameter
-from training.console.terminal import counted, short_path
+from training.console.terminal import short_path
 
 REPEAT = re.compile(r"[-_](seed)?\d+$", re.IGNORECASE)
 """The end of the names of repeats: tpe-1, tpe_2, tpe-seed3."""
@@ -123,8 +124,8 @@ def _properties(record: StudyRecord) -> Iterator[tuple[str, str]]:
         yield "training images", f"{dataset.training_images:,}"
         yield "validation images", f"{dataset.validation_images:,}"
         yield "test images", f"{dataset.test_images:,}"
-    if warm_start := metadata.warm_start:
-        yield "warm start", f"{counted(warm_start.trials, 'trial')} of study {warm_start.study}"
+    if metadata.warm_start:
+        yield "warm start", "; ".join(map(describe_warm_start, metadata.warm_start))
     for module, checksum in metadata.code.items():
         yield f"code of {module}", checksum[:12]
     sessions = metadata.sessions

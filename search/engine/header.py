@@ -8,6 +8,7 @@ from search.engine.study import Study
 from search.monitoring.terminal import header_line
 from search.record.provenance import available_cpus
 from search.record.ranking import ended_trials
+from search.record.warm_start import describe_warm_start
 from training.config import TrialConfig, is_passed_function
 from training.console.terminal import counted, printable, short_path
 
@@ -55,8 +56,8 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
     for running in study.machines.running_studies:
         taken = _joined([counted(running.cpus, "core"), *_share_of_gpus(running.gpus)])
         yield "also runs", f"{printable(running.study)}, on {taken} of this machine"
-    if warm_start := record.metadata.warm_start:
-        yield "warm start", f"{warm_start.trials} of {counted(warm_start.of, 'trial')} of study {warm_start.study}"
+    for warm_start in record.metadata.warm_start:
+        yield "warm start", describe_warm_start(warm_start)
     if record.trials:
         yield "resumed", f"{counted(len(ended_trials(record.trials)), 'ended trial')}; {_trials_left(study)}"
 

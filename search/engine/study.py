@@ -25,16 +25,15 @@ from search.record.folder import StudyFolder
 from search.record.lookup import check_same_study, confirm_line, find_study
 from search.record.metadata import (
     StudyMetadata,
-    WarmStart,
     changed_code,
     check_comparable,
-    check_warm_start,
     collect_metadata,
 )
 from search.record.postgresql import ServerStorage, open_server
 from search.record.ranking import ended_trials, has_measured
 from search.record.requests import is_stopped
 from search.record.study_record import StudyRecord
+from search.record.warm_start import add_warm_starts, check_warm_start
 from search.settings import StudySettings
 from search.space.search_space import SearchSpace
 from search.space.toml_file import active_space
@@ -127,7 +126,7 @@ def prepare_study(
     server = open_server(settings.storage) if settings.storage is not None else None
     if settings.resume:
         _check_free(Path(settings.resume), server)
-    earlier = _warm_start_record(settings, server) if settings.warm_start else None
+    earlier = _earlier_records(settings, server)
     space = None if settings.resume else _new_space(settings, earlier, repetition)
     runner = runner_of(settings.task)
     _check_training(settings, runner, space)
@@ -182,17 +181,17 @@ def _check_free(path: Path, server: ServerStorage | None) -> None:
     study_folder.check_free(path)
 
 
-def _warm_start_record(settings: StudySettings, server: ServerStorage | None) -> StudyRecord:
-    """Read the earlier study of a warm start, from the `study.db` in its folder or else from the server."""
-    folder = find_study(str(settings.warm_start), settings.results_dir, settings.storage)
-    return StudyRecord.open(folder, None if (folder / STUDY_DB).exists() else server)
+def _earlier_records(settings: StudySettings, server: ServerStorage | None) -> list[StudyRecord]:
+    """Read the earlier studies of a warm start, from the `study.db` in their folders or else from the server."""
+    found = [find_study(study, settings.results_dir, settings.storage).resolve() for study in settings.warm_start]
+    return [StudyRecord.open(one, None if (one / STUDY_DB).exists() else server) for one in dict.fromkeys(found)]
 
 
-def _new_space(settings: StudySettings, earlier: StudyRecord | None, repetition: Repetition | None) -> SearchSpace:
+def _new_space(settings: StudySettings, earlier: list[StudyRecord], repetition: Repetition | None) -> SearchSpace:
     """Choose the search space of a new study."""
     if repetition:
         return repetition.parent.space
-    return active_space(settings, earlier.space if earlier and settings.fork else None)
+    return active_space(settings, earlier[0].space if settings.fork else None)
 
 
 def _check_training(settings: StudySettings, runner: Runner[Any], space: SearchSpace | None) -> None:
@@ -216,24 +215,25 @@ def _new_record(
     metadata: StudyMetadata,
     *,
     server: ServerStorage | None,
-    earlier: StudyRecord | None,
+    earlier: list[StudyRecord],
     repetition: Repetition | None,
 ) -> tuple[StudyFolder, StudyRecord]:
     """Create the folder of a new study, and its record in the folder or on the server."""
-    if earlier:
-        check_warm_start(earlier.folder.name, earlier.metadata, metadata)
+    for study in earlier:
+        check_warm_start(study, metadata)
     if repetition:
         _check_repetition(repetition, metadata)
         metadata = replace(metadata, plan=repetition.plan)
 
     def fill(record: StudyRecord) -> None:
-        if earlier:
-            trials = record.add_warm_start(earlier)
-            record.update(warm_start=WarmStart(study=earlier.folder.name, trials=trials, of=len(earlier.trials)))
+        tried_first = add_warm_starts(record, earlier) if earlier else []
         if repetition:
             _enqueue_repetition(record, repetition)
         elif settings.baseline:
-            record.enqueue_starting_points(most=1 if earlier else settings.num_samples)
+            knows_trials = any(study.trials for study in record.metadata.warm_start)
+            record.enqueue_starting_points(most=1 if knows_trials else settings.num_samples)
+        for point in tried_first[: settings.num_samples - len(record.queued())]:
+            record.enqueue(point)
 
     def make(folder: Path, name: str) -> None:
         stored = replace(metadata, checkpoint_folder=_folder_in_store(settings, name, repetition))

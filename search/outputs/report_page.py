@@ -19,6 +19,7 @@ from search.record.file_names import REPORT
 from search.record.lookup import shown_settings
 from search.record.ranking import baseline_trial, best_trial, ended_trials, valid_trials
 from search.record.study_record import StudyRecord
+from search.record.warm_start import describe_warm_start
 from search.space.search_space import describe, describe_hyperparameter
 from training.console.terminal import counted, format_metric, format_value, printable
 
@@ -121,10 +122,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
             ("imported from", f"{origin.program}: study {origin.study} in {origin.file}"),
             ("imported", origin.time),
         ]
-    if warm_start := metadata.warm_start:
-        lines.append(
-            ("warm start", f"{warm_start.trials} of {counted(warm_start.of, 'trial')} of study {warm_start.study}")
-        )
+    lines += [("warm start", describe_warm_start(warm_start)) for warm_start in metadata.warm_start]
     for number, session in enumerate(metadata.sessions, start=1):
         machine = session.machine
         gpus = f", {', '.join(machine.gpus)}" if machine.gpus else ""

@@ -48,13 +48,15 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """The earlier study whose trials the sampler knew from the beginning."""
+    """An earlier study of which a study had something from the beginning."""
 
     study: str
     trials: int
-    """Number of its trials that lie in the search space."""
+    """Number of its trials that the sampler knew; they lie in the search space."""
     of: int
     """Number of all its trials."""
+    differences: list[str] = field(default_factory=list)
+    """What was different, for example the data; then only its best configurations were taken, to be tried first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,7 @@ class StudyMetadata:
     checkpoint_folder: str | None = None
     """The study's folder in the store of `settings.checkpoints_dir`; None if there is no store."""
     sessions: list[Session] = field(default_factory=list)
-    warm_start: WarmStart | None = None
+    warm_start: list[WarmStart] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
     """The metrics that a training function measures; empty before its first report, and for images."""
     plan: Plan | None = None
@@ -275,26 +277,3 @@ def check_comparable(study: str, old: StudyMetadata, new: StudyMetadata, *, acce
             )
         remedy = "; if the change of code alters no number, add --accept-changes" if changed else ""
         raise ValueError(not_comparable(difference) + remedy)
-
-
-def check_warm_start(study: str, old: StudyMetadata, new: StudyMetadata) -> None:
-    """Raise a ValueError if a new study cannot start from the trials of an earlier one.
-
-    The earlier study must be no confirmation, and metric, network and data must be the same in both metadata. Only the
-    metric of imported trials is known.
-    """
-    if old.plan:
-        parent = old.plan.study
-        raise ValueError(f"study {study} is the confirmation of study {parent}: start from {parent} instead")
-    is_known = old.task.imported_from is None  # of imported trials nobody knows on what they were trained
-    differences = [
-        f"{name} {before} (here {now})"
-        for name, before, now in (
-            ("metric", old.settings.metric_name, new.settings.metric_name),
-            ("mode", old.settings.direction, new.settings.direction),
-            *((("network", old.task.network, new.task.network), ("data", old.task.name, new.task.name)) * is_known),
-        )
-        if before != now
-    ]
-    if differences:
-        raise ValueError(f"the trials of study {study} cannot be a warm start: it has {', '.join(differences)}")

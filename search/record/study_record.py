@@ -25,7 +25,7 @@ from search.record.study_checkpoints import StudyCheckpoints
 from search.record.trial import OPTUNA_STATE, Failure, MemoryUse, Metrics, Timing, TrialRecord, timed_json
 from search.record.trial_storage import TrialStorage
 from search.space.distributions import HyperparameterValue
-from search.space.search_space import SearchSpace, contains, starting_points
+from search.space.search_space import Point, SearchSpace, contains, starting_points
 from search.task.metric_names import Mode
 
 Result = TypeVar("Result")
@@ -261,14 +261,19 @@ class StudyRecord:
         self._database.add_trials(study_id, [stored_trial(trial, self.space) for trial in trials])
         self.trials += trials
 
-    def enqueue_starting_points(self, most: int) -> None:
-        """Queue the starting points of the space before all points of the sampler, the baseline first."""
+    def starting_points(self) -> list[Point]:
+        """The starting points of the space, the baseline first; none if the training has no defaults."""
         task = self.metadata.task
         defaults = task.defaults()
         if task.config_type() is None and not contains(self.space, self.space.point(defaults)):
-            return  # a parameter, unlike a field, may have no default, or one that only says that there is none
-        for point in starting_points(self.space, defaults)[:most]:
-            self.study.enqueue_trial(point, user_attrs={"baseline": point == self.space.point(defaults)})
+            return []  # a parameter, unlike a field, may have no default, or one that only says that there is none
+        return starting_points(self.space, defaults)
+
+    def enqueue_starting_points(self, most: int) -> None:
+        """Queue the starting points of the space before all points of the sampler, the baseline first."""
+        baseline = self.space.point(self.metadata.task.defaults())
+        for point in self.starting_points()[:most]:
+            self.study.enqueue_trial(point, user_attrs={"baseline": point == baseline})
 
     def enqueue(self, hyperparameters: Mapping[str, HyperparameterValue], seed: int | None = None) -> None:
         """Queue the training of a configuration; without a seed, it has the one of its number.

@@ -27,6 +27,8 @@ def upgrade_study(attributes: Mapping[str, Any]) -> dict[str, Any]:
     study: dict[str, Any] = _renamed(attributes, _STUDY)
     if isinstance(study.get("sessions"), list):
         study["sessions"] = [_renamed(session, _SESSION) for session in study["sessions"]]
+    if isinstance(study.get("warm_start"), dict):
+        study["warm_start"] = [study["warm_start"]]
     if isinstance(study.get("confirmation"), dict):
         study["confirmation"] = _confirmation(study["confirmation"])
     if isinstance(study.get("settings"), dict) and isinstance(study.get("space"), dict):

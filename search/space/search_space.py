@@ -315,18 +315,33 @@ def starting_points(space: SearchSpace, defaults: Mapping[str, HyperparameterVal
     """
     distribution = space.get("optimizer")
     if not isinstance(distribution, CategoricalDistribution):
-        return [_nearest_point(space, defaults)]
+        return [nearest_point(space, defaults)]
     optimizers = sorted(values_of(distribution) or (), key=lambda name: name != defaults.get("optimizer"))
-    return [_nearest_point(space, {**defaults, "optimizer": optimizer}) for optimizer in optimizers]
+    return [nearest_point(space, {**defaults, "optimizer": optimizer}) for optimizer in optimizers]
 
 
-def _nearest_point(space: SearchSpace, values: Mapping[str, HyperparameterValue]) -> Point:
+def nearest_point(space: SearchSpace, *wanted: Mapping[str, HyperparameterValue]) -> Point:
+    """The point of a space that is nearest to a configuration, which may be one of another space.
+
+    Args:
+        space: What is searched.
+        wanted: The configuration, and then others, of which the first one gives the value of a hyperparameter that
+            those before do not have, or have as a value to which none in the space is near.
+    """
     point: Point = {}
     for name in space.order:
         distribution = space.searched(point).get(name)
         if distribution is not None:
-            point[name] = clip(distribution, values.get(name))
+            values = [values[name] for values in wanted if name in values]
+            near = next((value for value in values if _is_near(distribution, value)), None)
+            point[name] = clip(distribution, near)
     return {name: point[name] for name in space if name in point}
+
+
+def _is_near(distribution: Distribution, value: HyperparameterValue) -> bool:
+    """Whether a value is one of a distribution, or a number where numbers are searched."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return contains_value(distribution, value) or (is_number and not isinstance(distribution, CategoricalDistribution))
 
 
 @dataclass(frozen=True, kw_only=True)
