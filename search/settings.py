@@ -116,7 +116,7 @@ class StudySettings(DataConfig):
     max_concurrent: int | None = None
     """Largest number of trials that run at the same time; by default as many as there are cores and GPUs for."""
     cpus_per_trial: int = 1
-    """Number of cores for each trial, and of its torch threads; >= 1."""
+    """Number of cores for each trial, and of the threads of torch, BLAS and OpenMP in it; >= 1."""
     gpus_per_trial: float = 0.0
     """Number of GPUs for each trial; with a fraction, several trials share a GPU; >= 0."""
     memory_per_trial: str | None = None

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from search.engine.passed_code import pass_again, passed_code, take_settings
 from search.outputs.confirmation_text import confirmation_table, describe_result
@@ -30,6 +29,7 @@ from search.settings import StudySettings
 from search.space.search_space import Point
 from training.console.terminal import counted, format_metric, format_value, printable, short_path
 from training.random_state import seeded
+from training.threads import restored_threads
 from training.user_code import UserCode
 
 ROWS = 5
@@ -257,12 +257,8 @@ def read_study(folder: Path, storage: str | None, code: Code) -> StudyResult:
 @contextmanager
 def _process_restored() -> Iterator[None]:
     """Let the program go on afterwards with its threads and its random numbers, whatever was trained meanwhile."""
-    threads = torch.get_num_threads()
-    try:
-        with seeded(0):
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with restored_threads(), seeded(0):
+        yield
 
 
 def _image(png: bytes) -> str:

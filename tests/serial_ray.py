@@ -26,11 +26,11 @@ from unittest import mock
 
 import optuna
 import pytest
-import torch
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from training.config import PROJECT
+from training.threads import restored_threads
 
 Variables = dict[str, str]
 """Of the environment."""
@@ -298,15 +298,14 @@ def _captured() -> Iterator[list[str]]:
 @contextmanager
 def _process_restored() -> Iterator[None]:
     """Bring back, at the end, what a command changes in its process because it would end soon."""
-    threads, verbosity = torch.get_num_threads(), optuna.logging.get_verbosity()
+    verbosity = optuna.logging.get_verbosity()
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = {number: signal.getsignal(number) for number in numbers}
     gc.freeze()  # nothing is looked for in what is there already
     try:
-        with mock.patch("gc.freeze"):
+        with mock.patch("gc.freeze"), restored_threads():
             yield
     finally:
-        torch.set_num_threads(threads)
         optuna.logging.set_verbosity(verbosity)
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from notebook_cells import code_cells, run_cell
 from serial_ray import run_command, serial_ray
+from threadpoolctl import threadpool_info
 
 from search.algorithms.stopping import StudyStopper
 from search.api import StudyResult, load_study, run_search
@@ -326,10 +327,13 @@ def test_function_of_a_cell_is_confirmed_and_reproduced(
 def test_program_keeps_its_random_numbers_and_threads_when_it_reproduces(study: StudyResult) -> None:
     import torch
 
-    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    def threads() -> dict[str, int]:
+        return {library["user_api"]: library["num_threads"] for library in threadpool_info()}
+
+    before, threads_before = torch.get_rng_state(), threads()
     assert study.reproduce(0, train_function=function())
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.get_num_threads() == threads
+    assert threads() == threads_before
 
 
 def test_study_is_confirmed_at_once(tmp_path: Path, without_ray: None) -> None:

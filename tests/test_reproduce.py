@@ -9,7 +9,6 @@ from typing import Any
 
 import optuna
 import pytest
-import torch
 from studies import metadata, search
 from test_model_folder import OWN_NETWORK
 
@@ -24,6 +23,7 @@ from training import loop
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, train
 from training.metrics import EpochMetrics
+from training.threads import restored_threads
 
 EPOCHS = 3
 POINTS: list[dict[str, Any]] = [
@@ -94,13 +94,11 @@ def study(tmp_path: Path, digits: ImageData) -> TrainedStudy:
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def run(*words: object) -> int:
         monkeypatch.setattr(sys, "argv", ["search/reproduce.py", *map(str, words)])
-        threads = torch.get_num_threads()
-        try:
-            return reproduce.main()
-        except SystemExit as end:
-            return int(str(end.code))
-        finally:
-            torch.set_num_threads(threads)
+        with restored_threads():
+            try:
+                return reproduce.main()
+            except SystemExit as end:
+                return int(str(end.code))
 
     return run
 

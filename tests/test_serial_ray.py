@@ -6,15 +6,16 @@ import sys
 from pathlib import Path
 
 import optuna
-import torch
 from serial_ray import run_command
+from threadpoolctl import threadpool_info
 
 
 def test_command_in_this_process_leaves_it_as_it_was(tmp_path: Path) -> None:
     def state() -> list[object]:
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
         outputs = [sys.stdout, sys.stderr, *(os.fstat(descriptor).st_ino for descriptor in (1, 2))]
-        settings = [torch.get_num_threads(), optuna.logging.get_verbosity(), sys.argv, Path.cwd()]
+        threads = {library["user_api"]: library["num_threads"] for library in threadpool_info()}
+        settings = [threads, optuna.logging.get_verbosity(), sys.argv, Path.cwd()]
         return [*handlers, *outputs, *settings, os.environ.get("TERM")]
 
     before = state()

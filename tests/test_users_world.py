@@ -23,6 +23,7 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 from settings import target
+from threadpoolctl import threadpool_info
 
 @dataclass(frozen=True)
 class Config:
@@ -46,6 +47,7 @@ class Score:
 
 def train(config: Config, data):
     assert sys.argv == [__file__], sys.argv
+    assert {{library["num_threads"] for library in threadpool_info()}} == {{1}}, threadpool_info()
     (part,) = data["parts"]
     assert part.images.shape == (1000, 1000) and part.images.float().sum() == 1e6
     assert part.labels[-1] == 199_999 and not part.labels.flags.writeable  # read in place, not copied

@@ -11,7 +11,6 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
-from threadpoolctl import threadpool_limits
 
 from search.algorithms.curve_sampler import CurveSampler, EpochSeconds
 from search.algorithms.memory_prediction import MemoryLimit, MemoryPrediction
@@ -20,6 +19,7 @@ from search.settings import SamplerName
 from search.space.distributions import optuna_distribution, snap
 from search.space.encoding import SpaceEncoding
 from search.space.search_space import Point, SearchSpace, distance, distributions_of, num_points
+from training.threads import one_thread
 
 MAX_SAMPLES = 20
 """A configuration is sampled again at most this number of times; then the last sample is proposed."""
@@ -148,7 +148,7 @@ class StudySampler(BaseSampler):
         self.redrawn = 0
         if not search_space:
             return {}
-        with threadpool_limits(1):  # with more threads, small sums take up to 15 times as long
+        with one_thread():  # with more threads, small sums take up to 15 times as long
             return self._sample(study, trial)
 
     def _sample(self, study: Study, trial: FrozenTrial) -> Point:

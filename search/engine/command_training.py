@@ -21,15 +21,8 @@ from training.atomic_file import write_atomically
 from training.checkpoint import Checkpoint
 from training.console.terminal import shorten
 from training.micro_batch import says_out_of_memory
+from training.threads import THREAD_VARIABLES
 
-THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
-"""Environment variables by which mathematical libraries learn how many threads to use."""
 HOLD_SECONDS = 2.0
 """How long after its last report a program may end and count as one that nothing could have stopped."""
 LAST_LINES = 30
@@ -162,7 +155,7 @@ def _report_unreported(checkpoint: Checkpoint, reporter: Reporter, pattern: str 
 def program_environment(threads: int) -> dict[str, str]:
     """The environment of a program: that of this worker, without what is there for Ray."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
-    return own | dict.fromkeys(THREADS, str(threads)) | {"PYTHONUNBUFFERED": "1"}
+    return own | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"PYTHONUNBUFFERED": "1"}
 
 
 class _Output:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import ray
-import torch
 from ray import tune
 
 from search.engine.command_training import ProgramError
@@ -28,6 +27,7 @@ from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError, TrainingLeftError
 from training.metrics import EpochMetrics
 from training.micro_batch import is_out_of_memory
+from training.threads import THREAD_VARIABLES, use_threads
 from training.user_code import UserCode, describe_error, pass_code
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -90,10 +90,11 @@ def _prepare_process(options: TrainableOptions) -> None:
     set_ray_environment()  # also on the nodes of a cluster
     for path, code in options.passed.items():
         pass_code(path, code)
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     # `LocalRay` blocks it; processes of a training need it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     if ray.is_initialized():  # a worker, which runs many trials
+        os.environ |= dict.fromkeys(THREAD_VARIABLES, str(options.threads))  # for what the training imports
         give_back_memory()
 
 

@@ -8,8 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import torch
-
 from search.algorithms.stopping import StudyStopper
 from search.engine.runners import runner_of
 from search.engine.study import Repetition, Study, prepare_study
@@ -40,6 +38,7 @@ from training.config import MAX_SEED, DataConfig
 from training.console.terminal import short_path
 from training.images.image_data import ImageData, load_data
 from training.loop import TrainingDivergedError
+from training.threads import use_threads
 
 
 @dataclass(frozen=True)
@@ -279,7 +278,7 @@ def _train_winner(study: Study, parent: StudyRecord, winner: Configuration, stop
         f"{describe_epochs(winner.epochs)} with seed {seed}.",
         flush=True,
     )
-    torch.set_num_threads(settings.cpus_per_trial)
+    use_threads(settings.cpus_per_trial)
     (trial,) = (trial for trial in parent.trials if trial.number == winner.trial)
     config = replace(parent.metadata.trial_config(trial), seed=seed)
     data = data.to("cuda" if settings.gpus_per_trial else "cpu")

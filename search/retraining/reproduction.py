@@ -23,6 +23,7 @@ from training.checkpoint import Checkpoint
 from training.console.terminal import counted, type_and_text
 from training.images.image_data import ImageData
 from training.loop import TrainingDivergedError
+from training.threads import use_threads
 
 _MACHINE = ("system", "processor", "cpus", "gpus")
 
@@ -103,9 +104,9 @@ class Reproduction:
             show(self.pairs[-1])
             if epoch >= compared:
                 raise _EnoughEpochsError
-            torch.set_num_threads(self.threads(epoch + 1))
+            use_threads(self.threads(epoch + 1))
 
-        torch.set_num_threads(self.threads(1))
+        use_threads(self.threads(1))
         try:
             self._run(data, receive)
             self._has_ended = True
