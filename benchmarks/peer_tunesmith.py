@@ -12,6 +12,9 @@ from search.engine import runners
 from training.config import DataConfig
 from training.images.image_data import ImageData, ImageSplit, load_data
 
+SPLIT_SEED = 0
+"""All searches choose by the same images, whatever their seed is."""
+
 
 def first(split: ImageSplit, images: int) -> ImageSplit:
     return ImageSplit(split.images[:images], split.labels[:images])
@@ -21,8 +24,8 @@ def main() -> None:
     options = peer_parser(__doc__ or "").parse_args()
     sixth = options.images // 6
 
-    def load_some(config: DataConfig, split_seed: int) -> tuple[ImageData, str | None]:
-        data, warning = load_data(config, split_seed)
+    def load_some(config: DataConfig, split_seed: int) -> tuple[ImageData, str | None]:  # noqa: ARG001
+        data, warning = load_data(config, SPLIT_SEED)
         some: dict[str, Any] = {"train": first(data.train, options.images - sixth)}
         return replace(data, **some, val=first(data.val, sixth), test=first(data.test, sixth)), warning
 

@@ -53,6 +53,8 @@ def read_settings(args: list[str]) -> StudySettings:
     if fork:
         others = [other for other in settings.warm_start if other != forked]
         return replace(settings, resume=None, warm_start=(forked, *others))
+    if resume and settings.warm_start:
+        raise ValueError("warm_start is for a new study: leave it out, or add --fork to begin one")
     check_same_study(stored, settings)
     return replace(settings, results_dir=stored.results_dir, resume=stored.resume)
 

@@ -65,6 +65,13 @@ def test_fork_is_a_new_study_with_the_old_settings_unless_others_are_given(earli
     assert (earlier.record.folder / "study.db").read_bytes() == before
 
 
+def test_study_that_goes_on_takes_nothing_more(earlier: Study, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="warm_start is for a new study: leave it out, or add --fork to begin one"):
+        prepared(tmp_path, "--resume", "earlier", "--warm-start", "latest")
+    words = ["--name", "earlier", "--resume-existing", "--epochs", "2", "--seed", "7", "--warm-start", "gone"]
+    assert prepared(tmp_path, *words).record.metadata.warm_start == []  # the same command line has begun it
+
+
 def test_fork_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fork needs resume"):
         StudySettings(fork=True, results_dir=tmp_path)
@@ -86,7 +93,7 @@ def test_trials_of_a_study_of_another_metric_count_for_nothing(earlier: Study, t
     assert first_points(later, 3) == starting_points(DEFAULT_SPACE, DEFAULTS)  # the best of them is the second one
     assert later.record.queued() == []
     (line,) = [line for line in header_lines(later) if line.startswith("  warm start")]
-    assert line.endswith(f"the best of study earlier first, which has {', '.join(differences)}")
+    assert line.endswith(f"no further configuration of study earlier, which has {', '.join(differences)}")
 
 
 def other_task(folder: Path, name: str, *hyperparameters: dict[str, float | str]) -> None:
@@ -111,8 +118,8 @@ def test_several_studies_give_trials_or_configurations_first_the_best_of_each(ea
     other_task(tmp_path, "b", {"learning_rate": 5.0, "decay": 1.0, "optimizer": "adam"}, {"learning_rate": 0.02})
     other_task(tmp_path, "c", {"learning_rate": 0.01, "optimizer": "lion"}, {"learning_rate": 0.03})
     later = prepared(tmp_path, "--warm-start", "b", "earlier", "c", "b", "--name", "later")
-    known = [(one.study, one.trials, bool(one.differences)) for one in later.record.metadata.warm_start]
-    assert known == [("b", 0, True), ("earlier", 2, False), ("c", 0, True)]
+    known = [(one.study, one.trials, one.tried_first) for one in later.record.metadata.warm_start]
+    assert known == [("b", 0, 2), ("earlier", 2, 0), ("c", 0, 1)]
     assert len(warm_start_points(later)) == 2
     default = {"batch_size": 64, "optimizer": "sgd"}
     baseline, *tried = first_points(later, 4)
@@ -126,19 +133,41 @@ def test_several_studies_give_trials_or_configurations_first_the_best_of_each(ea
     assert first_points(alone, 4) == [*starting_points(DEFAULT_SPACE, DEFAULTS), tried[1]]
 
 
+def test_values_that_the_other_study_fixed_are_tried_too_if_there_are_trials_for_them(tmp_path: Path) -> None:
+    words = ["--metric", "val_loss", "--set", "optimizer=adam", "learning_rate=0.02", "--no-baseline"]
+    other = prepared(tmp_path, "--name", "fixed", *words)
+    search(other.record).suggest("0")
+    other.record.add_epoch("0", metrics(1, 0.8))
+    other.record.finish("0")
+    later = prepared(tmp_path, "--warm-start", "fixed", "--name", "later")
+    (trial,) = other.record.trials
+    assert first_points(later, 4)[3] == {"learning_rate": 0.02, **trial.hyperparameters, "optimizer": "adam"}
+    few = prepared(tmp_path, "--warm-start", "fixed", "--name", "few", "--num-samples", "3")
+    assert [one.tried_first for one in few.record.metadata.warm_start] == [0]
+    assert len(few.record.queued()) == 3
+
+
+def test_study_of_other_images_of_the_same_name_gives_no_trials(earlier: Study, tmp_path: Path) -> None:
+    earlier.record.update(dataset=replace(earlier.record.metadata.images, sha256="another"))
+    (one,) = prepared(tmp_path, "--warm-start", "earlier", "--name", "later").record.metadata.warm_start
+    assert (one.trials, one.differences) == (0, ["other images of digits"])
+
+
 def test_fork_may_take_more_than_its_own_study(earlier: Study, tmp_path: Path) -> None:
     other_task(tmp_path, "b", {"learning_rate": 0.02, "optimizer": "adam"})
     fork = prepared(tmp_path, "--resume", "earlier", "--fork", "--warm-start", "b")
     assert [one.study for one in fork.record.metadata.warm_start] == ["earlier", "b"]
     settings = resumed_settings(earlier.record.folder, results_dir=tmp_path, fork=True, warm_start=("b",))
     assert [Path(one).name for one in settings.warm_start] == ["earlier", "b"]
+    with pytest.raises(ValueError, match=r"must be a tuple of studies, for example \('latest',\), got str"):
+        resumed_settings(earlier.record.folder, results_dir=tmp_path, fork=True, warm_start="b")
 
 
 def test_study_that_searched_nothing_of_the_space_is_refused(tmp_path: Path) -> None:
     other_task(tmp_path, "b", {"decay": 1.0, "momentum": 0.5})
     space = tmp_path / "space.toml"
     space.write_text("learning_rate = {low = 1e-4, high = 1e-1}\n")
-    with pytest.raises(ValueError, match=r"study b cannot be a warm start: it searched none of .* learning_rate"):
+    with pytest.raises(ValueError, match=r"study b cannot be .*: it has metric loss .*, and no hyperparameter lear"):
         prepared(tmp_path, "--warm-start", "b", "--name", "later", "--space", str(space))
     assert not (tmp_path / "later").exists()
     with pytest.raises(ValueError, match=r"must be a tuple of studies, for example \('latest',\), got str"):

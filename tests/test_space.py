@@ -10,7 +10,15 @@ from studies import DEFAULT_SPACE, DEFAULTS
 from search.algorithms.samplers import StudySampler, tpe
 from search.space.distributions import HyperparameterValue, OrderedChoice
 from search.space.encoding import SpaceEncoding
-from search.space.search_space import ConditionalRange, SearchSpace, contains, describe, starting_points
+from search.space.search_space import (
+    ConditionalRange,
+    Point,
+    SearchSpace,
+    contains,
+    describe,
+    similar_point,
+    starting_points,
+)
 from search.space.toml_file import default_space
 from training.config import TrialConfig
 
@@ -42,6 +50,17 @@ def test_study_starts_with_the_baseline_and_then_with_each_other_optimizer() -> 
     assert [point.pop("optimizer") for point in points] == ["sgd", "rmsprop", "adam"]
     assert points == [{"learning_rate": 1e-3, "batch_size": 64}] * 3
     assert starting_points(SearchSpace({"batch_size": BATCH_SIZES}), DEFAULTS) == [{"batch_size": 64}]
+
+
+def test_point_is_similar_to_a_configuration_of_another_space_and_then_to_others() -> None:
+    other: Point = {"learning_rate": 5, "batch_size": 100, "optimizer": "lion", "decay": 0.1}
+    assert similar_point(DEFAULT_SPACE, other) == {"learning_rate": 0.1, "batch_size": 128}
+    defaults: Point = {"optimizer": "sgd", "batch_size": 64}
+    assert similar_point(DEFAULT_SPACE, {"batch_size": "auto"}, defaults) == defaults
+    of_optimizer = ConditionalRange(FloatDistribution(0.0, 0.9), {"optimizer": ("sgd",)})
+    space = SearchSpace({**DEFAULT_SPACE.ranges, "momentum": [of_optimizer]})
+    assert similar_point(space, {"optimizer": "adam", "momentum": 0.5}) == {"optimizer": "adam"}
+    assert similar_point(space, {"optimizer": "sgd", "momentum": 2.0}) == {"optimizer": "sgd", "momentum": 0.9}
 
 
 def test_ordered_choice_draws_members_only_and_each_about_as_often() -> None:

@@ -32,8 +32,8 @@ from search.record.metadata import (
 from search.record.postgresql import ServerStorage, open_server
 from search.record.ranking import ended_trials, has_measured
 from search.record.requests import is_stopped
-from search.record.study_record import StudyRecord
-from search.record.warm_start import add_warm_starts, check_warm_start
+from search.record.study_record import StudyRecord, check_place
+from search.record.warm_start import check_warm_start, start_from
 from search.settings import StudySettings
 from search.space.search_space import SearchSpace
 from search.space.toml_file import active_space
@@ -110,7 +110,7 @@ def prepare_study(
 
     Raises:
         ValueError: The machine is too small, the data set is damaged or is not that of the study, or another process
-            runs the study; nothing was written.
+            runs the study; no study was created or changed.
         OSError: A folder cannot be read or written.
     """
     began = time.monotonic() if began is None else began
@@ -126,7 +126,7 @@ def prepare_study(
     server = open_server(settings.storage) if settings.storage is not None else None
     if settings.resume:
         _check_free(Path(settings.resume), server)
-    earlier = _earlier_records(settings, server)
+    earlier = [] if settings.resume else _earlier_records(settings, server)
     space = None if settings.resume else _new_space(settings, earlier, repetition)
     runner = runner_of(settings.task)
     _check_training(settings, runner, space)
@@ -226,14 +226,10 @@ def _new_record(
         metadata = replace(metadata, plan=repetition.plan)
 
     def fill(record: StudyRecord) -> None:
-        tried_first = add_warm_starts(record, earlier) if earlier else []
         if repetition:
             _enqueue_repetition(record, repetition)
-        elif settings.baseline:
-            knows_trials = any(study.trials for study in record.metadata.warm_start)
-            record.enqueue_starting_points(most=1 if knows_trials else settings.num_samples)
-        for point in tried_first[: settings.num_samples - len(record.queued())]:
-            record.enqueue(point)
+        else:
+            start_from(record, earlier, starting_points=settings.baseline)
 
     def make(folder: Path, name: str) -> None:
         stored = replace(metadata, checkpoint_folder=_folder_in_store(settings, name, repetition))
@@ -285,8 +281,8 @@ def _resume_record(
     is_repetition: bool,
 ) -> tuple[StudyFolder, StudyRecord]:
     """Open the folder and the record of a study that is resumed; a study that cannot be resumed is not changed."""
-    if server:
-        path.mkdir(parents=True, exist_ok=True)  # the folder may be missing, because the record is on the server
+    check_place(path, server)
+    path.mkdir(parents=True, exist_ok=True)  # it may be missing if the record is on a server
     with ExitStack() as unless_resumed:
         folder = StudyFolder(path)
         unless_resumed.callback(folder.close)

@@ -124,8 +124,8 @@ def resumed_settings(study: str | Path, *, server: str | None = None, **changes:
     results_dir = changes.pop("results_dir", StudySettings().results_dir)
     stored = stored_settings(find_study(str(study), results_dir, server), server)
     if changes.get("fork"):
-        warm_start = (str(stored.resume), *changes.pop("warm_start", ()))
-        new = {"name": None, "resume": None, "warm_start": warm_start, "results_dir": results_dir}
+        others = replace(stored, warm_start=changes.pop("warm_start", ())).warm_start  # which checks them
+        new = {"name": None, "resume": None, "warm_start": (stored.resume, *others), "results_dir": results_dir}
         return replace(stored, storage=server, **(new | changes))
     settings = replace(stored, storage=server, **changes)
     check_same_study(stored, settings)

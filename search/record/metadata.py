@@ -56,7 +56,9 @@ class WarmStart:
     of: int
     """Number of all its trials."""
     differences: list[str] = field(default_factory=list)
-    """What was different, for example the data; then only its best configurations were taken, to be tried first."""
+    """What was different, for example the data; then the sampler knew none of its trials."""
+    tried_first: int = 0
+    """Number of its best configurations that were queued, to be tried before all others."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,9 +45,11 @@ def best_configurations(trials: Iterable[TrialRecord], most: int) -> list[TrialR
     """The best trials with different hyperparameters; trials that were stopped early may be among them."""
     chosen: list[TrialRecord] = []
     for trial in ranked(trials):
+        if len(chosen) == most:
+            break
         if trial.is_valid and all(trial.hyperparameters != other.hyperparameters for other in chosen):
             chosen.append(trial)
-    return chosen[:most]
+    return chosen
 
 
 def best_within(trial: TrialRecord, epochs: int) -> Metrics | None:

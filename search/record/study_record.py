@@ -31,6 +31,15 @@ from search.task.metric_names import Mode
 Result = TypeVar("Result")
 
 
+def check_place(folder: Path, server: StudyStorage | None) -> None:
+    """Raise a ValueError if the record of a study is not in its folder, or is there in spite of a server."""
+    file = folder / STUDY_DB
+    if server is None and not file.is_file():
+        raise ValueError(f"no study in {folder}: it has no {STUDY_DB}")
+    if server is not None and file.is_file():
+        raise ValueError(f"study {folder.name} has its record in {file}: leave out --storage")
+
+
 class StudyRecord:
     """Writes all trials of a study into a database, and keeps them in memory; one process writes a study.
 
@@ -106,11 +115,8 @@ class StudyRecord:
         Raises:
             ValueError: There is no record of a study, or two of them, or it is damaged.
         """
+        check_place(folder, server)
         file = folder / STUDY_DB
-        if server is None and not file.is_file():
-            raise ValueError(f"no study in {folder}: it has no {STUDY_DB}")
-        if server is not None and file.is_file():
-            raise ValueError(f"study {folder.name} has its record in {file}: leave out --storage")
         with refuse_damage(folder):
             if server is None:
                 check_file(file)
@@ -261,19 +267,17 @@ class StudyRecord:
         self._database.add_trials(study_id, [stored_trial(trial, self.space) for trial in trials])
         self.trials += trials
 
-    def starting_points(self) -> list[Point]:
-        """The starting points of the space, the baseline first; none if the training has no defaults."""
+    def enqueue_starting_points(self, most: int) -> list[Point]:
+        """Queue the starting points of the space before all points of the sampler, the baseline first; return them."""
         task = self.metadata.task
         defaults = task.defaults()
-        if task.config_type() is None and not contains(self.space, self.space.point(defaults)):
+        baseline = self.space.point(defaults)
+        if task.config_type() is None and not contains(self.space, baseline):
             return []  # a parameter, unlike a field, may have no default, or one that only says that there is none
-        return starting_points(self.space, defaults)
-
-    def enqueue_starting_points(self, most: int) -> None:
-        """Queue the starting points of the space before all points of the sampler, the baseline first."""
-        baseline = self.space.point(self.metadata.task.defaults())
-        for point in self.starting_points()[:most]:
+        points = starting_points(self.space, defaults)[:most]
+        for point in points:
             self.study.enqueue_trial(point, user_attrs={"baseline": point == baseline})
+        return points
 
     def enqueue(self, hyperparameters: Mapping[str, HyperparameterValue], seed: int | None = None) -> None:
         """Queue the training of a configuration; without a seed, it has the one of its number.

@@ -1,87 +1,120 @@
 """What a new study takes from earlier ones: trials like its own, or configurations that it tries first."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from search.record.metadata import StudyMetadata, WarmStart
 from search.record.ranking import best_configurations
 from search.record.study_record import StudyRecord
-from search.space.search_space import Point, nearest_point
+from search.space.distributions import HyperparameterValue
+from search.space.search_space import Point, similar_point
 from training.console.terminal import counted
 
 MOST_TRIED_FIRST = 3
 """A study tries this number of configurations of other tasks first, or one of each earlier study if these are more."""
+RANKS = 5
+"""How many more configurations of each study are looked at, because several may be the same point of the new space."""
 
 
 def check_warm_start(earlier: StudyRecord, metadata: StudyMetadata) -> None:
     """Raise a ValueError if a new study with these metadata can take nothing from an earlier one.
 
-    The earlier study must be no confirmation, and have a hyperparameter that is searched.
+    The earlier study must be no confirmation, and if its task is another one, have a hyperparameter that is searched.
     """
     study, old = earlier.folder.name, earlier.metadata
     if old.plan:
         parent = old.plan.study
         raise ValueError(f"study {study} is the confirmation of study {parent}: start from {parent} instead")
-    if not set(earlier.space) & set(metadata.space):
+    differences = _differences(old, metadata)
+    if differences and not {*earlier.space.ranges} & {*metadata.space}:
         names = ", ".join(metadata.space)
-        raise ValueError(f"study {study} cannot be a warm start: it searched none of the hyperparameters {names}")
-
-
-def add_warm_starts(record: StudyRecord, earlier: Sequence[StudyRecord]) -> list[Point]:
-    """Add what earlier studies have to the record of a new study, and note in its metadata what this is.
-
-    Of a study with the same metric, network and data, these are its trials, from which only the sampler learns.
-
-    Returns:
-        The best configurations of the other studies, as points of the space: the best of each, in their order, then the
-        second best. The new study tries them after its starting points.
-    """
-    warm_starts, others = [], []
-    for study in earlier:
-        differences = _differences(study.metadata, record.metadata)
-        trials = 0 if differences else record.add_warm_start(study)
-        if differences:
-            others.append(study)
-        warm_starts.append(
-            WarmStart(study=study.folder.name, trials=trials, of=len(study.trials), differences=differences)
+        raise ValueError(
+            f"study {study} cannot be a warm start: it has {', '.join(differences)}, and no hyperparameter {names}"
         )
-    record.update(warm_start=warm_starts)
-    return _best_points(record, others)
 
 
-def _best_points(record: StudyRecord, others: Sequence[StudyRecord]) -> list[Point]:
-    """The best configurations of other studies, as different points of the space of a record."""
-    most = max(MOST_TRIED_FIRST, len(others))
-    by_rank = zip_longest(*(best_configurations(study.trials, most) for study in others))
-    trials = [trial for rank in by_rank for trial in rank if trial]
+def start_from(record: StudyRecord, earlier: Sequence[StudyRecord], *, starting_points: bool) -> None:
+    """Give a new study its first points and what earlier studies have, and note in its metadata what this is.
+
+    Of a study with the same metric, network and data, these are its trials, from which only the sampler learns. Of the
+    others, the best configurations are queued after the starting points: the best of each, in their order, then the
+    second best.
+
+    Args:
+        record: The record of the new study, without trials.
+        earlier: Earlier studies, each of which has passed `check_warm_start`.
+        starting_points: Whether the starting points of the space are queued; of these only the baseline if trials of
+            earlier studies are known.
+    """
+    differences = [_differences(study.metadata, record.metadata) for study in earlier]
+    known = [
+        0 if different else record.add_warm_start(study) for study, different in zip(earlier, differences, strict=True)
+    ]
+    queued = list[Point]()
+    if starting_points:
+        queued += record.enqueue_starting_points(most=1 if any(known) else record.num_samples)
+    others = [number for number, different in enumerate(differences) if different]
+    most = min(max(MOST_TRIED_FIRST, len(others)), record.num_samples - len(queued))
+    tried_first: Counter[int] = Counter()
+    for number, point in _best_points(record, [(number, earlier[number]) for number in others]):
+        if point and point not in queued and tried_first.total() < most:
+            record.enqueue(point)
+            queued.append(point)
+            tried_first[number] += 1
+    if earlier:
+        warm_starts = [
+            WarmStart(
+                study=study.folder.name,
+                trials=known[number],
+                of=len(study.trials),
+                differences=differences[number],
+                tried_first=tried_first[number],
+            )
+            for number, study in enumerate(earlier)
+        ]
+        record.update(warm_start=warm_starts)
+
+
+def _best_points(record: StudyRecord, others: Sequence[tuple[int, StudyRecord]]) -> Iterator[tuple[int, Point]]:
+    """The best configurations of other studies as points of a new one, each with the number of its study."""
     defaults = record.metadata.task.defaults()
-    tried_anyway, points = record.starting_points(), list[Point]()
-    for trial in trials:
-        point = nearest_point(record.space, trial.hyperparameters, defaults)
-        if point not in tried_anyway and point not in points:
-            points.append(point)
-    return points[:most]
+    configurations: list[list[tuple[int, dict[str, HyperparameterValue]]]] = [
+        [
+            (number, study.space.add_fixed(trial.hyperparameters))
+            for trial in best_configurations(study.trials, MOST_TRIED_FIRST + RANKS)
+        ]
+        for number, study in others
+    ]
+    for rank in zip_longest(*configurations):
+        for number, configuration in filter(None, rank):
+            yield number, similar_point(record.space, configuration, defaults)
 
 
 def describe_warm_start(warm_start: WarmStart) -> str:
     """Say what a study has taken from an earlier one."""
-    if warm_start.differences:
-        return f"the best of study {warm_start.study} first, which has {', '.join(warm_start.differences)}"
-    return f"{warm_start.trials} of {counted(warm_start.of, 'trial')} of study {warm_start.study}"
+    if not warm_start.differences:
+        return f"{warm_start.trials} of {counted(warm_start.of, 'trial')} of study {warm_start.study}"
+    of_study = f"of study {warm_start.study}, which has {', '.join(warm_start.differences)}"
+    if not warm_start.tried_first:
+        return f"no further configuration {of_study}"
+    return f"the best {counted(warm_start.tried_first, 'configuration')} {of_study}, first"
 
 
 def _differences(old: StudyMetadata, new: StudyMetadata) -> list[str]:
     """Why trials of an earlier study do not count as trials of a new one.
 
-    On what imported trials were trained is not known.
+    On what imported trials were trained is not known. Of a training of the user's own, names are compared.
     """
-    is_known = old.task.imported_from is None
-    return [
-        f"{name} {before} (here {now})"
-        for name, before, now in (
-            ("metric", old.settings.metric_name, new.settings.metric_name),
-            ("mode", old.settings.direction, new.settings.direction),
-            *((("network", old.task.network, new.task.network), ("data", old.task.name, new.task.name)) * is_known),
-        )
-        if before != now
+    compared = [
+        ("metric", old.settings.metric_name, new.settings.metric_name),
+        ("mode", old.settings.direction, new.settings.direction),
     ]
+    if old.task.imported_from is None:
+        if old.task.network and new.task.network:
+            compared.append(("network", old.task.network, new.task.network))
+        compared.append(("data", old.task.name, new.task.name))
+    differences = [f"{name} {before} (here {now})" for name, before, now in compared if before != now]
+    if old.dataset and new.dataset and old.dataset.name == new.dataset.name:
+        differences += [f"other images of {new.dataset.name}"] * (old.dataset.sha256 != new.dataset.sha256)
+    return differences

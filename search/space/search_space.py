@@ -315,26 +315,39 @@ def starting_points(space: SearchSpace, defaults: Mapping[str, HyperparameterVal
     """
     distribution = space.get("optimizer")
     if not isinstance(distribution, CategoricalDistribution):
-        return [nearest_point(space, defaults)]
+        return [_nearest_point(space, defaults)]
     optimizers = sorted(values_of(distribution) or (), key=lambda name: name != defaults.get("optimizer"))
-    return [nearest_point(space, {**defaults, "optimizer": optimizer}) for optimizer in optimizers]
+    return [_nearest_point(space, {**defaults, "optimizer": optimizer}) for optimizer in optimizers]
 
 
-def nearest_point(space: SearchSpace, *wanted: Mapping[str, HyperparameterValue]) -> Point:
-    """The point of a space that is nearest to a configuration, which may be one of another space.
+def _nearest_point(space: SearchSpace, values: Mapping[str, HyperparameterValue]) -> Point:
+    point: Point = {}
+    for name in space.order:
+        distribution = space.searched(point).get(name)
+        if distribution is not None:
+            point[name] = clip(distribution, values.get(name))
+    return {name: point[name] for name in space if name in point}
+
+
+def similar_point(space: SearchSpace, *wanted: Mapping[str, HyperparameterValue]) -> Point:
+    """The part of a point that is nearest to a configuration of another space.
 
     Args:
         space: What is searched.
         wanted: The configuration, and then others, of which the first one gives the value of a hyperparameter that
             those before do not have, or have as a value to which none in the space is near.
+
+    Returns:
+        The values of the hyperparameters for which one of these has a value.
     """
     point: Point = {}
     for name in space.order:
         distribution = space.searched(point).get(name)
         if distribution is not None:
-            values = [values[name] for values in wanted if name in values]
-            near = next((value for value in values if _is_near(distribution, value)), None)
-            point[name] = clip(distribution, near)
+            values = (values[name] for values in wanted if name in values)
+            near = [clip(distribution, value) for value in values if _is_near(distribution, value)]
+            if near:
+                point[name] = near[0]
     return {name: point[name] for name in space if name in point}
 
 

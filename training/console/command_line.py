@@ -122,9 +122,10 @@ def parse(
         option = f"--{name.replace('_', '-')}"
         if get_origin(field_type) is tuple and sum(arg.partition("=")[0] == option for arg in args) > 1:
             refuse(f"{option} is given twice: write all its values after one {option}")
-        if get_origin(field_type) is tuple and any(
-            arg == option and following.startswith("--") for arg, following in pairwise([*args, "--"])
-        ):
+        is_empty = any(
+            arg.replace("_", "-") == option and value.startswith("--") for arg, value in pairwise([*args, "--"])
+        )
+        if get_origin(field_type) is tuple and is_empty and not getattr(default, name, None):  # nothing to take back
             refuse(f"{option} needs a value")
     prog = f"{PROGRAM} {command}" if (command := command_of_program()) else None
     with tyro_errors.on_parse_error(_refuse_parse_error):
