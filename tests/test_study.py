@@ -25,6 +25,7 @@ from search.record.lookup import resumed_settings
 from search.record.study_record import StudyRecord
 from search.run import run_study
 from search.settings import StudySettings
+from search.space.search_space import Point
 from training.config import PROJECT
 
 SIX_TRIALS = ["--dataset", "digits", "--num-samples", "6", "--epochs", "3", "--max-concurrent", "1"]
@@ -190,7 +191,7 @@ def run_with_trainable(trainable: Any, monkeypatch: pytest.MonkeyPatch, **option
     return run_study(study), study.record.folder
 
 
-POINTS = (
+POINTS: tuple[Point, ...] = (
     {"learning_rate": 1e-3, "batch_size": 32, "optimizer": "adam"},
     {"learning_rate": 1e-1, "batch_size": 64, "optimizer": "rmsprop"},
     {"learning_rate": 1e-3, "batch_size": 512, "optimizer": "sgd"},
@@ -200,9 +201,10 @@ POINTS = (
 EPOCHS = 6
 
 
-def enqueue_points(record: StudyRecord, most: int) -> None:
+def enqueue_points(record: StudyRecord, most: int) -> list[Point]:
     for point in POINTS:
         record.study.enqueue_trial(point)
+    return [*POINTS]
 
 
 @pytest.fixture(scope="module")

@@ -148,7 +148,7 @@ class StudySampler(BaseSampler):
         self.redrawn = 0
         if not search_space:
             return {}
-        with one_thread():  # with more threads, small sums take up to 15 times as long
+        with one_thread():  # with more threads, small sums take up to 15 times the CPU
             return self._sample(study, trial)
 
     def _sample(self, study: Study, trial: FrozenTrial) -> Point:
