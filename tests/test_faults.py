@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -175,6 +176,29 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """Leave no space on a disk, also when a checkpoint that could not be written gives its space back."""
+    filler, ended = disk / "filler", threading.Event()
+
+    def fill() -> None:
+        with filler.open("ab", buffering=0) as file:
+            while not ended.is_set():
+                try:
+                    file.write(bytes(4096))
+                except OSError:
+                    ended.wait(0.01)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        filler.unlink()
+
+
+@contextmanager
 def read_only(disk: Path) -> Iterator[None]:
     """Lay a read-only view over a disk."""
     subprocess.run(["mount", "-o", "bind,ro", disk, disk], check=True)
@@ -258,11 +282,10 @@ def test_study_outlives_a_full_a_read_only_and_a_removed_folder(small_disk: Path
         search.wait_for_output("Ended trials")
         wait_for(lambda: any(study.glob("checkpoints/*")), "the first epoch")
 
-        filler = small_disk / "filler"
-        fill = ["dd", "if=/dev/zero", f"of={filler}", "bs=4096"]
-        assert subprocess.run(fill, capture_output=True, check=False).returncode == 1  # it ends when nothing is left
-        search.wait_for_output("! the record cannot be written (database or disk is full); the study waits until this")
-        filler.unlink()
+        with full(small_disk):
+            search.wait_for_output(
+                "! the record cannot be written (database or disk is full); the study waits until this"
+            )
         search.wait_for_output("! the record can be written again")
 
         with read_only(small_disk):
