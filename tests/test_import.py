@@ -539,7 +539,7 @@ def test_new_study_learns_from_an_imported_one(tmp_path: Path) -> None:
     assert "4 of 5 trials" in " ".join(done.stdout.split())
     other = run_command("search/run.py", *words, "--metric", "loss", "--json", "--name", "other", cwd=tmp_path)
     assert other.status == 0, other.stderr
-    assert "of study mine, which has metric val_loss (here loss), first" in " ".join(other.stderr.split())
+    assert "of the best of study mine, which has metric val_loss (here loss)" in " ".join(other.stderr.split())
     trials = pd.read_csv(tmp_path / "results" / "other" / "trials.csv")
     assert trials["lr"].min() == 1e-3  # the best of the imported study, 1e-4, is not in the space
 

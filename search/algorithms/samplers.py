@@ -110,7 +110,7 @@ class _SampledStudy:
 
 
 class StudySampler(BaseSampler):
-    """Samples whole points with a sampler of Optuna's; no point is proposed twice, and few where trials fail.
+    """Samples whole points with a sampler of Optuna's; in a finite space none twice, and few where trials fail.
 
     Points that are predicted not to fit into the memory are sampled again, and then chosen at random.
 

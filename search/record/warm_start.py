@@ -13,8 +13,6 @@ from training.console.terminal import counted
 
 MOST_TRIED_FIRST = 3
 """A study tries this number of configurations of other tasks first, or one of each earlier study if these are more."""
-RANKS = 5
-"""How many more configurations of each study are looked at, because several may be the same point of the new space."""
 
 
 def check_warm_start(earlier: StudyRecord, metadata: StudyMetadata) -> None:
@@ -82,7 +80,7 @@ def _best_points(record: StudyRecord, others: Sequence[tuple[int, StudyRecord]])
     configurations: list[list[tuple[int, dict[str, HyperparameterValue]]]] = [
         [
             (number, study.space.add_fixed(trial.hyperparameters))
-            for trial in best_configurations(study.trials, MOST_TRIED_FIRST + RANKS)
+            for trial in best_configurations(study.trials, MOST_TRIED_FIRST)
         ]
         for number, study in others
     ]
@@ -98,7 +96,7 @@ def describe_warm_start(warm_start: WarmStart) -> str:
     of_study = f"of study {warm_start.study}, which has {', '.join(warm_start.differences)}"
     if not warm_start.tried_first:
         return f"no further configuration {of_study}"
-    return f"the best {counted(warm_start.tried_first, 'configuration')} {of_study}, first"
+    return f"first {counted(warm_start.tried_first, 'configuration')} of the best {of_study}"
 
 
 def _differences(old: StudyMetadata, new: StudyMetadata) -> list[str]:
